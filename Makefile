@@ -1,0 +1,26 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint clean
+
+demo: .venv/.installed
+	$(BIN)/rollflow generate "three cats to the left of two cars on grass background" --method rbf --nfe 200 --compare
+
+test: .venv/.tested
+	$(BIN)/python -m pytest
+
+lint: .venv/.tested
+	$(BIN)/ruff check src tests training
+	$(BIN)/mypy
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	touch $@
+
+.venv/.tested: .venv/.installed
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[test,dev]"
+	touch $@
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,21 @@
+"""The engine: many jobs over one model, metered."""
+
+from rollflow.engine.engine import Engine, Interrupted, JobsFailed
+from rollflow.engine.job import Job, Point, Result, Task, declared
+from rollflow.engine.meter import Caps, Meter, Spending
+from rollflow.engine.observers import Observer
+
+__all__ = [
+    "Caps",
+    "Engine",
+    "Interrupted",
+    "Job",
+    "JobsFailed",
+    "Meter",
+    "Observer",
+    "Point",
+    "Result",
+    "Spending",
+    "Task",
+    "declared",
+]

@@ -1,0 +1,129 @@
+"""What is to be done, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+from torch import Tensor
+
+from rollflow.engine.meter import Caps, Spending
+from rollflow.errors import RollflowError
+from rollflow.models.base import FlowModel
+from rollflow.requests import Asking
+from rollflow.rewards.base import RewardModel
+from rollflow.rng import Noise
+from rollflow.sampler import Dynamics, Sampler
+from rollflow.search.base import Finished, Search, Walk
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model, what it is asked for, and how the answer is judged.
+
+    Args:
+        model: The flow model.
+        prompt: What it is asked for.
+        reward: What the search optimises.
+        held_out: Rewards that the search never sees; the returned sample is scored by them too.
+    """
+
+    model: FlowModel
+    prompt: str
+    reward: RewardModel
+    held_out: tuple[RewardModel, ...] = ()
+
+
+def declared(model: FlowModel | type[FlowModel], search: Search, sampler: Sampler, nfe: int) -> Spending:
+    """What a job will spend, told without weights (the dry run); the decode of the returned sample is included.
+
+    Raises:
+        BudgetTooSmall: If the search cannot run in ``nfe``.
+    """
+    cost = search.cost(sampler.bind(model), nfe)
+    return Spending(cost.nfe, cost.nfe * model.rows_per_nfe, cost.reward_calls, cost.decodes + 1)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A search on a task, with a seed and a budget.
+
+    Args:
+        task: What to make.
+        search: How to spend the budget.
+        nfe: The budget, in guided velocity evaluations.
+        seed: Of all the job's noise, 0 <= seed < 2^63.
+        sampler: How particles move.
+        caps: Further limits; ``caps.nfe`` is the budget in any case.
+
+    Raises:
+        RollflowError: On a budget or seed out of range.
+        BudgetTooSmall: If the search cannot run in ``nfe``.
+    """
+
+    task: Task
+    search: Search
+    nfe: int
+    seed: int = 0
+    sampler: Sampler = field(default_factory=Sampler)
+    caps: Caps = Caps()
+
+    def __post_init__(self) -> None:
+        if self.nfe < 1:
+            raise RollflowError(f"the budget must be at least 1 NFE, not {self.nfe}")
+        if not 0 <= self.seed < 2**63:
+            raise RollflowError(f"the seed must lie in [0, 2^63), not {self.seed}")
+        self.search.cost(self.dynamics, self.nfe)
+
+    @cached_property
+    def dynamics(self) -> Dynamics:
+        """The sampler bound to the task's model."""
+        return self.sampler.bind(self.task.model)
+
+    def populations(self) -> list[Asking[Finished]]:
+        """The job's populations, not yet started."""
+        model = self.task.model
+        return [
+            self.search.population(Walk(self.dynamics, Noise(self.seed, i, model.shape, model.dtype), share))
+            for i, share in enumerate(self.search.shares(self.dynamics, self.nfe))
+        ]
+
+
+class Point(NamedTuple):
+    """The best reward after so many NFE."""
+
+    nfe: int
+    reward: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job returned, and what it spent.
+
+    Args:
+        job: The job.
+        sample: Decoded, (...), pixels (3, H, W) in [0, 1] for images.
+        x0: The same in the model's space.
+        reward: Of the sample.
+        held_out: Held-out rewards by name.
+        spent: Exact account, the final decode included, held-out scoring not.
+        noise_level: 0 for a fully denoised sample, else the linear noise level at which the estimate was made.
+        interrupted: Whether the search was stopped early, the sample being the best until then.
+        trace: Best reward so far against NFE, one point a rise and one at the end.
+    """
+
+    job: Job
+    sample: Tensor
+    x0: Tensor
+    reward: float
+    held_out: dict[str, float]
+    spent: Spending
+    noise_level: float
+    interrupted: bool
+    trace: tuple[Point, ...]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the sample is fully denoised, not a clean estimate on the way."""
+        return self.noise_level == 0

@@ -1,0 +1,26 @@
+"""Those who watch a run; the engine itself prints and writes nothing."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from rollflow.engine.job import Job, Result
+from rollflow.engine.meter import Spending
+from rollflow.requests import Reward
+from rollflow.search.base import Progress
+
+
+class Observer:
+    """Called by the engine, in its thread; every method does nothing unless overridden."""
+
+    def admitted(self, job: Job) -> None:
+        """The job has begun."""
+
+    def scored(self, job: Job, population: int, request: Reward, rewards: Tensor, spent: Spending) -> None:
+        """Clean samples of one population were scored: (B,) rewards; ``spent`` by the whole job so far."""
+
+    def saved(self, job: Job, population: int, progress: Progress) -> None:
+        """A population has made a step."""
+
+    def completed(self, job: Job, result: Result) -> None:
+        """The job is done."""

@@ -1,0 +1,17 @@
+"""Flow models."""
+
+from rollflow.errors import unknown
+from rollflow.models.base import FlowModel
+
+MODELS: dict[str, type[FlowModel]] = {}
+"""Every model that a name on the command line loads; a class's constructor loads its weights."""
+
+
+def model_class(name: str) -> type[FlowModel]:
+    """The class of a named model; raises UnknownName."""
+    if name not in MODELS:
+        raise unknown("model", name, MODELS)
+    return MODELS[name]
+
+
+__all__ = ["MODELS", "FlowModel", "model_class"]

@@ -1,0 +1,48 @@
+"""What the library needs of a pretrained flow model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from rollflow.interpolants import Interpolant, Linear
+
+
+class FlowModel(ABC):
+    """A velocity field u_t(x | condition) with its decoder.
+
+    What is known without weights stands in class attributes, so that a cost can be told before anything loads.
+
+    Attributes:
+        name: As on the command line.
+        description: One line.
+        interpolant: The one it was trained on.
+        few_step: Whether it is step-distilled, so that its clean estimate is sharp long before t = 0.
+        rows_per_nfe: Network rows that one guided evaluation takes (2 with classifier-free guidance).
+        shape: Shape of one state.
+        dtype: Of the search's arithmetic on states.
+    """
+
+    name: ClassVar[str]
+    description: ClassVar[str]
+    interpolant: ClassVar[Interpolant] = Linear()
+    few_step: ClassVar[bool] = False
+    rows_per_nfe: ClassVar[int] = 1
+    shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
+
+    @abstractmethod
+    def encode(self, prompt: str) -> Any:
+        """The prompt as the network takes it; called once a job. Raises a ValueError on a prompt it cannot read."""
+
+    @abstractmethod
+    def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
+        """Guided velocity (B, ...) at states x (B, ...), times t (B,), with the encoded prompt of each row."""
+
+    def decode(self, x0: Tensor) -> Tensor:
+        """Clean states (B, ...) as samples (B, ...): pixels (B, 3, H, W) in [0, 1] for images."""
+        return x0

@@ -1,0 +1,61 @@
+"""The yardstick: Gaussian mixtures as a flow model, everything known in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rollflow.models.base import FlowModel
+from rollflow.models.gaussian_mixture import GaussianMixture
+from rollflow.rewards.base import RewardModel
+
+
+class ToyModel(FlowModel):
+    """A Gaussian mixture in float64; the prompt names the mixture of a row.
+
+    Args:
+        mixtures: By prompt, all of one dimension and one interpolant.
+    """
+
+    name = "toy"
+    description = "Gaussian mixtures with exact velocity and score, float64"
+    dtype = torch.float64
+
+    def __init__(self, mixtures: dict[str, GaussianMixture]) -> None:
+        self.mixtures = mixtures
+        self.shape = (next(iter(mixtures.values())).means.shape[1],)
+
+    def encode(self, prompt: str) -> str:
+        if prompt not in self.mixtures:
+            raise ValueError(f"the toy has no mixture '{prompt}'; it has: {', '.join(self.mixtures)}")
+        return prompt
+
+    def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
+        v = torch.empty_like(x)
+        for prompt in set(conditions):
+            rows = torch.tensor([condition == prompt for condition in conditions])
+            v[rows] = self.mixtures[prompt].velocity(x[rows], t[rows])
+        return v
+
+
+class ToyReward(RewardModel):
+    """The negative squared distance to a point, or its first coordinate where there is none.
+
+    Args:
+        target: (d,) or None.
+    """
+
+    name = "toy"
+    description = "minus the squared distance to a point"
+    differentiable = True
+
+    def __init__(self, target: Tensor | None = None) -> None:
+        self.target = target
+
+    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        if self.target is None:
+            return samples[:, 0]
+        return -(samples - self.target).square().sum(-1)

@@ -1,0 +1,17 @@
+"""Rewards."""
+
+from rollflow.errors import unknown
+from rollflow.rewards.base import RewardModel
+
+REWARDS: dict[str, type[RewardModel]] = {}
+"""Every reward that a name on the command line loads; a class's constructor loads its weights."""
+
+
+def reward_class(name: str) -> type[RewardModel]:
+    """The class of a named reward; raises UnknownName."""
+    if name not in REWARDS:
+        raise unknown("reward", name, REWARDS)
+    return REWARDS[name]
+
+
+__all__ = ["REWARDS", "RewardModel", "reward_class"]

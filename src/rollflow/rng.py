@@ -1,0 +1,38 @@
+"""Counter-based noise: a draw depends on what it is for, never on what was drawn before it or beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Standard normal draws of one population, by Philox (Salmon et al. 2011) keyed with (seed, population).
+
+    Args:
+        seed: The job's seed, 0 <= seed < 2^64.
+        population: Index of the population within the job.
+        shape: Shape of one row's draw.
+        dtype: Of the result; the draw itself is made in float64, so that it is the same number in every dtype.
+    """
+
+    seed: int
+    population: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    def normal(self, step: int, row: int, draw: int) -> Tensor:
+        """The draw number ``draw`` of row ``row`` at step ``step``, of shape ``shape``."""
+        philox = np.random.Philox(key=[self.seed, self.population], counter=[0, draw, row, step])
+        flat = np.random.Generator(philox).standard_normal(math.prod(self.shape))
+        return torch.from_numpy(flat).reshape(self.shape).to(self.dtype)
+
+    def normals(self, step: int, rows: Sequence[int], draws: Sequence[int]) -> Tensor:
+        """One draw for each (row, draw) pair, stacked: (len(rows), *shape)."""
+        return torch.stack([self.normal(step, row, draw) for row, draw in zip(rows, draws, strict=True)])

@@ -1,0 +1,129 @@
+"""How particles move, whatever the search: interpolant, kernel, time grid, look-ahead and finishing in one object."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from torch import Tensor
+
+from rollflow.conversions import Conversion
+from rollflow.errors import RollflowError
+from rollflow.interpolants import VP, Interpolant, Linear
+from rollflow.kernels import EulerMaruyama, Kernel
+from rollflow.lookahead import Lookahead, Tweedie
+from rollflow.models.base import FlowModel
+from rollflow.schedules import Arc, Grid, Uniform
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A choice of dynamics, of any model; ``bind`` fits it to one.
+
+    Args:
+        interpolant: The one sampled along; the model is converted to it.
+        kernel: How x_t becomes x_s.
+        grid: Time grid; None is the paper's (arXiv 2503.19385): ``Arc`` along VP, ``Uniform`` along any other.
+        steps: Evaluation times t_0 = 1 > ... > t_{steps-1} > 0; the end, 0, is reached by finishing.
+        lookahead: What is shown to the reward.
+        finish: Whether the returned sample is denoised to t = 0 inside the budget, or is the clean estimate at
+            t_{steps-1}; None leaves it to the model: finish unless it is step-distilled (``few_step``).
+    """
+
+    interpolant: Interpolant = VP()
+    kernel: Kernel = EulerMaruyama()
+    grid: Grid | None = None
+    steps: int = 10
+    lookahead: Lookahead = Tweedie()
+    finish: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise RollflowError(f"steps must be at least 1, not {self.steps}")
+
+    def bind(self, model: FlowModel | type[FlowModel]) -> Dynamics:
+        """The same dynamics with nothing left open, for one model; needs no weights."""
+        grid = self.grid or (Arc() if isinstance(self.interpolant, VP) else Uniform())
+        finish = not model.few_step if self.finish is None else self.finish
+        return Dynamics(replace(self, grid=grid, finish=finish), model.interpolant)
+
+
+PLAIN = Sampler(interpolant=Linear())
+"""The paper's Linear-SDE; with ``kernel=Euler()`` what a pipeline does without any search."""
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """A sampler bound to a model's interpolant.
+
+    Args:
+        sampler: With ``grid`` and ``finish`` decided.
+        source: The model's own interpolant.
+    """
+
+    sampler: Sampler
+    source: Interpolant
+
+    @cached_property
+    def conversion(self) -> Conversion:
+        return Conversion(self.source, self.sampler.interpolant)
+
+    @cached_property
+    def times(self) -> Tensor:
+        """(steps + 1,) float64 times of the sampler's interpolant, from 1 to 0."""
+        assert self.sampler.grid is not None
+        return self.sampler.grid(self.sampler.steps)
+
+    @property
+    def transitions(self) -> int:
+        """Steps between evaluation times; finishing comes after."""
+        return self.sampler.steps - 1
+
+    def noise_level(self, step: int) -> float:
+        """sigma / (alpha + sigma) at time number ``step``: that time on the linear interpolant."""
+        s = self.times[step]
+        alpha, sigma = self.sampler.interpolant.alpha(s), self.sampler.interpolant.sigma(s)
+        return float(sigma / (alpha + sigma))
+
+    @property
+    def last_noise_level(self) -> float:
+        """Noise level at the last evaluation."""
+        return self.noise_level(self.transitions)
+
+    @cached_property
+    def finishing_steps(self) -> int:
+        """Euler steps to 0 after the last evaluation: as many as keep each within 1 / steps of noise level.
+
+        One step is the clean estimate itself, so that a uniform grid on the linear interpolant finishes for free,
+        exactly as an Euler sampler of as many steps ends.
+        """
+        if not self.sampler.finish:
+            return 1
+        return max(1, math.ceil(self.last_noise_level * self.sampler.steps - 1e-9))
+
+    @property
+    def finished(self) -> bool:
+        """Whether what is returned is a sample, not an estimate at a noise level above 1 / steps."""
+        return bool(self.sampler.finish) or self.last_noise_level <= 1 / self.sampler.steps + 1e-9
+
+    @property
+    def finish_nfe(self) -> int:
+        """NFE of finishing one particle."""
+        return self.finishing_steps - 1
+
+    @property
+    def look_nfe(self) -> int:
+        """NFE of evaluating one state and showing its clean estimate to the reward."""
+        return 1 + self.sampler.lookahead.extra_nfe
+
+    @property
+    def child_nfe(self) -> int:
+        """NFE of drawing one child and evaluating it at its own time."""
+        return self.look_nfe + self.sampler.kernel.extra_nfe
+
+
+def even_shares(total: int, parts: int) -> list[int]:
+    """``total`` split evenly into ``parts`` whole shares, the larger ones last."""
+    share, extra = divmod(total, parts)
+    return [share] * (parts - extra) + [share + 1] * extra

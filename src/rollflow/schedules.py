@@ -1,0 +1,100 @@
+"""Time grids: at which times a sampler stops."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class Grid(ABC):
+    """A grid of times 1 = t_0 > t_1 > ... > t_steps = 0, an increasing warp of the uniform one."""
+
+    @abstractmethod
+    def warp(self, t: Tensor) -> Tensor:
+        """An increasing map of [0, 1] onto itself."""
+
+    def __call__(self, steps: int) -> Tensor:
+        """The grid.
+
+        Args:
+            steps: Number of transitions, >= 1.
+
+        Returns:
+            float64 times of shape (steps + 1,), strictly decreasing, from exactly 1 to exactly 0.
+
+        Raises:
+            ValueError: If steps < 1.
+        """
+        if steps < 1:
+            raise ValueError(f"a time grid needs at least 1 step from noise to data; got steps={steps}")
+        return self.warp(torch.arange(steps, -1, -1, dtype=torch.float64) / steps)
+
+
+@dataclass(frozen=True)
+class Uniform(Grid):
+    """Equal steps: t_i = 1 - i / steps."""
+
+    def warp(self, t: Tensor) -> Tensor:
+        return t
+
+
+@dataclass(frozen=True)
+class Arc(Grid):
+    """t' = sqrt(1 - (1 - t)^2): small steps early, where the variance is large, and a long stride at the end.
+
+    The paper's grid for VP-SDE (Kim et al., 2025, arXiv 2503.19385). It explores rather than samples: with 10
+    steps its last transition starts at t' = 0.44, so that the result has to be finished on a finer grid.
+    """
+
+    def warp(self, t: Tensor) -> Tensor:
+        return torch.sqrt(t * (2 - t))
+
+
+@dataclass(frozen=True)
+class Shifted(Grid):
+    """t' = shift t / (1 + (shift - 1) t) (Esser et al., 2024, arXiv 2403.03206, equation 23).
+
+    Multiplies the linear interpolant's noise-to-signal ratio t / (1 - t) by `shift`, since larger images need
+    more noise to be drowned as deep.
+
+    Args:
+        shift: > 0; 1 is `Uniform`, 3 is the default of SD3.
+    """
+
+    shift: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not self.shift > 0:
+            raise ValueError(f"Shifted needs shift > 0 (1 leaves the grid uniform); got {self.shift}")
+
+    @classmethod
+    def from_resolution(
+        cls,
+        tokens: int,
+        base_tokens: int = 256,
+        max_tokens: int = 4096,
+        base_shift: float = 0.5,
+        max_shift: float = 1.15,
+    ) -> Shifted:
+        """FLUX's shift: t' = e^mu / (e^mu + 1 / t - 1), with mu affine in the number of image tokens.
+
+        Args:
+            tokens: Image tokens that the transformer sees (FLUX: one for each 16 x 16 pixels).
+            base_tokens: Number of tokens at which mu = base_shift.
+            max_tokens: Number of tokens at which mu = max_shift.
+            base_shift: See base_tokens.
+            max_shift: See max_tokens; larger images extrapolate.
+        """
+        slope = (max_shift - base_shift) / (max_tokens - base_tokens)
+        return cls(math.exp(base_shift + slope * (tokens - base_tokens)))
+
+    def warp(self, t: Tensor) -> Tensor:
+        # Exactly 1 at t = 1, which the textbook denominator 1 + (shift - 1) t is not.
+        return self.shift * t / (self.shift * t + (1 - t))
+
+
+GRIDS: dict[str, type[Grid]] = {"uniform": Uniform, "arc": Arc, "shifted": Shifted}

@@ -1,0 +1,22 @@
+"""Searches: which particles go on."""
+
+from rollflow.search.base import Cost, Finished, Particles, Progress, Search, Walk
+from rollflow.search.best_of_n import BestOfN
+from rollflow.search.rollover_budget import RolloverBudget
+from rollflow.search.svdd import SVDD
+
+SEARCHES: dict[str, type[Search]] = {search.name: search for search in (BestOfN, SVDD, RolloverBudget)}
+"""Every search, by its name on the command line."""
+
+__all__ = [
+    "SEARCHES",
+    "SVDD",
+    "BestOfN",
+    "Cost",
+    "Finished",
+    "Particles",
+    "Progress",
+    "RolloverBudget",
+    "Search",
+    "Walk",
+]

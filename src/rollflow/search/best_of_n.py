@@ -1,0 +1,55 @@
+"""Best of N: the baseline that every search must beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rollflow.errors import BudgetTooSmall
+from rollflow.requests import Asking, save
+from rollflow.sampler import Dynamics
+from rollflow.search.base import Cost, Finished, Progress, Search, Walk
+
+
+@dataclass(frozen=True)
+class BestOfN(Search):
+    """N independent trajectories; the finished sample of the highest reward. N is what the budget buys.
+
+        x^i ~ sampler,  i = 1..N;    return argmax_i r(x0^i)
+
+    Cost: N (T + F) NFE, T the sampler's steps and F the finishing; N reward calls. What is left of the budget is less
+    than one trajectory and is not spent.
+    """
+
+    name = "bon"
+
+    def _trajectory_nfe(self, dynamics: Dynamics) -> int:
+        return dynamics.look_nfe + dynamics.transitions * dynamics.child_nfe + dynamics.finish_nfe
+
+    def smallest_nfe(self, dynamics: Dynamics) -> int:
+        return self._trajectory_nfe(dynamics)
+
+    def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
+        one = self._trajectory_nfe(dynamics)
+        if nfe < one:
+            raise BudgetTooSmall(self.name, nfe, one)
+        return Cost(nfe // one * one, nfe // one, nfe // one)
+
+    def shares(self, dynamics: Dynamics, nfe: int) -> list[int]:
+        return [self.cost(dynamics, nfe).nfe]
+
+    def population(self, walk: Walk, resume: Progress | None = None) -> Asking[Finished]:
+        dynamics, last = walk.dynamics, walk.dynamics.transitions
+        rows = range(walk.nfe // self._trajectory_nfe(dynamics))
+        zeros = [0] * len(rows)
+        free = dynamics.finish_nfe == 0  # otherwise only the finished samples are scored
+        if resume is None:
+            particles = yield from walk.start(rows, zeros, score=free and last == 0)
+            done, left, spent = 0, walk.nfe - len(rows) * dynamics.look_nfe, len(rows) * dynamics.look_nfe
+            yield from save(Progress(0, particles, left, spent))
+        else:
+            done, particles, left = resume.step, resume.particles, resume.nfe_left
+        for step in range(done + 1, last + 1):
+            particles = yield from walk.advance(particles, step, rows, zeros, score=free and step == last)
+            left, spent = left - len(rows) * dynamics.child_nfe, len(rows) * dynamics.child_nfe
+            yield from save(Progress(step, particles, left, spent))
+        return (yield from walk.finish(particles))

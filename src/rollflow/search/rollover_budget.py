@@ -1,0 +1,106 @@
+"""Rollover Budget Forcing, the paper's search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from rollflow.errors import BudgetTooSmall, RollflowError
+from rollflow.requests import Asking, save
+from rollflow.sampler import Dynamics, even_shares
+from rollflow.search.base import Cost, Finished, Particles, Progress, Search, Walk
+
+
+class _Rollover(NamedTuple):
+    """What a chain carries beside its particle: the best reward so far and the children saved by early finds."""
+
+    best: float
+    carry: int
+
+
+@dataclass(frozen=True)
+class RolloverBudget(Search):
+    """Children one at a time; the first that beats the best so far is taken and what it saved rolls over.
+
+    Each chain, with r* the best reward so far and Q an even share of what follows the initial draws::
+
+        draw n0 noises, keep the best                                         r* = its reward
+        at every transition, with quota Q + carry (at the last: all that is left):
+            draw children of the same parent one at a time
+            the first with r > r*: take it, carry = unspent quota             (not at the last transition)
+            quota spent: take this step's best child, carry = 0
+            r* = max(r*, r of the child taken)
+
+    Kim et al. 2025, arXiv 2503.19385, section 5 and algorithm 1. Deviation: finishing is inside the budget. Chains
+    share nothing but the total, and the best finished chain is returned.
+
+    Args:
+        chains: Independent chains, each with an even share of the budget (the paper: 2).
+        initial: n0, noises drawn at the start of each chain (the paper: 25).
+
+    Cost: the whole budget, up to the remainder where a child costs more than 1 NFE; a reward call a draw.
+    """
+
+    chains: int = 2
+    initial: int = 25
+    name = "rbf"
+
+    def __post_init__(self) -> None:
+        if self.chains < 1 or self.initial < 1:
+            raise RollflowError(f"rbf needs chains >= 1 and initial >= 1, not {self.chains} and {self.initial}")
+
+    def smallest_nfe(self, dynamics: Dynamics) -> int:
+        children = dynamics.transitions * dynamics.child_nfe
+        return self.chains * (self.initial * dynamics.look_nfe + children + dynamics.finish_nfe)
+
+    def _draws(self, dynamics: Dynamics, share: int) -> tuple[int, int]:
+        """Initial draws and children that one chain's share pays for."""
+        left = share - dynamics.finish_nfe
+        if dynamics.transitions == 0:
+            return left // dynamics.look_nfe, 0
+        return self.initial, (left - self.initial * dynamics.look_nfe) // dynamics.child_nfe
+
+    def shares(self, dynamics: Dynamics, nfe: int) -> list[int]:
+        if nfe < self.smallest_nfe(dynamics):
+            raise BudgetTooSmall(self.name, nfe, self.smallest_nfe(dynamics))
+        return even_shares(nfe, self.chains)
+
+    def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
+        spent = calls = 0
+        for share in self.shares(dynamics, nfe):
+            first, children = self._draws(dynamics, share)
+            spent += first * dynamics.look_nfe + children * dynamics.child_nfe + dynamics.finish_nfe
+            calls += first + children + (dynamics.finish_nfe > 0)
+        return Cost(spent, calls, calls)
+
+    def population(self, walk: Walk, resume: Progress | None = None) -> Asking[Finished]:
+        dynamics = walk.dynamics
+        first, children = self._draws(dynamics, walk.nfe)
+        share = children // max(dynamics.transitions, 1)
+        if resume is None:
+            drawn = yield from walk.start([0] * first, range(first))
+            particle = drawn.best()
+            done, left, rollover = 0, children, _Rollover(float(particle.reward), 0)
+            spent = first * dynamics.look_nfe
+            yield from save(Progress(0, particle, walk.nfe - spent, spent, rollover))
+        else:
+            done, particle, rollover = resume.step, resume.particles, resume.extra
+            left = (resume.nfe_left - dynamics.finish_nfe) // dynamics.child_nfe
+        for step in range(done + 1, dynamics.transitions + 1):
+            last = step == dynamics.transitions
+            quota = left if last else share + rollover.carry
+            taken: Particles | None = None
+            used = 0
+            while used < quota:
+                child = yield from walk.advance(particle, step, [0], [used])
+                used += 1
+                if taken is None or child.reward > taken.reward:
+                    taken = child
+                if child.reward > rollover.best and not last:
+                    break
+            assert taken is not None
+            particle, left = taken, left - used
+            rollover = _Rollover(max(rollover.best, float(taken.reward)), quota - used)
+            kept = dynamics.finish_nfe + left * dynamics.child_nfe
+            yield from save(Progress(step, particle, kept, used * dynamics.child_nfe, rollover))
+        return (yield from walk.finish(particle))
