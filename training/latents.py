@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 import data
-from loop import MODEL_WEIGHTS, unship
+from loop import MODEL_WEIGHTS
+from rollflow.models.loading import load_weights
 from rollflow.models.scenes.grammar import Caption
 from rollflow.models.scenes.networks import Autoencoder, DiT
 
@@ -26,8 +27,8 @@ class Latents(NamedTuple):
 def autoencoder(device: torch.device) -> Autoencoder:
     """The shipped autoencoder, frozen."""
     network = Autoencoder()
-    unship(network, MODEL_WEIGHTS / "autoencoder.safetensors")
-    return network.requires_grad_(False).to(device, memory_format=torch.channels_last)
+    load_weights(network, MODEL_WEIGHTS / "autoencoder.safetensors", device)
+    return network.to(memory_format=torch.channels_last)
 
 
 def encoded(count: int, seed: int, device: torch.device, cache: Path) -> Latents:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 MODEL_WEIGHTS = Path(__file__).parents[1] / "src/rollflow/models/scenes/weights"
@@ -28,6 +28,7 @@ REWARD_WEIGHTS = Path(__file__).parents[1] / "src/rollflow/rewards/weights"
 class Options:
     """Command-line options that all scripts have."""
 
+    which: str
     minutes: float
     seed: int
     out: Path
@@ -35,17 +36,22 @@ class Options:
     device: torch.device
 
 
-def options(name: str, minutes: float, doc: str | None) -> Options:
+def options(name: str, minutes: float, doc: str | None, which: tuple[str, ...] = ()) -> Options:
+    """Read the command line; ``which`` are the networks to choose from, where a script trains more than one."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if which:
+        parser.add_argument("which", choices=which)
     parser.add_argument("--minutes", type=float, default=minutes, help="optimisation time of the whole run")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("runs") / name)
+    parser.add_argument("--out", type=Path, help="folder of checkpoint, log and sheet; runs/NAME by default")
     parser.add_argument("--from-package", action="store_true", help="start from the packaged weights")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
+    chosen = given.which if which else name
+    out = given.out or Path("runs") / chosen
+    out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(given.seed)
-    return Options(given.minutes, given.seed, given.out, given.from_package, torch.device(given.device))
+    return Options(chosen, given.minutes, given.seed, out, given.from_package, torch.device(given.device))
 
 
 def optimizers(network: nn.Module, lr: float, muon_lr: float | None = None) -> list[torch.optim.Optimizer]:
@@ -126,6 +132,8 @@ class Loop:
         weight = min(self.ema, (1 + self.step) / (10 + self.step))
         for mean, now in zip(self.average.parameters(), self.network.parameters(), strict=True):
             mean.lerp_(now, 1 - weight)
+        for mean, now in zip(self.average.buffers(), self.network.buffers(), strict=True):
+            mean.copy_(now)
 
     def run(self) -> nn.Module:
         """Train; returns the averaged network."""
@@ -166,8 +174,3 @@ def ship(network: nn.Module, path: Path, metadata: dict[str, str]) -> None:
     tensors = {k: v.detach().to("cpu", torch.bfloat16).contiguous() for k, v in network.state_dict().items()}
     save_file(tensors, str(path) + ".tmp", metadata)
     os.replace(str(path) + ".tmp", path)
-
-
-def unship(network: nn.Module, path: Path) -> None:
-    """Load shipped weights in the network's own dtype."""
-    network.load_state_dict({k: v.float() for k, v in load_file(path).items()})

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from latents import draw_sheet, encoded
-from loop import MODEL_WEIGHTS, Loop, optimizers, options, ship, unship
+from loop import MODEL_WEIGHTS, Loop, optimizers, options, ship
+from rollflow.models.loading import load_weights
 from rollflow.models.scenes.grammar import VOCABULARY_SIZE
 from rollflow.models.scenes.networks import DiT
 
@@ -24,7 +25,8 @@ def main() -> None:
     pool = encoded(POOL, given.seed, device, given.out / "latents.pt")
     network = DiT(VOCABULARY_SIZE).to(device)
     if given.from_package:
-        unship(network, MODEL_WEIGHTS / "base.safetensors")
+        load_weights(network, MODEL_WEIGHTS / "base.safetensors", device)
+        network.requires_grad_(True)
     compiled = torch.compile(network)
 
     def loss(step: int) -> Tensor:

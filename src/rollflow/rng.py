@@ -29,7 +29,8 @@ class Noise:
 
     def normal(self, step: int, row: int, draw: int) -> Tensor:
         """The draw number ``draw`` of row ``row`` at step ``step``, of shape ``shape``."""
-        philox = np.random.Philox(key=[self.seed, self.population], counter=[0, draw, row, step])
+        key = np.array([self.seed, self.population], np.uint64)  # a list is cast by way of float64
+        philox = np.random.Philox(key=key, counter=[0, draw, row, step])
         flat = np.random.Generator(philox).standard_normal(math.prod(self.shape))
         return torch.from_numpy(flat).reshape(self.shape).to(self.dtype)
 

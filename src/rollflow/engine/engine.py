@@ -39,12 +39,14 @@ class Interrupted(RollflowError):
     """The run was stopped by the user; ``results`` holds the best of every job until then.
 
     Args:
-        results: One an input job, None where nothing was scored yet.
+        results: One an input job, None where nothing was scored yet or the job failed.
+        failures: The error of each job that failed, by its place.
     """
 
-    def __init__(self, results: Sequence[Result | None]) -> None:
+    def __init__(self, results: Sequence[Result | None], failures: dict[int, Exception]) -> None:
         super().__init__("interrupted; the best samples so far are kept")
         self.results = tuple(results)
+        self.failures = failures
 
 
 @dataclass(eq=False)
@@ -86,7 +88,8 @@ class Engine:
     so that results are those of ``drive`` whatever the batch (to the last bit where the model's rows do not depend on
     each other's).
 
-    Every request is debited before it is evaluated. A job that fails does not disturb the others.
+    Every request is debited before it is evaluated. A job that fails does not disturb the others: if a call raises,
+    those who shared it are answered alone.
 
     Args:
         max_rows: The most rows in one call of a model or decoder.
@@ -113,7 +116,7 @@ class Engine:
             session.run()
         except KeyboardInterrupt:
             session.rescue()
-            raise Interrupted(results) from None
+            raise Interrupted(results, session.failures) from None
         if session.failures:
             raise JobsFailed(results, session.failures)
         return [result for result in results if result is not None]
@@ -143,7 +146,10 @@ class _Session:
         """Make results of the best that unfinished runs have seen."""
         for run in self.runs:
             if run.best is not None:
-                self.results[run.place] = self._result(run, run.best, interrupted=True)
+                try:
+                    self.results[run.place] = self._result(run, run.best, interrupted=True)
+                except Exception as error:
+                    self.failures[run.place] = error
 
     def _waiting_rows(self) -> int:
         return sum(len(live.request.x) for live in self.live if isinstance(live.request, Velocity))
@@ -161,7 +167,8 @@ class _Session:
         for observer in self.observers:
             observer.admitted(job)
         for i, asking in enumerate(populations):
-            self._advance(_Live(run, i, asking, Save(None)), None)
+            if place not in self.failures:
+                self._advance(_Live(run, i, asking, Save(None)), None)
 
     def _settle(self) -> None:
         """Answer everything but velocities until all that live wait for those."""
@@ -171,17 +178,22 @@ class _Session:
 
     def _serve(self, kind: type[Request]) -> None:
         """Answer the pending requests of one kind, those that can share a call together."""
-        groups: dict[tuple[int, int], list[_Live]] = {}
+        groups: dict[tuple[int, int | None], list[_Live]] = {}
         for live in [live for live in self.live if isinstance(live.request, kind)]:
             if self._debit(live):
                 task = live.run.job.task
-                groups.setdefault((id(task.model), id(task.reward)), []).append(live)
-        for group in groups.values():
+                judge = id(task.reward) if kind is Reward else None
+                groups.setdefault((id(task.model), judge), []).append(live)
+        calls = deque(groups.values())
+        while calls:
+            group = [live for live in calls.popleft() if live.run.place not in self.failures]
             try:
-                answers = self._answers(kind, group)
+                answers = self._answers(kind, group) if group else []
             except Exception as error:
-                for live in group:
-                    self._fail(live.run, error)
+                if len(group) == 1:
+                    self._fail(group[0].run, error)
+                else:
+                    calls.extend([live] for live in group)  # alone, so that only who is at fault fails
                 continue
             for live, answer in zip(group, answers, strict=True):
                 if live.run.place not in self.failures:

@@ -2,8 +2,9 @@
 
 from rollflow.errors import unknown
 from rollflow.models.base import FlowModel
+from rollflow.models.scenes import ScenesBase, ScenesTurbo
 
-MODELS: dict[str, type[FlowModel]] = {}
+MODELS: dict[str, type[FlowModel]] = {model.name: model for model in (ScenesTurbo, ScenesBase)}
 """Every model that a name on the command line loads; a class's constructor loads its weights."""
 
 

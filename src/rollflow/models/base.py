@@ -29,9 +29,9 @@ class FlowModel(ABC):
 
     name: ClassVar[str]
     description: ClassVar[str]
-    interpolant: ClassVar[Interpolant] = Linear()
     few_step: ClassVar[bool] = False
     rows_per_nfe: ClassVar[int] = 1
+    interpolant: Interpolant = Linear()
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.float32
 

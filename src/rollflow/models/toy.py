@@ -26,7 +26,8 @@ class ToyModel(FlowModel):
 
     def __init__(self, mixtures: dict[str, GaussianMixture]) -> None:
         self.mixtures = mixtures
-        self.shape = (next(iter(mixtures.values())).means.shape[1],)
+        first = next(iter(mixtures.values()))
+        self.shape, self.interpolant = (first.means.shape[1],), first.interpolant
 
     def encode(self, prompt: str) -> str:
         if prompt not in self.mixtures:

@@ -2,8 +2,9 @@
 
 from rollflow.errors import unknown
 from rollflow.rewards.base import RewardModel
+from rollflow.rewards.scenes import CaptionReward, CountReward, JudgeReward
 
-REWARDS: dict[str, type[RewardModel]] = {}
+REWARDS: dict[str, type[RewardModel]] = {reward.name: reward for reward in (CountReward, CaptionReward, JudgeReward)}
 """Every reward that a name on the command line loads; a class's constructor loads its weights."""
 
 

@@ -1,0 +1,97 @@
+"""Every public name of the package."""
+
+from rollflow.api import Plan, generate
+from rollflow.engine import (
+    Caps,
+    Engine,
+    Interrupted,
+    Job,
+    JobsFailed,
+    Meter,
+    Observer,
+    Point,
+    Result,
+    Spending,
+    Task,
+    declared,
+)
+from rollflow.errors import BadReward, BadWeights, BudgetExceeded, BudgetTooSmall, RollflowError, UnknownName
+from rollflow.interpolants import INTERPOLANTS, VP, Cosine, Interpolant, Linear, Polynomial
+from rollflow.kernels import (
+    DDIM,
+    KERNELS,
+    Constant,
+    DiffusionCoefficient,
+    Euler,
+    EulerMaruyama,
+    Heun,
+    Kernel,
+    Memoryless,
+    Power,
+    Sigma,
+)
+from rollflow.lookahead import Lookahead, ODELookahead, Tweedie
+from rollflow.models import MODELS, FlowModel
+from rollflow.rewards import REWARDS, RewardModel
+from rollflow.sampler import PLAIN, Sampler
+from rollflow.schedules import GRIDS, Arc, Grid, Shifted, Uniform
+from rollflow.search import SEARCHES, SVDD, BestOfN, RolloverBudget, Search
+
+__all__ = [
+    "DDIM",
+    "GRIDS",
+    "INTERPOLANTS",
+    "KERNELS",
+    "MODELS",
+    "PLAIN",
+    "REWARDS",
+    "SEARCHES",
+    "SVDD",
+    "VP",
+    "Arc",
+    "BadReward",
+    "BadWeights",
+    "BestOfN",
+    "BudgetExceeded",
+    "BudgetTooSmall",
+    "Caps",
+    "Constant",
+    "Cosine",
+    "DiffusionCoefficient",
+    "Engine",
+    "Euler",
+    "EulerMaruyama",
+    "FlowModel",
+    "Grid",
+    "Heun",
+    "Interpolant",
+    "Interrupted",
+    "Job",
+    "JobsFailed",
+    "Kernel",
+    "Linear",
+    "Lookahead",
+    "Memoryless",
+    "Meter",
+    "ODELookahead",
+    "Observer",
+    "Plan",
+    "Point",
+    "Polynomial",
+    "Power",
+    "Result",
+    "RewardModel",
+    "RollflowError",
+    "RolloverBudget",
+    "Sampler",
+    "Search",
+    "Shifted",
+    "Sigma",
+    "Spending",
+    "Task",
+    "Tweedie",
+    "Uniform",
+    "UnknownName",
+    "declared",
+    "generate",
+]

@@ -1,0 +1,207 @@
+"""From names to a sample in one call, and the plan behind it, which costs nothing to make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
+from typing import TypeVar
+
+from rollflow.defaults import (
+    DEFAULT_INTERPOLANT,
+    DEFAULT_KERNEL,
+    DEFAULT_MAX_ROWS,
+    DEFAULT_METHOD,
+    DEFAULT_MODEL,
+    DEFAULT_NFE,
+    DEFAULT_REWARD,
+    DEFAULT_STEPS,
+)
+from rollflow.engine import Engine, Job, JobsFailed, Observer, Result, Spending, Task, declared
+from rollflow.errors import RollflowError, unknown
+from rollflow.interpolants import INTERPOLANTS, Interpolant, Linear
+from rollflow.kernels import KERNELS, Euler, Kernel
+from rollflow.models import FlowModel, model_class
+from rollflow.rewards import RewardModel, reward_class
+from rollflow.sampler import Sampler
+from rollflow.schedules import Uniform
+from rollflow.search import SEARCHES, BestOfN, Search
+
+T = TypeVar("T")
+
+
+def _named(what: str, choice: str | T, registry: Mapping[str, type[T]]) -> T:
+    """An object as it is, or the named one with its default settings."""
+    if not isinstance(choice, str):
+        return choice
+    if choice not in registry:
+        raise unknown(what, choice, registry)
+    return registry[choice]()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``generate`` will do. Making one checks every name and the budget; only ``task`` loads weights.
+
+    Models, rewards, methods, interpolants and kernels are names (of ``MODELS``, ``REWARDS``, ...) or objects.
+
+    Args:
+        prompt: What to make.
+        model: The flow model.
+        method: The search.
+        reward: What it optimises; the rewards that this one names as held out are scored on the result.
+        nfe: The budget, in guided velocity evaluations.
+        seed: Of all noise, 0 <= seed < 2^63.
+        interpolant: The one sampled along; None is variance preserving, the paper's choice (arXiv 2503.19385).
+        kernel: How x_t becomes x_s.
+        steps: Evaluation times from noise to data.
+        finish: Whether the sample is fully denoised inside the budget; None leaves it to the model.
+
+    Raises:
+        UnknownName: On a name that nothing has.
+        BudgetTooSmall: If the method cannot run in ``nfe``; the error holds the smallest budget that works.
+        RollflowError: On an empty prompt, or a seed or number of steps out of range.
+    """
+
+    prompt: str
+    _: KW_ONLY
+    model: str | FlowModel = DEFAULT_MODEL
+    method: str | Search = DEFAULT_METHOD
+    reward: str | RewardModel = DEFAULT_REWARD
+    nfe: int = DEFAULT_NFE
+    seed: int = 0
+    interpolant: str | Interpolant | None = None
+    kernel: str | Kernel = DEFAULT_KERNEL
+    steps: int = DEFAULT_STEPS
+    finish: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not self.prompt.strip():
+            raise RollflowError("the prompt is empty; say what to make")
+        if not 0 <= self.seed < 2**63:
+            raise RollflowError(f"the seed must lie in [0, 2^63), not {self.seed}")
+        self._held_out()
+        self.cost()
+
+    def _flow(self) -> FlowModel | type[FlowModel]:
+        return model_class(self.model) if isinstance(self.model, str) else self.model
+
+    def _reward(self) -> RewardModel | type[RewardModel]:
+        return reward_class(self.reward) if isinstance(self.reward, str) else self.reward
+
+    def _held_out(self) -> list[type[RewardModel]]:
+        return [reward_class(name) for name in self._reward().held_out]
+
+    @cached_property
+    def search(self) -> Search:
+        """The method."""
+        return _named("method", self.method, SEARCHES)
+
+    @cached_property
+    def sampler(self) -> Sampler:
+        """How particles move."""
+        path = DEFAULT_INTERPOLANT if self.interpolant is None else self.interpolant
+        interpolant = _named("interpolant", path, INTERPOLANTS)
+        return Sampler(interpolant, _named("kernel", self.kernel, KERNELS), steps=self.steps, finish=self.finish)
+
+    @cached_property
+    def task(self) -> Task:
+        """Model, prompt and rewards; the first use loads the weights of those given by name."""
+        model, reward = self._flow(), self._reward()
+        return Task(
+            model() if isinstance(model, type) else model,
+            self.prompt,
+            reward() if isinstance(reward, type) else reward,
+            tuple(judge() for judge in self._held_out()),
+        )
+
+    def cost(self) -> Spending:
+        """What the search will spend at most, known before anything loads."""
+        return declared(self._flow(), self.search, self.sampler, self.nfe)
+
+    def baseline_cost(self) -> Spending:
+        """What ``baseline`` will spend, outside the budget of the search."""
+        return declared(self._flow(), BestOfN(), self._plain(), self.steps)
+
+    def _plain(self) -> Sampler:
+        return Sampler(Linear(), Euler(), Uniform(), self.steps)
+
+    def job(self, seed: int | None = None) -> Job:
+        """The search, from the plan's seed or another."""
+        return Job(self.task, self.search, self.nfe, self.seed if seed is None else seed, self.sampler)
+
+    def baseline(self, seed: int | None = None) -> Job:
+        """No search: ``steps`` Euler steps of the flow ODE from the search's first noise of the same seed."""
+        return Job(self.task, BestOfN(), self.steps, self.seed if seed is None else seed, self._plain())
+
+
+def run(job: Job, observers: Iterable[Observer] = (), max_rows: int = DEFAULT_MAX_ROWS) -> Result:
+    """Run one job; what fails it is raised as it is, not as ``JobsFailed``.
+
+    Raises:
+        Interrupted: On Ctrl-C, with the best sample so far.
+    """
+    try:
+        [result] = Engine(max_rows, observers).run([job])
+    except JobsFailed as failed:
+        error = failed.failures[0]
+    else:
+        return result
+    raise error
+
+
+def generate(
+    prompt: str,
+    *,
+    model: str | FlowModel = DEFAULT_MODEL,
+    method: str | Search = DEFAULT_METHOD,
+    reward: str | RewardModel = DEFAULT_REWARD,
+    nfe: int = DEFAULT_NFE,
+    seed: int = 0,
+    interpolant: str | Interpolant | None = None,
+    kernel: str | Kernel = DEFAULT_KERNEL,
+    steps: int = DEFAULT_STEPS,
+    finish: bool | None = None,
+    observers: Iterable[Observer] = (),
+    max_rows: int = DEFAULT_MAX_ROWS,
+) -> Result:
+    """The best sample for a prompt that ``nfe`` evaluations of the model can buy.
+
+        result = generate("three cats on grass background", method="rbf", nfe=200)
+        result.sample, result.reward, result.held_out, result.spent.nfe
+
+    A model given by name is loaded at every call: for many prompts load it once and pass the object, or run many jobs
+    together in an ``Engine``.
+
+    Args:
+        prompt: What to make.
+        model: The flow model; like all of the next, the name of one or one.
+        method: The search.
+        reward: What it optimises.
+        nfe: The budget, in guided velocity evaluations; never exceeded.
+        seed: Of all noise; the same seed gives the same sample, to the last bit.
+        interpolant: The one sampled along; None is ``"vp"``.
+        kernel: How x_t becomes x_s.
+        steps: Evaluation times from noise to data.
+        finish: Whether the sample is fully denoised; None leaves it to the model.
+        observers: Told of every step.
+        max_rows: The most rows in one call of the model.
+
+    Raises:
+        RollflowError: On bad input, before anything loads; also what fails the run (``BadReward``, ``BadWeights``).
+        ValueError: On a prompt that the model cannot read.
+        Interrupted: On Ctrl-C, with the best sample so far in ``results``.
+    """
+    plan = Plan(
+        prompt,
+        model=model,
+        method=method,
+        reward=reward,
+        nfe=nfe,
+        seed=seed,
+        interpolant=interpolant,
+        kernel=kernel,
+        steps=steps,
+        finish=finish,
+    )
+    return run(plan.job(), observers, max_rows)

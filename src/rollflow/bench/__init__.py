@@ -1,0 +1,1 @@
+"""Measurements: graded prompts, comparisons of searches, the signal that searches live on."""

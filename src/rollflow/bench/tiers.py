@@ -1,0 +1,115 @@
+"""Prompts graded by what the plain sample gets right: a suite that it solves leaves a search nothing to do."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from rollflow.bench.statistics import Interval, bootstrap
+from rollflow.engine import Engine, Job, Observer, Result, Task
+from rollflow.interpolants import Linear
+from rollflow.kernels import Euler
+from rollflow.models.base import FlowModel
+from rollflow.models.scenes.grammar import BACKGROUNDS, KINDS, RELATIONS, Caption, Group
+from rollflow.rewards.base import RewardModel
+from rollflow.sampler import Sampler
+from rollflow.search import BestOfN
+
+BANDS: dict[str, tuple[float, float]] = {"easy": (0.30, 0.60), "medium": (0.05, 0.20), "hard": (0.0, 0.02)}
+"""Share of plain samples with all counts right, by tier."""
+
+SUITE = Path(__file__).parent / "suite.json"
+"""The graded prompts of the packaged model."""
+
+
+class Graded(NamedTuple):
+    """A prompt and the share of its plain samples that had all counts right."""
+
+    prompt: str
+    accuracy: float
+
+
+def held_out_captions(count: int, seed: int, totals: tuple[int, int] = (2, 16)) -> list[Caption]:
+    """Different captions of the evaluation tenth, with totals spread evenly over ``totals``."""
+    rng = np.random.default_rng(seed)
+    wanted = itertools.cycle(range(totals[0], totals[1] + 1))
+    captions: dict[Caption, None] = {}
+    total = next(wanted)
+    while len(captions) < count:
+        first = int(rng.integers(max(total - 8, 0), min(total, 8) + 1))
+        counts = [n for n in (first, total - first) if n > 0]
+        kinds = rng.choice(len(KINDS), size=len(counts), replace=False)
+        groups = tuple(Group(n, tuple(KINDS)[kind]) for n, kind in zip(counts, kinds, strict=True))
+        relation = RELATIONS[rng.integers(len(RELATIONS))] if len(groups) == 2 else "and"
+        caption = Caption(groups, relation, BACKGROUNDS[rng.integers(len(BACKGROUNDS))])
+        if caption.held_out and caption not in captions:
+            captions[caption] = None
+            total = next(wanted)
+    return list(captions)
+
+
+class _Right(Observer):
+    """Whether each finished sample's reward was perfect, by prompt."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, list[float]] = {}
+
+    def completed(self, job: Job, result: Result) -> None:
+        self.of.setdefault(job.task.prompt, []).append(float(result.reward == 0))
+
+
+def plain_accuracy(
+    model: FlowModel,
+    judge: RewardModel,
+    prompts: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    steps: int,
+    max_rows: int = 96,
+) -> dict[str, list[float]]:
+    """For every prompt, whether each seed's plain sample (linear ODE, finished) has all counts right by the judge."""
+    sampler = Sampler(interpolant=Linear(), kernel=Euler(), steps=steps, finish=True)
+    right = _Right()
+    jobs = [Job(Task(model, prompt, judge), BestOfN(), steps, seed, sampler) for prompt in prompts for seed in seeds]
+    Engine(max_rows, [right]).run(jobs)
+    return right.of
+
+
+def grade(
+    model: FlowModel, judge: RewardModel, *, candidates: int, samples: int, per_tier: int, steps: int, seed: int
+) -> dict[str, list[Graded]]:
+    """Sample held-out candidates plainly and sort them into tiers, at most ``per_tier`` of each.
+
+    Grading uses seeds from 10,000 up, so that what is later reported of the tiers is measured afresh.
+    """
+    prompts = [str(caption) for caption in held_out_captions(candidates, seed)]
+    seeds = range(10_000, 10_000 + samples)
+    shares = {
+        prompt: float(np.mean(right))
+        for prompt, right in plain_accuracy(model, judge, prompts, seeds=seeds, steps=steps).items()
+    }
+    tiers: dict[str, list[Graded]] = {}
+    for tier, (low, high) in BANDS.items():
+        tiers[tier] = [Graded(p, share) for p, share in shares.items() if low <= share <= high][:per_tier]
+    return tiers
+
+
+def save_suite(tiers: dict[str, list[Graded]], model: FlowModel, path: Path = SUITE) -> None:
+    """Write the graded prompts as JSON."""
+    path.write_text(json.dumps({"model": model.name, "tiers": tiers}, indent=1) + "\n")
+
+
+def load_suite(path: Path = SUITE) -> dict[str, list[Graded]]:
+    """Read the graded prompts."""
+    tiers = json.loads(path.read_text())["tiers"]
+    return {tier: [Graded(*row) for row in rows] for tier, rows in tiers.items()}
+
+
+def tier_accuracy(right: dict[str, list[float]]) -> Interval:
+    """Accuracy over prompts, the seeds of a prompt averaged first."""
+    return bootstrap([float(np.mean(values)) for values in right.values()])

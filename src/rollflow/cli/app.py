@@ -1,0 +1,133 @@
+"""The commands. What is slow to import is imported when a command needs it, so that help appears at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rollflow import defaults
+from rollflow.cli import bench
+from rollflow.errors import RollflowError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Search for the best sample of a flow model that a compute budget can buy.",
+)
+app.add_typer(bench.app, name="bench")
+
+
+def complain(message: str) -> None:
+    """One line on stderr."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+
+
+@contextmanager
+def _refusing(code: int) -> Iterator[None]:
+    """Turn what a user can mend into one line and an exit code: that given, or 2 where a value was at fault."""
+    try:
+        yield
+    except (RollflowError, ValueError, OSError) as error:
+        complain(str(error))
+        raise typer.Exit(2 if isinstance(error, ValueError) else code) from None
+    except KeyboardInterrupt:
+        complain("interrupted before there was a sample to keep")
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to make, e.g. 'three cats on grass background'.")],
+    model: Annotated[str, typer.Option(help="See 'rollflow models'.")] = defaults.DEFAULT_MODEL,
+    method: Annotated[str, typer.Option(help="See 'rollflow methods'.")] = defaults.DEFAULT_METHOD,
+    reward: Annotated[str, typer.Option(help="See 'rollflow rewards'.")] = defaults.DEFAULT_REWARD,
+    nfe: Annotated[int, typer.Option(help="Budget in guided evaluations of the model.")] = defaults.DEFAULT_NFE,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same sample.")] = 0,
+    interpolant: Annotated[
+        str, typer.Option(help="Path sampled along: vp, linear, cosine, polynomial.")
+    ] = defaults.DEFAULT_INTERPOLANT,
+    kernel: Annotated[str, typer.Option(help="Steps along it: sde, ddim, ode, heun.")] = defaults.DEFAULT_KERNEL,
+    steps: Annotated[int, typer.Option(help="Evaluation times from noise to data.")] = defaults.DEFAULT_STEPS,
+    finish: Annotated[
+        bool | None,
+        typer.Option(
+            "--finish/--no-finish", help="Denoise the sample fully, or return the last estimate.  [default: by model]"
+        ),
+    ] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Also make the plain sample of the same seed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost; load nothing.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("rollflow-out"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the content of result.json and nothing else.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")] = False,
+) -> None:
+    """Make the best sample for PROMPT within a budget."""
+    from rollflow.api import Plan
+    from rollflow.cli import session, tables
+    from rollflow.report import check_folder
+
+    with _refusing(2):
+        plan = Plan(
+            prompt,
+            model=model,
+            method=method,
+            reward=reward,
+            nfe=nfe,
+            seed=seed,
+            interpolant=interpolant,
+            kernel=kernel,
+            steps=steps,
+            finish=finish,
+        )
+        costs = {"search": plan.cost()} | ({"baseline": plan.baseline_cost()} if compare else {})
+        if not dry_run:
+            check_folder(out)
+    if dry_run:
+        as_dicts = {name: asdict(cost) for name, cost in costs.items()}
+        print(json.dumps(as_dicts) if as_json else tables.costs(as_dicts))
+        return
+    with _refusing(1):
+        content = session.execute(plan, out, compare=compare, show=not (as_json or quiet))
+    if as_json:
+        print(json.dumps(content, indent=2, allow_nan=False))
+    elif not quiet:
+        print(tables.outcome(content, out))
+    if content["interrupted"]:
+        complain(f"interrupted; the best sample until then is in '{out}'")
+        raise typer.Exit(130)
+
+
+@app.command()
+def methods() -> None:
+    """List the search methods."""
+    from rollflow.cli import tables
+    from rollflow.search import SEARCHES
+
+    print(tables.aligned([(name, str(search.__doc__).splitlines()[0]) for name, search in SEARCHES.items()]))
+
+
+@app.command()
+def models() -> None:
+    """List the models."""
+    from rollflow.cli import tables
+    from rollflow.models import MODELS
+
+    print(tables.aligned([(name, model.description) for name, model in MODELS.items()]))
+
+
+@app.command()
+def rewards() -> None:
+    """List the rewards."""
+    from rollflow.cli import tables
+    from rollflow.rewards import REWARDS
+
+    print(tables.aligned([(name, reward.description) for name, reward in REWARDS.items()]))

@@ -1,0 +1,123 @@
+"""``rollflow bench``: the measurements in docs/results, each by one command."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rollflow.defaults import DEFAULT_MODEL
+
+app = typer.Typer(help="Reproduce the tables and plots of docs/results.", no_args_is_help=True)
+
+Model = Annotated[str, typer.Option(help="Name of the flow model.")]
+
+
+@app.command()
+def grade(
+    model: Model = DEFAULT_MODEL,
+    candidates: Annotated[int, typer.Option(help="Held-out prompts to grade.")] = 600,
+    samples: Annotated[int, typer.Option(help="Plain samples a prompt.")] = 16,
+    per_tier: Annotated[int, typer.Option(help="Prompts to keep in each tier.")] = 60,
+    steps: Annotated[int, typer.Option(help="Steps of the plain sample.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of the candidates.")] = 11,
+) -> None:
+    """Grade held-out prompts into easy, medium and hard by what the plain sample gets right."""
+    from rollflow.bench import tiers
+    from rollflow.models import model_class
+    from rollflow.rewards import reward_class
+
+    flow = model_class(model)()
+    suite = tiers.grade(
+        flow,
+        reward_class("judge")(),
+        candidates=candidates,
+        samples=samples,
+        per_tier=per_tier,
+        steps=steps,
+        seed=seed,
+    )
+    tiers.save_suite(suite, flow)
+    for tier, graded in suite.items():
+        typer.echo(f"{tier}: {len(graded)} prompts, such as '{graded[0].prompt if graded else 'none'}'")
+
+
+@app.command()
+def table(
+    model: Model = DEFAULT_MODEL,
+    nfe: Annotated[int, typer.Option(help="Budget of every search.")] = 200,
+    seeds: Annotated[int, typer.Option(help="Seeds a prompt.")] = 3,
+    journal: Annotated[Path, typer.Option(help="One line a finished job; a run goes on from it.")] = Path(
+        "runs/searches.jsonl"
+    ),
+    report: Annotated[Path, typer.Option(help="Where the table is written.")] = Path("docs/results/searches.md"),
+    minutes: Annotated[float | None, typer.Option(help="Stop after so long and report what there is.")] = None,
+) -> None:
+    """Every search with every dynamics on every tier: the table of docs/results/searches.md."""
+    from rollflow.bench import table as comparison
+    from rollflow.bench.tiers import load_suite
+    from rollflow.models import model_class
+    from rollflow.rewards import reward_class
+
+    wanted = list(comparison.cells(load_suite(), range(seeds)))
+    flow, reward, judge = model_class(model)(), reward_class("count")(), reward_class("judge")()
+    comparison.run(wanted, journal, flow, reward, judge, nfe=nfe, minutes=minutes)
+    rows = comparison.read(journal)
+    keys = [cell.key for cell in wanted]
+    found = [rows[key] for key in keys if key in rows]
+    head = (
+        f"# Searches at {nfe} NFE\n\nWritten by `rollflow bench table --model {model} --nfe {nfe} --seeds {seeds}`: "
+        f"{len(found)} of {len(keys)} jobs, model {model}, {flow.rows_per_nfe} network row(s) a NFE, reward `count`; "
+        "means with 95 % bootstrap intervals over prompts.\n\n"
+    )
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text(head + comparison.markdown(found))
+    typer.echo(f"wrote {report} ({len(found)} of {len(keys)} jobs)")
+
+
+@app.command()
+def signal(
+    model: Model = DEFAULT_MODEL,
+    reward: Annotated[str, typer.Option(help="Name of the reward.")] = "count",
+    prompts: Annotated[int, typer.Option(help="Held-out prompts.")] = 40,
+    trajectories: Annotated[int, typer.Option(help="Trajectories a prompt.")] = 24,
+    kernel: Annotated[str, typer.Option(help="Kernel of the trajectories, on the linear interpolant.")] = "sde",
+    steps: Annotated[int, typer.Option(help="Steps of a trajectory.")] = 20,
+    seed: Annotated[int, typer.Option(help="Of prompts and trajectories.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder of the plot and its table.")] = Path("docs/results"),
+) -> None:
+    """Within a prompt, how the clean estimate's reward ranks trajectories as the finished sample's does."""
+    from rollflow.bench.signal import signal_curve
+    from rollflow.bench.tiers import held_out_captions
+    from rollflow.interpolants import Linear
+    from rollflow.kernels import KERNELS
+    from rollflow.models import model_class
+    from rollflow.report import plots, write
+    from rollflow.rewards import reward_class
+    from rollflow.sampler import Sampler
+
+    asked = [str(caption) for caption in held_out_captions(prompts, seed, totals=(3, 12))]
+    sampler = Sampler(interpolant=Linear(), kernel=KERNELS[kernel](), steps=steps, finish=True)
+    curve = signal_curve(
+        model_class(model)(), reward_class(reward)(), asked, sampler, trajectories=trajectories, seed=seed
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    name = f"signal-{model}-{reward}"
+    rows = [f"| {p.noise_level:.2f} | {p.correlation} | {p.prompts} |" for p in curve]
+    head = [
+        f"# Signal of `{reward}` on {model}",
+        "",
+        f"Written by `rollflow bench signal --model {model} --reward {reward}`: {prompts} held-out prompts, "
+        f"{trajectories} trajectories each, Linear-{kernel.upper()}, {steps} steps, seed {seed}. Spearman's rank "
+        "correlation within a prompt between the reward of the clean estimate and that of the finished sample.",
+        "",
+        f"![signal]({name}.png)",
+        "",
+        "| noise level | correlation, mean [95 %] | prompts |",
+        "|---|---|---|",
+    ]
+    text = "\n".join(itertools.chain(head, rows)) + "\n"
+    write(out, {f"{name}.md": text.encode(), f"{name}.png": plots.png(plots.signal({f"{model}, {reward}": curve}))})
+    typer.echo(f"wrote {out / name}.md and .png")

@@ -1,0 +1,51 @@
+"""What the commands print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of equal length with their columns aligned; plain text, so that it reads the same in a file."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def costs(spendings: Mapping[str, Mapping[str, int]]) -> str:
+    """One line an amount, one column a job."""
+    names = {"nfe": "NFE"}
+    amounts = next(iter(spendings.values()))
+    lines = [
+        (names.get(amount, amount.replace("_", " ")), *(str(spending[amount]) for spending in spendings.values()))
+        for amount in amounts
+    ]
+    return aligned([("", *spendings), *lines])
+
+
+def _rewards(before: float | None, after: float | None) -> str:
+    after_text = "not finite" if after is None else f"{after:.4g}"
+    return after_text if before is None else f"{before:.4g} -> {after_text}"
+
+
+def outcome(content: Mapping[str, Any], folder: Path) -> str:
+    """The content of ``result.json``, in short."""
+    baseline = content.get("baseline", {"reward": None, "held_out": {}})
+    state = "finished" if content["finished"] else f"a clean estimate at noise level {content['noise_level']:.2f}"
+    if content["interrupted"]:
+        state += "; interrupted, the best so far"
+    pictures = [content["image"], *([baseline["image"]] if "image" in baseline else []), "trace.png", "filmstrip.png"]
+    rows = [
+        ("prompt", content["prompt"]),
+        ("search", f"{content['method']} on {content['model']}, {content['interpolant']} {content['kernel']}"),
+        ("reward", f"{content['reward_name']} {_rewards(baseline['reward'], content['reward'])}"),
+    ]
+    for name, reward in content["held_out"].items():
+        rows.append(("held out", f"{name} {_rewards(baseline['held_out'].get(name), reward)}"))
+    rows += [
+        ("budget", f"{content['nfe_used']} of {content['nfe_budget']} NFE in {content['seconds']:.1f} s"),
+        ("sample", state),
+        ("pictures", ", ".join(str(folder / name) for name in pictures)),
+    ]
+    return aligned(rows)

@@ -1,0 +1,81 @@
+"""The embedded model: emoji scenes at 64 x 64 from prompts of a closed grammar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rollflow.models.base import FlowModel
+from rollflow.models.loading import load_weights
+from rollflow.models.scenes.grammar import VOCABULARY_SIZE, parse
+from rollflow.models.scenes.networks import LATENT_CHANNELS, LATENT_SIDE, Autoencoder, DiT
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+class _Scenes(FlowModel):
+    """A latent flow model with the shared autoencoder; the condition of a row is its six caption tokens.
+
+    Args:
+        weights: Folder of ``autoencoder.safetensors`` and of the network's own file.
+        device: Where the networks run.
+
+    Raises:
+        BadWeights: If a file is missing or damaged.
+    """
+
+    file: str
+    guidance: float
+    shape = (LATENT_CHANNELS, LATENT_SIDE, LATENT_SIDE)
+
+    def __init__(self, weights: Path = WEIGHTS, device: str = "cpu") -> None:
+        self.device = device
+        self.network = DiT(VOCABULARY_SIZE)
+        self.autoencoder = Autoencoder()
+        load_weights(self.network, weights / self.file, device)
+        load_weights(self.autoencoder, weights / "autoencoder.safetensors", device)
+
+    def encode(self, prompt: str) -> list[int]:
+        """The tokens of a prompt; raises PromptError, which names the word that it does not know."""
+        return parse(prompt).tokens()
+
+    @torch.no_grad()
+    def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[list[int]]) -> Tensor:
+        tokens = torch.tensor(conditions, device=self.device)
+        states, times = x.to(self.device), t.to(self.device, torch.float32)
+        if self.guidance == 1:
+            plain: Tensor = self.network(states, times, tokens)
+            return plain.to(x)
+        both = self.network(
+            states.repeat(2, 1, 1, 1), times.repeat(2), torch.cat([tokens, torch.full_like(tokens, DiT.NULL)])
+        )
+        conditional, unconditional = both.chunk(2)
+        return torch.lerp(unconditional, conditional, self.guidance).to(x)
+
+    @torch.no_grad()
+    def decode(self, x0: Tensor) -> Tensor:
+        """Latents (B, 16, 8, 8) to pixels (B, 3, 64, 64) in [0, 1]."""
+        return self.autoencoder.decode(x0.to(self.device)).add(1).div(2).clamp(0, 1).cpu()
+
+
+class ScenesBase(_Scenes):
+    """The base model, with classifier-free guidance (arXiv 2207.12598): two network rows a NFE."""
+
+    name = "scenes-base"
+    description = "emoji scenes at 64x64, classifier-free guidance (embedded)"
+    file = "base.safetensors"
+    guidance = 3.0
+    rows_per_nfe = 2
+
+
+class ScenesTurbo(_Scenes):
+    """The model distilled from the base with its guidance folded in: one network row a NFE, early sharp estimates."""
+
+    name = "scenes-turbo"
+    description = "emoji scenes at 64x64, step-distilled, no guidance (embedded)"
+    file = "turbo.safetensors"
+    guidance = 1.0
+    few_step = True

@@ -1,0 +1,6 @@
+"""What is left of a run: pictures and an account of it, from an observer of the engine."""
+
+from rollflow.report.outputs import check_folder, picture, summary, write, write_run
+from rollflow.report.recorder import Frame, Recorder, Scored
+
+__all__ = ["Frame", "Recorder", "Scored", "check_folder", "picture", "summary", "write", "write_run"]

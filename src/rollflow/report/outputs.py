@@ -1,0 +1,179 @@
+"""The files of a run, written whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+import rollflow
+from rollflow.engine import Result
+from rollflow.errors import RollflowError
+from rollflow.interpolants import INTERPOLANTS
+from rollflow.kernels import KERNELS
+from rollflow.report.recorder import Recorder
+from rollflow.search import SEARCHES
+
+IMAGE, BASELINE, TRACE, FILMSTRIP, RESULT = "image.png", "baseline.png", "trace.png", "filmstrip.png", "result.json"
+PICTURES = (IMAGE, BASELINE, TRACE, FILMSTRIP)
+
+
+def check_folder(folder: Path) -> None:
+    """Make the output folder and try it, so that no run is in vain.
+
+    Raises:
+        RollflowError: If it cannot be written to.
+    """
+    probe = folder / f".rollflow-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise RollflowError(f"cannot write to the folder '{folder}': {error.strerror}; choose another") from None
+
+
+def write(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files over those of the same names: all are complete on disk before the first takes its place.
+
+    A failure (a full disk, Ctrl-C) while they are written leaves the earlier ones as they were.
+    """
+    parts = {name: folder / f".{name}.{os.getpid()}.part" for name in files}
+    try:
+        for name, content in files.items():
+            parts[name].write_bytes(content)
+        for name, part in parts.items():
+            os.replace(part, folder / name)
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+
+
+def picture(sample: Tensor, least: int = 256) -> Image.Image:
+    """A decoded sample as a picture.
+
+    Its pixels are kept: one narrower than ``least`` is enlarged by a whole factor, each pixel to a square.
+
+    Args:
+        sample: (3, H, W) in [0, 1].
+        least: Smallest width, in pixels.
+
+    Raises:
+        RollflowError: If the sample is no image.
+    """
+    if sample.ndim != 3 or sample.shape[0] != 3:
+        raise RollflowError(f"a picture needs a sample of shape (3, H, W), not {tuple(sample.shape)}")
+    pixels = (sample.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+    image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    factor = max(1, -(-least // image.width))
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+
+
+def png(image: Image.Image) -> bytes:
+    """The picture as a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _name(thing: object, registry: Mapping[str, type]) -> str:
+    """The registered name of an object with default settings, else its settings in full."""
+    names = [name for name, kind in registry.items() if type(thing) is kind and thing == kind()]
+    return names[0] if names else repr(thing)
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN and no infinity; a held-out reward may be either."""
+    return value if math.isfinite(value) else None
+
+
+def _held_out(result: Result) -> dict[str, float | None]:
+    return {name: _number(reward) for name, reward in result.held_out.items()}
+
+
+def summary(result: Result, recorder: Recorder, seconds: float, baseline: Result | None = None) -> dict[str, Any]:
+    """The content of ``result.json``.
+
+    Args:
+        result: Of the search.
+        recorder: That watched it.
+        seconds: That it took, loading not included.
+        baseline: The plain sample to compare with, if one was made.
+    """
+    job, spent = result.job, result.spent
+    content = {
+        "prompt": job.task.prompt,
+        "model": job.task.model.name,
+        "method": _name(job.search, SEARCHES),
+        "interpolant": _name(job.sampler.interpolant, INTERPOLANTS),
+        "kernel": _name(job.sampler.kernel, KERNELS),
+        "steps": job.sampler.steps,
+        "seed": job.seed,
+        "nfe_budget": job.nfe,
+        "nfe_used": spent.nfe,
+        "network_rows": spent.network_rows,
+        "reward_calls": spent.reward_calls,
+        "decodes": spent.decodes,
+        "backward_passes": spent.backward_passes,
+        "reward_name": job.task.reward.name,
+        "reward": _number(result.reward),
+        "held_out": _held_out(result),
+        "finished": result.finished,
+        "noise_level": result.noise_level,
+        "interrupted": result.interrupted,
+        "image": IMAGE,
+        "seconds": round(seconds, 3),
+        "trace": [[point.nfe, _number(point.reward)] for point in result.trace],
+        "quota": recorder.quota,
+        "versions": {
+            "rollflow": rollflow.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    }
+    if baseline is not None:
+        content["baseline"] = {
+            "image": BASELINE,
+            "reward": _number(baseline.reward),
+            "held_out": _held_out(baseline),
+            "nfe_used": baseline.spent.nfe,
+        }
+    return content
+
+
+def encode(content: Mapping[str, Any]) -> str:
+    """Strict JSON, one key a line, lists of numbers on one."""
+    lines = [f"  {json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in content.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def write_run(
+    folder: Path, result: Result, recorder: Recorder, seconds: float, baseline: Result | None = None
+) -> dict[str, Any]:
+    """Write all files of a run and return the content of ``result.json``; the arguments are those of ``summary``.
+
+    Sample and account come first, so that a failure to draw the plots loses neither. Pictures that an earlier run
+    left and that this one does not make are removed, lest they be taken for its own.
+    """
+    from rollflow.report import plots  # matplotlib is slow to load: not before the search is done
+
+    content = summary(result, recorder, seconds, baseline)
+    files = {IMAGE: png(picture(result.sample))}
+    if baseline is not None:
+        files[BASELINE] = png(picture(baseline.sample))
+    write(folder, {**files, RESULT: encode(content).encode()})
+    for name in PICTURES:
+        if name not in files:
+            (folder / name).unlink(missing_ok=True)
+    trace = plots.trace(result, recorder, baseline)
+    write(folder, {TRACE: plots.png(trace), FILMSTRIP: plots.png(plots.filmstrip(result, recorder))})
+    return content

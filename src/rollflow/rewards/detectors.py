@@ -1,0 +1,118 @@
+"""The two object detectors of scenes: heat maps of object centres, one channel a kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rollflow.models.scenes.grammar import KINDS
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+class Peaks(NamedTuple):
+    """The local maxima of a heat map over all kinds, strongest first for each kind.
+
+    Args:
+        logits: (B, kinds, n) calibrated log-odds that an object of the kind stands there.
+        x: (B, kinds, n) centres in [0, 1], left to right.
+        y: (B, kinds, n) centres in [0, 1], top to bottom.
+    """
+
+    logits: Tensor
+    x: Tensor
+    y: Tensor
+
+    @property
+    def probability(self) -> Tensor:
+        """(B, kinds, n) probabilities that the peaks are objects, in float64."""
+        return self.logits.double().sigmoid()
+
+    def counts(self) -> Tensor:
+        """(B, kinds) peaks more likely objects than not."""
+        return (self.logits > 0).sum(-1)
+
+
+class Detector(nn.Module):
+    """Pictures (B, 3, 64, 64) in [0, 1] to heat-map logits (B, kinds, H, W).
+
+    Log-odds are calibrated as ``scale * logit + offset``, fitted after training so that the counts of generated-like
+    scenes have the highest likelihood.
+    """
+
+    scale: Tensor
+    offset: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("offset", torch.zeros(()))
+
+    def heat(self, pixels: Tensor) -> Tensor:
+        """Uncalibrated logits (B, kinds, H, W)."""
+        raise NotImplementedError
+
+    def peaks(self, pixels: Tensor, most: int = 24) -> Peaks:
+        """The ``most`` strongest peaks of every kind.
+
+        A cell is a peak if nothing in the 3 x 3 cells around it, of any kind, is stronger. Gradients flow through the
+        values of peaks, not through where they are. Cells that are no peak have log-odds of -30.
+        """
+        heat = self.scale * self.heat(pixels).float() + self.offset
+        strongest = F.max_pool2d(heat.amax(1, keepdim=True), 3, stride=1, padding=1)
+        values = torch.where(heat == strongest, heat, heat.new_tensor(-30.0))
+        logits, at = values.flatten(2).topk(most, dim=-1)
+        height, width = heat.shape[2:]
+        return Peaks(logits, (at % width + 0.5) / width, (at // width + 0.5) / height)
+
+
+def _conv(a: int, b: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU())
+
+
+class PyramidDetector(Detector):
+    """The detector that searches use: a small feature pyramid of plain convolutions, heat map of 16 x 16."""
+
+    def __init__(self, width: int = 48) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.PixelUnshuffle(2), _conv(12, width), _conv(width, width, 2), _conv(width, width))
+        self.coarse = nn.Sequential(_conv(width, 2 * width, 2), _conv(2 * width, 2 * width), _conv(2 * width, width))
+        self.head = nn.Sequential(_conv(width, width), _conv(width, width), nn.Conv2d(width, len(KINDS), 1))
+        nn.init.constant_(cast(Tensor, cast(nn.Conv2d, self.head[2]).bias), -4.0)
+
+    def heat(self, pixels: Tensor) -> Tensor:
+        fine = self.stem(pixels * 2 - 1)
+        coarse = F.interpolate(self.coarse(fine), scale_factor=2.0, mode="nearest")
+        return cast(Tensor, self.head(fine + coarse))
+
+
+class _ConvNeXtBlock(nn.Module):
+    """Depthwise 7 x 7, then a pointwise bottleneck outwards (Liu et al. 2022, arXiv 2201.03545)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.spatial = nn.Conv2d(width, width, 7, padding=3, groups=width)
+        self.norm = nn.GroupNorm(1, width)
+        self.up = nn.Conv2d(width, 3 * width, 1)
+        self.down = nn.Conv2d(3 * width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + cast(Tensor, self.down(F.gelu(self.up(self.norm(self.spatial(x))))))
+
+
+class ConvNeXtDetector(Detector):
+    """The held-out judge: a ConvNeXt at one resolution, patches of 4 x 4 pixels; no search ever sees it."""
+
+    def __init__(self, width: int = 80, depth: int = 5) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 6, stride=4, padding=1)
+        self.blocks = nn.Sequential(*(_ConvNeXtBlock(width) for _ in range(depth)))
+        self.head = nn.Conv2d(width, len(KINDS), 1)
+        nn.init.constant_(cast(Tensor, self.head.bias), -4.0)
+
+    def heat(self, pixels: Tensor) -> Tensor:
+        return cast(Tensor, self.head(self.blocks(self.stem(pixels * 2 - 1))))

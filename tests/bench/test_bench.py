@@ -1,0 +1,112 @@
+"""The measurements: intervals, tiers, the resumable table, the signal curve."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rollflow.bench import table
+from rollflow.bench.signal import signal_curve
+from rollflow.bench.statistics import bootstrap, rank_correlation
+from rollflow.bench.tiers import BANDS, Graded, held_out_captions, load_suite, plain_accuracy
+from rollflow.interpolants import Linear
+from rollflow.kernels import Euler
+from rollflow.models.gaussian_mixture import GaussianMixture
+from rollflow.models.toy import ToyModel, ToyReward
+from rollflow.sampler import Sampler
+
+
+def toy() -> ToyModel:
+    """Two prompts, two modes each."""
+    stds = torch.tensor([0.2, 0.2])
+    weights = torch.tensor([0.5, 0.5])
+    return ToyModel(
+        {
+            "a": GaussianMixture(weights, torch.tensor([[-1.0], [1.0]]), stds),
+            "b": GaussianMixture(weights, torch.tensor([[-2.0], [0.5]]), stds),
+        }
+    )
+
+
+class Judge(ToyReward):
+    """A second opinion."""
+
+    name = "judge"
+
+
+def test_bootstrap_intervals_cover_the_mean_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(0)
+    draws = rng.exponential(size=(400, 80))
+    covered = [found.low <= 1 <= found.high for found in (bootstrap(row, 500) for row in draws)]
+    assert abs(np.mean(covered) - 0.95) < 4 * (0.95 * 0.05 / 400) ** 0.5 + 0.02  # percentile intervals run short
+
+
+def test_rank_correlation_says_nothing_of_constants() -> None:
+    assert rank_correlation([1, 2, 3], [5, 5, 5]) is None
+    assert rank_correlation([1, 2, 3], [10, 20, 25]) == pytest.approx(1)
+
+
+def test_held_out_captions_are_held_out_and_of_all_sizes() -> None:
+    captions = held_out_captions(60, 0, totals=(1, 12))
+    assert all(caption.held_out for caption in captions)
+    assert len(set(captions)) == 60
+    assert {caption.total for caption in captions} == set(range(1, 13))
+    assert captions == held_out_captions(60, 0, totals=(1, 12))
+
+
+def test_the_packaged_suite_lies_in_its_bands_and_outside_the_training_captions() -> None:
+    from rollflow.models.scenes import parse
+
+    suite = load_suite()
+    assert list(suite) == list(BANDS)
+    for tier, (low, high) in BANDS.items():
+        assert len(suite[tier]) >= 60
+        assert all(low <= row.accuracy <= high for row in suite[tier])
+        assert all(parse(row.prompt).held_out for row in suite[tier])
+
+
+def test_plain_accuracy_counts_perfect_rewards() -> None:
+    class Sign(ToyReward):
+        def score(self, samples: torch.Tensor, prompts: object) -> torch.Tensor:
+            return (samples[:, 0] > 0).double() - 1
+
+    right = plain_accuracy(toy(), Sign(), ["a"], seeds=range(400), steps=8)["a"]
+    assert set(right) == {0.0, 1.0}
+    assert abs(np.mean(right) - 0.5) < 4 * 0.5 / 20
+
+
+def test_the_table_resumes_where_its_journal_ends(tmp_path: Path) -> None:
+    suite = {"hard": [Graded("a", 0.0), Graded("b", 0.0)]}
+    wanted = list(table.cells(suite, [0]))
+    journal = tmp_path / "journal.jsonl"
+    model, reward, judge = toy(), ToyReward(torch.tensor([1.0])), Judge(torch.tensor([1.0]))
+    table.run(wanted[:9], journal, model, reward, judge, nfe=90)
+    begun = journal.read_text()
+    assert len(begun.splitlines()) == 9
+    journal.write_text(begun[: -len(begun.splitlines()[-1]) // 2])  # the last line is cut short by a kill
+    table.run(wanted, journal, model, reward, judge, nfe=90)
+    rows = table.read(journal)
+    assert set(rows) == {cell.key for cell in wanted}
+    assert all(row["nfe"] <= 90 for row in rows.values())
+    once = tmp_path / "once.jsonl"
+    table.run(wanted, once, model, reward, judge, nfe=90)
+    assert {key: row["reward"] for key, row in table.read(once).items()} == {
+        key: row["reward"] for key, row in rows.items()
+    }
+    text = table.markdown(rows.values())
+    assert text.count("\n| ") == 1 + 4 * (1 + len(table.METHODS))
+    best = json.loads(next(line for line in once.read_text().splitlines() if "BestOfN" in line and "ODE" in line))
+    assert best["nfe"] == 90
+
+
+def test_the_signal_rises_to_certainty() -> None:
+    """On the ODE the estimate at the last step is the sample; at t = 1 all estimates are the mean and say nothing."""
+    sampler = Sampler(interpolant=Linear(), kernel=Euler(), steps=20, finish=True)
+    curve = signal_curve(toy(), ToyReward(), ["a", "b"], sampler, trajectories=40)
+    assert [point.noise_level for point in curve] == sorted((p.noise_level for p in curve), reverse=True)
+    assert curve[-1].correlation.mean > 0.99
+    assert curve[0].noise_level == pytest.approx(0.95)

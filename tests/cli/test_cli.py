@@ -1,0 +1,306 @@
+"""The command line: what it prints, what it refuses and in how many lines, and what it leaves behind."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from tiny import Redness, TinyModel, TinyTurbo, registered  # noqa: F401
+
+from rollflow.api import Plan, run
+from rollflow.cli import main
+from rollflow.cli.progress import LiveProgress
+from rollflow.errors import BadWeights
+from rollflow.report import outputs, picture
+from rollflow.report.outputs import png
+
+PROMPT = "a red square"
+EVERY = {"image.png", "baseline.png", "trace.png", "filmstrip.png", "result.json"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def loads() -> int:
+    return TinyModel.loads + TinyTurbo.loads
+
+
+def read(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return content
+
+
+def refused(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on stderr, nothing else having been printed."""
+    out, err = capsys.readouterr()
+    assert out == ""
+    [line] = err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def test_generate_writes_all_and_prints_a_summary(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", PROMPT, "--nfe", "90", "--compare"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert {path.name for path in (folder / "rollflow-out").iterdir()} == EVERY
+    content = read(folder / "rollflow-out")
+    rows = dict(line.split(maxsplit=1) for line in out.splitlines() if not line.startswith("held out"))
+    assert rows["prompt"] == PROMPT
+    assert rows["reward"] == f"count {content['baseline']['reward']:.4g} -> {content['reward']:.4g}"
+    assert rows["budget"].startswith(f"{content['nfe_used']} of 90 NFE in ")
+    assert rows["sample"] == "finished"
+    assert rows["pictures"].split(", ") == [
+        f"rollflow-out/{name}" for name in ("image.png", "baseline.png", "trace.png", "filmstrip.png")
+    ]
+    assert f"judge {content['baseline']['held_out']['judge']:.4g} -> {content['held_out']['judge']:.4g}" in out
+
+
+def test_json_is_all_that_is_printed_and_what_is_on_disk(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", PROMPT, "--nfe", "90", "--json", "--out", "a/b"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == read(folder / "a" / "b")
+    assert err == ""
+
+
+def test_same_seed_same_bits_with_and_without_comparison(folder: Path) -> None:
+    for out, seed, more in (("a", "3", []), ("b", "3", ["--compare"]), ("c", "4", [])):
+        assert main(["generate", PROMPT, "--nfe", "90", "--seed", seed, "--out", out, "--quiet", *more]) == 0
+    a, b, c = (Path(out, "image.png").read_bytes() for out in "abc")
+    assert a == b != c
+    timeless = [{k: v for k, v in read(Path(out)).items() if k not in ("seconds", "baseline")} for out in "ab"]
+    assert timeless[0] == timeless[1]
+
+
+def test_the_baseline_is_the_plain_sample_of_the_seed(folder: Path) -> None:
+    assert main(["generate", PROMPT, "--nfe", "90", "--seed", "3", "--compare", "-q", "--out", "."]) == 0
+    plain = run(Plan(PROMPT, nfe=90, seed=3).baseline())
+    assert png(picture(plain.sample)) == (folder / "baseline.png").read_bytes()
+    assert read(folder)["baseline"]["reward"] == plain.reward
+
+
+@pytest.mark.parametrize("method", ["bon", "svdd", "rbf"])
+def test_dry_run_costs_are_those_of_the_run_and_nothing_loads(
+    method: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["generate", PROMPT, "--method", method, "--nfe", "93", "--json", "--compare"]
+    constructor = Redness.__init__
+    monkeypatch.setattr(Redness, "__init__", lambda self: pytest.fail("a reward was loaded"))
+    assert main([*command, "--dry-run"]) == 0
+    costs = json.loads(capsys.readouterr().out)
+    assert loads() == 0
+    assert list(folder.iterdir()) == []
+    monkeypatch.setattr(Redness, "__init__", constructor)
+    assert main(command) == 0
+    content = json.loads(capsys.readouterr().out)
+    spent = {"nfe": content["nfe_used"]} | {name: content[name] for name in list(costs["search"])[1:]}
+    assert costs["search"] == spent
+    assert costs["baseline"]["nfe"] == content["baseline"]["nfe_used"]
+
+
+def test_dry_run_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", PROMPT, "--method", "svdd", "--nfe", "93", "--dry-run"]) == 0
+    cost = Plan(PROMPT, method="svdd", nfe=93).cost()
+    rows = [line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines()[1:]]
+    assert dict((name.strip(), int(amount)) for name, amount in rows) == {
+        "NFE": cost.nfe,
+        "network rows": cost.network_rows,
+        "reward calls": cost.reward_calls,
+        "decodes": cost.decodes,
+        "backward passes": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "scenes-bass"], "unknown model 'scenes-bass'; did you mean 'scenes-base'?"),
+        (["--method", "rfb"], "unknown method 'rfb'; did you mean 'rbf'?"),
+        (["--reward", "cuont"], "unknown reward 'cuont'; did you mean 'count'?"),
+        (["--interpolant", "linaer"], "unknown interpolant 'linaer'; did you mean 'linear'?"),
+        (["--kernel", "sed"], "unknown kernel 'sed'; did you mean 'sde'?"),
+        (["--nfe", "30"], "the smallest budget is"),
+        (["--nfe", "-5"], "the smallest budget is"),
+        (["--nfe", "many"], "--nfe"),
+        (["--steps", "0"], "steps must be at least 1"),
+        (["--seed", "-1"], "the seed must lie in"),
+        (["--sede", "1"], "--sede"),
+        (["more"], "unexpected extra argument"),
+        (["--out", "file/below"], "cannot write to the folder 'file/below'"),
+    ],
+)
+def test_bad_input_is_one_line_and_loads_nothing(
+    arguments: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "file").write_text("in the way")
+    assert main(["generate", PROMPT, *arguments]) == 2
+    assert message in refused(capsys)
+    assert loads() == 0
+    assert [path.name for path in folder.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("command", [["generate", " "], ["generate"], ["genrate", "x"]])
+def test_bad_usage_is_one_line(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command) == 2
+    refused(capsys)
+
+
+def test_no_command_is_answered_with_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "Commands:" in capsys.readouterr().err
+    assert main(["--help"]) == 0
+    assert "Commands:" in capsys.readouterr().out
+
+
+def test_the_smallest_budget_named_works(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", PROMPT, "--nfe", "1"]) == 2
+    smallest = refused(capsys).removesuffix(" NFE").split()[-1]
+    assert main(["generate", PROMPT, "--nfe", smallest, "-q"]) == 0
+
+
+def earlier_run(folder: Path) -> dict[str, bytes]:
+    assert main(["generate", PROMPT, "--nfe", "90", "--compare", "-q", "--out", str(folder)]) == 0
+    return contents(folder)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_prompt_that_the_model_cannot_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = earlier_run(folder)
+    assert main(["generate", "a unicorn", "--nfe", "90", "--out", "."]) == 2
+    assert refused(capsys) == "error: 'unicorn' is not in the vocabulary of the tiny model"
+    assert contents(folder) == before
+
+
+def test_a_nan_reward_names_the_row(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = earlier_run(folder)
+    assert main(["generate", PROMPT, "--nfe", "90", "--reward", "broken", "--out", "."]) == 1
+    assert "reward 'broken' gave nan for row 0" in refused(capsys)
+    assert contents(folder) == before
+
+
+def test_corrupt_weights(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    before = earlier_run(folder)
+
+    def corrupt(self: TinyModel) -> None:
+        raise BadWeights("the weights file base.safetensors cannot be read;\nreinstall rollflow")
+
+    monkeypatch.setattr(TinyModel, "__init__", corrupt)
+    assert main(["generate", PROMPT, "--nfe", "90", "--out", "."]) == 1
+    assert refused(capsys) == "error: the weights file base.safetensors cannot be read; reinstall rollflow"
+    assert contents(folder) == before
+
+
+def test_a_full_disk_leaves_the_earlier_run_whole(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = earlier_run(folder)
+
+    def full(self: Path, content: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert main(["generate", PROMPT, "--nfe", "90", "--seed", "9", "--out", "."]) == 1
+    assert "No space left on device" in refused(capsys)
+    assert contents(folder) == before
+
+
+def test_ctrl_c_keeps_the_best_so_far(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TinyModel, "interrupt_at", 14)
+    assert main(["generate", PROMPT, "--nfe", "90", "--out", "."]) == 130
+    out, err = capsys.readouterr()
+    assert "interrupted, the best so far" in out
+    assert err == "error: interrupted; the best sample until then is in '.'\n"
+    content = read(folder)
+    assert content["interrupted"] is True
+    assert content["nfe_used"] < 90
+    assert content["reward"] == max(reward for _, reward in content["trace"])
+    assert set(contents(folder)) == EVERY - {"baseline.png"}
+
+
+@pytest.mark.parametrize("more", [["--compare"], ["--method", "bon"]])
+def test_ctrl_c_before_anything_was_scored_writes_nothing(
+    more: list[str], folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = earlier_run(folder)
+    monkeypatch.setattr(TinyModel, "interrupt_at", 2)
+    assert main(["generate", PROMPT, "--nfe", "90", "--out", ".", *more]) == 130
+    assert refused(capsys) == "error: interrupted before there was a sample to keep"
+    assert contents(folder) == before
+
+
+def test_ctrl_c_while_the_weights_load(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(self: TinyModel) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TinyModel, "__init__", stop)
+    assert main(["generate", PROMPT, "--nfe", "90"]) == 130
+    assert refused(capsys) == "error: interrupted before there was a sample to keep"
+
+
+def test_a_sample_that_is_no_picture_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TinyModel, "decode", lambda self, x0: x0.flatten(2))
+    monkeypatch.setattr(Redness, "score", lambda self, samples, prompts: samples[:, 0].mean(1))
+    monkeypatch.setattr(Redness, "held_out", ())
+    assert main(["generate", PROMPT, "--nfe", "90"]) == 1
+    assert "a picture needs a sample of shape (3, H, W)" in refused(capsys)
+
+
+def test_estimates_are_said_to_be_estimates(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", PROMPT, "--nfe", "90", "--no-finish"]) == 0
+    level = read(folder / "rollflow-out")["noise_level"]
+    assert f"a clean estimate at noise level {level:.2f}" in capsys.readouterr().out
+
+
+def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, names in (
+        ("methods", {"bon", "svdd", "rbf"}),
+        ("models", {"scenes-base", "scenes-turbo"}),
+        ("rewards", {"count", "judge", "broken"}),
+    ):
+        assert main([command]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert {line.split()[0] for line in lines} == names
+        assert all(len(line.split()) > 1 for line in lines)
+    assert loads() == 0
+
+
+@pytest.mark.parametrize("method", ["bon", "rbf"])
+def test_progress_shows_what_was_spent(method: str) -> None:
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=120)
+    with LiveProgress(console=console) as progress:
+        result = run(Plan(PROMPT, method=method, nfe=90).job(), [progress])
+        progress._bar.refresh()
+    text = shown.getvalue()
+    assert f"{result.spent.nfe}/90" in text
+    assert "9/9" in text
+    assert f"{max(point.reward for point in result.trace):.4g}" in text
+
+
+@pytest.mark.parametrize(("show", "terminal"), [(False, True), (True, False)])
+def test_progress_is_silent_where_not_wanted(show: bool, terminal: bool) -> None:
+    shown = io.StringIO()
+    with LiveProgress(show, Console(file=shown, force_terminal=terminal)) as progress:
+        run(Plan(PROMPT, nfe=90).job(), [progress])
+    assert shown.getvalue() == ""
+
+
+def test_file_names_are_the_documented_ones() -> None:
+    assert {*outputs.PICTURES, outputs.RESULT} == EVERY

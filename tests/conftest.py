@@ -1,0 +1,129 @@
+"""Shared toys: small Gaussian mixtures whose every answer is known, and a job run without the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from torch import Tensor
+
+from rollflow.engine import Job, Spending
+from rollflow.models.gaussian_mixture import GaussianMixture
+from rollflow.models.toy import ToyModel, ToyReward
+from rollflow.requests import Decode, Request, Reward, Save, Velocity, drive
+from rollflow.search import Finished
+
+torch.set_num_threads(1)  # a sum's order, and so its last bit, can depend on the number of threads
+settings.register_profile(
+    "rollflow", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("rollflow")
+
+
+def line_mixtures() -> dict[str, GaussianMixture]:
+    """Three one-dimensional mixtures, by prompt."""
+    return {
+        "left": GaussianMixture(torch.tensor([0.7, 0.3]), torch.tensor([[-2.0], [0.5]]), torch.tensor([0.3, 0.6])),
+        "right": GaussianMixture(torch.tensor([0.2, 0.8]), torch.tensor([[-1.0], [1.5]]), torch.tensor([0.4, 0.5])),
+        "wide": GaussianMixture(torch.tensor([1.0]), torch.tensor([[0.2]]), torch.tensor([1.7])),
+    }
+
+
+def plane_mixtures() -> dict[str, GaussianMixture]:
+    """Two two-dimensional mixtures, by prompt."""
+    corners = torch.tensor([[-1.0, -1.0], [1.0, 1.5], [2.0, -1.0]])
+    return {
+        "corners": GaussianMixture(torch.tensor([0.5, 0.3, 0.2]), corners, torch.tensor([0.3, 0.5, 0.4])),
+        "pair": GaussianMixture(torch.tensor([0.5, 0.5]), corners[:2], torch.tensor([0.2, 0.8])),
+    }
+
+
+class Call(NamedTuple):
+    """One call of a model: the times and the prompts of its rows."""
+
+    times: tuple[float, ...]
+    prompts: tuple[str, ...]
+
+
+class SpyModel(ToyModel):
+    """A toy that remembers its calls, and raises ``trouble`` (if any) instead of answering call number ``fails_at``."""
+
+    def __init__(self, mixtures: dict[str, GaussianMixture]) -> None:
+        super().__init__(mixtures)
+        self.calls: list[Call] = []
+        self.trouble: BaseException | None = None
+        self.fails_at = 0
+
+    def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
+        self.calls.append(Call(tuple(t.tolist()), tuple(conditions)))
+        if self.trouble is not None and len(self.calls) > self.fails_at:
+            raise self.trouble
+        return super().velocity(x, t, conditions)
+
+    @property
+    def rows(self) -> int:
+        """NFE answered, by the model's own count."""
+        return sum(len(call.times) for call in self.calls)
+
+
+@pytest.fixture(scope="session")
+def line() -> ToyModel:
+    return ToyModel(line_mixtures())
+
+
+@pytest.fixture(scope="session")
+def plane() -> ToyModel:
+    return ToyModel(plane_mixtures())
+
+
+@pytest.fixture
+def spy() -> SpyModel:
+    return SpyModel(line_mixtures())
+
+
+@pytest.fixture(scope="session")
+def toy_reward() -> ToyReward:
+    """Works in every dimension: the first coordinate."""
+    return ToyReward()
+
+
+class Alone(NamedTuple):
+    """What a job gives without the engine, and every request that it made."""
+
+    best: Finished
+    populations: list[Finished]
+    requests: list[Request]
+    spent: Spending
+
+
+def _alone(job: Job) -> Alone:
+    task = job.task
+    asked: list[Request] = []
+
+    def answer(request: Request) -> Tensor | None:
+        asked.append(request)
+        match request:
+            case Velocity(x, t):
+                return task.model.velocity(x, t, [task.model.encode(task.prompt)] * len(x))
+            case Reward(x0):
+                return task.reward.score(task.model.decode(x0), [task.prompt] * len(x0)).double()
+            case Decode(x0):
+                return task.model.decode(x0)
+            case Save():
+                return None
+
+    finished = [drive(population, answer) for population in job.populations()]
+    nfe = sum(len(request.x) for request in asked if isinstance(request, Velocity))
+    scored = sum(len(request.x0) for request in asked if isinstance(request, Reward))
+    decoded = sum(len(request.x0) for request in asked if isinstance(request, Decode))
+    spent = Spending(nfe, nfe * task.model.rows_per_nfe, scored, scored + decoded + 1)
+    return Alone(max(finished, key=lambda one: one.reward), finished, asked, spent)
+
+
+@pytest.fixture(scope="session")
+def alone() -> Callable[[Job], Alone]:
+    """The specification of the engine: a job's populations driven one after another, each request on its own."""
+    return _alone

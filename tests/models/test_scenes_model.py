@@ -1,0 +1,81 @@
+"""The embedded model: its weights, its guidance, its rows."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from rollflow.api import generate
+from rollflow.errors import BadWeights
+from rollflow.models.scenes import KINDS, PromptError, ScenesBase, ScenesTurbo
+from rollflow.models.scenes.model import WEIGHTS
+from rollflow.models.scenes.networks import DiT
+from rollflow.rewards.detectors import WEIGHTS as REWARD_WEIGHTS
+from rollflow.rewards.scenes import CountReward
+
+PROMPTS = ("three cats on grass background", "one car above two dogs on night background", "eight stars")
+
+
+def test_all_embedded_weights_stay_under_forty_megabytes() -> None:
+    files = [*WEIGHTS.glob("*.safetensors"), *REWARD_WEIGHTS.glob("*.safetensors")]
+    assert {file.stem for file in files} == {"autoencoder", "base", "turbo", "detector", "judge"}
+    assert sum(file.stat().st_size for file in files) <= 40_000_000
+
+
+@pytest.mark.parametrize("model_class", [ScenesBase, ScenesTurbo])
+def test_rows_do_not_depend_on_each_other(model_class: type[ScenesBase] | type[ScenesTurbo]) -> None:
+    """Rows of different prompts and times in one call equal the same rows one by one."""
+    model = model_class()
+    conditions = [model.encode(prompt) for prompt in PROMPTS]
+    x = torch.randn(3, *model.shape, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([1.0, 0.6, 0.2], dtype=torch.float64)
+    together = model.velocity(x, t, conditions)
+    for i in range(3):
+        alone = model.velocity(x[i : i + 1], t[i : i + 1], conditions[i : i + 1])
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-4, atol=1e-4)
+    assert float((together[0] - together[1]).abs().max()) > 0.1
+
+
+def test_guidance_extrapolates_from_the_null_prompt() -> None:
+    model = ScenesBase()
+    tokens = torch.tensor([model.encode(PROMPTS[0])])
+    x, t = torch.randn(1, *model.shape, generator=torch.Generator().manual_seed(1)), torch.tensor([0.7])
+    with torch.no_grad():
+        conditional, null = model.network(x, t, tokens), model.network(x, t, torch.full_like(tokens, DiT.NULL))
+    expected = null + model.guidance * (conditional - null)
+    torch.testing.assert_close(model.velocity(x, t, tokens.tolist()), expected, rtol=1e-4, atol=1e-4)
+    assert model.rows_per_nfe == 2
+
+
+def test_a_prompt_outside_the_grammar_is_refused() -> None:
+    with pytest.raises(PromptError, match="zebras"):
+        ScenesTurbo().encode("three zebras")
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut short", "another network"])
+def test_damaged_weights_are_told_in_one_line(tmp_path: Path, damage: str) -> None:
+    for file in WEIGHTS.glob("*.safetensors"):
+        shutil.copy(file, tmp_path)
+    victim = tmp_path / "base.safetensors"
+    if damage == "missing":
+        victim.unlink()
+    elif damage == "cut short":
+        victim.write_bytes(victim.read_bytes()[:10_000])
+    else:
+        shutil.copy(tmp_path / "autoencoder.safetensors", victim)
+    with pytest.raises(BadWeights, match=r"base\.safetensors") as caught:
+        ScenesBase(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_base_model_draws_what_is_asked_for() -> None:
+    """At noise level 0 of a plain sample, more of the asked kind than of all others together."""
+    asked = {"apple": "three apples on snow background", "star": "two stars on night background"}
+    counter = CountReward()
+    for kind, prompt in asked.items():
+        result = generate(prompt, model=ScenesBase(), method="bon", nfe=10, interpolant="linear", kernel="ode")
+        counts = counter.counts(result.sample[None])[0]
+        assert int(counts[list(KINDS).index(kind)]) > int(counts.sum()) / 2

@@ -1,0 +1,173 @@
+"""Files of a run: complete, strict and never half written."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from tiny import TinyModel, registered  # noqa: F401
+
+from rollflow.api import Plan, run
+from rollflow.engine import Result
+from rollflow.errors import RollflowError
+from rollflow.interpolants import VP
+from rollflow.report import Recorder, check_folder, picture, plots, summary, write, write_run
+from rollflow.report.outputs import encode, png
+from rollflow.search import RolloverBudget
+
+KEYS = [
+    *("prompt", "model", "method", "interpolant", "kernel", "steps", "seed", "nfe_budget", "nfe_used"),
+    *("network_rows", "reward_calls", "decodes", "backward_passes", "reward_name", "reward", "held_out"),
+    *("finished", "noise_level", "interrupted", "image", "seconds", "trace", "quota", "versions"),
+]
+
+
+def recorded(**settings: Any) -> tuple[Result, Recorder]:
+    recorder = Recorder()
+    plan = Plan("a red square", **{"nfe": 90, **settings})
+    return run(plan.job(), [recorder]), recorder
+
+
+def test_summary_is_the_account_of_the_run() -> None:
+    result, recorder = recorded(seed=5)
+    content = json.loads(encode(summary(result, recorder, 1.23456)))
+    assert list(content) == KEYS
+    assert {key: content[key] for key in KEYS[:8]} == {
+        "prompt": "a red square",
+        "model": "scenes-base",
+        "method": "rbf",
+        "interpolant": "vp",
+        "kernel": "sde",
+        "steps": 10,
+        "seed": 5,
+        "nfe_budget": 90,
+    }
+    assert content["nfe_used"] == result.spent.nfe <= 90
+    assert content["network_rows"] == 2 * content["nfe_used"]
+    assert content["reward"] == result.reward
+    assert content["held_out"] == result.held_out
+    assert content["finished"] is True
+    assert content["seconds"] == 1.235
+    assert set(content["versions"]) == {"rollflow", "torch", "python"}
+    nfe, rewards = zip(*content["trace"], strict=True)
+    assert all(a <= b for series in (nfe, rewards) for a, b in pairwise(series))
+
+
+@pytest.mark.parametrize("method", ["bon", "svdd", "rbf"])
+def test_quota_and_finishing_add_up_to_what_was_used(method: str) -> None:
+    result, recorder = recorded(method=method)
+    particles = {"bon": len(recorder.steps[0][0].particles.x), "svdd": 2, "rbf": 2}[method]
+    assert sum(map(sum, recorder.quota)) + particles * result.job.dynamics.finish_nfe == result.spent.nfe
+    assert all(len(steps) == 10 for steps in recorder.quota)
+
+
+def test_settings_other_than_the_default_are_told_in_full() -> None:
+    content = summary(*recorded(method=RolloverBudget(chains=1, initial=2), interpolant=VP(0.2, 10.0)), 1.0)
+    assert content["method"] == "RolloverBudget(chains=1, initial=2)"
+    assert content["interpolant"] == "VP(beta_min=0.2, beta_max=10.0)"
+
+
+def test_json_holds_no_nan() -> None:
+    result, recorder = recorded()
+    content = summary(replace(result, held_out={"judge": float("nan"), "other": float("-inf")}), recorder, 1.0)
+    assert json.loads(encode(content))["held_out"] == {"judge": None, "other": None}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        encode({"reward": float("nan")})
+
+
+def test_picture_enlarges_by_whole_pixels() -> None:
+    sample = torch.rand(3, 5, 100, generator=torch.Generator().manual_seed(0))
+    image = picture(sample)
+    assert image.size == (300, 15)
+    assert list(image.resize((100, 5), Image.Resampling.NEAREST).tobytes()) == list(picture(sample, least=1).tobytes())
+    assert picture(torch.rand(3, 4, 256)).size == (256, 4)
+    assert picture(torch.tensor([-1.0, 0.5, 2.0]).reshape(3, 1, 1), least=1).getpixel((0, 0)) == (0, 128, 255)
+    with pytest.raises(RollflowError, match="shape"):
+        picture(torch.rand(2))
+
+
+def test_a_failure_while_writing_leaves_earlier_files_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, {"a": b"old a", "b": b"old b"})
+    whole = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if ".b." in path.name:
+            whole(path, content[:2])
+            raise OSError(28, "No space left on device")
+        return whole(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        write(tmp_path, {"a": b"new a", "b": b"new b"})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old a", "b": b"old b"}
+
+
+def test_ctrl_c_while_replacing_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, {"a": b"old"})
+
+    def stop(source: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, {"a": b"new"})
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"old")]
+
+
+def test_write_run_writes_everything_and_nothing_of_an_earlier_run(tmp_path: Path) -> None:
+    result, recorder = recorded()
+    [baseline] = [run(Plan("a red square", nfe=90).baseline())]
+    content = write_run(tmp_path, result, recorder, 1.0, baseline)
+    every = {"image.png", "baseline.png", "trace.png", "filmstrip.png", "result.json"}
+    assert {path.name for path in tmp_path.iterdir()} == every
+    assert json.loads((tmp_path / "result.json").read_text()) == content
+    assert content["baseline"] == {
+        "image": "baseline.png",
+        "reward": baseline.reward,
+        "held_out": baseline.held_out,
+        "nfe_used": 10,
+    }
+    with Image.open(io.BytesIO((tmp_path / "image.png").read_bytes())) as image:
+        assert image.tobytes() == picture(result.sample).tobytes()
+    assert png(picture(baseline.sample)) == (tmp_path / "baseline.png").read_bytes()
+
+    write_run(tmp_path, result, recorder, 1.0)
+    assert {path.name for path in tmp_path.iterdir()} == every - {"baseline.png"}
+
+
+def test_a_plot_that_fails_loses_neither_sample_nor_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError("no fonts")
+
+    monkeypatch.setattr(plots, "trace", fail)
+    result, recorder = recorded()
+    with pytest.raises(OSError, match="no fonts"):
+        write_run(tmp_path, result, recorder, 1.0)
+    assert {path.name for path in tmp_path.iterdir()} == {"image.png", "result.json"}
+
+
+def test_check_folder(tmp_path: Path) -> None:
+    check_folder(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RollflowError, match=r"cannot write to the folder .*file"):
+        check_folder(tmp_path / "file" / "below")
+    with pytest.raises(RollflowError, match="cannot write"):
+        check_folder(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_the_model_is_not_loaded_by_a_report() -> None:
+    result, recorder = recorded()
+    loads = TinyModel.loads
+    summary(result, recorder, 1.0)
+    plots.filmstrip(result, recorder)
+    assert TinyModel.loads == loads

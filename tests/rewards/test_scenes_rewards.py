@@ -1,0 +1,157 @@
+"""Rewards of scenes: exact laws on made-up peaks, and counting on rendered pictures."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import data
+from rollflow.models.scenes.grammar import KINDS, Caption, Group, parse
+from rollflow.rewards.detectors import Detector, Peaks
+from rollflow.rewards.scenes import (
+    CaptionReward,
+    CountReward,
+    JudgeReward,
+    caption_facts,
+    count_probability,
+    relation_probability,
+)
+
+CAT, DOG = list(KINDS).index("cat"), list(KINDS).index("dog")
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=7), st.integers(0, 7))
+def test_count_probability_is_the_sum_over_subsets(probabilities: list[float], count: int) -> None:
+    count = min(count, len(probabilities))
+    exact = 0.0
+    for chosen in itertools.combinations(range(len(probabilities)), count):
+        exact += math.prod(p if i in chosen else 1 - p for i, p in enumerate(probabilities))
+    found = count_probability(torch.tensor([probabilities], dtype=torch.float64), torch.tensor([count]))
+    assert float(found) == pytest.approx(exact, abs=1e-12)
+
+
+def peaks(places: dict[int, list[tuple[float, float]]], logit: float = 8.0) -> Peaks:
+    """One picture with certain objects at (x, y)."""
+    logits, x, y = torch.full((1, len(KINDS), 6), -30.0), torch.rand(1, len(KINDS), 6), torch.rand(1, len(KINDS), 6)
+    for kind, spots in places.items():
+        for i, (u, v) in enumerate(spots):
+            logits[0, kind, i], x[0, kind, i], y[0, kind, i] = logit, u, v
+    return Peaks(logits, x, y)
+
+
+@pytest.mark.parametrize(
+    ("relation", "cat", "dog"),
+    [
+        ("left of", (0.2, 0.5), (0.8, 0.5)),
+        ("right of", (0.8, 0.5), (0.2, 0.5)),
+        ("above", (0.5, 0.2), (0.5, 0.8)),
+        ("below", (0.5, 0.8), (0.5, 0.2)),
+    ],
+)
+def test_relations_hold_where_they_should_and_nowhere_else(
+    relation: str, cat: tuple[float, float], dog: tuple[float, float]
+) -> None:
+    seen = peaks({CAT: [cat], DOG: [dog]})
+    groups = (Group(1, "cat"), Group(1, "dog"))
+    for asked in ("left of", "right of", "above", "below"):
+        probability = float(relation_probability(seen, 0, Caption(groups, asked)))
+        if asked == relation:
+            assert probability > 0.99
+        elif (asked in ("left of", "right of")) == (relation in ("left of", "right of")):
+            assert probability < 0.01
+        else:
+            assert probability == pytest.approx(0.5)
+
+
+def test_caption_facts_are_one_a_count_and_one_a_relation() -> None:
+    seen = peaks({CAT: [(0.1, 0.5), (0.2, 0.5)], DOG: [(0.9, 0.5)]})
+    right = caption_facts(seen, [parse("two cats to the left of one dog")])[0]
+    assert len(right) == 3
+    assert bool((right > 0.99).all())
+    wrong = caption_facts(seen, [parse("three cats to the left of one dog")])[0]
+    assert float(wrong[0]) < 0.01
+    assert len(caption_facts(seen, [parse("two cats and one dog")])[0]) == 2
+
+
+def test_more_wrong_is_worse_and_never_a_plateau() -> None:
+    """The further the count, the lower the probability, without underflow to equal zeros."""
+    seen = peaks({CAT: [(0.1 * i, 0.5) for i in range(1, 7)]})
+    scores = [float(caption_facts(seen, [Caption((Group(n, "cat"),))])[0]) for n in (6, 5, 4, 3, 2, 1)]
+    assert scores == sorted(scores, reverse=True)
+    assert all(a > 10 * b > 0 for a, b in itertools.pairwise(scores))
+
+
+class _Fixed(Detector):
+    """A detector whose heat map is the picture's own first channels."""
+
+    def heat(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels
+
+
+def test_peaks_are_the_local_maxima_over_all_kinds() -> None:
+    heat = torch.full((1, len(KINDS), 8, 8), -5.0)
+    heat[0, CAT, 2, 3] = 4.0
+    heat[0, CAT, 2, 4] = 3.0  # a weaker neighbour of the same kind
+    heat[0, DOG, 3, 3] = 3.5  # a weaker neighbour of another kind
+    heat[0, DOG, 6, 6] = 1.0
+    found = _Fixed().peaks(heat)
+    assert found.counts()[0].tolist() == [int(i in (CAT, DOG)) for i in range(len(KINDS))]
+    assert (float(found.x[0, CAT, 0]), float(found.y[0, CAT, 0])) == (3.5 / 8, 2.5 / 8)
+    assert (float(found.x[0, DOG, 0]), float(found.y[0, DOG, 0])) == (6.5 / 8, 6.5 / 8)
+
+
+def rendered(count: int, seed: int) -> tuple[torch.Tensor, list[Caption]]:
+    """Pictures in [0, 1] of held-out captions."""
+    rng = np.random.default_rng(seed)
+    scenes = [data.render(data.draw_caption(rng, held_out=True), rng) for _ in range(count)]
+    pixels = torch.from_numpy(np.stack([scene.pixels for scene in scenes])).permute(0, 3, 1, 2).float() / 255
+    return pixels, [scene.caption for scene in scenes]
+
+
+@pytest.mark.parametrize("reward", [CountReward, JudgeReward])
+def test_detectors_count_rendered_scenes(reward: type[CountReward] | type[JudgeReward]) -> None:
+    """At least 98 % of rendered scenes have every count of every kind right."""
+    pixels, captions = rendered(400, 3)
+    truth = torch.zeros(len(captions), len(KINDS), dtype=torch.long)
+    for row, caption in enumerate(captions):
+        for group in caption.groups:
+            truth[row, list(KINDS).index(group.kind)] = group.count
+    found = torch.cat([reward().counts(part) for part in pixels.split(100)])
+    assert float((found == truth).all(1).float().mean()) >= 0.98
+
+
+def test_rewards_agree_with_what_is_drawn() -> None:
+    pixels, captions = rendered(64, 4)
+    prompts = [str(caption) for caption in captions]
+    assert float((CountReward().score(pixels, prompts) == 0).double().mean()) > 0.95
+    true = CaptionReward().score(pixels, prompts)
+    false = CaptionReward().score(pixels, [str(_one_more(caption)) for caption in captions])
+    assert float((true > false).double().mean()) > 0.95
+    assert bool(((true > 0) & (true <= 1)).all())
+
+
+def _one_more(caption: Caption) -> Caption:
+    """The same with one object more, or one less than eight, of the first kind."""
+    first = caption.groups[0]
+    changed = Group(first.count + 1 if first.count < 8 else 7, first.kind)
+    return Caption((changed, *caption.groups[1:]), caption.relation, caption.background)
+
+
+def test_the_caption_reward_has_a_gradient_in_the_picture() -> None:
+    """Finite differences along the gradient: a small step up it raises the reward as much as it says."""
+    pixels, captions = rendered(1, 5)
+    prompts, reward = [str(_one_more(captions[0]))], CaptionReward()
+    pixels.requires_grad_(True)
+    score = reward.score(pixels, prompts).log()
+    (gradient,) = torch.autograd.grad(score.sum(), pixels)
+    assert float(gradient.norm()) > 0
+    step = 1e-3 * gradient / gradient.norm()
+    with torch.no_grad():
+        up, down = (reward.score(pixels + sign * step, prompts).log() for sign in (1, -1))
+    assert float((up - down) / 2) == pytest.approx(1e-3 * float(gradient.norm()), rel=0.1)

@@ -1,0 +1,196 @@
+"""Measure the embedded networks against their targets: python training/evaluate.py  (writes docs/results/scenes.md)
+
+500 held-out prompts of one to eight objects; counts are the held-out judge's. Everything is seeded; intervals are 95 %
+bootstraps over prompts.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+import data
+from rollflow.bench.signal import Watched
+from rollflow.bench.statistics import Interval, bootstrap, rank_correlation
+from rollflow.bench.tiers import held_out_captions
+from rollflow.engine import Engine, Job, Observer, Result, Spending, Task
+from rollflow.interpolants import Linear
+from rollflow.kernels import Euler
+from rollflow.models import FlowModel
+from rollflow.models.scenes import Caption, ScenesBase, ScenesTurbo, parse
+from rollflow.models.scenes.grammar import KINDS
+from rollflow.requests import Reward
+from rollflow.rewards.scenes import CaptionReward, CountReward, JudgeReward
+from rollflow.sampler import Sampler
+from rollflow.search import BestOfN
+
+REPORT = Path(__file__).parents[1] / "docs/results/scenes.md"
+ESTIMATE_LEVELS = (0.75, 0.5)
+SMALLEST_OBJECT = 25
+"""Pixels of a connected drawn region, below which it is a crumb and no object."""
+
+
+class Samples(Observer):
+    """Finished samples in the order of completion, by prompt."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, Tensor] = {}
+
+    def completed(self, job: Job, result: Result) -> None:
+        self.of[job.task.prompt] = result.sample
+
+
+def plain_samples(model: FlowModel, judge: JudgeReward, captions: Sequence[Caption], steps: int, seed: int) -> Tensor:
+    """One plain sample a caption: linear ODE, finished. (N, 3, 64, 64)."""
+    sampler, samples = Sampler(interpolant=Linear(), kernel=Euler(), steps=steps, finish=True), Samples()
+    jobs = [Job(Task(model, str(c), judge), BestOfN(), steps, seed + i, sampler) for i, c in enumerate(captions)]
+    Engine(96, [samples]).run(jobs)
+    return torch.stack([samples.of[str(caption)] for caption in captions])
+
+
+def right(judge: JudgeReward, samples: Tensor, captions: Sequence[Caption]) -> list[float]:
+    """1 where all asked counts are right."""
+    return [float(r == 0) for r in judge.score(samples, [str(caption) for caption in captions])]
+
+
+def recognised(judge: JudgeReward, samples: Tensor) -> list[float]:
+    """For every drawn object, whether the judge sees some known kind in it.
+
+    A drawn object is a connected region that differs from the picture's background, which is the median of each row.
+    """
+    found: list[float] = []
+    for part in samples.split(64):
+        peaks = judge.detector.peaks(part)
+        for row, picture in enumerate(part):
+            background = picture.median(dim=2, keepdim=True).values
+            regions, count = ndimage.label(((picture - background).abs().amax(0) > 0.15).numpy())
+            seen = peaks.logits[row] > 0
+            places = zip(peaks.y[row][seen].tolist(), peaks.x[row][seen].tolist(), strict=True)
+            marked = np.zeros((data.SIDE, data.SIDE), bool)
+            for y, x in places:
+                v, u = int(y * data.SIDE), int(x * data.SIDE)
+                marked[max(v - 3, 0) : v + 4, max(u - 3, 0) : u + 4] = True
+            for region in range(1, count + 1):
+                inside = regions == region
+                if inside.sum() >= SMALLEST_OBJECT:
+                    found.append(float(marked[inside].any()))
+    return found
+
+
+class Estimates(Observer):
+    """Clean estimates nearest to the wanted noise levels, and finished samples, with their prompts."""
+
+    def __init__(self) -> None:
+        self.at: dict[float, list[Tensor]] = {}
+
+    def scored(self, job: Job, population: int, request: Reward, rewards: Tensor, spent: Spending) -> None:
+        self.at.setdefault(round(request.noise_level, 4), []).append(request.x0)
+
+
+def correlations(model: FlowModel, judge: JudgeReward, captions: Sequence[Caption], each: int) -> list[str]:
+    """Lines of the caption reward's rank correlation with the judge, on the same pictures."""
+    reward, lines = CaptionReward(), []
+    sampler = Sampler(interpolant=Linear(), kernel=Euler(), steps=20, finish=True)
+    estimates = Estimates()
+    search = Watched(each)
+    nfe = search.smallest_nfe(sampler.bind(model))
+    jobs = [Job(Task(model, str(caption), judge), search, nfe, i, sampler) for i, caption in enumerate(captions)]
+    Engine(96, [estimates]).run(jobs)
+    for level in (min(estimates.at), *ESTIMATE_LEVELS):
+        within: list[float] = []
+        ours_all: list[float] = []
+        judged_all: list[float] = []
+        for caption, x0 in zip(captions, estimates.at[level], strict=True):
+            pictures, prompts = model.decode(x0), [str(caption)] * len(x0)
+            with torch.no_grad():
+                ours = reward.score(pictures, prompts).tolist()
+            judged = judge.score(pictures, prompts).tolist()
+            ours_all += ours
+            judged_all += judged
+            rho = rank_correlation(ours, judged)
+            within += [] if rho is None else [rho]
+        kind = "last estimates" if level == min(estimates.at) else f"clean estimates at t = {level}"
+        pooled = rank_correlation(ours_all, judged_all)
+        lines.append(f"| {kind} | {pooled:.3f} | {bootstrap(within)} | {len(within)} |")
+    return lines
+
+
+def rendered_accuracy(count: int) -> list[str]:
+    """Lines of both detectors on real rendered scenes: all counts of all kinds right."""
+    rng = np.random.default_rng(77)
+    scenes = [data.render(data.draw_caption(rng, held_out=True), rng) for _ in range(count)]
+    pixels = torch.from_numpy(np.stack([scene.pixels for scene in scenes])).permute(0, 3, 1, 2).float() / 255
+    truth = torch.stack([torch.bincount(torch.from_numpy(s.kinds), minlength=len(KINDS)) for s in scenes])
+    lines = []
+    for reward in (CountReward(), JudgeReward()):
+        found = torch.cat([reward.counts(part) for part in pixels.split(128)])
+        lines.append(f"| {reward.name} | {bootstrap((found == truth).all(1).double().numpy()).percent()} |")
+    return lines
+
+
+def by_total(rights: list[float], captions: Sequence[Caption]) -> dict[int, Interval]:
+    totals = sorted({caption.total for caption in captions})
+    return {
+        total: bootstrap([r for r, caption in zip(rights, captions, strict=True) if caption.total == total])
+        for total in totals
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=500)
+    parser.add_argument("--correlation-prompts", type=int, default=40)
+    given = parser.parse_args()
+    judge = JudgeReward()
+    captions = held_out_captions(given.prompts, seed=5, totals=(1, 8))
+    assert all(parse(str(caption)).held_out for caption in captions)
+    small = [i for i, caption in enumerate(captions) if caption.total <= 4]
+    lines = [
+        "# The embedded networks, measured",
+        "",
+        f"Written by `python training/evaluate.py`: {given.prompts} held-out prompts of 1 to 8 objects "
+        f"({len(small)} of them with up to four), plain samples (linear ODE), one seed each; counts by the held-out "
+        "judge; 95 % bootstrap intervals over prompts.",
+        "",
+        "| model | steps | all counts right, up to four objects | all counts right, all | objects recognised |",
+        "|---|---|---|---|---|",
+    ]
+    totals = {}
+    runs: list[tuple[type[FlowModel], int]] = [(ScenesBase, 25), (ScenesBase, 10), (ScenesTurbo, 10)]
+    for model_class, steps in runs:
+        model = model_class()
+        samples = plain_samples(model, judge, captions, steps, seed=100)
+        rights = right(judge, samples, captions)
+        name = f"{model.name}, {steps} steps"
+        totals[name] = by_total(rights, captions)
+        few, known = bootstrap([rights[i] for i in small]), bootstrap(recognised(judge, samples))
+        shares = (few, bootstrap(rights), known)
+        lines.append(f"| {model.name} | {steps} | " + " | ".join(share.percent() for share in shares) + " |")
+        print(lines[-1], flush=True)
+    lines += ["", "All counts right by the number of objects asked for:", ""]
+    numbers = list(next(iter(totals.values())))
+    lines += ["| model | " + " | ".join(map(str, numbers)) + " |", "|---" * (len(numbers) + 1) + "|"]
+    lines += [f"| {name} | " + " | ".join(row[n].percent() for n in numbers) + " |" for name, row in totals.items()]
+    lines += ["", "Detectors on 2,000 rendered held-out scenes, all counts of all kinds right:", ""]
+    lines += ["| detector | accuracy |", "|---|---|", *rendered_accuracy(2000)]
+    lines += [
+        "",
+        f"Rank correlation (Spearman) of the `caption` reward with the held-out judge on the same pictures, "
+        f"{given.correlation_prompts} prompts, 16 trajectories each:",
+    ]
+    for name, model in (("base", ScenesBase()), ("turbo", ScenesTurbo())):
+        lines += ["", f"{name}:", "", "| pictures | pooled | within a prompt | prompts |", "|---|---|---|---|"]
+        lines += correlations(model, judge, captions[: given.correlation_prompts], 16)
+    REPORT.parent.mkdir(parents=True, exist_ok=True)
+    REPORT.write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Distil the turbo model from the base: python training/train_turbo.py --minutes 60
+
+The base's guided ODE is followed from noise to its end once for every caption of a pool; the student learns, from any
+point of such a path, the straight velocity to the path's end, (x_t - x_0) / t. That is the consistency function of the
+base's probability-flow ODE (Song et al. 2023, arXiv 2303.01469) regressed on whole paths rather than bootstrapped, with
+the guidance folded in. The paths have the base's own marginals at every t, so that states of an SDE kernel are familiar
+to the student too, which those of a reflow (straight lines between the ends) would not be.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import data
+from latents import draw_sheet, guided
+from loop import MODEL_WEIGHTS, Loop, optimizers, options, ship
+from rollflow.models.loading import load_weights
+from rollflow.models.scenes.grammar import VOCABULARY_SIZE
+from rollflow.models.scenes.networks import DiT
+from rollflow.schedules import Shifted
+
+POOL = 6_144
+STEPS = 12
+GUIDANCE = 3.0
+BATCH = 128
+
+
+class Paths(NamedTuple):
+    """Paths of the base: states (N, STEPS + 1, 16, 8, 8) in float16, from noise to the end; tokens (N, 6)."""
+
+    states: Tensor
+    tokens: Tensor
+
+
+def times() -> Tensor:
+    """(STEPS + 1,) times of the states; closer together near noise, where guided paths bend most."""
+    return Shifted(1.5)(STEPS).float()
+
+
+@torch.no_grad()
+def paths(seed: int, device: torch.device, cache: Path) -> Paths:
+    """Follow the base from noise to the end for every caption of the pool; made once, resumed part by part."""
+    made = torch.load(cache, weights_only=True) if cache.exists() else {"states": [], "tokens": []}
+    base = DiT(VOCABULARY_SIZE)
+    load_weights(base, MODEL_WEIGHTS / "base.safetensors", device)
+    grid = times().tolist()
+    for part in range(len(made["states"]), POOL // 512):
+        rng = np.random.default_rng([seed, part])
+        tokens = torch.tensor([data.draw_caption(rng).tokens() for _ in range(512)], device=device)
+        x = torch.randn(512, 16, 8, 8, generator=torch.Generator().manual_seed(1000 * seed + part)).to(device)
+        states = [x]
+        for t, s in itertools.pairwise(grid):
+            halves = zip(x.split(128), tokens.split(128), strict=True)
+            v = torch.cat([guided(base, y, torch.full((len(y),), t, device=device), k, GUIDANCE) for y, k in halves])
+            x = x + (s - t) * v
+            states.append(x)
+        made["states"].append(torch.stack(states, 1).half().cpu())
+        made["tokens"].append(tokens.cpu())
+        torch.save(made, cache)
+        print(f"  paths {512 * (part + 1)} of {POOL}", flush=True)
+    return Paths(torch.cat(made["states"]).to(device), torch.cat(made["tokens"]).to(device))
+
+
+def main() -> None:
+    given = options("turbo", 60, __doc__)
+    device = given.device
+    pool = paths(given.seed, device, given.out / "paths.pt")
+    grid = times().to(device)
+    network = DiT(VOCABULARY_SIZE)
+    start = "turbo" if given.from_package else "base"
+    load_weights(network, MODEL_WEIGHTS / f"{start}.safetensors", device)
+    network.requires_grad_(True)
+    compiled = torch.compile(network)
+
+    def loss(step: int) -> Tensor:
+        generator = torch.Generator().manual_seed(given.seed + step)
+        rows = torch.randint(POOL, (BATCH,), generator=generator).to(device)
+        leg = torch.randint(STEPS, (BATCH,), generator=generator).to(device)
+        along = torch.rand(BATCH, generator=generator).to(device)
+        t = torch.lerp(grid[leg], grid[leg + 1], along).clamp_min(0.02)
+        here, there = pool.states[rows, leg].float(), pool.states[rows, leg + 1].float()
+        x_t = torch.lerp(here, there, along[:, None, None, None])
+        end = pool.states[rows, -1].float()
+        error = t[:, None, None, None] * compiled(x_t, t, pool.tokens[rows]) - (x_t - end)
+        weight = 1 / (t + 0.1)
+        return (weight * error.square().mean((1, 2, 3))).mean()
+
+    def sheet(average: nn.Module, step: int) -> None:
+        assert isinstance(average, DiT)
+        draw_sheet(average, given.out / "sheet.png", device, steps=10, scale=1.0, times=(1.0, 0.7, 0.5))
+
+    average = Loop(given, network, optimizers(network, 3e-4, muon_lr=1e-3), loss, sheet, report_seconds=300).run()
+    ship(average, MODEL_WEIGHTS / "turbo.safetensors", {"seed": str(given.seed), "minutes": str(given.minutes)})
+
+
+if __name__ == "__main__":
+    main()
