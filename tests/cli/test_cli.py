@@ -230,12 +230,12 @@ def test_ctrl_c_keeps_the_best_so_far(
     assert set(contents(folder)) == EVERY - {"baseline.png"}
 
 
-@pytest.mark.parametrize("more", [["--compare"], ["--method", "bon"]])
-def test_ctrl_c_before_anything_was_scored_writes_nothing(
-    more: list[str], folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("more", "call"), [(["--compare"], 2), (["--method", "bon"], 1)])
+def test_ctrl_c_before_anything_was_evaluated_writes_nothing(
+    more: list[str], call: int, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = earlier_run(folder)
-    monkeypatch.setattr(TinyModel, "interrupt_at", 2)
+    monkeypatch.setattr(TinyModel, "interrupt_at", call)
     assert main(["generate", PROMPT, "--nfe", "90", "--out", ".", *more]) == 130
     assert refused(capsys) == "error: interrupted before there was a sample to keep"
     assert contents(folder) == before

@@ -109,7 +109,7 @@ class Result:
         held_out: Held-out rewards by name.
         spent: Exact account, the final decode included, held-out scoring not.
         noise_level: 0 for a fully denoised sample, else the linear noise level at which the estimate was made.
-        interrupted: Whether the search was stopped early, the sample being the best until then.
+        interrupted: Whether the search was stopped early, by the user or a cap, the sample being the best until then.
         trace: Best reward so far against NFE, one point a rise and one at the end.
     """
 

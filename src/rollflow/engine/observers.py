@@ -23,4 +23,7 @@ class Observer:
         """A population has made a step."""
 
     def completed(self, job: Job, result: Result) -> None:
-        """The job is done."""
+        """The job is done, or was stopped with something to show."""
+
+    def failed(self, job: Job, error: Exception) -> None:
+        """The job has failed; there is no result."""

@@ -45,9 +45,7 @@ class SVDD(Search):
         left = nfe // self.streams - dynamics.finish_nfe
         if dynamics.transitions == 0:
             return [left // dynamics.look_nfe]
-        children = dynamics.transitions * dynamics.child_nfe
-        first = max(1, left // (dynamics.look_nfe + children))
-        first = min(first, (left - children) // dynamics.look_nfe)
+        first = left // (dynamics.look_nfe + dynamics.transitions * dynamics.child_nfe)
         return [first, *even_shares((left - first * dynamics.look_nfe) // dynamics.child_nfe, dynamics.transitions)]
 
     def cost(self, dynamics: Dynamics, nfe: int) -> Cost:

@@ -1,0 +1,285 @@
+"""The engine is ``drive``, faster: the same bits whatever shares a call with what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from rollflow.engine import Engine, Job, Observer, Result, Spending, Task, declared
+from rollflow.errors import RollflowError
+from rollflow.interpolants import VP, Cosine, Linear
+from rollflow.kernels import DDIM, Euler, EulerMaruyama, Heun
+from rollflow.lookahead import ODELookahead, Tweedie
+from rollflow.models.toy import ToyModel, ToyReward
+from rollflow.requests import Asking, decode, reward, velocity
+from rollflow.sampler import Dynamics, Sampler
+from rollflow.schedules import Arc, Uniform
+from rollflow.search import SVDD, BestOfN, Cost, Finished, Progress, RolloverBudget, Search, Walk
+
+searches: st.SearchStrategy[Search] = st.one_of(
+    st.just(BestOfN()),
+    st.builds(SVDD, st.integers(1, 3)),
+    st.builds(RolloverBudget, st.integers(1, 3), st.integers(1, 4)),
+)
+samplers = st.builds(
+    Sampler,
+    interpolant=st.sampled_from([Linear(), VP(), Cosine()]),
+    kernel=st.sampled_from([Euler(), Heun(), EulerMaruyama(), DDIM(), DDIM(0.3)]),
+    grid=st.sampled_from([None, Uniform(), Arc()]),
+    steps=st.integers(1, 6),
+    lookahead=st.one_of(st.just(Tweedie()), st.builds(ODELookahead, st.integers(1, 3))),
+    finish=st.sampled_from([None, True, False]),
+)
+recipes = st.tuples(searches, samplers, st.integers(0, 20), st.integers(0, 2**63 - 1), st.integers(0, 4))
+
+
+class Prompted(ToyReward):
+    """Judges by sample and prompt, two samples at once."""
+
+    batch_size = 2
+
+    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        return samples[:, 0] * torch.tensor([len(prompt) - 4.5 for prompt in prompts], dtype=samples.dtype)
+
+
+JUDGES = [Prompted(), ToyReward()]
+
+
+def make(recipe: tuple[Search, Sampler, int, int, int], line: ToyModel, plane: ToyModel) -> Job:
+    """A job on one of five prompts of two models, with the smallest budget and some NFE to spare."""
+    search, sampler, spare, seed, at = recipe
+    model, prompt = [(model, prompt) for model in (line, plane) for prompt in model.mixtures][at]
+    return Job(
+        Task(model, prompt, JUDGES[seed % 2]), search, search.smallest_nfe(sampler.bind(model)) + spare, seed, sampler
+    )
+
+
+@settings(max_examples=100)
+@given(st.lists(recipes, min_size=1, max_size=5), st.integers(1, 40))
+def test_the_engine_equals_drive(
+    line: ToyModel,
+    plane: ToyModel,
+    alone: Callable[[Job], Any],
+    recipes: list[tuple[Search, Sampler, int, int, int]],
+    max_rows: int,
+) -> None:
+    """Sample, reward, noise level and account of any jobs in any order, to the last bit; never beyond the budget."""
+    jobs = [make(recipe, line, plane) for recipe in recipes]
+    for job, result in zip(jobs, Engine(max_rows).run(jobs), strict=True):
+        expected = alone(job)
+        assert result.job is job
+        assert torch.equal(result.x0, expected.best.x0)
+        assert torch.equal(result.sample, expected.best.x0)
+        assert (result.reward, result.noise_level) == expected.best[1:]
+        assert result.spent == expected.spent == declared(job.task.model, job.search, job.sampler, job.nfe)
+        assert result.spent.nfe <= job.nfe
+        assert not result.interrupted
+
+
+@settings(max_examples=40)
+@given(st.lists(recipes, min_size=2, max_size=4), st.integers(1, 40), st.randoms(use_true_random=False))
+def test_company_does_not_matter(
+    line: ToyModel,
+    plane: ToyModel,
+    recipes: list[tuple[Search, Sampler, int, int, int]],
+    max_rows: int,
+    random: Any,
+) -> None:
+    """A job has the same result, trace included, alone as with others in another order and another row limit."""
+    jobs = [make(recipe, line, plane) for recipe in recipes]
+    shuffled = random.sample(jobs, len(jobs))
+    together = {id(result.job): result for result in Engine(max_rows).run(shuffled)}
+    for job in jobs:
+        (single,) = Engine(7).run([job])
+        other = together[id(job)]
+        assert torch.equal(single.x0, other.x0)
+        assert (single.reward, single.spent, single.trace) == (other.reward, other.spent, other.trace)
+
+
+MIXED: list[tuple[Search, Sampler, str]] = [
+    (RolloverBudget(2, 3), Sampler(Linear(), steps=5), "left"),
+    (SVDD(2), Sampler(VP(), steps=4), "right"),
+    (BestOfN(), Sampler(Cosine(), Heun(), steps=3), "wide"),
+    (RolloverBudget(1, 4), Sampler(VP(), steps=6), "wide"),
+    (SVDD(1), Sampler(Linear(), DDIM(), steps=6), "left"),
+]
+
+
+def mixed(model: ToyModel, judge: ToyReward) -> list[Job]:
+    return [
+        Job(Task(model, prompt, judge), search, 60, seed, sampler)
+        for seed, (search, sampler, prompt) in enumerate(MIXED)
+    ]
+
+
+@pytest.mark.parametrize("max_rows", [1, 4, 16, 64])
+def test_rows_of_all_jobs_share_calls(spy: Any, toy_reward: ToyReward, max_rows: int) -> None:
+    """No call above the limit; calls with several prompts and times where it allows them; no row evaluated twice."""
+    results = Engine(max_rows).run(mixed(spy, toy_reward))
+    assert max(len(call.times) for call in spy.calls) <= max_rows
+    assert spy.rows == sum(result.spent.nfe for result in results)
+    assert any(len(set(call.prompts)) > 1 and len(set(call.times)) > 2 for call in spy.calls) == (max_rows > 2)
+
+
+def test_sharing_saves_calls(spy: Any, toy_reward: ToyReward, alone: Callable[[Job], Any]) -> None:
+    """As many calls as the job with the most needs, not as all of them in turn."""
+    jobs = mixed(spy, toy_reward)
+    each = []
+    for job in jobs:
+        before = len(spy.calls)
+        alone(job)
+        each.append(len(spy.calls) - before)
+    before = len(spy.calls)
+    Engine(64).run(jobs)
+    assert max(each) <= len(spy.calls) - before < sum(each) / 2
+
+
+def test_jobs_of_different_rewards_share_velocity_calls(spy: Any) -> None:
+    """Which reward will judge a state is nothing to the model."""
+    sampler = Sampler(Linear(), steps=4)
+    jobs = [Job(Task(spy, "left", ToyReward(torch.tensor([float(i)]))), BestOfN(), 4, i, sampler) for i in range(5)]
+    Engine(64).run(jobs)
+    assert [len(call.times) for call in spy.calls] == [5] * 4
+
+
+class Crowd(Observer):
+    """The jobs in flight, and the most that ever were."""
+
+    def __init__(self) -> None:
+        self.live = self.most = 0
+        self.order: list[int] = []
+
+    def admitted(self, job: Job) -> None:
+        self.live += 1
+        self.most = max(self.most, self.live)
+        self.order.append(job.seed)
+
+    def completed(self, job: Job, result: Result) -> None:
+        self.live -= 1
+
+
+@pytest.mark.parametrize(("max_rows", "rows", "most"), [(4, 1, 4), (4, 3, 2), (1, 3, 1), (6, 2, 3), (64, 1, 30)])
+def test_jobs_are_admitted_only_as_rows_free_up(
+    spy: Any, toy_reward: ToyReward, max_rows: int, rows: int, most: int
+) -> None:
+    """Just as many as fill a call, first come, first served; the model's calls are as full as can be."""
+    crowd, sampler = Crowd(), Sampler(Linear(), steps=3)
+    jobs = [Job(Task(spy, "left", toy_reward), BestOfN(), 3 * rows, seed, sampler) for seed in range(30)]
+    results = Engine(max_rows, [crowd]).run(iter(jobs))
+    assert crowd.most == most
+    assert crowd.order == list(range(30))
+    assert [result.job.seed for result in results] == list(range(30))
+    waves = -(-30 // most)
+    assert len(spy.calls) == waves * 3 * -(-most * rows // max_rows)
+
+
+def test_a_finished_job_makes_room_while_others_run(spy: Any, toy_reward: ToyReward) -> None:
+    """Continuous, not in waves: short jobs pass by a long one, and the short come back in their own places."""
+    crowd = Crowd()
+    long = Job(Task(spy, "left", toy_reward), BestOfN(), 12, 0, Sampler(Linear(), steps=12))
+    short = [Job(Task(spy, "left", toy_reward), BestOfN(), 2, 1 + i, Sampler(Linear(), steps=2)) for i in range(6)]
+    results = Engine(2, [crowd]).run([long, *short])
+    assert [len(call.times) for call in spy.calls] == [2] * 12
+    assert crowd.most == 2
+    assert [result.job.seed for result in results] == list(range(7))
+
+
+def test_no_jobs() -> None:
+    assert Engine().run([]) == []
+
+
+def test_no_rows_is_an_error() -> None:
+    with pytest.raises(RollflowError, match="max_rows must be at least 1, not 0"):
+        Engine(0)
+
+
+class Doubled(ToyModel):
+    """Decodes to twice the state, in calls that it remembers."""
+
+    def __init__(self, mixtures: Any) -> None:
+        super().__init__(mixtures)
+        self.decoded: list[int] = []
+
+    def decode(self, x0: Tensor) -> Tensor:
+        self.decoded.append(len(x0))
+        return 2 * x0
+
+
+class Held(ToyReward):
+    name = "held"
+
+    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        return samples[:, 0] * 10
+
+
+class Onlooker(Search):
+    """Looks at five noises as the user would see them, and returns the second as the best."""
+
+    name = "onlooker"
+
+    def smallest_nfe(self, dynamics: Dynamics) -> int:
+        return 5
+
+    def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
+        return Cost(5, 5, 10)
+
+    def shares(self, dynamics: Dynamics, nfe: int) -> list[int]:
+        return [5]
+
+    def population(self, walk: Walk, resume: Progress | None = None) -> Asking[Finished]:
+        x = walk.noise.normals(0, range(5), [0] * 5)
+        yield from velocity(x, walk.time(0))
+        seen = yield from decode(x)
+        assert torch.equal(seen, 2 * x)
+        rewards = yield from reward(x, 1.0)
+        assert torch.equal(rewards, seen[:, 0])
+        return Finished(x[1], float(rewards[1]), 1.0)
+
+
+def test_what_is_judged_is_what_is_decoded(line: ToyModel, toy_reward: ToyReward) -> None:
+    """Decoding is split by ``max_rows``; rewards and held-out rewards see decoded samples; the result holds both."""
+    model = Doubled(line.mixtures)
+    job = Job(Task(model, "left", toy_reward, held_out=(Held(),)), Onlooker(), 5)
+    (result,) = Engine(2).run([job])
+    assert torch.equal(result.sample, 2 * result.x0)
+    assert result.reward == float(result.sample[0])
+    assert result.held_out == {"held": 10 * result.reward}
+    assert result.spent == Spending(5, 5, 5, 11)
+    assert model.decoded == [1, 2, 2, 1, 2, 2, 1]
+
+
+def test_a_reward_is_given_no_more_than_its_batch(line: ToyModel) -> None:
+    sizes = []
+
+    class Small(ToyReward):
+        batch_size = 3
+
+        def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+            assert len(samples) == len(prompts)
+            sizes.append(len(samples))
+            return super().score(samples, prompts)
+
+    sampler = Sampler(Linear(), steps=2)
+    small, plain = (
+        Engine().run([Job(Task(line, "left", judge), BestOfN(), 16, 5, sampler)])[0] for judge in (Small(), ToyReward())
+    )
+    assert sizes == [3, 3, 2]
+    assert torch.equal(small.sample, plain.sample)
+
+
+def test_the_trace_rises_to_the_result(line: ToyModel, toy_reward: ToyReward) -> None:
+    """A point for every rise of the best reward, at the NFE spent by then, and one at the end."""
+    job = Job(Task(line, "wide", toy_reward), SVDD(2), 60, 3, Sampler(Linear(), steps=6))
+    (result,) = Engine().run([job])
+    *rises, end = result.trace
+    assert [point.nfe for point in rises] == sorted({point.nfe for point in rises})
+    assert [point.reward for point in rises] == sorted({point.reward for point in rises})
+    assert len(rises) > 2
+    assert end == (result.spent.nfe, rises[-1].reward)
+    assert rises[0].nfe == 10

@@ -1,0 +1,193 @@
+"""RolloverBudget against its pseudocode, and the rollover itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from rollflow.conversions import denoised_from_velocity
+from rollflow.engine import Engine, Job, Observer, Task
+from rollflow.errors import RollflowError
+from rollflow.interpolants import Linear
+from rollflow.kernels import EulerMaruyama
+from rollflow.models.toy import ToyModel, ToyReward
+from rollflow.rewards.base import RewardModel
+from rollflow.rng import Noise
+from rollflow.sampler import Sampler
+from rollflow.search import Progress, RolloverBudget
+
+
+class Chain(NamedTuple):
+    x0: Tensor
+    reward: float
+    nfe: int
+
+
+def pseudocode(model: ToyModel, prompt: str, reward: ToyReward, noise: Noise, budget: int, n0: int, T: int) -> Chain:
+    """One chain, line by line, a row at a time: linear interpolant, uniform grid, Euler-Maruyama."""
+    times = torch.arange(T, 0, -1, dtype=torch.float64) / T
+    nfe = 0
+
+    def evaluate(x: Tensor, i: int) -> tuple[Tensor, Tensor, Tensor, float]:
+        nonlocal nfe
+        nfe += 1
+        v = model.velocity(x, times[i][None], [prompt])
+        x0 = denoised_from_velocity(Linear(), v, x, times[i])
+        return x, v, x0, float(reward.score(x0, [prompt]))
+
+    drawn = [evaluate(noise.normal(0, 0, k)[None], 0) for k in range(n0)]
+    x, v, x0, r_star = max(drawn, key=lambda one: one[3])
+    r = r_star
+    left = budget - n0  # on this grid finishing is free
+    even = left // (T - 1)
+    carry = 0
+    for i in range(1, T):
+        last = i == T - 1
+        quota = left if last else even + carry
+        mean, std = EulerMaruyama().moments(Linear(), x, v, times[i - 1], times[i])
+        best = None
+        k = 0
+        while True:
+            child = evaluate(mean + std * noise.normal(i, 0, k), i)
+            k += 1
+            if best is None or child[3] > best[3]:
+                best = child
+            if not last and child[3] > r_star:
+                taken, carry = child, quota - k
+                break
+            if k == quota:
+                taken, carry = best, 0
+                break
+        left -= k
+        x, v, x0, r = taken
+        r_star = max(r_star, r)
+    return Chain(x0[0], r, nfe)
+
+
+@pytest.mark.parametrize(("T", "n0", "chains", "nfe"), [(2, 1, 1, 2), (4, 3, 1, 30), (6, 5, 2, 73), (10, 25, 2, 120)])
+@pytest.mark.parametrize("seed", [0, 9])
+def test_the_pseudocode_gives_the_same_bits(plane: ToyModel, T: int, n0: int, chains: int, nfe: int, seed: int) -> None:
+    """The best chain's sample, its reward and the NFE, where the larger shares of an uneven budget come last."""
+    reward = ToyReward(torch.tensor([1.0, 1.5]))
+    job = Job(Task(plane, "corners", reward), RolloverBudget(chains, n0), nfe, seed, Sampler(Linear(), steps=T))
+    (result,) = Engine().run([job])
+    budgets = [(nfe + c) // chains for c in range(chains)]
+    expected = [
+        pseudocode(plane, "corners", reward, Noise(seed, c, plane.shape, plane.dtype), budgets[c], n0, T)
+        for c in range(chains)
+    ]
+    best = max(expected, key=lambda chain: chain.reward)
+    assert torch.equal(result.sample, best.x0)
+    assert result.reward == best.reward
+    assert result.spent.nfe == result.spent.reward_calls == sum(chain.nfe for chain in expected) == nfe
+
+
+class Script(RewardModel):
+    """Gives the listed rewards one after another, whatever the samples; then the last of them for ever."""
+
+    name = "script"
+    description = "a list"
+
+    def __init__(self, *rewards: float) -> None:
+        self.rewards = list(rewards)
+        self.samples: list[Tensor] = []
+
+    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        at = len(self.samples)
+        self.samples += list(samples)
+        known = self.rewards + [self.rewards[-1]] * (at + len(samples))
+        return torch.tensor(known[at : at + len(samples)])
+
+
+class Steps(Observer):
+    """NFE and carried rewards of every step."""
+
+    def __init__(self) -> None:
+        self.nfe: list[int] = []
+        self.best: list[float] = []
+
+    def saved(self, job: Job, population: int, progress: Progress) -> None:
+        self.nfe.append(progress.nfe_spent)
+        self.best.append(progress.extra.best)
+
+
+def scripted(model: ToyModel, *rewards: float, nfe: int, steps: int = 5, initial: int = 2) -> tuple[Steps, Any, Script]:
+    watch, script = Steps(), Script(*rewards)
+    job = Job(Task(model, "wide", script), RolloverBudget(1, initial), nfe, sampler=Sampler(Linear(), steps=steps))
+    (result,) = Engine(observers=[watch]).run([job])
+    return watch, result, script
+
+
+def test_what_an_early_find_saves_rolls_over(line: ToyModel) -> None:
+    """Q = 5: found at once, the 4 saved roll over; 9 in vain, so that nothing does; found at the third; all the rest.
+
+    In vain the best child goes on (reward 1), yet what must be beaten stays 2, and a reward equal to it does not.
+    """
+    script = [0, 1, *[2], *[0, 1, 0, 0, 0, 0, 0, 0, 0], *[2, 1.5, 3], *[9, 4, 4, 10, 4, 4, 4]]
+    watch, result, asked = scripted(line, *script, nfe=22)
+    assert watch.nfe == [2, 1, 9, 3, 7]
+    assert watch.best == [1, 2, 2, 3, 10]
+    assert result.reward == 10
+    assert torch.equal(result.sample, asked.samples[-4])
+    assert result.spent.nfe == 22
+
+
+def test_always_found_leaves_everything_to_the_last_transition(line: ToyModel) -> None:
+    watch, _, _ = scripted(line, *range(1000), nfe=22)
+    assert watch.nfe == [2, 1, 1, 1, 17]
+
+
+def test_equal_is_not_better(line: ToyModel) -> None:
+    """A constant reward never beats the best so far: every transition spends its share, the last the remainder too."""
+    watch, result, _ = scripted(line, 1.0, nfe=25)
+    assert watch.nfe == [2, 5, 5, 5, 8]
+    assert result.spent.nfe == 25
+
+
+def test_the_best_of_a_failed_transition_goes_on(line: ToyModel) -> None:
+    """Not its last child: the next transition's children are those of the second of three."""
+    watch, _, asked = scripted(line, 5, *[1, 3, 2], *[6], nfe=7, steps=3, initial=1)
+    assert watch.nfe == [1, 3, 3]
+    times = torch.arange(3, 0, -1, dtype=torch.float64) / 3
+    noise = Noise(0, 0, line.shape, line.dtype)
+    x = noise.normal(0, 0, 0)[None]
+    for step, draw in ((1, 1), (2, 0)):
+        v = line.velocity(x, times[step - 1][None], ["wide"])
+        mean, std = EulerMaruyama().moments(Linear(), x, v, times[step - 1], times[step])
+        x = mean + std * noise.normal(step, 0, draw)
+    shown = line.mixtures["wide"].denoised(x, times[2])
+    torch.testing.assert_close(asked.samples[4][None], shown, rtol=1e-12, atol=1e-12)
+
+
+def test_chains_share_nothing(line: ToyModel, toy_reward: ToyReward, alone: Callable[[Job], Any]) -> None:
+    """Two chains are two single chains with half the budget each, told apart by their noise alone."""
+    task, sampler = Task(line, "right", toy_reward), Sampler(Linear(), steps=5)
+    both = alone(Job(task, RolloverBudget(2, 3), 40, 8, sampler)).populations
+    single = alone(Job(task, RolloverBudget(1, 3), 20, 8, sampler)).populations
+    assert torch.equal(both[0].x0, single[0].x0)
+    assert both[0].reward == single[0].reward
+    second = pseudocode(line, "right", toy_reward, Noise(8, 1, line.shape, line.dtype), 20, 3, 5)
+    assert torch.equal(both[1].x0, second.x0)
+    assert not torch.equal(both[0].x0, both[1].x0)
+
+
+def test_the_better_chain_is_returned(line: ToyModel, toy_reward: ToyReward, alone: Callable[[Job], Any]) -> None:
+    """Whichever it is: over some seeds each of the two chains wins."""
+    task, sampler = Task(line, "wide", toy_reward), Sampler(Linear(), steps=3)
+    jobs = [Job(task, RolloverBudget(2, 2), 16, seed, sampler) for seed in range(8)]
+    winners = set()
+    for job, result in zip(jobs, Engine().run(jobs), strict=True):
+        rewards = [one.reward for one in alone(job).populations]
+        assert result.reward == max(rewards)
+        winners.add(rewards.index(result.reward))
+    assert winners == {0, 1}
+
+
+@pytest.mark.parametrize(("chains", "initial"), [(0, 25), (2, 0)])
+def test_settings_out_of_range(chains: int, initial: int) -> None:
+    with pytest.raises(RollflowError, match=f"not {chains} and {initial}"):
+        RolloverBudget(chains, initial)
