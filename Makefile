@@ -11,6 +11,7 @@ test: .venv/.tested
 
 lint: .venv/.tested
 	$(BIN)/ruff check src tests training
+	$(BIN)/ruff format --check src tests training
 	$(BIN)/mypy
 
 .venv/.installed: pyproject.toml constraints.txt

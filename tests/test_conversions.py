@@ -55,9 +55,7 @@ def test_velocity_tells_the_score_the_clean_estimate_and_the_noise(interpolant: 
     # The score is the noise over sigma, and so is its rounding.
     rounding = broadcast_like(1e-14 / interpolant.sigma(t), x)
     assert ((score_from_velocity(interpolant, v, x, t) - score).abs() < rounding + 1e-9 * score.abs()).all()
-    torch.testing.assert_close(
-        denoised_from_velocity(interpolant, v, x, t), model.denoised(x, t), rtol=1e-9, atol=1e-9
-    )
+    torch.testing.assert_close(denoised_from_velocity(interpolant, v, x, t), model.denoised(x, t), rtol=1e-9, atol=1e-9)
 
 
 @every
@@ -91,9 +89,7 @@ def test_linear_formulas() -> None:
         (score_from_velocity, velocity_from_score),
     ],
 )
-def test_round_trips(
-    interpolant: Interpolant, there: Callable[..., Tensor], back: Callable[..., Tensor]
-) -> None:
+def test_round_trips(interpolant: Interpolant, there: Callable[..., Tensor], back: Callable[..., Tensor]) -> None:
     x, u, t = normal(5, 2), normal(5, 2) + 1, TIMES[1:-1]
     torch.testing.assert_close(back(interpolant, there(interpolant, u, x, t), x, t), u, rtol=1e-8, atol=1e-8)
 

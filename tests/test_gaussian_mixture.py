@@ -57,9 +57,7 @@ def test_denoised_and_velocity_are_posterior_means_by_quadrature(interpolant: In
     posterior = torch.softmax(model.log_prob(x0)[:, None] - eps**2 / 2, 0)
     velocity = interpolant.alpha_dot(t) * x0 + interpolant.sigma_dot(t) * eps
     torch.testing.assert_close(model.denoised(x, t)[:, 0], (posterior * x0).sum(0), rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(
-        model.velocity(x, t)[:, 0], (posterior * velocity).sum(0), rtol=1e-9, atol=1e-9
-    )
+    torch.testing.assert_close(model.velocity(x, t)[:, 0], (posterior * velocity).sum(0), rtol=1e-9, atol=1e-9)
 
 
 @every

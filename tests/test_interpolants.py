@@ -17,9 +17,7 @@ ALL = [Linear(), VP(), VP(0.5, 0.5), Cosine(), Polynomial(1), Polynomial(2), Pol
 every = pytest.mark.parametrize("interpolant", ALL, ids=str)
 quick = settings(deadline=None, derandomize=True, database=None, max_examples=60)
 
-INTERIOR = torch.tensor(
-    [1e-12, 1e-6, 1e-3, 0.1, 0.3, 0.5, 0.77, 0.9, 1 - 1e-3, 1 - 1e-6], dtype=torch.float64
-)
+INTERIOR = torch.tensor([1e-12, 1e-6, 1e-3, 0.1, 0.3, 0.5, 0.77, 0.9, 1 - 1e-3, 1 - 1e-6], dtype=torch.float64)
 
 
 def derivative(f: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
@@ -92,9 +90,7 @@ def test_vp_has_its_published_constants_and_clamps_what_is_noisier_than_its_end(
 @given(t=st.floats(1e-9, 1 - 1e-9))
 @quick
 def test_time_survives_the_round_trip(interpolant: Interpolant, t: float) -> None:
-    assert interpolant.time_at_log_snr(interpolant.log_snr(t)).item() == pytest.approx(
-        t, rel=1e-12, abs=1e-12
-    )
+    assert interpolant.time_at_log_snr(interpolant.log_snr(t)).item() == pytest.approx(t, rel=1e-12, abs=1e-12)
 
 
 @every

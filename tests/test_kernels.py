@@ -141,9 +141,7 @@ def test_euler_maruyama_has_the_moments_of_the_affine_recursion(
 
 @every
 @every_coefficient
-def test_euler_maruyama_keeps_the_law_to_first_order(
-    interpolant: Interpolant, diffusion: DiffusionCoefficient
-) -> None:
+def test_euler_maruyama_keeps_the_law_to_first_order(interpolant: Interpolant, diffusion: DiffusionCoefficient) -> None:
     """Gaussian data stay Gaussian: mean and variance at t = 0, without sampling, for any g."""
     kernel = EulerMaruyama(diffusion)
 
@@ -166,9 +164,7 @@ def test_euler_maruyama_keeps_the_law_to_first_order(
 
 @every
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-def test_ddim_keeps_every_marginal_where_the_clean_estimate_is_exact(
-    interpolant: Interpolant, eta: float
-) -> None:
+def test_ddim_keeps_every_marginal_where_the_clean_estimate_is_exact(interpolant: Interpolant, eta: float) -> None:
     """A point mass at MEAN: x_t ~ N(alpha MEAN, sigma^2) at every time of a coarse grid, ends included."""
     kernel, times = DDIM(eta), torch.tensor([1.0, 0.93, 0.6, 0.2, 0.01, 0.0], dtype=torch.float64)
     mean, variance = interpolant.alpha(1.0) * MEAN, interpolant.sigma(1.0) ** 2
@@ -254,9 +250,7 @@ def test_coefficients_are_their_formulas() -> None:
 @pytest.mark.parametrize("kernel", [Euler(), EulerMaruyama(), DDIM(0.4)], ids=str)
 def test_a_step_is_its_moments_row_by_row(kernel: GaussianKernel) -> None:
     model = law(VP())
-    x, z = (
-        torch.randn(3, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(i)) for i in range(2)
-    )
+    x, z = (torch.randn(3, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(i)) for i in range(2))
     t, s = torch.tensor([1.0, 0.6, 0.2]).double(), torch.tensor([0.8, 0.5, 0.0]).double()
     v = model.velocity(x, t)
     mean, std = kernel.moments(VP(), x, v, t, s)

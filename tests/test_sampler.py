@@ -20,7 +20,7 @@ from rollflow.models.gaussian_mixture import GaussianMixture
 from rollflow.models.toy import ToyModel, ToyReward
 from rollflow.requests import Asking, Request, Velocity, drive
 from rollflow.rng import Noise
-from rollflow.sampler import PLAIN, Sampler, even_shares
+from rollflow.sampler import Sampler, even_shares
 from rollflow.schedules import Arc, Uniform
 from rollflow.search import SVDD, BestOfN, RolloverBudget, Search
 
@@ -123,7 +123,7 @@ def test_the_default_follows_the_model(line: ToyModel) -> None:
     assert Sampler(finish=True).bind(Distilled).finish_nfe == 7
     assert Sampler().bind(line).finished
     assert not Sampler(finish=False).bind(line).finished
-    assert PLAIN.bind(Distilled).finished  # one step of the grid from the end: the same thing
+    assert Sampler(Linear()).bind(Distilled).finished  # one step of the grid from the end: the same thing
 
 
 def test_default_grids(line: ToyModel) -> None:

@@ -40,9 +40,7 @@ def test_shift_multiplies_the_noise_to_signal_ratio() -> None:
     assert torch.equal(Shifted(1.0)(50), Uniform()(50))
 
 
-@pytest.mark.parametrize(
-    ("tokens", "mu"), [(256, 0.5), (4096, 1.15), (2176, 0.825), (8192, 1.15 + 0.65 * 4096 / 3840)]
-)
+@pytest.mark.parametrize(("tokens", "mu"), [(256, 0.5), (4096, 1.15), (2176, 0.825), (8192, 1.15 + 0.65 * 4096 / 3840)])
 def test_resolution_sets_the_shift_of_flux(tokens: int, mu: float) -> None:
     grid = Shifted.from_resolution(tokens)
     assert math.log(grid.shift) == pytest.approx(mu, abs=1e-14)

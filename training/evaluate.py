@@ -1,4 +1,6 @@
-"""Measure the embedded networks against their targets: python training/evaluate.py  (writes docs/results/scenes.md)
+"""Measure the embedded networks against their targets: python training/evaluate.py
+
+Writes docs/results/scenes.md and the scores of the model card.
 
 500 held-out prompts of one to eight objects; counts are the held-out judge's. Everything is seeded; intervals are 95 %
 bootstraps over prompts.
@@ -31,6 +33,7 @@ from rollflow.sampler import Sampler
 from rollflow.search import BestOfN
 
 REPORT = Path(__file__).parents[1] / "docs/results/scenes.md"
+CARD = Path(__file__).parents[1] / "src/rollflow/models/scenes/CARD.md"
 ESTIMATE_LEVELS = (0.75, 0.5)
 SMALLEST_OBJECT = 25
 """Pixels of a connected drawn region, below which it is a crumb and no object."""
@@ -189,6 +192,8 @@ def main() -> None:
         lines += correlations(model, judge, captions[: given.correlation_prompts], 16)
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     REPORT.write_text("\n".join(lines) + "\n")
+    card = CARD.read_text()
+    CARD.write_text(card[: card.index("## Scores")] + "\n".join(["## Scores", *lines[1:]]) + "\n")
     print("\n".join(lines))
 
 

@@ -24,7 +24,7 @@ from rollflow.models.scenes.networks import DiT
 from rollflow.rewards.detectors import ConvNeXtDetector, Detector, PyramidDetector
 from rollflow.rewards.scenes import count_probability
 
-POOL = 8_192
+POOL = 6_144
 HELD_OUT = 1_024
 BATCH = 64
 SORTS = ("rendered", "disturbed", "estimated")
@@ -132,9 +132,9 @@ def accuracy(network: Detector, held_out: Pictures, sort: str) -> float:
 def calibrate(network: Detector, held_out: Pictures) -> None:
     """Fit ``scale`` and ``offset`` to the likelihood of the counts, of the kinds present, over all sorts."""
     with torch.no_grad():
-        raw = torch.cat([
-            network.peaks(part.float() / 255).logits for sort in SORTS for part in held_out.pixels[sort].split(128)
-        ])
+        raw = torch.cat(
+            [network.peaks(part.float() / 255).logits for sort in SORTS for part in held_out.pixels[sort].split(128)]
+        )
     counts = held_out.counts().repeat(len(SORTS), 1)
     present = counts > 0
     log_scale, offset = torch.zeros((), requires_grad=True), torch.zeros((), requires_grad=True)

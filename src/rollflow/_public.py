@@ -33,7 +33,7 @@ from rollflow.kernels import (
 from rollflow.lookahead import Lookahead, ODELookahead, Tweedie
 from rollflow.models import MODELS, FlowModel
 from rollflow.rewards import REWARDS, RewardModel
-from rollflow.sampler import PLAIN, Sampler
+from rollflow.sampler import Sampler
 from rollflow.schedules import GRIDS, Arc, Grid, Shifted, Uniform
 from rollflow.search import SEARCHES, SVDD, BestOfN, RolloverBudget, Search
 
@@ -43,7 +43,6 @@ __all__ = [
     "INTERPOLANTS",
     "KERNELS",
     "MODELS",
-    "PLAIN",
     "REWARDS",
     "SEARCHES",
     "SVDD",

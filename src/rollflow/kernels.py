@@ -94,9 +94,7 @@ class GaussianKernel(Kernel):
         if not self.stochastic:
             return mean
         if noise is None:
-            raise ValueError(
-                f"{self} is stochastic: pass standard normal noise of shape {tuple(x.shape)}, not None"
-            )
+            raise ValueError(f"{self} is stochastic: pass standard normal noise of shape {tuple(x.shape)}, not None")
         return mean + broadcast_like(std, x) * noise
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rollflow.conversions import Conversion
 from rollflow.errors import RollflowError
-from rollflow.interpolants import VP, Interpolant, Linear
+from rollflow.interpolants import VP, Interpolant
 from rollflow.kernels import EulerMaruyama, Kernel
 from rollflow.lookahead import Lookahead, Tweedie
 from rollflow.models.base import FlowModel
@@ -47,10 +47,6 @@ class Sampler:
         grid = self.grid or (Arc() if isinstance(self.interpolant, VP) else Uniform())
         finish = not model.few_step if self.finish is None else self.finish
         return Dynamics(replace(self, grid=grid, finish=finish), model.interpolant)
-
-
-PLAIN = Sampler(interpolant=Linear())
-"""The paper's Linear-SDE; with ``kernel=Euler()`` what a pipeline does without any search."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,7 @@ class Dynamics:
         """Euler steps to 0 after the last evaluation: as many as keep each within 1 / steps of noise level.
 
         One step is the clean estimate itself, so that a uniform grid on the linear interpolant finishes for free,
-        exactly as an Euler sampler of as many steps ends.
+        as an Euler sampler of as many steps ends.
         """
         if not self.sampler.finish:
             return 1

@@ -59,9 +59,7 @@ class GaussianMixture:
             got = tuple(w.shape), tuple(mu.shape), tuple(s.shape)
             raise ValueError(f"expected weights (K,), means (K, d) and stds (K,); got shapes {got}")
         if not (w >= 0).all() or not w.sum() > 0 or not (s > 0).all():
-            raise ValueError(
-                f"expected weights >= 0, not all 0, and stds > 0; got {w.tolist()} and {s.tolist()}"
-            )
+            raise ValueError(f"expected weights >= 0, not all 0, and stds > 0; got {w.tolist()} and {s.tolist()}")
         for name, value in (("weights", w / w.sum()), ("means", mu), ("stds", s)):
             object.__setattr__(self, name, value)
 

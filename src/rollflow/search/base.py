@@ -131,9 +131,7 @@ class Walk:
         sampler, t, s = self.dynamics.sampler, self.time(step - 1), self.time(step)
         v = self.dynamics.conversion.velocity(parents.u, parents.x, t)
         noise = self.noise.normals(step, rows, draws) if sampler.kernel.stochastic else None
-        x = yield from sampler.kernel.step(
-            sampler.interpolant, parents.x, v, t, s, noise, self._velocity
-        )
+        x = yield from sampler.kernel.step(sampler.interpolant, parents.x, v, t, s, noise, self._velocity)
         return (yield from self.evaluate(x, step, score=score))
 
     def finish(self, particles: Particles) -> Asking[Finished]:

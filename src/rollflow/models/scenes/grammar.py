@@ -180,8 +180,10 @@ def parse(prompt: str) -> Caption:
         background = reader.expect("a background", BACKGROUNDS)
         reader.take("background")
     if reader.peek():
-        raise PromptError(f"'{reader.peek()}' is unexpected at word {reader.at + 1} of '{prompt}'; the form is "
-                          "'COUNT OBJECT [RELATION COUNT OBJECT] on BACKGROUND background'")
+        raise PromptError(
+            f"'{reader.peek()}' is unexpected at word {reader.at + 1} of '{prompt}'; the form is "
+            "'COUNT OBJECT [RELATION COUNT OBJECT] on BACKGROUND background'"
+        )
     if len(groups) == 2 and groups[0].kind == groups[1].kind:
         raise PromptError(f"'{groups[0].kind}' is asked for twice in '{prompt}'; the two groups must differ")
     return Caption(tuple(groups), relation or "and", background)

@@ -129,9 +129,7 @@ class DiT(nn.Module):
 
     NULL = 0
 
-    def __init__(
-        self, vocabulary: int, width: int = 288, depth: int = 7, heads: int = 6, channels: int = 128
-    ) -> None:
+    def __init__(self, vocabulary: int, width: int = 288, depth: int = 7, heads: int = 6, channels: int = 128) -> None:
         super().__init__()
         self.width = width
         self.stem = nn.Sequential(nn.Conv2d(LATENT_CHANNELS, channels, 3, padding=1), _Residual(channels))
