@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from rollflow.models.scenes.grammar import BACKGROUNDS, KINDS, RELATIONS, Caption, Group
 
@@ -134,6 +136,11 @@ def render(caption: Caption, rng: np.random.Generator) -> Scene:
         patch += sprite[..., :3]
         centres[i], sizes[i] = (x + own / 2, y + own / 2), own
     return Scene(caption, np.clip(canvas, 0, 255).astype(np.uint8), kinds, centres, sizes)
+
+
+def pixels_of(scenes: list[Scene]) -> Tensor:
+    """(N, 3, 64, 64) uint8."""
+    return torch.from_numpy(np.stack([scene.pixels for scene in scenes])).permute(0, 3, 1, 2).contiguous()
 
 
 def sheet(images: NDArray[np.uint8], columns: int, scale: int = 2) -> Image.Image:

@@ -24,8 +24,8 @@ from rollflow.bench.tiers import held_out_captions
 from rollflow.engine import Engine, Job, Observer, Result, Spending, Task
 from rollflow.interpolants import Linear
 from rollflow.kernels import Euler
-from rollflow.models import FlowModel
-from rollflow.models.scenes import Caption, ScenesBase, ScenesTurbo, parse
+from rollflow.models import MODELS, FlowModel
+from rollflow.models.scenes import Caption, parse
 from rollflow.models.scenes.grammar import KINDS
 from rollflow.requests import Reward
 from rollflow.rewards.scenes import CaptionReward, CountReward, JudgeReward
@@ -128,7 +128,7 @@ def rendered_accuracy(count: int) -> list[str]:
     """Lines of both detectors on real rendered scenes: all counts of all kinds right."""
     rng = np.random.default_rng(77)
     scenes = [data.render(data.draw_caption(rng, held_out=True), rng) for _ in range(count)]
-    pixels = torch.from_numpy(np.stack([scene.pixels for scene in scenes])).permute(0, 3, 1, 2).float() / 255
+    pixels = data.pixels_of(scenes).float() / 255
     truth = torch.stack([torch.bincount(torch.from_numpy(s.kinds), minlength=len(KINDS)) for s in scenes])
     lines = []
     for reward in (CountReward(), JudgeReward()):
@@ -165,8 +165,7 @@ def main() -> None:
         "|---|---|---|---|---|",
     ]
     totals = {}
-    runs: list[tuple[type[FlowModel], int]] = [(ScenesBase, 25), (ScenesBase, 10), (ScenesTurbo, 10)]
-    for model_class, steps in runs:
+    for model_class, steps in [(m, n) for m in MODELS.values() for n in ((10,) if m.few_step else (25, 10))]:
         model = model_class()
         samples = plain_samples(model, judge, captions, steps, seed=100)
         rights = right(judge, samples, captions)
@@ -187,8 +186,8 @@ def main() -> None:
         f"Rank correlation (Spearman) of the `caption` reward with the held-out judge on the same pictures, "
         f"{given.correlation_prompts} prompts, 16 trajectories each:",
     ]
-    for name, model in (("base", ScenesBase()), ("turbo", ScenesTurbo())):
-        lines += ["", f"{name}:", "", "| pictures | pooled | within a prompt | prompts |", "|---|---|---|---|"]
+    for model in (model_class() for model_class in MODELS.values()):
+        lines += ["", f"{model.name}:", "", "| pictures | pooled | within a prompt | prompts |", "|---|---|---|---|"]
         lines += correlations(model, judge, captions[: given.correlation_prompts], 16)
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     REPORT.write_text("\n".join(lines) + "\n")

@@ -40,7 +40,7 @@ def encoded(count: int, seed: int, device: torch.device, cache: Path) -> Latents
     latents, tokens = [], []
     for start in range(0, count, 512):
         scenes = [data.render(data.draw_caption(rng), rng) for _ in range(min(512, count - start))]
-        pixels = torch.from_numpy(np.stack([scene.pixels for scene in scenes])).to(device).permute(0, 3, 1, 2)
+        pixels = data.pixels_of(scenes).to(device)
         latents.append(network.encode(pixels.float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)))
         tokens.append(torch.tensor([scene.caption.tokens() for scene in scenes], device=device))
     made = Latents(torch.cat(latents).contiguous(), torch.cat(tokens))

@@ -15,11 +15,6 @@ BATCH = 32
 LATENT_NOISE = 0.1
 
 
-def pixels_of(scenes: list[data.Scene]) -> Tensor:
-    """(N, 3, 64, 64) uint8."""
-    return torch.from_numpy(np.stack([scene.pixels for scene in scenes])).permute(0, 3, 1, 2).contiguous()
-
-
 def normalised(pixels: Tensor, device: torch.device) -> Tensor:
     """uint8 to [-1, 1]."""
     return pixels.to(device).float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
@@ -28,7 +23,7 @@ def normalised(pixels: Tensor, device: torch.device) -> Tensor:
 def main() -> None:
     given = options("autoencoder", 15, __doc__)
     rng = np.random.default_rng(given.seed)
-    pool = pixels_of([data.render(data.draw_caption(rng), rng) for _ in range(POOL)])
+    pool = data.pixels_of([data.render(data.draw_caption(rng), rng) for _ in range(POOL)])
     network = Autoencoder().to(given.device, memory_format=torch.channels_last)
 
     def loss(step: int) -> Tensor:
@@ -39,7 +34,7 @@ def main() -> None:
         edges = (y.diff(dim=-1) - x.diff(dim=-1)).abs().mean() + (y.diff(dim=-2) - x.diff(dim=-2)).abs().mean()
         return (y - x).square().mean() + 0.1 * (y - x).abs().mean() + 0.1 * edges + 1e-4 * z.square().mean()
 
-    held_out = pixels_of([data.render(data.draw_caption(rng, held_out=True), rng) for _ in range(256)])
+    held_out = data.pixels_of([data.render(data.draw_caption(rng, held_out=True), rng) for _ in range(256)])
 
     def sheet(average: nn.Module, step: int) -> None:
         assert isinstance(average, Autoencoder)

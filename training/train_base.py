@@ -13,6 +13,7 @@ from latents import draw_sheet, encoded
 from loop import MODEL_WEIGHTS, Loop, optimizers, options, ship
 from rollflow.models.loading import load_weights
 from rollflow.models.scenes.grammar import VOCABULARY_SIZE
+from rollflow.models.scenes.model import ScenesBase
 from rollflow.models.scenes.networks import DiT
 
 POOL = 49_152
@@ -42,7 +43,9 @@ def main() -> None:
 
     def sheet(average: nn.Module, step: int) -> None:
         assert isinstance(average, DiT)
-        draw_sheet(average, given.out / "sheet.png", device, steps=20, scale=3.0, times=(1.0, 0.75, 0.5))
+        draw_sheet(
+            average, given.out / "sheet.png", device, steps=20, scale=ScenesBase.guidance, times=(1.0, 0.75, 0.5)
+        )
         ship(average, given.out / "base.safetensors", {})
 
     average = Loop(given, network, optimizers(network, 1e-3, muon_lr=2e-3), loss, sheet, report_seconds=480).run()

@@ -1,8 +1,9 @@
 """Train a detector of scenes: python training/train_detector.py {detector,judge} --minutes 8
 
-Half of each batch is rendered scenes, a quarter decoded latents that were disturbed, a quarter clean estimates of the
-base model on the way to the scene: what a search asks about is rarely a finished picture. The detector sees noise and
-blur, the judge other colours and other seeds. At the end the log-odds are calibrated on held-out scenes of all sorts.
+Half of each batch is freshly rendered scenes, a quarter decoded latents that were disturbed, a quarter clean estimates
+of the base model on the way to the scene: what a search asks about is rarely a finished picture. The detector sees
+noise and blur, the judge other colours and other seeds. At the end the log-odds are calibrated on held-out scenes of
+all sorts.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from latents import autoencoder, guided
 from loop import MODEL_WEIGHTS, REWARD_WEIGHTS, Loop, optimizers, options, ship
 from rollflow.models.loading import load_weights
 from rollflow.models.scenes.grammar import KINDS, VOCABULARY_SIZE
+from rollflow.models.scenes.model import ScenesBase
 from rollflow.models.scenes.networks import DiT
 from rollflow.rewards.detectors import ConvNeXtDetector, Detector, PyramidDetector
 from rollflow.rewards.scenes import count_probability
 
-POOL = 6_144
+POOL = 4_096
 HELD_OUT = 1_024
 BATCH = 64
 SORTS = ("rendered", "disturbed", "estimated")
@@ -49,6 +51,17 @@ class Pictures:
         return counts.index_put_((scene, kind), torch.ones(len(scene), dtype=torch.long), accumulate=True)
 
 
+def rendered(count: int, rng: np.random.Generator, *, held_out: bool = False) -> tuple[list[data.Scene], Tensor]:
+    """Scenes, and their (objects, 4) centres: picture, kind, x, y."""
+    scenes = [data.render(data.draw_caption(rng, held_out=held_out), rng) for _ in range(count)]
+    rows = [
+        (i, kind, *centre)
+        for i, scene in enumerate(scenes)
+        for kind, centre in zip(scene.kinds, scene.centres, strict=True)
+    ]
+    return scenes, torch.tensor(rows).float()
+
+
 @torch.no_grad()
 def pictures(count: int, seed: int, device: torch.device, *, held_out: bool, cache: Path) -> Pictures:
     """Render scenes and make the other sorts of them, once."""
@@ -56,14 +69,14 @@ def pictures(count: int, seed: int, device: torch.device, *, held_out: bool, cac
         return Pictures(**torch.load(cache, weights_only=True))
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
-    scenes = [data.render(data.draw_caption(rng, held_out=held_out), rng) for _ in range(count)]
+    scenes, centres = rendered(count, rng, held_out=held_out)
     coder = autoencoder(device)
     base = DiT(VOCABULARY_SIZE)
     load_weights(base, MODEL_WEIGHTS / "base.safetensors", device)
     parts: dict[str, list[Tensor]] = {sort: [] for sort in SORTS}
     for start in range(0, count, 256):
         some = scenes[start : start + 256]
-        pixels = torch.from_numpy(np.stack([scene.pixels for scene in some])).permute(0, 3, 1, 2)
+        pixels = data.pixels_of(some)
         tokens = torch.tensor([scene.caption.tokens() for scene in some], device=device)
         z = coder.encode(pixels.to(device).float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last))
         noise = torch.randn(z.shape, generator=generator).to(z)
@@ -72,30 +85,24 @@ def pictures(count: int, seed: int, device: torch.device, *, held_out: bool, cac
         disturbed = torch.lerp(z, blurred, 0.6 * mix) + 0.6 * amount * noise
         t = 0.75 * torch.rand(len(z), generator=generator).to(z)
         x_t = torch.lerp(z, noise, t[:, None, None, None])
-        estimated = x_t - t[:, None, None, None] * guided(base, x_t, t, tokens, 3.0)
+        estimated = x_t - t[:, None, None, None] * guided(base, x_t, t, tokens, ScenesBase.guidance)
         parts["rendered"].append(pixels)
         for sort, latent in (("disturbed", disturbed), ("estimated", estimated)):
             parts[sort].append(coder.decode(latent).add(1).mul(127.5).round().clamp(0, 255).byte().cpu())
-    rows = [
-        (i, kind, *centre)
-        for i, scene in enumerate(scenes)
-        for kind, centre in zip(scene.kinds, scene.centres, strict=True)
-    ]
-    made = Pictures({sort: torch.cat(part).contiguous() for sort, part in parts.items()}, torch.tensor(rows).float())
+    made = Pictures({sort: torch.cat(part).contiguous() for sort, part in parts.items()}, centres)
     torch.save({"pixels": made.pixels, "centres": made.centres}, cache)
     return made
 
 
-def targets(centres: Tensor, rows: Tensor, side: int) -> Tensor:
-    """(B, kinds, side, side) heat maps: 1 in the cell of each centre, a Gaussian of 0.6 cells around it."""
-    heat = torch.zeros(len(rows), len(KINDS), side, side)
+def targets(centres: Tensor, pictures: int, side: int) -> Tensor:
+    """(pictures, kinds, side, side) heat maps: 1 in the cell of each centre, a Gaussian of 0.6 cells around it."""
+    heat = torch.zeros(pictures, len(KINDS), side, side)
     cells = torch.arange(side) + 0.5
-    place = {int(row): i for i, row in enumerate(rows)}
-    for scene, kind, x, y in centres[torch.isin(centres[:, 0].long(), rows)].tolist():
+    for row, kind, x, y in centres.tolist():
         u, v = x * side / data.SIDE, y * side / data.SIDE
         bump = torch.exp(-((cells - v)[:, None] ** 2 + (cells - u)[None] ** 2) / (2 * 0.6**2))
         bump[min(int(v), side - 1), min(int(u), side - 1)] = 1
-        plane = heat[place[int(scene)], int(kind)]
+        plane = heat[int(row), int(kind)]
         torch.maximum(plane, bump, out=plane)
     return heat
 
@@ -158,15 +165,21 @@ def main() -> None:
     seed = given.seed + (1000 if judge else 0)
     cpu = torch.device("cpu")
     pool = pictures(POOL, seed, cpu, held_out=False, cache=given.out / "pictures.pt")
+    first_of = torch.searchsorted(pool.centres[:, 0].contiguous(), torch.arange(POOL + 1).float())
     held_out = pictures(HELD_OUT, seed + 1, cpu, held_out=True, cache=given.out / "held_out.pt")
 
     def loss(step: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed + step)
-        rows = torch.randperm(POOL, generator=generator)[:BATCH]
-        halves = rows.split([BATCH // 2, BATCH // 4, BATCH // 4])
-        x = torch.cat([pool.pixels[sort][part] for sort, part in zip(SORTS, halves, strict=True)]).float() / 255
-        heat = network.heat(augment(x, generator).contiguous(memory_format=torch.channels_last))
-        return focal(heat, targets(pool.centres, rows, heat.shape[-1]))
+        scenes, fresh = rendered(BATCH // 2, np.random.default_rng([seed, step]))
+        rows = torch.randperm(POOL, generator=generator)[: BATCH // 2]
+        disturbed, estimated = rows.chunk(2)
+        x = torch.cat(
+            [data.pixels_of(scenes), pool.pixels["disturbed"][disturbed], pool.pixels["estimated"][estimated]]
+        )
+        pooled = torch.cat([pool.centres[first_of[row] : first_of[row + 1]] for row in rows])
+        pooled[:, 0] = torch.repeat_interleave(torch.arange(BATCH // 2) + BATCH // 2, first_of.diff()[rows]).float()
+        heat = network.heat(augment(x.float() / 255, generator).contiguous(memory_format=torch.channels_last))
+        return focal(heat, targets(torch.cat([fresh, pooled]), BATCH, heat.shape[-1]))
 
     def sheet(average: nn.Module, step: int) -> None:
         assert isinstance(average, Detector)

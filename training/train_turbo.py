@@ -22,12 +22,12 @@ from latents import draw_sheet, guided
 from loop import MODEL_WEIGHTS, Loop, optimizers, options, ship
 from rollflow.models.loading import load_weights
 from rollflow.models.scenes.grammar import VOCABULARY_SIZE
+from rollflow.models.scenes.model import ScenesBase
 from rollflow.models.scenes.networks import DiT
 from rollflow.schedules import Shifted
 
-POOL = 6_144
+POOL = 4_096
 STEPS = 12
-GUIDANCE = 3.0
 BATCH = 128
 
 
@@ -57,7 +57,9 @@ def paths(seed: int, device: torch.device, cache: Path) -> Paths:
         states = [x]
         for t, s in itertools.pairwise(grid):
             halves = zip(x.split(128), tokens.split(128), strict=True)
-            v = torch.cat([guided(base, y, torch.full((len(y),), t, device=device), k, GUIDANCE) for y, k in halves])
+            v = torch.cat(
+                [guided(base, y, torch.full((len(y),), t, device=device), k, ScenesBase.guidance) for y, k in halves]
+            )
             x = x + (s - t) * v
             states.append(x)
         made["states"].append(torch.stack(states, 1).half().cpu())

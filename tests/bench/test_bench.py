@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,15 @@ import torch
 from rollflow.bench import table
 from rollflow.bench.signal import signal_curve
 from rollflow.bench.statistics import bootstrap, rank_correlation
-from rollflow.bench.tiers import BANDS, Graded, held_out_captions, load_suite, plain_accuracy
+from rollflow.bench.tiers import (
+    Graded,
+    held_out_captions,
+    load_suite,
+    plain_accuracy,
+    save_suite,
+    sort_into_tiers,
+)
+from rollflow.errors import RollflowError
 from rollflow.interpolants import Linear
 from rollflow.kernels import Euler
 from rollflow.models.gaussian_mixture import GaussianMixture
@@ -58,15 +67,22 @@ def test_held_out_captions_are_held_out_and_of_all_sizes() -> None:
     assert captions == held_out_captions(60, 0, totals=(1, 12))
 
 
-def test_the_packaged_suite_lies_in_its_bands_and_outside_the_training_captions() -> None:
-    from rollflow.models.scenes import parse
+def test_grading_sorts_prompts_into_their_bands_and_the_suite_comes_back(tmp_path: Path) -> None:
+    class Known(ToyReward):
+        """Right on a known share of the samples of each prompt: those below a quantile of the first coordinate."""
 
-    suite = load_suite()
-    assert list(suite) == list(BANDS)
-    for tier, (low, high) in BANDS.items():
-        assert len(suite[tier]) >= 60
-        assert all(low <= row.accuracy <= high for row in suite[tier])
-        assert all(parse(row.prompt).held_out for row in suite[tier])
+        def score(self, samples: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+            thresholds = torch.tensor([{"a": 0.0, "b": -9.0}[prompt] for prompt in prompts])
+            return -(samples[:, 0] > thresholds).double()
+
+    suite = sort_into_tiers(plain_accuracy(toy(), Known(), ["a", "b"], seeds=range(100), steps=4), per_tier=60)
+    assert [row.prompt for row in suite["easy"]] == ["a"]
+    assert suite["medium"] == []
+    assert suite["hard"] == [Graded("b", 0.0)]
+    save_suite(suite, toy(), tmp_path / "suite.json")
+    assert load_suite(tmp_path / "suite.json") == suite
+    with pytest.raises(RollflowError, match="bench grade"):
+        load_suite(tmp_path / "none.json")
 
 
 def test_plain_accuracy_counts_perfect_rewards() -> None:

@@ -110,7 +110,7 @@ def rendered(count: int, seed: int) -> tuple[torch.Tensor, list[Caption]]:
     """Pictures in [0, 1] of held-out captions."""
     rng = np.random.default_rng(seed)
     scenes = [data.render(data.draw_caption(rng, held_out=True), rng) for _ in range(count)]
-    pixels = torch.from_numpy(np.stack([scene.pixels for scene in scenes])).permute(0, 3, 1, 2).float() / 255
+    pixels = data.pixels_of(scenes).float() / 255
     return pixels, [scene.caption for scene in scenes]
 
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rollflow.bench.statistics import Interval, bootstrap
 from rollflow.engine import Engine, Job, Observer, Result, Task
+from rollflow.errors import RollflowError
 from rollflow.interpolants import Linear
 from rollflow.kernels import Euler
 from rollflow.models.base import FlowModel
@@ -35,21 +35,20 @@ class Graded(NamedTuple):
 
 
 def held_out_captions(count: int, seed: int, totals: tuple[int, int] = (2, 16)) -> list[Caption]:
-    """Different captions of the evaluation tenth, with totals spread evenly over ``totals``."""
+    """Different captions of the evaluation tenth, totals tried in turn; of a single object there are but few."""
     rng = np.random.default_rng(seed)
     wanted = itertools.cycle(range(totals[0], totals[1] + 1))
     captions: dict[Caption, None] = {}
-    total = next(wanted)
     while len(captions) < count:
+        total = next(wanted)
         first = int(rng.integers(max(total - 8, 0), min(total, 8) + 1))
         counts = [n for n in (first, total - first) if n > 0]
         kinds = rng.choice(len(KINDS), size=len(counts), replace=False)
         groups = tuple(Group(n, tuple(KINDS)[kind]) for n, kind in zip(counts, kinds, strict=True))
         relation = RELATIONS[rng.integers(len(RELATIONS))] if len(groups) == 2 else "and"
         caption = Caption(groups, relation, BACKGROUNDS[rng.integers(len(BACKGROUNDS))])
-        if caption.held_out and caption not in captions:
+        if caption.held_out:
             captions[caption] = None
-            total = next(wanted)
     return list(captions)
 
 
@@ -89,14 +88,15 @@ def grade(
     """
     prompts = [str(caption) for caption in held_out_captions(candidates, seed)]
     seeds = range(10_000, 10_000 + samples)
-    shares = {
-        prompt: float(np.mean(right))
-        for prompt, right in plain_accuracy(model, judge, prompts, seeds=seeds, steps=steps).items()
+    return sort_into_tiers(plain_accuracy(model, judge, prompts, seeds=seeds, steps=steps), per_tier)
+
+
+def sort_into_tiers(right: dict[str, list[float]], per_tier: int) -> dict[str, list[Graded]]:
+    """The first ``per_tier`` prompts of each band; prompts between the bands are in none."""
+    shares = [Graded(prompt, float(np.mean(values))) for prompt, values in right.items()]
+    return {
+        tier: [row for row in shares if low <= row.accuracy <= high][:per_tier] for tier, (low, high) in BANDS.items()
     }
-    tiers: dict[str, list[Graded]] = {}
-    for tier, (low, high) in BANDS.items():
-        tiers[tier] = [Graded(p, share) for p, share in shares.items() if low <= share <= high][:per_tier]
-    return tiers
 
 
 def save_suite(tiers: dict[str, list[Graded]], model: FlowModel, path: Path = SUITE) -> None:
@@ -105,11 +105,8 @@ def save_suite(tiers: dict[str, list[Graded]], model: FlowModel, path: Path = SU
 
 
 def load_suite(path: Path = SUITE) -> dict[str, list[Graded]]:
-    """Read the graded prompts."""
+    """Read the graded prompts; raises RollflowError where none have been graded."""
+    if not path.exists():
+        raise RollflowError("no prompts have been graded; run 'rollflow bench grade' first")
     tiers = json.loads(path.read_text())["tiers"]
     return {tier: [Graded(*row) for row in rows] for tier, rows in tiers.items()}
-
-
-def tier_accuracy(right: dict[str, list[float]]) -> Interval:
-    """Accuracy over prompts, the seeds of a prompt averaged first."""
-    return bootstrap([float(np.mean(values)) for values in right.values()])

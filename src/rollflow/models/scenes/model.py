@@ -67,7 +67,7 @@ class ScenesBase(_Scenes):
     name = "scenes-base"
     description = "emoji scenes at 64x64, classifier-free guidance (embedded)"
     file = "base.safetensors"
-    guidance = 3.0
+    guidance = 1.5
     rows_per_nfe = 2
 
 
