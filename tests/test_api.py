@@ -43,9 +43,11 @@ def test_names_and_objects_are_one() -> None:
 
 
 def test_defaults_are_the_papers() -> None:
-    plan = Plan(PROMPT)
-    assert plan.search == RolloverBudget()
-    assert (plan.sampler.interpolant, plan.sampler.kernel, plan.sampler.steps) == (VP(), EulerMaruyama(), 10)
+    """The paper's search; its interpolant where its model's few steps make the grid pay, linear otherwise."""
+    for model, interpolant in (("scenes-base", Linear()), ("scenes-turbo", VP())):
+        plan = Plan(PROMPT, model=model)
+        assert plan.search == RolloverBudget()
+        assert (plan.sampler.interpolant, plan.sampler.kernel, plan.sampler.steps) == (interpolant, EulerMaruyama(), 10)
 
 
 @pytest.mark.parametrize("method", ["bon", "svdd", "rbf"])
@@ -174,7 +176,7 @@ def test_a_plan_loads_once_and_a_given_model_never() -> None:
 def test_finish_follows_the_model_unless_told() -> None:
     assert not generate(PROMPT, model="scenes-turbo", nfe=90).finished
     assert generate(PROMPT, model="scenes-turbo", nfe=90, finish=True).finished
-    estimate = generate(PROMPT, nfe=90, finish=False)
+    estimate = generate(PROMPT, nfe=90, interpolant="vp", finish=False)
     assert estimate.noise_level == pytest.approx(estimate.job.dynamics.last_noise_level)
     assert TinyTurbo.few_step
 

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import TypeVar
 
 from rollflow.defaults import (
-    DEFAULT_INTERPOLANT,
     DEFAULT_KERNEL,
     DEFAULT_MAX_ROWS,
     DEFAULT_METHOD,
@@ -16,6 +15,8 @@ from rollflow.defaults import (
     DEFAULT_NFE,
     DEFAULT_REWARD,
     DEFAULT_STEPS,
+    FEW_STEP_INTERPOLANT,
+    MANY_STEP_INTERPOLANT,
 )
 from rollflow.engine import Engine, Job, JobsFailed, Observer, Result, Spending, Task, declared
 from rollflow.errors import RollflowError, unknown
@@ -52,7 +53,9 @@ class Plan:
         reward: What it optimises; the rewards that this one names as held out are scored on the result.
         nfe: The budget, in guided velocity evaluations.
         seed: Of all noise, 0 <= seed < 2^63.
-        interpolant: The one sampled along; None is variance preserving, the paper's choice (arXiv 2503.19385).
+        interpolant: The one sampled along; None is variance preserving for a step-distilled model, the paper's choice
+            for such (arXiv 2503.19385), and linear for any other: the paper's grid spends most steps where only a
+            distilled model's estimates say anything (docs/design/scenes.md).
         kernel: How x_t becomes x_s.
         steps: Evaluation times from noise to data.
         finish: Whether the sample is fully denoised inside the budget; None leaves it to the model.
@@ -100,7 +103,9 @@ class Plan:
     @cached_property
     def sampler(self) -> Sampler:
         """How particles move."""
-        path = DEFAULT_INTERPOLANT if self.interpolant is None else self.interpolant
+        path = self.interpolant
+        if path is None:
+            path = FEW_STEP_INTERPOLANT if self._flow().few_step else MANY_STEP_INTERPOLANT
         interpolant = _named("interpolant", path, INTERPOLANTS)
         return Sampler(interpolant, _named("kernel", self.kernel, KERNELS), steps=self.steps, finish=self.finish)
 
@@ -180,7 +185,7 @@ def generate(
         reward: What it optimises.
         nfe: The budget, in guided velocity evaluations; never exceeded.
         seed: Of all noise; the same seed gives the same sample, to the last bit.
-        interpolant: The one sampled along; None is ``"vp"``.
+        interpolant: The one sampled along; None is ``"vp"`` for a step-distilled model, else ``"linear"``.
         kernel: How x_t becomes x_s.
         steps: Evaluation times from noise to data.
         finish: Whether the sample is fully denoised; None leaves it to the model.

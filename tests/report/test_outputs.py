@@ -32,7 +32,7 @@ KEYS = [
 
 def recorded(**settings: Any) -> tuple[Result, Recorder]:
     recorder = Recorder()
-    plan = Plan("a red square", **{"nfe": 90, **settings})
+    plan = Plan("a red square", **{"nfe": 90, "interpolant": "vp", **settings})
     return run(plan.job(), [recorder]), recorder
 
 

@@ -23,7 +23,7 @@ from rollflow.search import RolloverBudget
 
 def recorded(**settings: Any) -> tuple[Result, Recorder]:
     recorder = Recorder()
-    plan = Plan("a red square", **{"nfe": 90, **settings})
+    plan = Plan("a red square", **{"nfe": 90, "interpolant": "vp", **settings})
     try:
         return run(plan.job(), [recorder]), recorder
     except Interrupted as stopped:
@@ -72,7 +72,7 @@ def test_points_are_all_that_was_scored() -> None:
 
 def test_a_recorder_begins_anew_with_every_job() -> None:
     recorder = Recorder()
-    plan = Plan("a red square", nfe=90)
+    plan = Plan("a red square", nfe=90, interpolant="vp")
     first = run(plan.job(), [recorder])
     points = list(recorder.points)
     run(plan.job(), [recorder])

@@ -54,8 +54,8 @@ def generate(
     nfe: Annotated[int, typer.Option(help="Budget in guided evaluations of the model.")] = defaults.DEFAULT_NFE,
     seed: Annotated[int, typer.Option(help="The same seed gives the same sample.")] = 0,
     interpolant: Annotated[
-        str, typer.Option(help="Path sampled along: vp, linear, cosine, polynomial.")
-    ] = defaults.DEFAULT_INTERPOLANT,
+        str | None, typer.Option(help="Path sampled along: vp, linear, cosine, polynomial.  [default: by model]")
+    ] = None,
     kernel: Annotated[str, typer.Option(help="Steps along it: sde, ddim, ode, heun.")] = defaults.DEFAULT_KERNEL,
     steps: Annotated[int, typer.Option(help="Evaluation times from noise to data.")] = defaults.DEFAULT_STEPS,
     finish: Annotated[
