@@ -8,14 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from rollflow.api import generate
+from rollflow.engine import Engine, Job, Task
 from rollflow.errors import BadWeights
+from rollflow.interpolants import Linear
+from rollflow.kernels import Euler
 from rollflow.models import MODELS, FlowModel
 from rollflow.models.scenes import KINDS, PromptError, ScenesBase
 from rollflow.models.scenes.model import WEIGHTS
 from rollflow.models.scenes.networks import DiT
 from rollflow.rewards.detectors import WEIGHTS as REWARD_WEIGHTS
 from rollflow.rewards.scenes import CountReward
+from rollflow.sampler import Sampler
+from rollflow.search import BestOfN
 
 PROMPTS = ("three cats on grass background", "one car above two dogs on night background", "eight stars")
 
@@ -73,10 +77,13 @@ def test_damaged_weights_are_told_in_one_line(tmp_path: Path, damage: str) -> No
 
 
 def test_the_base_model_draws_what_is_asked_for() -> None:
-    """At noise level 0 of a plain sample, more of the asked kind than of all others together."""
-    asked = {"apple": "three apples on snow background", "star": "two stars on night background"}
-    counter = CountReward()
-    for kind, prompt in asked.items():
-        result = generate(prompt, model=ScenesBase(), method="bon", nfe=10, interpolant="linear", kernel="ode")
-        counts = counter.counts(result.sample[None])[0]
-        assert int(counts[list(KINDS).index(kind)]) > int(counts.sum()) / 2
+    """Of all objects found in 24 plain samples, three quarters and more are of the kind that was asked for."""
+    model, counter = ScenesBase(), CountReward()
+    sampler = Sampler(Linear(), Euler())
+    asked = {"apple": "three apples on snow background", "star": "two stars", "house": "four houses on sky background"}
+    tasks = [(kind, Task(model, prompt, counter)) for kind, prompt in asked.items() for _ in range(8)]
+    results = Engine().run([Job(task, BestOfN(), 10, seed, sampler) for seed, (_, task) in enumerate(tasks)])
+    found = counter.counts(torch.stack([result.sample for result in results]))
+    right = sum(int(row[list(KINDS).index(kind)]) for row, (kind, _) in zip(found, tasks, strict=True))
+    assert right >= 0.75 * int(found.sum())
+    assert right >= 0.75 * sum(8 * count for count in (3, 2, 4))
