@@ -76,7 +76,7 @@ def test_held_out_rewards_are_those_that_the_reward_names() -> None:
     [
         ("model", "scenes-bass", "scenes-base"),
         ("method", "rfb", "rbf"),
-        ("reward", "counts", "count"),
+        ("reward", "captions", "caption"),
         ("interpolant", "linaer", "linear"),
         ("kernel", "dimm", "ddim"),
     ],

@@ -61,7 +61,7 @@ class TinyTurbo(TinyModel):
 class Redness(RewardModel):
     """The mean of the red pixels."""
 
-    name = "count"
+    name = "caption"
     description = "redness, in [0, 1]"
     held_out = ("judge",)
 

@@ -2,7 +2,7 @@
 
 DEFAULT_MODEL = "scenes-base"
 DEFAULT_METHOD = "rbf"
-DEFAULT_REWARD = "count"
+DEFAULT_REWARD = "caption"
 FEW_STEP_INTERPOLANT = "vp"  # the paper's, whose grid asks for estimates that are sharp from the start
 MANY_STEP_INTERPOLANT = "linear"
 DEFAULT_KERNEL = "sde"

@@ -55,7 +55,7 @@ def test_generate_writes_all_and_prints_a_summary(folder: Path, capsys: pytest.C
     content = read(folder / "rollflow-out")
     rows = dict(line.split(maxsplit=1) for line in out.splitlines() if not line.startswith("held out"))
     assert rows["prompt"] == PROMPT
-    assert rows["reward"] == f"count {content['baseline']['reward']:.4g} -> {content['reward']:.4g}"
+    assert rows["reward"] == f"caption {content['baseline']['reward']:.4g} -> {content['reward']:.4g}"
     assert rows["budget"].startswith(f"{content['nfe_used']} of 90 NFE in ")
     assert rows["sample"] == "finished"
     assert rows["pictures"].split(", ") == [
@@ -124,7 +124,7 @@ def test_dry_run_table(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--model", "scenes-bass"], "unknown model 'scenes-bass'; did you mean 'scenes-base'?"),
         (["--method", "rfb"], "unknown method 'rfb'; did you mean 'rbf'?"),
-        (["--reward", "cuont"], "unknown reward 'cuont'; did you mean 'count'?"),
+        (["--reward", "captoin"], "unknown reward 'captoin'; did you mean 'caption'?"),
         (["--interpolant", "linaer"], "unknown interpolant 'linaer'; did you mean 'linear'?"),
         (["--kernel", "sed"], "unknown kernel 'sed'; did you mean 'sde'?"),
         (["--nfe", "30"], "the smallest budget is"),
@@ -272,7 +272,7 @@ def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
     for command, names in (
         ("methods", {"bon", "svdd", "rbf"}),
         ("models", {"scenes-base", "scenes-turbo"}),
-        ("rewards", {"count", "judge", "broken"}),
+        ("rewards", {"caption", "judge", "broken"}),
     ):
         assert main([command]) == 0
         lines = capsys.readouterr().out.splitlines()
