@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rollflow.errors import RollflowError
+
 
 class Interval(NamedTuple):
     """A mean and its 95 % interval."""
@@ -38,8 +40,10 @@ def bootstrap(values: Sequence[float] | NDArray[np.float64], resamples: int = 10
 
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
     """Spearman's rho, ties averaged; None where either is constant, up to rounding, and nothing can be said."""
-    from scipy.stats import spearmanr
-
+    try:
+        from scipy.stats import spearmanr
+    except ImportError:
+        raise RollflowError("rank correlations need scipy; pip install 'rollflow[bench]'") from None
     if np.allclose(a, a[0], atol=1e-12) or np.allclose(b, b[0], atol=1e-12):
         return None
     return float(spearmanr(a, b).statistic)
