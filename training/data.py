@@ -62,14 +62,21 @@ def _sprites() -> dict[tuple[int, int], NDArray[np.float32]]:
     return sprites
 
 
-def draw_caption(rng: np.random.Generator, *, held_out: bool = False) -> Caption:
-    """A random caption, from the evaluation tenth or from the training nine tenths."""
+def draw_caption(rng: np.random.Generator, *, held_out: bool = False, few: float = 0.0) -> Caption:
+    """A random caption, from the evaluation tenth or from the training nine tenths.
+
+    Args:
+        rng: Where the chance comes from.
+        held_out: From the evaluation tenth.
+        few: Probability that only captions of up to four objects are drawn from.
+    """
+    most = 4 if few and rng.random() < few else 16
     while True:
         kinds = rng.choice(len(KINDS), size=1 if rng.random() < 0.35 else 2, replace=False)
         groups = tuple(Group(int(rng.choice(8, p=_COUNT_WEIGHTS)) + 1, KIND_NAMES[kind]) for kind in kinds)
         relation = RELATIONS[rng.integers(len(RELATIONS))] if len(groups) == 2 else "and"
         caption = Caption(groups, relation, BACKGROUNDS[rng.integers(len(BACKGROUNDS))])
-        if caption.held_out == held_out:
+        if caption.total <= most and caption.held_out == held_out:
             return caption
 
 
@@ -96,8 +103,8 @@ def _size_range(total: int) -> tuple[int, int]:
     return 10, 12
 
 
-def _place(caption: Caption, rng: np.random.Generator) -> tuple[NDArray[np.float64], int]:
-    """Top-left corners of all objects, in caption order, and their common size; none overlap by more than a tenth."""
+def _place(caption: Caption, rng: np.random.Generator, spacing: float) -> tuple[NDArray[np.float64], int]:
+    """Top-left corners of all objects, in caption order, and their common size."""
     low, high = _size_range(caption.total)
     size = int(rng.integers(low, high + 1))
     while True:
@@ -109,7 +116,7 @@ def _place(caption: Caption, rng: np.random.Generator) -> tuple[NDArray[np.float
                 tries = rng.uniform(least, most, size=(64, 2))
                 if placed:
                     gaps = np.abs(tries[:, None] - np.stack(placed)[None]).max(-1).min(-1)
-                    tries = tries[gaps >= 0.95 * size]
+                    tries = tries[gaps >= spacing * size]
                 if not len(tries):
                     break
                 placed.append(tries[0])
@@ -118,9 +125,15 @@ def _place(caption: Caption, rng: np.random.Generator) -> tuple[NDArray[np.float
         size = max(size - (rng.random() < 0.3), _SPRITE_SIZES[0])
 
 
-def render(caption: Caption, rng: np.random.Generator) -> Scene:
-    """Draw one scene of which ``caption`` is true."""
-    corners, size = _place(caption, rng)
+def render(caption: Caption, rng: np.random.Generator, spacing: float = 0.95) -> Scene:
+    """Draw one scene of which ``caption`` is true.
+
+    Args:
+        caption: What to draw.
+        rng: Where the chance comes from.
+        spacing: Least distance of two sprites in units of their side, along x or y; below 1 they may touch.
+    """
+    corners, size = _place(caption, rng, spacing)
     kinds = np.repeat([KIND_NAMES.index(group.kind) for group in caption.groups], [g.count for g in caption.groups])
     colour = np.array(_COLOURS[caption.background], np.float32) + rng.uniform(-6, 6, 3)
     shade = np.linspace(-1, 1, SIDE, dtype=np.float32)[:, None, None] * rng.uniform(-6, 6)
@@ -136,6 +149,14 @@ def render(caption: Caption, rng: np.random.Generator) -> Scene:
         patch += sprite[..., :3]
         centres[i], sizes[i] = (x + own / 2, y + own / 2), own
     return Scene(caption, np.clip(canvas, 0, 255).astype(np.uint8), kinds, centres, sizes)
+
+
+def layout_of(scene: Scene) -> Tensor:
+    """(8, 8) uint8: 1 + class number of the object whose centre lies in the cell of 8 x 8 pixels, 0 where none does."""
+    cells = torch.zeros(8, 8, dtype=torch.uint8)
+    for kind, (x, y) in zip(scene.kinds, scene.centres, strict=True):
+        cells[int(y * 8 // SIDE), int(x * 8 // SIDE)] = int(kind) + 1
+    return cells
 
 
 def pixels_of(scenes: list[Scene]) -> Tensor:

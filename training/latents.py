@@ -16,12 +16,19 @@ from rollflow.models.loading import load_weights
 from rollflow.models.scenes.grammar import Caption
 from rollflow.models.scenes.networks import Autoencoder, DiT
 
+FEW = 0.4
+"""Share of the training scenes that are drawn from those of up to four objects alone, which teach counting first."""
+
+SPACING = 1.15
+"""Sprites of training scenes keep this many sides apart: what never touches is learnt as separate things sooner."""
+
 
 class Latents(NamedTuple):
-    """x0 (N, 16, 8, 8) whitened latents, tokens (N, 6)."""
+    """x0 (N, 16, 8, 8) whitened latents, tokens (N, 6), layout (N, 8, 8) as ``data.layout_of``."""
 
     x0: Tensor
     tokens: Tensor
+    layout: Tensor
 
 
 def autoencoder(device: torch.device) -> Autoencoder:
@@ -37,13 +44,14 @@ def encoded(count: int, seed: int, device: torch.device, cache: Path) -> Latents
         return Latents(**torch.load(cache, map_location=device, weights_only=True))
     rng = np.random.default_rng(seed)
     network = autoencoder(device)
-    latents, tokens = [], []
+    latents, tokens, layouts = [], [], []
     for start in range(0, count, 512):
-        scenes = [data.render(data.draw_caption(rng), rng) for _ in range(min(512, count - start))]
+        scenes = [data.render(data.draw_caption(rng, few=FEW), rng, SPACING) for _ in range(min(512, count - start))]
         pixels = data.pixels_of(scenes).to(device)
         latents.append(network.encode(pixels.float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)))
         tokens.append(torch.tensor([scene.caption.tokens() for scene in scenes], device=device))
-    made = Latents(torch.cat(latents).contiguous(), torch.cat(tokens))
+        layouts.append(torch.stack([data.layout_of(scene) for scene in scenes]).to(device))
+    made = Latents(torch.cat(latents).contiguous(), torch.cat(tokens), torch.cat(layouts))
     torch.save(made._asdict(), cache)
     return made
 

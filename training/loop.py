@@ -55,11 +55,11 @@ def options(name: str, minutes: float, doc: str | None, which: tuple[str, ...] =
 
 
 def optimizers(network: nn.Module, lr: float, muon_lr: float | None = None) -> list[torch.optim.Optimizer]:
-    """AdamW for everything, or Muon for the matrices of ``network.blocks`` and AdamW for the rest."""
+    """AdamW for everything, or Muon for the matrices of all ``blocks`` and AdamW for the rest."""
     matrices = []
     if muon_lr is not None:
         named = network.named_parameters()
-        matrices = [p for name, p in named if name.startswith("blocks.") and p.ndim == 2 and min(p.shape) > 6]
+        matrices = [p for name, p in named if "blocks." in name and p.ndim == 2 and min(p.shape) > 6]
     taken = {id(p) for p in matrices}
     rest = [p for p in network.parameters() if id(p) not in taken]
     made: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=1e-4)]
