@@ -15,7 +15,16 @@ from rollflow.engine import (
     Task,
     declared,
 )
-from rollflow.errors import BadReward, BadWeights, BudgetExceeded, BudgetTooSmall, RollflowError, UnknownName
+from rollflow.errors import (
+    BadReward,
+    BadWeights,
+    BudgetExceeded,
+    BudgetTooSmall,
+    NotDifferentiable,
+    RollflowError,
+    UnknownName,
+)
+from rollflow.guidance import DPS, GUIDANCE, Guidance
 from rollflow.interpolants import INTERPOLANTS, VP, Cosine, Interpolant, Linear, Polynomial
 from rollflow.kernels import (
     DDIM,
@@ -39,7 +48,9 @@ from rollflow.search import SEARCHES, SVDD, BestOfN, RolloverBudget, Search
 
 __all__ = [
     "DDIM",
+    "DPS",
     "GRIDS",
+    "GUIDANCE",
     "INTERPOLANTS",
     "KERNELS",
     "MODELS",
@@ -62,6 +73,7 @@ __all__ = [
     "EulerMaruyama",
     "FlowModel",
     "Grid",
+    "Guidance",
     "Heun",
     "Interpolant",
     "Interrupted",
@@ -72,6 +84,7 @@ __all__ = [
     "Lookahead",
     "Memoryless",
     "Meter",
+    "NotDifferentiable",
     "ODELookahead",
     "Observer",
     "Plan",

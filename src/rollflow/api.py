@@ -20,10 +20,11 @@ from rollflow.defaults import (
 )
 from rollflow.engine import Engine, Job, JobsFailed, Observer, Result, Spending, Task, declared
 from rollflow.errors import RollflowError, unknown
+from rollflow.guidance import GUIDANCE, Guidance
 from rollflow.interpolants import INTERPOLANTS, Interpolant, Linear
 from rollflow.kernels import KERNELS, Euler, Kernel
 from rollflow.models import FlowModel, model_class
-from rollflow.rewards import RewardModel, reward_class
+from rollflow.rewards import RewardModel, check_differentiable, reward_class
 from rollflow.sampler import Sampler
 from rollflow.schedules import Uniform
 from rollflow.search import SEARCHES, BestOfN, Search
@@ -59,10 +60,12 @@ class Plan:
         kernel: How x_t becomes x_s.
         steps: Evaluation times from noise to data.
         finish: Whether the sample is fully denoised inside the budget; None leaves it to the model.
+        guidance: Which way children lean, for differentiable rewards; None is no guidance.
 
     Raises:
         UnknownName: On a name that nothing has.
         BudgetTooSmall: If the method cannot run in ``nfe``; the error holds the smallest budget that works.
+        NotDifferentiable: On guidance by a reward that no gradient flows through.
         RollflowError: On an empty prompt, or a seed or number of steps out of range.
     """
 
@@ -77,6 +80,7 @@ class Plan:
     kernel: str | Kernel = DEFAULT_KERNEL
     steps: int = DEFAULT_STEPS
     finish: bool | None = None
+    guidance: str | Guidance | None = None
 
     def __post_init__(self) -> None:
         if not self.prompt.strip():
@@ -84,6 +88,8 @@ class Plan:
         if not 0 <= self.seed < 2**63:
             raise RollflowError(f"the seed must lie in [0, 2^63), not {self.seed}")
         self._held_out()
+        if self.guidance is not None:
+            check_differentiable(self._reward())
         self.cost()
 
     def _flow(self) -> FlowModel | type[FlowModel]:
@@ -107,7 +113,13 @@ class Plan:
         if path is None:
             path = FEW_STEP_INTERPOLANT if self._flow().few_step else MANY_STEP_INTERPOLANT
         interpolant = _named("interpolant", path, INTERPOLANTS)
-        return Sampler(interpolant, _named("kernel", self.kernel, KERNELS), steps=self.steps, finish=self.finish)
+        return Sampler(
+            interpolant,
+            _named("kernel", self.kernel, KERNELS),
+            steps=self.steps,
+            finish=self.finish,
+            guidance=None if self.guidance is None else _named("guidance", self.guidance, GUIDANCE),
+        )
 
     @cached_property
     def task(self) -> Task:
@@ -167,6 +179,7 @@ def generate(
     kernel: str | Kernel = DEFAULT_KERNEL,
     steps: int = DEFAULT_STEPS,
     finish: bool | None = None,
+    guidance: str | Guidance | None = None,
     observers: Iterable[Observer] = (),
     max_rows: int = DEFAULT_MAX_ROWS,
 ) -> Result:
@@ -189,6 +202,7 @@ def generate(
         kernel: How x_t becomes x_s.
         steps: Evaluation times from noise to data.
         finish: Whether the sample is fully denoised; None leaves it to the model.
+        guidance: Which way children lean, for differentiable rewards: ``"dps"`` or an object.
         observers: Told of every step.
         max_rows: The most rows in one call of the model.
 
@@ -208,5 +222,6 @@ def generate(
         kernel=kernel,
         steps=steps,
         finish=finish,
+        guidance=guidance,
     )
     return run(plan.job(), observers, max_rows)

@@ -40,6 +40,10 @@ class BadWeights(RollflowError):
     """A weights file that is missing, cut short or not what the network expects."""
 
 
+class NotDifferentiable(RollflowError, ValueError):
+    """Guidance was asked for by a reward that no gradient flows through."""
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> UnknownName:
     """The error for an unknown name, with the nearest known ones."""
     names = sorted(known)

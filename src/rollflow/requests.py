@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from torch import Tensor
 
@@ -42,6 +42,39 @@ class Reward:
 
 
 @dataclass(frozen=True, eq=False)
+class Grad:
+    """Gradient of the reward of the clean estimate E[x0 | x_t] in x_t, through decoder and network. Answer: ``Slope``.
+
+    A NFE, a decode, a reward call and a backward pass a row.
+
+    Args:
+        x: (B, ...) states, in the model's interpolant.
+        t: (B,) float64 times in (0, 1].
+        noise_level: As of ``Reward``.
+    """
+
+    x: Tensor
+    t: Tensor
+    noise_level: float
+
+
+class Slope(NamedTuple):
+    """What was met on the way to a gradient, and the gradient.
+
+    Args:
+        velocity: (B, ...) u_t(x).
+        clean: (B, ...) E[x0 | x_t].
+        reward: (B,) float64 of ``clean``.
+        gradient: (B, ...) of ``reward`` in x.
+    """
+
+    velocity: Tensor
+    clean: Tensor
+    reward: Tensor
+    gradient: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Decode:
     """Clean samples as the user sees them (pixels): a decode a row.
 
@@ -63,7 +96,7 @@ class Save:
     state: Any
 
 
-Request: TypeAlias = Velocity | Reward | Decode | Save
+Request: TypeAlias = Velocity | Reward | Grad | Decode | Save
 Asking: TypeAlias = Generator[Request, Any, T]
 """A generator that yields requests and returns a T."""
 
@@ -77,6 +110,12 @@ def velocity(x: Tensor, t: Tensor) -> Asking[Tensor]:
 def reward(x0: Tensor, noise_level: float) -> Asking[Tensor]:
     """Ask for the rewards of clean samples, or of estimates made at a noise level."""
     answer: Tensor = yield Reward(x0, noise_level)
+    return answer
+
+
+def grad(x: Tensor, t: Tensor, noise_level: float) -> Asking[Slope]:
+    """Ask for the gradient of the reward at (x, t)."""
+    answer: Slope = yield Grad(x, t.expand(len(x)), noise_level)
     return answer
 
 

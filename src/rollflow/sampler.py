@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rollflow.conversions import Conversion
 from rollflow.errors import RollflowError
+from rollflow.guidance import Guidance
 from rollflow.interpolants import VP, Interpolant
 from rollflow.kernels import EulerMaruyama, Kernel
 from rollflow.lookahead import Lookahead, Tweedie
@@ -29,6 +30,7 @@ class Sampler:
         lookahead: What is shown to the reward.
         finish: Whether the returned sample is denoised to t = 0 inside the budget, or is the clean estimate at
             t_{steps-1}; None leaves it to the model: finish unless it is step-distilled (``few_step``).
+        guidance: Which way children lean; needs a differentiable reward.
     """
 
     interpolant: Interpolant = VP()
@@ -37,6 +39,7 @@ class Sampler:
     steps: int = 10
     lookahead: Lookahead = Tweedie()
     finish: bool | None = None
+    guidance: Guidance | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -76,11 +79,14 @@ class Dynamics:
         """Steps between evaluation times; finishing comes after."""
         return self.sampler.steps - 1
 
-    def noise_level(self, step: int) -> float:
-        """sigma / (alpha + sigma) at time number ``step``: that time on the linear interpolant."""
-        s = self.times[step]
+    def level(self, s: Tensor) -> float:
+        """sigma / (alpha + sigma) at time s: that time on the linear interpolant."""
         alpha, sigma = self.sampler.interpolant.alpha(s), self.sampler.interpolant.sigma(s)
         return float(sigma / (alpha + sigma))
+
+    def noise_level(self, step: int) -> float:
+        """The same at time number ``step``."""
+        return self.level(self.times[step])
 
     @property
     def last_noise_level(self) -> float:
@@ -112,6 +118,11 @@ class Dynamics:
     def look_nfe(self) -> int:
         """NFE of evaluating one state and showing its clean estimate to the reward."""
         return 1 + self.sampler.lookahead.extra_nfe
+
+    @property
+    def lean_nfe(self) -> int:
+        """NFE, and as many backward passes, of telling where the children of one parent lean."""
+        return int(self.sampler.guidance is not None)
 
     @property
     def child_nfe(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+from rollflow.engine.answers import Answers
 from rollflow.engine.job import Job, Result
 from rollflow.engine.observers import Observer
 from rollflow.engine.session import Session
@@ -43,8 +44,8 @@ class Interrupted(RollflowError):
 class Engine:
     """Runs jobs together, so that the rows of all of them fill each model call.
 
-    In turn, until no job is left: admit waiting jobs while a call has room; answer every request that is not a
-    velocity; when all live populations wait for velocities, answer those in as few calls as ``max_rows`` allows. Rows
+    In turn, until no job is left: admit waiting jobs while a call has room; answer every request that needs no network;
+    when all live populations wait for velocities or gradients, answer those in as few calls as the limits allow. Rows
     of different prompts and times share a call, and a request may be split between calls. Nothing depends on a clock,
     so that results are those of ``drive`` whatever the batch (to the last bit where the model's rows do not depend on
     each other's).
@@ -54,13 +55,14 @@ class Engine:
 
     Args:
         max_rows: The most rows in one call of a model or decoder.
+        max_grad_rows: The same for calls that are differentiated, whose graph is what takes memory.
         observers: Told of everything.
     """
 
-    def __init__(self, max_rows: int = 64, observers: Iterable[Observer] = ()) -> None:
-        if max_rows < 1:
-            raise RollflowError(f"max_rows must be at least 1, not {max_rows}")
-        self.max_rows = max_rows
+    def __init__(self, max_rows: int = 64, observers: Iterable[Observer] = (), *, max_grad_rows: int = 16) -> None:
+        if max_rows < 1 or max_grad_rows < 1:
+            raise RollflowError(f"max_rows and max_grad_rows must be at least 1, not {max_rows} and {max_grad_rows}")
+        self.answers = Answers(max_rows, max_grad_rows)
         self.observers = tuple(observers)
 
     def run(self, jobs: Iterable[Job]) -> list[Result]:
@@ -71,7 +73,7 @@ class Engine:
             Interrupted: On Ctrl-C, with the best samples so far.
         """
         waiting = deque(enumerate(jobs))
-        session = Session(waiting, self.max_rows, self.observers)
+        session = Session(waiting, self.answers, self.observers)
         try:
             session.run()
         except KeyboardInterrupt:

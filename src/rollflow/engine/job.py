@@ -12,7 +12,7 @@ from rollflow.engine.meter import Caps, Spending
 from rollflow.errors import RollflowError
 from rollflow.models.base import FlowModel
 from rollflow.requests import Asking
-from rollflow.rewards.base import RewardModel
+from rollflow.rewards import RewardModel, check_differentiable
 from rollflow.rng import Noise
 from rollflow.sampler import Dynamics, Sampler
 from rollflow.search.base import Finished, Search, Walk
@@ -42,7 +42,8 @@ def declared(model: FlowModel | type[FlowModel], search: Search, sampler: Sample
         BudgetTooSmall: If the search cannot run in ``nfe``.
     """
     cost = search.cost(sampler.bind(model), nfe)
-    return Spending(cost.nfe, cost.nfe * model.rows_per_nfe, cost.reward_calls, cost.decodes + 1)
+    rows = cost.nfe * model.rows_per_nfe
+    return Spending(cost.nfe, rows, cost.reward_calls, cost.decodes + 1, cost.backward_passes)
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Job:
         caps: Further limits; ``caps.nfe`` is the budget in any case.
 
     Raises:
-        RollflowError: On a budget or seed out of range.
+        RollflowError: On a budget or seed out of range, or guidance by a reward that is not differentiable.
         BudgetTooSmall: If the search cannot run in ``nfe``.
     """
 
@@ -74,6 +75,8 @@ class Job:
             raise RollflowError(f"the budget must be at least 1 NFE, not {self.nfe}")
         if not 0 <= self.seed < 2**63:
             raise RollflowError(f"the seed must lie in [0, 2^63), not {self.seed}")
+        if self.sampler.guidance is not None:
+            check_differentiable(self.task.reward)
         self.search.cost(self.dynamics, self.nfe)
 
     @cached_property

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from rollflow.engine.answers import Answers, Asked, price, scored
 from rollflow.engine.job import Job, Point, Result
 from rollflow.engine.meter import Meter, Spending
 from rollflow.engine.observers import Observer
 from rollflow.errors import BadReward, BudgetExceeded
-from rollflow.requests import Asking, Decode, Request, Reward, Save, Velocity
-from rollflow.rewards.base import RewardModel
+from rollflow.requests import Asking, Decode, Grad, Request, Reward, Save, Velocity
 from rollflow.search.base import Finished, Progress
+
+_NETWORK = (Velocity, Grad)
 
 
 @dataclass(eq=False)
@@ -51,13 +51,18 @@ class _Live:
     asking: Asking[Finished]
     request: Any = None
 
+    @property
+    def asked(self) -> Asked:
+        """The request as it is answered."""
+        return Asked(self.request, self.run.job.task, self.run.condition)
+
 
 class Session:
     """The state of one ``Engine.run``.
 
     Args:
         waiting: Jobs with their places.
-        max_rows: The most rows in one call.
+        answers: How requests are answered.
         observers: Told of everything.
 
     Attributes:
@@ -65,9 +70,9 @@ class Session:
         failures: By place.
     """
 
-    def __init__(self, waiting: deque[tuple[int, Job]], max_rows: int, observers: Sequence[Observer]) -> None:
+    def __init__(self, waiting: deque[tuple[int, Job]], answers: Answers, observers: Sequence[Observer]) -> None:
         self.waiting = waiting
-        self.max_rows = max_rows
+        self.answers = answers
         self.observers = observers
         self.results: list[Result | None] = [None] * len(waiting)
         self.failures: dict[int, Exception] = {}
@@ -77,10 +82,11 @@ class Session:
     def run(self) -> None:
         """Run until no job is left."""
         while self.waiting or self.live:
-            while self.waiting and self._waiting_rows() < self.max_rows:
+            while self.waiting and self._waiting_rows() < self.answers.max_rows:
                 self._admit(*self.waiting.popleft())
                 self._settle()
-            self._serve(Velocity)
+            for kind in _NETWORK:
+                self._serve(kind)
             self._settle()
 
     def rescue(self) -> None:
@@ -89,7 +95,7 @@ class Session:
             self._stop(run, None)
 
     def _waiting_rows(self) -> int:
-        return sum(len(live.request.x) for live in self.live if isinstance(live.request, Velocity))
+        return sum(len(live.request.x) for live in self.live if isinstance(live.request, _NETWORK))
 
     def _admit(self, place: int, job: Job) -> None:
         meter = Meter(replace(job.caps, nfe=job.nfe))
@@ -111,8 +117,8 @@ class Session:
                 self._advance(_Live(run, i, asking), None)
 
     def _settle(self) -> None:
-        """Answer everything but velocities until all that live wait for those."""
-        while any(not isinstance(live.request, Velocity) for live in self.live):
+        """Answer everything that needs no network until all that live wait for one."""
+        while any(not isinstance(live.request, _NETWORK) for live in self.live):
             for kind in (Save, Reward, Decode):
                 self._serve(kind)
 
@@ -122,13 +128,13 @@ class Session:
         for live in [live for live in self.live if isinstance(live.request, kind)]:
             if live.run in self.runs and self._debit(live):
                 task = live.run.job.task
-                judge = id(task.reward) if kind is Reward else None
+                judge = id(task.reward) if kind in (Reward, Grad) else None
                 groups.setdefault((id(task.model), judge), []).append(live)
         calls = deque(groups.values())
         while calls:
             group = [live for live in calls.popleft() if live.run in self.runs]
             try:
-                answers = self._answers(kind, group) if group else []
+                answers = self.answers.of(kind, [live.asked for live in group]) if group else []
             except Exception as error:
                 if len(group) == 1:
                     self._fail(group[0].run, error)
@@ -182,14 +188,15 @@ class Session:
         for population, progress in run.progress.items():
             request = Reward(progress.particles.clean, run.job.dynamics.noise_level(progress.step))
             live = _Live(run, population, iter(()), request)  # type: ignore[arg-type]
-            run.meter.debit(_price(live))
-            run.note(request, self._rewards([live])[0])
+            run.meter.debit(price(request, run.job.task.model))
+            [rewards] = self.answers.of(Reward, [live.asked])
+            run.note(request, rewards)
         return run.best
 
     def _debit(self, live: _Live) -> bool:
         """Account for a request before it is evaluated; False if that ended its job."""
         try:
-            live.run.meter.debit(_price(live))
+            live.run.meter.debit(price(live.request, live.run.job.task.model))
         except BudgetExceeded as error:
             self._stop(live.run, error)
             return False
@@ -202,6 +209,11 @@ class Session:
             run.progress[live.population] = request.state
             for observer in self.observers:
                 observer.saved(run.job, live.population, request.state)
+        if isinstance(request, Grad):
+            if not answer.gradient.isfinite().all():
+                self._fail(run, _not_finite(run.job, "a gradient that is not finite", "a state"))
+                return False
+            request, answer = Reward(answer.clean, request.noise_level), answer.reward
         if isinstance(request, Reward):
             for row, reward in enumerate(answer.tolist()):
                 if not math.isfinite(reward):
@@ -211,37 +223,6 @@ class Session:
             for observer in self.observers:
                 observer.scored(run.job, live.population, request, answer, run.meter.spent)
         return True
-
-    def _answers(self, kind: type[Request], group: list[_Live]) -> list[Any]:
-        if kind is Velocity:
-            return self._velocities(group)
-        if kind is Reward:
-            return self._rewards(group)
-        if kind is Decode:
-            model = group[0].run.job.task.model
-            return self._shared([live.request.x0 for live in group], lambda rows, x0: model.decode(x0))
-        return [None] * len(group)
-
-    def _shared(self, tensors: list[Tensor], call: Callable[[slice, Tensor], Tensor]) -> list[Tensor]:
-        """Rows of a group through ``call``, which gets where they are and themselves, at most ``max_rows`` at once."""
-        rows = torch.cat(tensors)
-        calls = -(-len(rows) // self.max_rows)
-        bounds = [len(rows) * i // calls for i in range(calls + 1)]
-        answers = [call(slice(a, b), rows[a:b]) for a, b in pairwise(bounds)]
-        return list(torch.split(torch.cat(answers), [len(tensor) for tensor in tensors]))
-
-    def _velocities(self, group: list[_Live]) -> list[Tensor]:
-        model = group[0].run.job.task.model
-        t = torch.cat([live.request.t for live in group])
-        conditions = [live.run.condition for live in group for _ in live.request.x]
-        tensors = [live.request.x for live in group]
-        return self._shared(tensors, lambda rows, x: model.velocity(x, t[rows], conditions[rows]))
-
-    def _rewards(self, group: list[_Live]) -> list[Tensor]:
-        task = group[0].run.job.task
-        prompts = [live.run.job.task.prompt for live in group for _ in live.request.x0]
-        tensors = [live.request.x0 for live in group]
-        return self._shared(tensors, lambda rows, x0: scored(task.reward, task.model.decode(x0), prompts[rows]))
 
     def _complete(self, run: _Run) -> None:
         best = max((finished for finished in run.finished if finished is not None), key=lambda f: f.reward)
@@ -268,39 +249,8 @@ class Session:
         )
 
 
-def _price(live: _Live) -> Spending:
-    """What answering a request costs."""
-    match live.request:
-        case Velocity(x):
-            return Spending(nfe=len(x), network_rows=len(x) * live.run.job.task.model.rows_per_nfe)
-        case Reward(x0):
-            return Spending(reward_calls=len(x0), decodes=len(x0))
-        case Decode(x0):
-            return Spending(decodes=len(x0))
-    return Spending()
-
-
-def _not_finite(job: Job, reward: float, where: str) -> BadReward:
+def _not_finite(job: Job, reward: float | str, where: str) -> BadReward:
     return BadReward(
         f"reward '{job.task.reward.name}' gave {reward} for {where} of the prompt '{job.task.prompt}'; rewards must be "
         "finite"
     )
-
-
-def scored(reward: RewardModel, samples: Tensor, prompts: Sequence[str]) -> Tensor:
-    """Rewards (B,) in float64 on the CPU, in batches of the reward's own size.
-
-    Raises:
-        BadReward: If the reward does not give one number a sample.
-    """
-    answers = []
-    for start in range(0, len(samples), reward.batch_size):
-        part = samples[start : start + reward.batch_size]
-        answer = torch.as_tensor(reward.score(part, prompts[start : start + reward.batch_size]))
-        if answer.shape != (len(part),):
-            raise BadReward(
-                f"reward '{reward.name}' gave shape {tuple(answer.shape)} for {len(part)} samples; "
-                f"expected ({len(part)},)"
-            )
-        answers.append(answer.detach().double().cpu())
-    return torch.cat(answers)

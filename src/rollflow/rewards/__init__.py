@@ -1,6 +1,6 @@
 """Rewards."""
 
-from rollflow.errors import unknown
+from rollflow.errors import NotDifferentiable, unknown
 from rollflow.rewards.base import RewardModel
 from rollflow.rewards.scenes import CaptionReward, CountReward, JudgeReward
 
@@ -15,4 +15,11 @@ def reward_class(name: str) -> type[RewardModel]:
     return REWARDS[name]
 
 
-__all__ = ["REWARDS", "RewardModel", "reward_class"]
+def check_differentiable(reward: RewardModel | type[RewardModel]) -> None:
+    """Raises NotDifferentiable, which names the rewards that are, if this one is not."""
+    if not reward.differentiable:
+        names = ", ".join(name for name, known in REWARDS.items() if known.differentiable)
+        raise NotDifferentiable(f"guidance needs a differentiable reward, which '{reward.name}' is not; known: {names}")
+
+
+__all__ = ["REWARDS", "RewardModel", "check_differentiable", "reward_class"]

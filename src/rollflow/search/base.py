@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from rollflow import requests
-from rollflow.lookahead import integrate
-from rollflow.requests import Asking
+from rollflow.guidance import Guidance
+from rollflow.lookahead import Tweedie, integrate
+from rollflow.requests import Asking, Slope
 from rollflow.rng import Noise
 from rollflow.sampler import Dynamics
 
@@ -25,16 +26,18 @@ class Particles(NamedTuple):
         u: (B, ...) the model's velocities there, in the model's interpolant.
         clean: (B, ...) clean samples that the look-ahead promises.
         reward: (B,) float64 rewards of ``clean``; NaN where the search did not ask.
+        lean: (B, ...) what guidance adds to the children; None where it was not asked or there is none.
     """
 
     x: Tensor
     u: Tensor
     clean: Tensor
     reward: Tensor
+    lean: Tensor | None = None
 
     def rows(self, index: Tensor | slice) -> Particles:
         """The particles at ``index``."""
-        return Particles(*(field[index] for field in self))
+        return Particles(*(None if field is None else field[index] for field in self))  # type: ignore[arg-type]
 
     def best(self) -> Particles:
         """The one particle of the highest reward, the first of equals."""
@@ -63,6 +66,7 @@ class Cost(NamedTuple):
     reward_calls: int
     decodes: int
     exact: bool = True
+    backward_passes: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,31 +112,76 @@ class Walk:
         u = yield from requests.velocity(conversion.to_source(x, s), conversion.time(s))
         return conversion.velocity(u, x, s)
 
-    def evaluate(self, x: Tensor, step: int, *, score: bool = True) -> Asking[Particles]:
-        """Evaluate states at time number ``step``: ``look_nfe`` NFE and, if ``score``, one reward call a row."""
-        conversion, s = self.dynamics.conversion, self.time(step)
+    def evaluate(self, x: Tensor, s: Tensor, *, score: bool = True, lean: bool = False) -> Asking[Particles]:
+        """Evaluate states at time s (): ``look_nfe`` NFE and, if ``score``, one reward call a row.
+
+        With guidance and ``lean``, the evaluation is the one differentiated, so that the particles can be parents at
+        the price of a backward pass.
+        """
+        conversion, guidance = self.dynamics.conversion, self.dynamics.sampler.guidance
         x_model, t = conversion.to_source(x, s), conversion.time(s)
-        u = yield from requests.velocity(x_model, t)
-        clean = yield from self.dynamics.sampler.lookahead.clean(self.dynamics.source, x_model, u, t)
+        lookahead, source = self.dynamics.sampler.lookahead, self.dynamics.source
+        if lean and guidance is not None:
+            slope = yield from requests.grad(x_model, t, self.dynamics.level(s))
+            u, shift = slope.velocity, self._shift(guidance, slope, s)
+            if isinstance(lookahead, Tweedie):
+                return Particles(x, u, slope.clean, slope.reward, shift)
+        else:
+            u, shift = (yield from requests.velocity(x_model, t)), None
+        clean = yield from lookahead.clean(source, x_model, u, t)
         if score:
-            reward = yield from requests.reward(clean, self.dynamics.noise_level(step))
+            reward = yield from requests.reward(clean, self.dynamics.level(s))
         else:
             reward = torch.full((len(x),), torch.nan, dtype=torch.float64)
-        return Particles(x, u, clean, reward)
+        return Particles(x, u, clean, reward, shift)
 
-    def start(self, rows: Sequence[int], draws: Sequence[int], *, score: bool = True) -> Asking[Particles]:
+    def _shift(self, guidance: Guidance, slope: Slope, s: Tensor) -> Tensor:
+        gradient = self.dynamics.conversion.to_source(slope.gradient, s)  # the chain rule: x_model = x / c
+        return guidance.shift(gradient, slope.reward)
+
+    def lean(self, particles: Particles, step: int) -> Asking[Particles]:
+        """Parents at time number ``step`` that know where their children lean: ``lean_nfe`` NFE a row.
+
+        They are returned as they came where there is no guidance, where they know already, and at the last time.
+        """
+        guidance = self.dynamics.sampler.guidance
+        if guidance is None or particles.lean is not None or step == self.dynamics.transitions:
+            return particles
+        conversion, s = self.dynamics.conversion, self.time(step)
+        x, t = conversion.to_source(particles.x, s), conversion.time(s)
+        slope = yield from requests.grad(x, t, self.dynamics.level(s))
+        return particles._replace(lean=self._shift(guidance, slope, s))
+
+    def start(
+        self, rows: Sequence[int], draws: Sequence[int], *, score: bool = True, lean: bool = False
+    ) -> Asking[Particles]:
         """Noises at s = 1, evaluated; one for each (row, draw)."""
-        return (yield from self.evaluate(self.noise.normals(0, rows, draws), 0, score=score))
+        lean = lean and self.dynamics.transitions > 0
+        return (yield from self.evaluate(self.noise.normals(0, rows, draws), self.time(0), score=score, lean=lean))
+
+    def move(self, parents: Particles, t: Tensor, s: Tensor, noise: Tensor | None) -> Asking[Tensor]:
+        """One child of each parent, from time t () to s (), not evaluated: the kernel's ``extra_nfe`` NFE a row."""
+        sampler = self.dynamics.sampler
+        v = self.dynamics.conversion.velocity(parents.u, parents.x, t)
+        x = yield from sampler.kernel.step(sampler.interpolant, parents.x, v, t, s, noise, self._velocity)
+        return x if parents.lean is None else x + parents.lean
 
     def advance(
-        self, parents: Particles, step: int, rows: Sequence[int], draws: Sequence[int], *, score: bool = True
+        self,
+        parents: Particles,
+        step: int,
+        rows: Sequence[int],
+        draws: Sequence[int],
+        *,
+        score: bool = True,
+        lean: bool = False,
     ) -> Asking[Particles]:
         """One child of each parent (B of them) at time number ``step``, evaluated: ``child_nfe`` NFE a row."""
-        sampler, t, s = self.dynamics.sampler, self.time(step - 1), self.time(step)
-        v = self.dynamics.conversion.velocity(parents.u, parents.x, t)
-        noise = self.noise.normals(step, rows, draws) if sampler.kernel.stochastic else None
-        x = yield from sampler.kernel.step(sampler.interpolant, parents.x, v, t, s, noise, self._velocity)
-        return (yield from self.evaluate(x, step, score=score))
+        t, s = self.time(step - 1), self.time(step)
+        noise = self.noise.normals(step, rows, draws) if self.dynamics.sampler.kernel.stochastic else None
+        x = yield from self.move(parents, t, s, noise)
+        lean = lean and step < self.dynamics.transitions
+        return (yield from self.evaluate(x, s, score=score, lean=lean))
 
     def finish(self, particles: Particles) -> Asking[Finished]:
         """Denoise particles of the last evaluation time and return the best: ``finish_nfe`` NFE a row.

@@ -16,8 +16,8 @@ class BestOfN(Search):
 
         x^i ~ sampler,  i = 1..N;    return argmax_i r(x0^i)
 
-    Cost: N (T + F) NFE, T the sampler's steps and F the finishing; N reward calls. What is left of the budget is less
-    than one trajectory and is not spent.
+    Cost: N (T + F) NFE, T the sampler's steps and F the finishing; N reward calls; with guidance N (T - 1) backward
+    passes and as many reward calls more. What is left of the budget is less than one trajectory and is not spent.
     """
 
     name = "bon"
@@ -32,7 +32,9 @@ class BestOfN(Search):
         one = self._trajectory_nfe(dynamics)
         if nfe < one:
             raise BudgetTooSmall(self.name, nfe, one)
-        return Cost(nfe // one * one, nfe // one, nfe // one)
+        n = nfe // one
+        leans = n * dynamics.transitions * dynamics.lean_nfe
+        return Cost(n * one, n + leans, n + leans, backward_passes=leans)
 
     def shares(self, dynamics: Dynamics, nfe: int) -> list[int]:
         return [self.cost(dynamics, nfe).nfe]
@@ -43,13 +45,13 @@ class BestOfN(Search):
         zeros = [0] * len(rows)
         free = dynamics.finish_nfe == 0  # otherwise only the finished samples are scored
         if resume is None:
-            particles = yield from walk.start(rows, zeros, score=free and last == 0)
+            particles = yield from walk.start(rows, zeros, score=free and last == 0, lean=True)
             done, left, spent = 0, walk.nfe - len(rows) * dynamics.look_nfe, len(rows) * dynamics.look_nfe
             yield from save(Progress(0, particles, left, spent))
         else:
             done, particles, left = resume.step, resume.particles, resume.nfe_left
         for step in range(done + 1, last + 1):
-            particles = yield from walk.advance(particles, step, rows, zeros, score=free and step == last)
+            particles = yield from walk.advance(particles, step, rows, zeros, score=free and step == last, lean=True)
             left, spent = left - len(rows) * dynamics.child_nfe, len(rows) * dynamics.child_nfe
             yield from save(Progress(step, particles, left, spent))
         return (yield from walk.finish(particles))

@@ -38,7 +38,8 @@ class RolloverBudget(Search):
         chains: Independent chains, each with an even share of the budget (the paper: 2).
         initial: n0, noises drawn at the start of each chain (the paper: 25).
 
-    Cost: the whole budget, up to the remainder where a child costs more than 1 NFE; a reward call a draw.
+    Cost: the whole budget, up to the remainder where a child costs more than 1 NFE; a reward call a draw. With guidance
+    one NFE, reward call and backward pass of it for the parent of every transition.
     """
 
     chains: int = 2
@@ -50,12 +51,12 @@ class RolloverBudget(Search):
             raise RollflowError(f"rbf needs chains >= 1 and initial >= 1, not {self.chains} and {self.initial}")
 
     def smallest_nfe(self, dynamics: Dynamics) -> int:
-        children = dynamics.transitions * dynamics.child_nfe
-        return self.chains * (self.initial * dynamics.look_nfe + children + dynamics.finish_nfe)
+        steps = dynamics.transitions * (dynamics.child_nfe + dynamics.lean_nfe)
+        return self.chains * (self.initial * dynamics.look_nfe + steps + dynamics.finish_nfe)
 
     def _draws(self, dynamics: Dynamics, share: int) -> tuple[int, int]:
         """Initial draws and children that one chain's share pays for."""
-        left = share - dynamics.finish_nfe
+        left = share - dynamics.finish_nfe - dynamics.transitions * dynamics.lean_nfe
         if dynamics.transitions == 0:
             return left // dynamics.look_nfe, 0
         return self.initial, (left - self.initial * dynamics.look_nfe) // dynamics.child_nfe
@@ -66,12 +67,13 @@ class RolloverBudget(Search):
         return even_shares(nfe, self.chains)
 
     def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
+        leans = dynamics.transitions * dynamics.lean_nfe
         spent = calls = 0
         for share in self.shares(dynamics, nfe):
             first, children = self._draws(dynamics, share)
-            spent += first * dynamics.look_nfe + children * dynamics.child_nfe + dynamics.finish_nfe
-            calls += first + children + (dynamics.finish_nfe > 0)
-        return Cost(spent, calls, calls)
+            spent += first * dynamics.look_nfe + children * dynamics.child_nfe + leans + dynamics.finish_nfe
+            calls += first + children + leans + (dynamics.finish_nfe > 0)
+        return Cost(spent, calls, calls, backward_passes=self.chains * leans)
 
     def population(self, walk: Walk, resume: Progress | None = None) -> Asking[Finished]:
         dynamics = walk.dynamics
@@ -85,9 +87,11 @@ class RolloverBudget(Search):
             yield from save(Progress(0, particle, walk.nfe - spent, spent, rollover))
         else:
             done, particle, rollover = resume.step, resume.particles, resume.extra
-            left = (resume.nfe_left - dynamics.finish_nfe) // dynamics.child_nfe
+            leans = (dynamics.transitions - done) * dynamics.lean_nfe
+            left = (resume.nfe_left - dynamics.finish_nfe - leans) // dynamics.child_nfe
         for step in range(done + 1, dynamics.transitions + 1):
             last = step == dynamics.transitions
+            particle = yield from walk.lean(particle, step - 1)
             quota = left if last else share + rollover.carry
             taken: Particles | None = None
             used = 0
@@ -101,6 +105,8 @@ class RolloverBudget(Search):
             assert taken is not None
             particle, left = taken, left - used
             rollover = _Rollover(max(rollover.best, float(taken.reward)), quota - used)
-            kept = dynamics.finish_nfe + left * dynamics.child_nfe
-            yield from save(Progress(step, particle, kept, used * dynamics.child_nfe, rollover))
+            leans = (dynamics.transitions - step) * dynamics.lean_nfe
+            kept = dynamics.finish_nfe + leans + left * dynamics.child_nfe
+            spent = used * dynamics.child_nfe + dynamics.lean_nfe
+            yield from save(Progress(step, particle, kept, spent, rollover))
         return (yield from walk.finish(particle))

@@ -25,6 +25,7 @@ class SVDD(Search):
         streams: N independent streams, the best of which is returned (the paper: 2).
 
     Cost: N (M T + F) NFE, T the sampler's steps and F the finishing; as many reward calls less the finishing steps.
+    With guidance one NFE, reward call and backward pass more for each of the N (T - 1) parents.
     """
 
     streams: int = 2
@@ -35,14 +36,14 @@ class SVDD(Search):
             raise RollflowError(f"svdd needs at least 1 stream, not {self.streams}")
 
     def smallest_nfe(self, dynamics: Dynamics) -> int:
-        one = dynamics.look_nfe + dynamics.transitions * dynamics.child_nfe + dynamics.finish_nfe
-        return self.streams * one
+        step = dynamics.child_nfe + dynamics.lean_nfe
+        return self.streams * (dynamics.look_nfe + dynamics.transitions * step + dynamics.finish_nfe)
 
     def _draws(self, dynamics: Dynamics, nfe: int) -> list[int]:
         """M of every evaluation time, for one stream."""
         if nfe < self.smallest_nfe(dynamics):
             raise BudgetTooSmall(self.name, nfe, self.smallest_nfe(dynamics))
-        left = nfe // self.streams - dynamics.finish_nfe
+        left = nfe // self.streams - dynamics.finish_nfe - dynamics.transitions * dynamics.lean_nfe
         if dynamics.transitions == 0:
             return [left // dynamics.look_nfe]
         first = left // (dynamics.look_nfe + dynamics.transitions * dynamics.child_nfe)
@@ -50,9 +51,10 @@ class SVDD(Search):
 
     def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
         first, *later = self._draws(dynamics, nfe)
-        spent = first * dynamics.look_nfe + sum(later) * dynamics.child_nfe + dynamics.finish_nfe
-        calls = first + sum(later) + (dynamics.finish_nfe > 0)
-        return Cost(self.streams * spent, self.streams * calls, self.streams * calls)
+        leans = len(later) * dynamics.lean_nfe
+        spent = first * dynamics.look_nfe + sum(later) * dynamics.child_nfe + leans + dynamics.finish_nfe
+        calls = self.streams * (first + sum(later) + leans + (dynamics.finish_nfe > 0))
+        return Cost(self.streams * spent, calls, calls, backward_passes=self.streams * leans)
 
     def shares(self, dynamics: Dynamics, nfe: int) -> list[int]:
         return [self.cost(dynamics, nfe).nfe]
@@ -79,9 +81,10 @@ class SVDD(Search):
         else:
             done, particles, left = resume.step, resume.particles, resume.nfe_left
         for step in range(done + 1, dynamics.transitions + 1):
+            particles = yield from walk.lean(particles, step - 1)
             parents = particles.rows(torch.arange(self.streams).repeat_interleave(draws[step]))
             particles = self._select((yield from walk.advance(parents, step, *labels(draws[step]))))
-            spent = self.streams * draws[step] * dynamics.child_nfe
+            spent = self.streams * (draws[step] * dynamics.child_nfe + dynamics.lean_nfe)
             left -= spent
             yield from save(Progress(step, particles, left, spent))
         return (yield from walk.finish(particles))

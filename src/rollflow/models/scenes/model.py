@@ -42,7 +42,6 @@ class _Scenes(FlowModel):
         """The tokens of a prompt; raises PromptError, which names the word that it does not know."""
         return parse(prompt).tokens()
 
-    @torch.no_grad()
     def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[list[int]]) -> Tensor:
         tokens = torch.tensor(conditions, device=self.device)
         states, times = x.to(self.device), t.to(self.device, torch.float32)
@@ -55,7 +54,6 @@ class _Scenes(FlowModel):
         conditional, unconditional = both.chunk(2)
         return torch.lerp(unconditional, conditional, self.guidance).to(x)
 
-    @torch.no_grad()
     def decode(self, x0: Tensor) -> Tensor:
         """Latents (B, 16, 8, 8) to pixels (B, 3, 64, 64) in [0, 1]."""
         return self.autoencoder.decode(x0.to(self.device)).add(1).div(2).clamp(0, 1).cpu()

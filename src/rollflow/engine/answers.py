@@ -1,0 +1,150 @@
+"""What requests cost, and how those of many searches are answered in a few calls of model, decoder and reward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rollflow.conversions import denoised_from_velocity
+from rollflow.engine.job import Task
+from rollflow.engine.meter import Spending
+from rollflow.errors import BadReward
+from rollflow.models.base import FlowModel
+from rollflow.requests import Decode, Grad, Request, Reward, Slope, Velocity
+from rollflow.rewards.base import RewardModel
+
+
+class Asked(NamedTuple):
+    """A request and who asks.
+
+    Args:
+        request: Not a ``Save``.
+        task: Of the job that asks.
+        condition: Its encoded prompt.
+    """
+
+    request: Any
+    task: Task
+    condition: Any
+
+
+def price(request: Request, model: FlowModel) -> Spending:
+    """What answering a request costs."""
+    match request:
+        case Velocity(x):
+            return Spending(nfe=len(x), network_rows=len(x) * model.rows_per_nfe)
+        case Grad(x):
+            n = len(x)
+            return Spending(n, n * model.rows_per_nfe, n, n, n)
+        case Reward(x0):
+            return Spending(reward_calls=len(x0), decodes=len(x0))
+        case Decode(x0):
+            return Spending(decodes=len(x0))
+    return Spending()
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Calls of models and rewards; the requests of one call share a model and, if they need one, a reward.
+
+    Args:
+        max_rows: The most rows in one call.
+        max_grad_rows: The same where a graph is kept for the backward pass, which is what bounds its memory.
+    """
+
+    max_rows: int
+    max_grad_rows: int
+
+    def of(self, kind: type[Request], group: Sequence[Asked]) -> list[Any]:
+        """The answer to each request of one kind."""
+        if kind is Grad:
+            return self._slopes(group)
+        with torch.no_grad():
+            if kind is Velocity:
+                return self._velocities(group)
+            if kind is Reward:
+                return self.rewards(group)
+            if kind is Decode:
+                model = group[0].task.model
+                return self._alone([asked.request.x0 for asked in group], lambda rows, x0: model.decode(x0))
+        return [None] * len(group)
+
+    def rewards(self, group: Sequence[Asked]) -> list[Tensor]:
+        """Rewards of clean samples, (B,) for each request."""
+        task, prompts = group[0].task, [asked.task.prompt for asked in group for _ in asked.request.x0]
+        return self._alone(
+            [asked.request.x0 for asked in group],
+            lambda rows, x0: scored(task.reward, task.model.decode(x0), prompts[rows]),
+        )
+
+    def _velocities(self, group: Sequence[Asked]) -> list[Tensor]:
+        model, t = group[0].task.model, torch.cat([asked.request.t for asked in group])
+        conditions = [asked.condition for asked in group for _ in asked.request.x]
+        return self._alone(
+            [asked.request.x for asked in group], lambda rows, x: model.velocity(x, t[rows], conditions[rows])
+        )
+
+    def _slopes(self, group: Sequence[Asked]) -> list[Slope]:
+        task, t = group[0].task, torch.cat([asked.request.t for asked in group])
+        prompts = [asked.task.prompt for asked in group for _ in asked.request.x]
+        conditions = [asked.condition for asked in group for _ in asked.request.x]
+
+        def slope(rows: slice, x: Tensor) -> Slope:
+            x = x.detach().requires_grad_()
+            with torch.enable_grad():
+                v = task.model.velocity(x, t[rows], conditions[rows])
+                clean = denoised_from_velocity(task.model.interpolant, v, x, t[rows])
+                rewards = _rewards(task.reward, task.model.decode(clean), prompts[rows])
+                if not rewards.requires_grad:
+                    raise BadReward(
+                        f"no gradient of reward '{task.reward.name}' reaches the state; velocity and decode of model "
+                        f"'{task.model.name}' and the reward's score must not detach or run under torch.no_grad"
+                    )
+                [gradient] = torch.autograd.grad(rewards.sum(), x)
+            return Slope(v.detach(), clean.detach(), rewards.detach(), gradient)
+
+        return [Slope(*parts) for parts in _split([asked.request.x for asked in group], slope, self.max_grad_rows)]
+
+    def _alone(self, tensors: list[Tensor], call: Callable[[slice, Tensor], Tensor]) -> list[Tensor]:
+        return [answer for (answer,) in _split(tensors, lambda rows, x: (call(rows, x),), self.max_rows)]
+
+
+def _split(
+    tensors: list[Tensor], call: Callable[[slice, Tensor], tuple[Tensor, ...]], most: int
+) -> list[tuple[Tensor, ...]]:
+    """Rows of many tensors through ``call``, which gets where they are and themselves, at most ``most`` at once."""
+    rows = torch.cat(tensors)
+    calls = -(-len(rows) // most)
+    bounds = [len(rows) * i // calls for i in range(calls + 1)]
+    parts = zip(*(call(slice(a, b), rows[a:b]) for a, b in pairwise(bounds)), strict=True)
+    sizes = [len(tensor) for tensor in tensors]
+    return list(zip(*(torch.split(torch.cat(part), sizes) for part in parts), strict=True))
+
+
+def scored(reward: RewardModel, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+    """Rewards (B,) in float64 on the CPU, in batches of the reward's own size.
+
+    Raises:
+        BadReward: If the reward does not give one number a sample.
+    """
+    with torch.no_grad():
+        return _rewards(reward, samples, prompts)
+
+
+def _rewards(reward: RewardModel, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+    answers = []
+    for start in range(0, len(samples), reward.batch_size):
+        part = samples[start : start + reward.batch_size]
+        answer = torch.as_tensor(reward.score(part, prompts[start : start + reward.batch_size]))
+        if answer.shape != (len(part),):
+            raise BadReward(
+                f"reward '{reward.name}' gave shape {tuple(answer.shape)} for {len(part)} samples; "
+                f"expected ({len(part)},)"
+            )
+        answers.append(answer.double().cpu())
+    return torch.cat(answers)
