@@ -34,6 +34,15 @@ class Noise:
         flat = np.random.Generator(philox).standard_normal(math.prod(self.shape))
         return torch.from_numpy(flat).reshape(self.shape).to(self.dtype)
 
+    def uniform(self, step: int, count: int) -> Tensor:
+        """``count`` uniform draws in [0, 1) for the decisions of step ``step`` (resampling), (count,) float64.
+
+        Their counters are those of a row number that no particle has.
+        """
+        key = np.array([self.seed, self.population], np.uint64)
+        philox = np.random.Philox(key=key, counter=[0, 0, 2**64 - 1, step])
+        return torch.from_numpy(np.random.Generator(philox).random(count))
+
     def normals(self, step: int, rows: Sequence[int], draws: Sequence[int]) -> Tensor:
         """One draw for each (row, draw) pair, stacked: (len(rows), *shape)."""
         return torch.stack([self.normal(step, row, draw) for row, draw in zip(rows, draws, strict=True)])

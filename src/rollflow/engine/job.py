@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -114,6 +114,7 @@ class Result:
         noise_level: 0 for a fully denoised sample, else the linear noise level at which the estimate was made.
         interrupted: Whether the search was stopped early, by the user or a cap, the sample being the best until then.
         trace: Best reward so far against NFE, one point a rise and one at the end.
+        diagnostics: Of each population that ran to its end, the search's own figures by name.
     """
 
     job: Job
@@ -125,6 +126,7 @@ class Result:
     noise_level: float
     interrupted: bool
     trace: tuple[Point, ...]
+    diagnostics: tuple[dict[str, Any], ...] = ()
 
     @property
     def finished(self) -> bool:

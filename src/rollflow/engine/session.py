@@ -245,7 +245,16 @@ class Session:
         held_out = {judge.name: float(scored(judge, sample, [task.prompt])) for judge in task.held_out}
         trace = (*run.trace, Point(run.meter.spent.nfe, run.best.reward if run.best else best.reward))
         return Result(
-            run.job, sample[0], best.x0, best.reward, held_out, run.meter.spent, best.noise_level, interrupted, trace
+            run.job,
+            sample[0],
+            best.x0,
+            best.reward,
+            held_out,
+            run.meter.spent,
+            best.noise_level,
+            interrupted,
+            trace,
+            tuple(finished.diagnostics or {} for finished in run.finished if finished is not None),
         )
 
 

@@ -52,11 +52,13 @@ class Finished(NamedTuple):
         x0: (...) one clean sample in the model's space.
         reward: Its reward.
         noise_level: 0 for a finished sample, else the linear noise level at which the estimate was made.
+        diagnostics: Figures of the search's own by name, such as ``log_z`` of SMC; None where it has none.
     """
 
     x0: Tensor
     reward: float
     noise_level: float
+    diagnostics: dict[str, Any] | None = None
 
 
 class Cost(NamedTuple):
