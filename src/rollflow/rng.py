@@ -40,7 +40,7 @@ class Noise:
         Their counters are those of a row number that no particle has.
         """
         key = np.array([self.seed, self.population], np.uint64)
-        philox = np.random.Philox(key=key, counter=[0, 0, 2**64 - 1, step])
+        philox = np.random.Philox(key=key, counter=np.array([0, 0, 2**64 - 1, step], np.uint64))
         return torch.from_numpy(np.random.Generator(philox).random(count))
 
     def normals(self, step: int, rows: Sequence[int], draws: Sequence[int]) -> Tensor:
