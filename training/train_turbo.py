@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import data
-from latents import draw_sheet, guided
+from latents import FEW, draw_sheet, guided
 from loop import MODEL_WEIGHTS, Loop, optimizers, options, ship
 from rollflow.models.loading import load_weights
 from rollflow.models.scenes.grammar import VOCABULARY_SIZE
@@ -26,8 +26,8 @@ from rollflow.models.scenes.model import ScenesBase
 from rollflow.models.scenes.networks import DiT
 from rollflow.schedules import Shifted
 
-POOL = 4_096
-STEPS = 12
+POOL = 12_288
+STEPS = 10
 BATCH = 128
 
 
@@ -52,7 +52,7 @@ def paths(seed: int, device: torch.device, cache: Path) -> Paths:
     grid = times().tolist()
     for part in range(len(made["states"]), POOL // 512):
         rng = np.random.default_rng([seed, part])
-        tokens = torch.tensor([data.draw_caption(rng).tokens() for _ in range(512)], device=device)
+        tokens = torch.tensor([data.draw_caption(rng, few=FEW).tokens() for _ in range(512)], device=device)
         x = torch.randn(512, 16, 8, 8, generator=torch.Generator().manual_seed(1000 * seed + part)).to(device)
         states = [x]
         for t, s in itertools.pairwise(grid):

@@ -1,0 +1,136 @@
+"""Names, plug-ins and settings given as text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from typing import ClassVar
+
+import pytest
+
+from rollflow import registry
+from rollflow.errors import RollflowError, UnknownName
+from rollflow.registry import Registry
+
+
+class Colour:
+    name: ClassVar[str]
+
+
+@dataclass(frozen=True)
+class Red(Colour):
+    shade: float = 0.5
+    layers: int | None = 2
+    shiny: bool = False
+    name = "red"
+
+
+class Shape:
+    name: ClassVar[str]
+
+
+@dataclass(frozen=True)
+class Square(Shape):
+    side: int = 1
+    colour: Colour = Red()
+    corners: tuple[float, ...] = ()
+    name = "square"
+
+
+class Plain(Shape):
+    name = "plain"
+
+    def __init__(self, label: str = "x", note=None) -> None:  # type: ignore[no-untyped-def]
+        self.label = label
+        self.note = note
+
+
+not_a_class = Square()
+
+
+@pytest.fixture
+def shapes(monkeypatch: pytest.MonkeyPatch) -> Registry[Shape]:
+    monkeypatch.setattr(Registry, "of", {})
+    Registry("colour", Colour, {"red": Red})
+    points = [
+        EntryPoint("plain", f"{__name__}:Plain", "test.shapes"),
+        EntryPoint("gone", "no_such_module:Gone", "test.shapes"),
+        EntryPoint("wrong", f"{__name__}:Red", "test.shapes"),
+    ]
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point for point in points if point.group == group])
+    return Registry("shape", Shape, {"square": Square}, "test.shapes")
+
+
+def test_own_plugin_and_path(shapes: Registry[Shape]) -> None:
+    assert shapes.find("square") is Square
+    assert shapes.find("plain") is Plain
+    assert shapes.find(f"{__name__}:Plain") is Plain
+    assert shapes.names() == ["square", "plain", "gone", "wrong"]
+
+
+def test_an_own_name_is_not_taken_by_a_plugin(shapes: Registry[Shape]) -> None:
+    shapes["plain"] = Square
+    assert shapes.find("plain") is Square
+    assert shapes.names().count("plain") == 1
+
+
+def test_a_registry_without_a_group_has_no_plugins(shapes: Registry[Shape]) -> None:
+    own = Registry("shape", Shape, {"box": Square})
+    assert own.names() == ["box"]
+    with pytest.raises(UnknownName, match="unknown shape 'plain'; known: box"):
+        own.find("plain")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("squar", "unknown shape 'squar'; did you mean 'square'"),
+        ("plan", "did you mean 'plain'"),
+        ("gone", "shape 'gone' cannot be loaded: No module named 'no_such_module'"),
+        ("wrong", "expected a subclass of Shape"),
+        (f"{__name__}:Missing", "cannot be loaded: .*has no attribute 'Missing'"),
+        (f"{__name__}:not_a_class", "expected a subclass of Shape"),
+    ],
+)
+def test_what_cannot_be_found_is_said(shapes: Registry[Shape], name: str, message: str) -> None:
+    with pytest.raises(RollflowError, match=message):
+        shapes.find(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "made"),
+    [
+        ("square", {}, Square()),
+        (" square ( side = 3 ) ", {}, Square(3)),
+        ("square(side=3)", {"side": "4"}, Square(4)),
+        ("square", {"colour": "red"}, Square()),
+        ("square(side=2, colour=red(shade=1e-3, layers=none, shiny=True))", {}, Square(2, Red(0.001, None, True))),
+        ("square", {"corners": "1;2.5"}, Square(corners=(1.0, 2.5))),
+        ("square()", {"colour": "red(layers=7)"}, Square(colour=Red(layers=7))),
+    ],
+)
+def test_objects_from_text(shapes: Registry[Shape], text: str, settings: dict[str, str], made: Shape) -> None:
+    assert shapes.make(text, settings) == made
+
+
+def test_a_class_that_is_no_dataclass(shapes: Registry[Shape]) -> None:
+    plain = shapes.make("plain(label=5, note=8)")
+    assert isinstance(plain, Plain)
+    assert (plain.label, plain.note) == ("5", "8")
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "message"),
+    [
+        ("square(", {}, r"expected NAME or NAME\(SETTING=VALUE"),
+        ("square(side)", {}, "expected SETTING=VALUE, not 'side'"),
+        ("square", {"sides": "3"}, "unknown setting of shape square 'sides'; did you mean 'side'"),
+        ("square(side=1.5)", {}, "side=1.5 cannot be read; expected int"),
+        ("square(colour=red(shiny=maybe))", {}, "shiny=maybe cannot be read; expected bool"),
+        ("square(colour=blue)", {}, "unknown colour 'blue'"),
+        ("square(colour=red(layers=x))", {}, "layers=x cannot be read; expected int or NoneType"),
+    ],
+)
+def test_text_that_cannot_be_read(shapes: Registry[Shape], text: str, settings: dict[str, str], message: str) -> None:
+    with pytest.raises(RollflowError, match=message):
+        shapes.make(text, settings)
