@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -19,12 +19,13 @@ from rollflow.defaults import (
     MANY_STEP_INTERPOLANT,
 )
 from rollflow.engine import Engine, Job, JobsFailed, Observer, Result, Spending, Task, declared
-from rollflow.errors import RollflowError, unknown
+from rollflow.errors import RollflowError
 from rollflow.guidance import GUIDANCE, Guidance
 from rollflow.interpolants import INTERPOLANTS, Interpolant, Linear
 from rollflow.kernels import KERNELS, Euler, Kernel
-from rollflow.models import FlowModel, model_class
-from rollflow.rewards import RewardModel, check_differentiable, reward_class
+from rollflow.models import MODELS, FlowModel
+from rollflow.registry import Registry
+from rollflow.rewards import REWARDS, RewardModel, check_differentiable
 from rollflow.sampler import Sampler
 from rollflow.schedules import Uniform
 from rollflow.search import SEARCHES, BestOfN, Search
@@ -32,20 +33,17 @@ from rollflow.search import SEARCHES, BestOfN, Search
 T = TypeVar("T")
 
 
-def _named(what: str, choice: str | T, registry: Mapping[str, type[T]]) -> T:
-    """An object as it is, or the named one with its default settings."""
-    if not isinstance(choice, str):
-        return choice
-    if choice not in registry:
-        raise unknown(what, choice, registry)
-    return registry[choice]()
+def _named(choice: str | T, registry: Registry[T]) -> T:
+    """An object as it is, or what a text such as ``ddim(eta=0.5)`` names."""
+    return registry.make(choice) if isinstance(choice, str) else choice
 
 
 @dataclass(frozen=True)
 class Plan:
     """What ``generate`` will do. Making one checks every name and the budget; only ``task`` loads weights.
 
-    Models, rewards, methods, interpolants and kernels are names (of ``MODELS``, ``REWARDS``, ...) or objects.
+    Everything that is chosen is an object or a text: a name of its registry (``MODELS``, ``SEARCHES``, ...), of a
+    plug-in or ``module:attribute``, with settings in parentheses where it has any: ``"ddim(eta=0.5)"``.
 
     Args:
         prompt: What to make.
@@ -93,18 +91,18 @@ class Plan:
         self.cost()
 
     def _flow(self) -> FlowModel | type[FlowModel]:
-        return model_class(self.model) if isinstance(self.model, str) else self.model
+        return MODELS.find(self.model) if isinstance(self.model, str) else self.model
 
     def _reward(self) -> RewardModel | type[RewardModel]:
-        return reward_class(self.reward) if isinstance(self.reward, str) else self.reward
+        return REWARDS.find(self.reward) if isinstance(self.reward, str) else self.reward
 
     def _held_out(self) -> list[type[RewardModel]]:
-        return [reward_class(name) for name in self._reward().held_out]
+        return [REWARDS.find(name) for name in self._reward().held_out]
 
     @cached_property
     def search(self) -> Search:
         """The method."""
-        return _named("method", self.method, SEARCHES)
+        return _named(self.method, SEARCHES)
 
     @cached_property
     def sampler(self) -> Sampler:
@@ -112,13 +110,13 @@ class Plan:
         path = self.interpolant
         if path is None:
             path = FEW_STEP_INTERPOLANT if self._flow().few_step else MANY_STEP_INTERPOLANT
-        interpolant = _named("interpolant", path, INTERPOLANTS)
+        interpolant = _named(path, INTERPOLANTS)
         return Sampler(
             interpolant,
-            _named("kernel", self.kernel, KERNELS),
+            _named(self.kernel, KERNELS),
             steps=self.steps,
             finish=self.finish,
-            guidance=None if self.guidance is None else _named("guidance", self.guidance, GUIDANCE),
+            guidance=None if self.guidance is None else _named(self.guidance, GUIDANCE),
         )
 
     @cached_property

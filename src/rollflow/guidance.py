@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rollflow.conversions import broadcast_like
 from rollflow.errors import RollflowError, unknown
+from rollflow.registry import Registry
 
 
 class Guidance(ABC):
@@ -94,5 +95,5 @@ class DPS(Guidance):
         return broadcast_like(rho, gradient) * gradient
 
 
-GUIDANCE: dict[str, type[Guidance]] = {"dps": DPS}
+GUIDANCE: Registry[Guidance] = Registry("guidance", Guidance, {"dps": DPS})
 """Every guidance, by its name on the command line."""

@@ -10,6 +10,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from rollflow.registry import Registry
+
 Time: TypeAlias = Tensor | float
 
 
@@ -187,9 +189,6 @@ class Polynomial(Interpolant):
         return torch.sigmoid(-as_float64(log_snr) / 2) ** (1 / self.n)
 
 
-INTERPOLANTS: dict[str, type[Interpolant]] = {
-    "linear": Linear,
-    "vp": VP,
-    "cosine": Cosine,
-    "polynomial": Polynomial,
-}
+INTERPOLANTS: Registry[Interpolant] = Registry(
+    "interpolant", Interpolant, {"linear": Linear, "vp": VP, "cosine": Cosine, "polynomial": Polynomial}
+)

@@ -17,6 +17,7 @@ from rollflow.conversions import (
     score_from_velocity,
 )
 from rollflow.interpolants import Interpolant
+from rollflow.registry import Registry
 
 VelocityFn: TypeAlias = Callable[[Tensor, Tensor], Generator[Any, Any, Tensor]]
 """A request for the velocity at (x, s), in the kernel's interpolant."""
@@ -262,4 +263,4 @@ class DDIM(GaussianKernel):
         return Moments(mean, self.eta * sigma * torch.sqrt(fresh))
 
 
-KERNELS: dict[str, type[Kernel]] = {"ode": Euler, "heun": Heun, "sde": EulerMaruyama, "ddim": DDIM}
+KERNELS: Registry[Kernel] = Registry("kernel", Kernel, {"ode": Euler, "heun": Heun, "sde": EulerMaruyama, "ddim": DDIM})

@@ -30,7 +30,7 @@ class Registry(dict[str, type[T]], Generic[T]):
     of: ClassVar[dict[type, Registry[Any]]] = {}
     """Every registry by its base, so that settings of that type can be given by name."""
 
-    def __init__(self, what: str, base: type[T], own: Mapping[str, type[T]], group: str | None = None) -> None:
+    def __init__(self, what: str, base: type, own: Mapping[str, type[T]], group: str | None = None) -> None:
         super().__init__(own)
         self.what = what
         self.base = base
@@ -53,12 +53,14 @@ class Registry(dict[str, type[T]], Generic[T]):
         if name not in plugins and ":" not in name:
             raise unknown(self.what, name, [*self, *plugins])
         try:
-            found = plugins[name].load() if name in plugins else _imported(name)
+            found: Any = plugins[name].load() if name in plugins else _imported(name)
         except (ImportError, AttributeError) as error:
             raise RollflowError(f"{self.what} '{name}' cannot be loaded: {error}") from error
-        if not (isinstance(found, type) and issubclass(found, self.base)):
+        of_kind = isinstance(found, type) and issubclass(found, self.base)
+        if not of_kind:
             raise RollflowError(f"{self.what} '{name}' is {found!r}; expected a subclass of {self.base.__name__}")
-        return found
+        kind: type[T] = found
+        return kind
 
     def names(self) -> list[str]:
         """Every name that ``find`` knows without a colon: the library's own, then those of plug-ins."""

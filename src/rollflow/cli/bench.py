@@ -26,13 +26,13 @@ def grade(
 ) -> None:
     """Grade held-out prompts into easy, medium and hard by what the plain sample gets right."""
     from rollflow.bench import tiers
-    from rollflow.models import model_class
-    from rollflow.rewards import reward_class
+    from rollflow.models import MODELS
+    from rollflow.rewards import REWARDS
 
-    flow = model_class(model)()
+    flow = MODELS.find(model)()
     suite = tiers.grade(
         flow,
-        reward_class("judge")(),
+        REWARDS.find("judge")(),
         candidates=candidates,
         samples=samples,
         per_tier=per_tier,
@@ -58,11 +58,11 @@ def table(
     """Every search with every dynamics on every tier: the table of docs/results/searches.md."""
     from rollflow.bench import table as comparison
     from rollflow.bench.tiers import load_suite
-    from rollflow.models import model_class
-    from rollflow.rewards import reward_class
+    from rollflow.models import MODELS
+    from rollflow.rewards import REWARDS
 
     wanted = list(comparison.cells(load_suite(), range(seeds)))
-    flow, reward, judge = model_class(model)(), reward_class("count")(), reward_class("judge")()
+    flow, reward, judge = MODELS.find(model)(), REWARDS.find("count")(), REWARDS.find("judge")()
     comparison.run(wanted, journal, flow, reward, judge, nfe=nfe, minutes=minutes)
     rows = comparison.read(journal)
     keys = [cell.key for cell in wanted]
@@ -93,15 +93,15 @@ def signal(
     from rollflow.bench.tiers import held_out_captions
     from rollflow.interpolants import Linear
     from rollflow.kernels import KERNELS
-    from rollflow.models import model_class
+    from rollflow.models import MODELS
     from rollflow.report import plots, write
-    from rollflow.rewards import reward_class
+    from rollflow.rewards import REWARDS
     from rollflow.sampler import Sampler
 
     asked = [str(caption) for caption in held_out_captions(prompts, seed, totals=(3, 12))]
     sampler = Sampler(interpolant=Linear(), kernel=KERNELS[kernel](), steps=steps, finish=True)
     curve = signal_curve(
-        model_class(model)(), reward_class(reward)(), asked, sampler, trajectories=trajectories, seed=seed
+        MODELS.find(model)(), REWARDS.find(reward)(), asked, sampler, trajectories=trajectories, seed=seed
     )
     out.mkdir(parents=True, exist_ok=True)
     name = f"signal-{model}-{reward}"

@@ -1,18 +1,17 @@
 """Rewards."""
 
-from rollflow.errors import NotDifferentiable, unknown
+from rollflow.errors import NotDifferentiable
+from rollflow.registry import Registry
 from rollflow.rewards.base import RewardModel
 from rollflow.rewards.scenes import CaptionReward, CountReward, JudgeReward
 
-REWARDS: dict[str, type[RewardModel]] = {reward.name: reward for reward in (CountReward, CaptionReward, JudgeReward)}
+REWARDS: Registry[RewardModel] = Registry(
+    "reward",
+    RewardModel,
+    {reward.name: reward for reward in (CountReward, CaptionReward, JudgeReward)},
+    "rollflow.rewards",
+)
 """Every reward that a name on the command line loads; a class's constructor loads its weights."""
-
-
-def reward_class(name: str) -> type[RewardModel]:
-    """The class of a named reward; raises UnknownName."""
-    if name not in REWARDS:
-        raise unknown("reward", name, REWARDS)
-    return REWARDS[name]
 
 
 def check_differentiable(reward: RewardModel | type[RewardModel]) -> None:
@@ -22,4 +21,4 @@ def check_differentiable(reward: RewardModel | type[RewardModel]) -> None:
         raise NotDifferentiable(f"guidance needs a differentiable reward, which '{reward.name}' is not; known: {names}")
 
 
-__all__ = ["REWARDS", "RewardModel", "check_differentiable", "reward_class"]
+__all__ = ["REWARDS", "RewardModel", "check_differentiable"]

@@ -1,11 +1,14 @@
 """Searches: which particles go on."""
 
+from rollflow.registry import Registry
 from rollflow.search.base import Cost, Finished, Particles, Progress, Search, Walk
 from rollflow.search.best_of_n import BestOfN
 from rollflow.search.rollover_budget import RolloverBudget
 from rollflow.search.svdd import SVDD
 
-SEARCHES: dict[str, type[Search]] = {search.name: search for search in (BestOfN, SVDD, RolloverBudget)}
+SEARCHES: Registry[Search] = Registry(
+    "method", Search, {search.name: search for search in (BestOfN, SVDD, RolloverBudget)}, "rollflow.searches"
+)
 """Every search, by its name on the command line."""
 
 __all__ = [
