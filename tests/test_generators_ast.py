@@ -20,7 +20,7 @@ import rollflow
 
 SOURCE = Path(rollflow.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
-NO_DRAWS = ["search", "engine", "sampler.py", "kernels.py", "lookahead.py", "requests.py", "conversions.py"]
+NO_DRAWS = ["search", "engine", "sampler.py", "kernels", "lookahead.py", "requests.py", "conversions.py"]
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 DRAWS = re.compile(
     r"(torch\.(rand|randn|randint|randperm|rand_like|randn_like|randint_like|normal|bernoulli|multinomial|poisson|"

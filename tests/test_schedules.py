@@ -7,9 +7,19 @@ import math
 import pytest
 import torch
 
-from rollflow.schedules import GRIDS, Arc, Grid, Shifted, Uniform
+from rollflow.conversions import Conversion
+from rollflow.interpolants import VP, Cosine, Interpolant, Linear, Polynomial
+from rollflow.schedules import GRIDS, Arc, Grid, Matched, Shifted, Uniform
 
-ALL = [Uniform(), Arc(), Shifted(3.0), Shifted(0.3), Shifted.from_resolution(4096)]
+ALL = [
+    Uniform(),
+    Arc(),
+    Shifted(3.0),
+    Shifted(0.3),
+    Shifted.from_resolution(4096),
+    Matched(),
+    Matched(Cosine(), Shifted(3.0)),
+]
 
 
 @pytest.mark.parametrize("grid", ALL, ids=str)
@@ -48,6 +58,28 @@ def test_resolution_sets_the_shift_of_flux(tokens: int, mu: float) -> None:
     torch.testing.assert_close(grid(20)[1:-1], math.exp(mu) / (math.exp(mu) + (1 / t - 1)))
 
 
+@pytest.mark.parametrize("other", [VP(), Cosine(), Polynomial(2)], ids=str)
+@pytest.mark.parametrize("grid", [Uniform(), Arc()], ids=str)
+def test_matched_times_are_as_noisy_as_the_others(other: Interpolant, grid: Grid) -> None:
+    """All but the first have the other's signal-to-noise ratio."""
+    times, others = Matched(other, grid)(10)[1:-1], grid(10)[1:-1]
+    torch.testing.assert_close((1 - times) / times, other.alpha(others) / other.sigma(others), rtol=1e-10, atol=0)
+
+
+def test_matching_moves_the_start_of_vp_and_nothing_else() -> None:
+    """VP starts at 0.9935 in linear time."""
+    stands = Conversion(Linear(), VP()).time(Arc()(10))
+    assert stands[0].item() == pytest.approx(1 / (1 + math.exp(-10.05 / 2) / math.sqrt(1 - math.exp(-10.05))))
+    assert (1 - stands[0]).item() == pytest.approx(0.0065, abs=5e-5)
+    times = Matched()(10)
+    assert torch.equal(times[1:], stands[1:])
+    assert times[0] == 1
+
+
+def test_matching_the_linear_interpolant_leaves_its_grid() -> None:
+    assert torch.equal(Matched(Linear(), Arc())(10), Arc()(10))
+
+
 @pytest.mark.parametrize("steps", [0, -3])
 def test_a_grid_without_steps_is_refused(steps: int) -> None:
     with pytest.raises(ValueError, match=f"at least 1 step.*steps={steps}"):
@@ -56,5 +88,6 @@ def test_a_grid_without_steps_is_refused(steps: int) -> None:
 
 def test_registered_names_construct_and_bad_shifts_are_refused() -> None:
     assert {name: type(cls()) for name, cls in GRIDS.items()} == GRIDS
+    assert GRIDS.make("matched(interpolant=cosine, grid=shifted(shift=2))") == Matched(Cosine(), Shifted(2.0))
     with pytest.raises(ValueError, match=r"shift > 0.*got 0\.0"):
         Shifted(0.0)

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rollflow.conversions import Conversion
+from rollflow.interpolants import VP, Interpolant, Linear
+from rollflow.registry import Registry
+
 
 class Grid(ABC):
     """A grid of times 1 = t_0 > t_1 > ... > t_steps = 0, an increasing warp of the uniform one."""
 
     @abstractmethod
     def warp(self, t: Tensor) -> Tensor:
-        """An increasing map of [0, 1] onto itself."""
+        """A strictly increasing map of [0, 1] into itself that keeps the ends."""
 
     def __call__(self, steps: int) -> Tensor:
         """The grid.
@@ -97,4 +101,28 @@ class Shifted(Grid):
         return self.shift * t / (self.shift * t + (1 - t))
 
 
-GRIDS: dict[str, type[Grid]] = {"uniform": Uniform, "arc": Arc, "shifted": Shifted}
+@dataclass(frozen=True)
+class Matched(Grid):
+    """Times of `Linear` at which another interpolant, on a grid of its own, is as noisy.
+
+        log_snr(t_i) = log_snr_bar(s_i),    t_0 = 1
+
+    By default where the paper's VP-SDE stands (arXiv 2503.19385, section 5: "time grid only"). VP starts a little
+    short of pure noise, at 0.9935 in linear time, where a grid starts at 1: that one time is moved and no other, and
+    the first step is the longer by 0.0065, however many there are.
+
+    Args:
+        interpolant: The other interpolant.
+        grid: Its grid s_i.
+    """
+
+    interpolant: Interpolant = VP()
+    grid: Grid = Arc()
+
+    def warp(self, t: Tensor) -> Tensor:
+        matched = Conversion(Linear(), self.interpolant).time(self.grid.warp(t))
+        return torch.where(t == 1, 1.0, matched)
+
+
+GRIDS: Registry[Grid] = Registry("grid", Grid, {"uniform": Uniform, "arc": Arc, "shifted": Shifted, "matched": Matched})
+"""Every time grid, by its name on the command line."""
