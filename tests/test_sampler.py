@@ -8,6 +8,8 @@ from itertools import pairwise
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from rollflow.conversions import denoised_from_velocity
@@ -20,7 +22,7 @@ from rollflow.models.gaussian_mixture import GaussianMixture
 from rollflow.models.toy import ToyModel, ToyReward
 from rollflow.requests import Asking, Request, Velocity, drive
 from rollflow.rng import Noise
-from rollflow.sampler import Sampler, even_shares
+from rollflow.sampler import Sampler, even_shares, linear_shares
 from rollflow.schedules import Arc, Uniform
 from rollflow.search import SVDD, BestOfN, RolloverBudget, Search
 
@@ -227,3 +229,30 @@ def test_look_ahead_costs_what_it_declares_and_converges_to_the_end_of_the_flow(
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.02 < 0.2 < errors[0]
     assert errors[-2] / errors[-1] == pytest.approx(2, rel=0.1)
+
+
+@given(st.integers(1, 12), st.integers(0, 300), st.floats(0.01, 1))
+def test_linear_shares(parts: int, spare: int, ratio: float) -> None:
+    """Whole, never rising, none below 1, exact in all; a larger total takes from none, and lies along a line."""
+    total = parts + spare
+    shares, more = linear_shares(total, parts, ratio), linear_shares(total + 1, parts, ratio)
+    assert sum(shares) == total
+    assert min(shares) >= 1
+    assert shares == sorted(shares, reverse=True)
+    assert sum(more) == total + 1
+    assert all(a <= b for a, b in zip(shares, more, strict=True))
+    line = [1 - (1 - ratio) * i / max(parts - 1, 1) for i in range(parts)]
+    scale = total / sum(line)
+    if min(scale * weight for weight in line) >= 1:
+        assert all(abs(share - scale * weight) <= 1 for share, weight in zip(shares, line, strict=True))
+
+
+def test_linear_shares_by_hand() -> None:
+    assert linear_shares(50, 10, 0.2) == [8, 8, 7, 6, 5, 5, 4, 3, 2, 2]
+    assert linear_shares(40, 4, 0.25) == [16, 12, 8, 4]
+    assert linear_shares(11, 4, 1.0) == [3, 3, 3, 2]
+    assert linear_shares(5, 4, 0.1) == [2, 1, 1, 1]
+    assert linear_shares(7, 1, 0.5) == [7]
+    for total, parts, ratio in ((3, 4, 0.5), (3, 0, 0.5), (9, 4, 0.0), (9, 4, 1.1)):
+        with pytest.raises(RollflowError, match=f"got parts={parts}, total={total}, ratio={ratio}"):
+            linear_shares(total, parts, ratio)

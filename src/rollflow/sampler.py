@@ -134,3 +134,27 @@ def even_shares(total: int, parts: int) -> list[int]:
     """``total`` split evenly into ``parts`` whole shares, the larger ones last."""
     share, extra = divmod(total, parts)
     return [share] * (parts - extra) + [share + 1] * extra
+
+
+def linear_shares(total: int, parts: int, ratio: float) -> list[int]:
+    """``total`` split into ``parts`` whole shares, each at least 1, that fall linearly to ``ratio`` times the first.
+
+    Every part has one unit; each further one goes where weight / (2 share + 1) is the largest, the first of equals
+    (the method of Sainte-Lague), so that no share exceeds an earlier one and a larger total takes nothing from any.
+
+    Args:
+        total: >= ``parts``.
+        parts: >= 1.
+        ratio: Weight of the last share over that of the first, in (0, 1].
+
+    Raises:
+        RollflowError: If one of them is out of range.
+    """
+    if not (1 <= parts <= total and 0 < ratio <= 1):
+        raise RollflowError(f"expected 1 <= parts <= total and 0 < ratio <= 1; got {parts=}, {total=}, {ratio=}")
+    weights = [1 - (1 - ratio) * i / max(parts - 1, 1) for i in range(parts)]
+    scale = (total - parts) / sum(weights)  # the method passes through the rounded multiples of the weights
+    shares = [max(1, int(scale * weight + 0.5)) for weight in weights]
+    for _ in range(total - sum(shares)):
+        shares[max(range(parts), key=lambda i: weights[i] / (2 * shares[i] + 1))] += 1
+    return shares

@@ -16,11 +16,43 @@ from rollflow.kernels import DDIM, Heun
 from rollflow.lookahead import ODELookahead
 from rollflow.models.toy import ToyModel, ToyReward
 from rollflow.requests import Request, Reward, Save, Velocity, drive
+from rollflow.resampling import SSP, Residual
 from rollflow.rng import Noise
 from rollflow.sampler import Sampler
-from rollflow.search import SEARCHES, SVDD, BestOfN, Finished, Progress, RolloverBudget, Search, Walk
+from rollflow.search import (
+    SEARCHES,
+    SMC,
+    SVDD,
+    BestOfN,
+    CoDe,
+    Finished,
+    Progress,
+    RolloverBudget,
+    Search,
+    SearchOverPaths,
+    Walk,
+)
+from rollflow.search.acceptance import AtLeast, OverParent
+from rollflow.search.potentials import MaxPotential
+from rollflow.search.quota import WeightedQuota
+from rollflow.search.tempering import AdaptiveTempering
 
-CASES: list[Search] = [BestOfN(), SVDD(1), SVDD(3), RolloverBudget(1, 1), RolloverBudget(3, 4)]
+CASES: list[Search] = [
+    BestOfN(),
+    SearchOverPaths(1, 1),
+    SearchOverPaths(2, 3, start=0.3, forward=0.4, back=0.55),
+    CoDe(1, 1),
+    CoDe(3, 2),
+    SVDD(1),
+    SVDD(3),
+    SVDD(2, temperature=0.5, ratio=0.3),
+    SMC(),
+    SMC(MaxPotential(), 0.1, SSP(), 0.5, AdaptiveTempering(), draw=True),
+    SMC(resampling=Residual(), ratio=0.3),
+    RolloverBudget(1, 1),
+    RolloverBudget(3, 4),
+    RolloverBudget(2, 3, AtLeast(2, OverParent()), WeightedQuota((3.0, 1.0))),
+]
 SAMPLERS = [
     Sampler(Linear(), steps=4),
     Sampler(VP(), steps=3),
@@ -94,14 +126,18 @@ def test_resuming_gives_the_same_bits(line: ToyModel, toy_reward: ToyReward, sea
         return drive(search.population(walk, resume), answer), saved, asked
 
     whole, states, _ = run(None)
-    assert [state.step for state in states] == list(range(sampler.steps))
+    steps = len(states) if isinstance(search, SearchOverPaths) else sampler.steps
+    assert [state.step for state in states] == list(range(steps))
     for state in states:
         again, later, asked = run(state)
         assert torch.equal(again.x0, whole.x0)
         assert again[1:] == whole[1:]
-        assert [other.step for other in later] == list(range(state.step + 1, sampler.steps))
+        assert [other.step for other in later] == list(range(state.step + 1, steps))
         assert 0 <= state.nfe_left - sum(len(x) for x in asked) < dynamics.child_nfe
         for mine, theirs in zip(later, states[state.step + 1 :], strict=True):
-            assert (mine.nfe_left, mine.nfe_spent, mine.extra) == (theirs.nfe_left, theirs.nfe_spent, theirs.extra)
-            for one, other in zip(mine.particles, theirs.particles, strict=True):
+            assert (mine.nfe_left, mine.nfe_spent) == (theirs.nfe_left, theirs.nfe_spent)
+            torch.testing.assert_close(mine.extra, theirs.extra, rtol=0, atol=0)
+            assert mine.noise_level == theirs.noise_level
+            fields = zip((*mine.particles, mine.ancestors), (*theirs.particles, theirs.ancestors), strict=True)
+            for one, other in fields:
                 torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)

@@ -18,7 +18,9 @@ from rollflow.models.toy import ToyModel, ToyReward
 from rollflow.rewards.base import RewardModel
 from rollflow.rng import Noise
 from rollflow.sampler import Sampler
-from rollflow.search import Progress, RolloverBudget
+from rollflow.search import SEARCHES, Progress, RolloverBudget
+from rollflow.search.acceptance import Acceptance, AtLeast, BestSoFar, OverParent, OverQuantile
+from rollflow.search.quota import QuotaSchedule, UniformQuota, WeightedQuota
 
 
 class Chain(NamedTuple):
@@ -27,7 +29,25 @@ class Chain(NamedTuple):
     nfe: int
 
 
-def pseudocode(model: ToyModel, prompt: str, reward: ToyReward, noise: Noise, budget: int, n0: int, T: int) -> Chain:
+Rule = Callable[[list[float], float, float], bool]
+"""Whether to stop, given the rewards of this step's children, of their parent, and the best so far."""
+
+
+def first_over_best(rewards: list[float], r: float, r_star: float) -> bool:
+    return rewards[-1] > r_star
+
+
+def pseudocode(
+    model: ToyModel,
+    prompt: str,
+    reward: ToyReward,
+    noise: Noise,
+    budget: int,
+    n0: int,
+    T: int,
+    stop: Rule = first_over_best,
+    weights: Sequence[float] = (),
+) -> Chain:
     """One chain, line by line, a row at a time: linear interpolant, uniform grid, Euler-Maruyama."""
     times = torch.arange(T, 0, -1, dtype=torch.float64) / T
     nfe = 0
@@ -43,27 +63,29 @@ def pseudocode(model: ToyModel, prompt: str, reward: ToyReward, noise: Noise, bu
     x, v, x0, r_star = max(drawn, key=lambda one: one[3])
     r = r_star
     left = budget - n0  # on this grid finishing is free
-    even = left // (T - 1)
+    Q = [left // (T - 1)] * (T - 1)
+    if weights:
+        Q = [1 + int((left - (T - 1)) * w / sum(weights)) for w in weights]
     carry = 0
     for i in range(1, T):
         last = i == T - 1
-        quota = left if last else even + carry
+        quota = left if last else Q[i - 1] + carry
         mean, std = EulerMaruyama().moments(Linear(), x, v, times[i - 1], times[i])
         best = None
-        k = 0
+        rewards: list[float] = []
         while True:
-            child = evaluate(mean + std * noise.normal(i, 0, k), i)
-            k += 1
+            child = evaluate(mean + std * noise.normal(i, 0, len(rewards)), i)
+            rewards.append(child[3])
             if best is None or child[3] > best[3]:
                 best = child
-            if not last and child[3] > r_star:
-                taken, carry = child, quota - k
+            if not last and stop(rewards, r, r_star):
+                carry = quota - len(rewards)
                 break
-            if k == quota:
-                taken, carry = best, 0
+            if len(rewards) == quota:
+                carry = 0
                 break
-        left -= k
-        x, v, x0, r = taken
+        left -= len(rewards)
+        x, v, x0, r = best
         r_star = max(r_star, r)
     return Chain(x0[0], r, nfe)
 
@@ -84,6 +106,46 @@ def test_the_pseudocode_gives_the_same_bits(plane: ToyModel, T: int, n0: int, ch
     assert torch.equal(result.sample, best.x0)
     assert result.reward == best.reward
     assert result.spent.nfe == result.spent.reward_calls == sum(chain.nfe for chain in expected) == nfe
+
+
+def over_parent(rewards: list[float], r: float, r_star: float) -> bool:
+    return rewards[-1] > r
+
+
+def third_over_best(rewards: list[float], r: float, r_star: float) -> bool:
+    return len(rewards) >= 3 and any(one > r_star for one in rewards)
+
+
+def better_half(rewards: list[float], r: float, r_star: float) -> bool:
+    return 2 * sum(one < rewards[-1] for one in rewards) >= len(rewards)
+
+
+@pytest.mark.parametrize(
+    ("acceptance", "stop"),
+    [
+        (BestSoFar(), first_over_best),
+        (OverParent(), over_parent),
+        (AtLeast(3), third_over_best),
+        (OverQuantile(0.5), better_half),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("weights", [(), (5.0, 3.0, 1.0, 2.0, 4.0)])
+def test_other_decisions_give_the_same_bits(
+    plane: ToyModel, acceptance: Acceptance, stop: Rule, weights: tuple[float, ...]
+) -> None:
+    """And the rules differ: under another than the paper's, some seeds end elsewhere."""
+    reward, differ = ToyReward(torch.tensor([1.0, 1.5])), 0
+    search = RolloverBudget(1, 8, acceptance, WeightedQuota(weights) if weights else UniformQuota())
+    for seed in range(4):
+        job = Job(Task(plane, "corners", reward), search, 58, seed, Sampler(Linear(), steps=6))
+        (result,) = Engine().run([job])
+        noise = Noise(seed, 0, plane.shape, plane.dtype)
+        chain = pseudocode(plane, "corners", reward, noise, 58, 8, 6, stop, weights)
+        assert torch.equal(result.sample, chain.x0)
+        assert result.spent.nfe == chain.nfe == 58
+        differ += not torch.equal(chain.x0, pseudocode(plane, "corners", reward, noise, 58, 8, 6).x0)
+    assert differ > 0 or stop is first_over_best
 
 
 class Script(RewardModel):
@@ -115,9 +177,17 @@ class Steps(Observer):
         self.best.append(progress.extra.best)
 
 
-def scripted(model: ToyModel, *rewards: float, nfe: int, steps: int = 5, initial: int = 2) -> tuple[Steps, Any, Script]:
-    watch, script = Steps(), Script(*rewards)
-    job = Job(Task(model, "wide", script), RolloverBudget(1, initial), nfe, sampler=Sampler(Linear(), steps=steps))
+def scripted(
+    model: ToyModel,
+    *rewards: float,
+    nfe: int,
+    steps: int = 5,
+    initial: int = 2,
+    acceptance: Acceptance = BestSoFar(),  # noqa: B008
+    quota: QuotaSchedule = UniformQuota(),  # noqa: B008
+) -> tuple[Steps, Any, Script]:
+    watch, script, search = Steps(), Script(*rewards), RolloverBudget(1, initial, acceptance, quota)
+    job = Job(Task(model, "wide", script), search, nfe, sampler=Sampler(Linear(), steps=steps))
     (result,) = Engine(observers=[watch]).run([job])
     return watch, result, script
 
@@ -146,6 +216,22 @@ def test_equal_is_not_better(line: ToyModel) -> None:
     watch, result, _ = scripted(line, 1.0, nfe=25)
     assert watch.nfe == [2, 5, 5, 5, 8]
     assert result.spent.nfe == 25
+
+
+def test_quotas_are_what_is_spent_where_nothing_is_found(line: ToyModel) -> None:
+    """A constant reward: one child each and 20 in proportion 4 to 3 to 2 to 1."""
+    watch, _, _ = scripted(line, 1.0, nfe=26, quota=WeightedQuota((4.0, 1.0)))
+    assert watch.nfe == [2, 9, 7, 5, 3]
+
+
+def test_the_best_drawn_goes_on_whichever_was_accepted(line: ToyModel) -> None:
+    """The fourth beats half of the four and ends the step, but the first is the best of them: reward 5, not 3."""
+    script = [0, *[5, 1, 2, 3], *[4]]
+    watch, _, _ = scripted(line, *script, nfe=12, steps=3, initial=1, acceptance=OverQuantile(0.5))
+    assert watch.nfe == [1, 4, 7]
+    watch, _, _ = scripted(line, *[0, 1, 5, 3], nfe=12, steps=3, initial=1, acceptance=AtLeast(3))
+    assert watch.nfe == [1, 3, 8]
+    assert watch.best == [0, 5, 5]
 
 
 def test_the_best_of_a_failed_transition_goes_on(line: ToyModel) -> None:
@@ -185,6 +271,14 @@ def test_the_better_chain_is_returned(line: ToyModel, toy_reward: ToyReward, alo
         assert result.reward == max(rewards)
         winners.add(rewards.index(result.reward))
     assert winners == {0, 1}
+
+
+def test_decisions_can_be_given_as_text() -> None:
+    text = "rbf(chains=1, acceptance=at-least(draws=3, rule=quantile(q=0.9)), quota=weighted(weights=2;1))"
+    expected = RolloverBudget(1, 25, AtLeast(3, OverQuantile(0.9)), WeightedQuota((2.0, 1.0)))
+    assert SEARCHES.make(text) == expected
+    for name, rule in {"best": BestSoFar(), "parent": OverParent()}.items():
+        assert SEARCHES.make(f"rbf(acceptance={name}, quota=uniform)") == RolloverBudget(acceptance=rule)
 
 
 @pytest.mark.parametrize(("chains", "initial"), [(0, 25), (2, 0)])

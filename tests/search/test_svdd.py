@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from itertools import accumulate
+from typing import NamedTuple
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from rollflow.conversions import denoised_from_velocity
 from rollflow.engine import Engine, Job, Observer, Spending, Task
 from rollflow.errors import RollflowError
 from rollflow.interpolants import Linear
-from rollflow.kernels import Euler, EulerMaruyama
+from rollflow.kernels import Euler, EulerMaruyama, Heun, Kernel
+from rollflow.lookahead import ODELookahead
 from rollflow.models.toy import ToyModel, ToyReward
 from rollflow.requests import Reward
 from rollflow.rng import Noise
 from rollflow.sampler import Sampler
 from rollflow.search import SVDD, Progress
+
+
+class Bound(ToyModel):
+    """To bind a sampler to, which needs no mixtures."""
+
+    interpolant = Linear()
 
 
 class Watch(Observer):
@@ -32,24 +46,40 @@ class Watch(Observer):
         self.nfe.append(progress.nfe_spent)
 
 
-def plain(model: ToyModel, prompt: str, reward: ToyReward, streams: int, m: int, steps: int) -> Tensor:
-    """Every step M children of each stream, the best of which goes on; the best stream at the end."""
+class Child(NamedTuple):
+    reward: float
+    x: Tensor
+    v: Tensor
+    x0: Tensor
+
+
+Choice = Callable[[list[Child], int, int], Child]
+"""Of one stream's children, given step and stream."""
+
+
+def best(children: list[Child], step: int, stream: int) -> Child:
+    return max(children, key=lambda child: child.reward)
+
+
+def plain(model: ToyModel, prompt: str, reward: ToyReward, streams: int, m: list[int], choose: Choice = best) -> Tensor:
+    """Every step M children of each stream, one of which goes on; the best stream at the end."""
+    steps = len(m)
     noise, times = Noise(4, 0, model.shape, model.dtype), torch.arange(steps, 0, -1, dtype=torch.float64) / steps
 
-    def evaluate(x: Tensor, t: Tensor) -> tuple[float, Tensor, Tensor, Tensor]:
+    def evaluate(x: Tensor, t: Tensor) -> Child:
         v = model.velocity(x, t[None], [prompt])
         x0 = denoised_from_velocity(Linear(), v, x, t)
-        return float(reward.score(x0, [prompt])), x, v, x0
+        return Child(float(reward.score(x0, [prompt])), x, v, x0)
 
     ends = []
     for stream in range(streams):
-        _, x, v, x0 = max((evaluate(noise.normal(0, stream, j)[None], times[0]) for j in range(m)), key=lambda c: c[0])
+        at = choose([evaluate(noise.normal(0, stream, j)[None], times[0]) for j in range(m[0])], 0, stream)
         for step in range(1, steps):
-            mean, std = EulerMaruyama().moments(Linear(), x, v, times[step - 1], times[step])
-            children = [evaluate(mean + std * noise.normal(step, stream, j), times[step]) for j in range(m)]
-            _, x, v, x0 = max(children, key=lambda c: c[0])
-        ends.append(x0)
-    return max(ends, key=lambda x0: float(reward.score(x0, [prompt])))[0]
+            mean, std = EulerMaruyama().moments(Linear(), at.x, at.v, times[step - 1], times[step])
+            children = [evaluate(mean + std * noise.normal(step, stream, j), times[step]) for j in range(m[step])]
+            at = choose(children, step, stream)
+        ends.append(at)
+    return best(ends, 0, 0).x0[0]
 
 
 @pytest.mark.parametrize(("streams", "m", "steps"), [(1, 4, 5), (2, 3, 4), (3, 1, 3), (2, 5, 1)])
@@ -57,7 +87,7 @@ def test_the_plain_loop_gives_the_same_bits(plane: ToyModel, streams: int, m: in
     reward = ToyReward(torch.tensor([2.0, -1.0]))
     job = Job(Task(plane, "pair", reward), SVDD(streams), streams * m * steps, 4, Sampler(Linear(), steps=steps))
     (result,) = Engine().run([job])
-    assert torch.equal(result.sample, plain(plane, "pair", reward, streams, m, steps))
+    assert torch.equal(result.sample, plain(plane, "pair", reward, streams, [m] * steps))
     assert result.spent.nfe == result.spent.reward_calls == streams * m * steps
 
 
@@ -90,6 +120,73 @@ def test_children_differ_only_by_their_noise(
         assert len(streams.unique()) == (10 if apart else 2)
 
 
-def test_no_streams_is_an_error() -> None:
-    with pytest.raises(RollflowError, match="at least 1 stream, not 0"):
-        SVDD(0)
+def soften(streams: int, temperature: float) -> Choice:
+    """Child i with probability softmax(r / a): the first whose cumulated probability exceeds the stream's draw."""
+
+    def choose(children: list[Child], step: int, stream: int) -> Child:
+        weights = [math.exp(child.reward / temperature) for child in children]
+        u = float(Noise(4, 0, (1,), torch.float64).uniform(step, streams)[stream])
+        reached = [total / sum(weights) for total in accumulate(weights)]
+        return next(child for child, total in zip(children, reached, strict=True) if total > u)
+
+    return choose
+
+
+@pytest.mark.parametrize(("streams", "m", "temperature"), [(1, 6, 0.5), (3, 4, 2.0), (2, 5, 0.05)])
+def test_a_soft_choice_gives_the_same_bits(plane: ToyModel, streams: int, m: int, temperature: float) -> None:
+    reward, search = ToyReward(torch.tensor([1.0, 0.5])), SVDD(streams, temperature)
+    job = Job(Task(plane, "pair", reward), search, streams * m * 4, 4, Sampler(Linear(), steps=4))
+    (result,) = Engine().run([job])
+    expected = plain(plane, "pair", reward, streams, [m] * 4, soften(streams, temperature))
+    assert torch.equal(result.sample, expected)
+    assert not torch.equal(expected, plain(plane, "pair", reward, streams, [m] * 4))
+
+
+def test_the_limit_of_zero_temperature(plane: ToyModel) -> None:
+    task, sampler = Task(plane, "pair", ToyReward(torch.tensor([1.0, 0.5]))), Sampler(Linear(), steps=5)
+    cold, none = Engine().run([Job(task, SVDD(2, a), 50, 1, sampler) for a in (1e-12, 0.0)])
+    assert torch.equal(cold.sample, none.sample)
+
+
+def test_falling_children_give_the_same_bits(plane: ToyModel) -> None:
+    """40 draws a stream in proportion 4 to 3 to 2 to 1, from the noises on."""
+    reward, watch = ToyReward(torch.tensor([2.0, -1.0])), Watch()
+    job = Job(Task(plane, "pair", reward), SVDD(2, ratio=0.25), 80, 4, Sampler(Linear(), steps=4))
+    (result,) = Engine(observers=[watch]).run([job])
+    assert watch.nfe == [32, 24, 16, 8]
+    assert torch.equal(result.sample, plain(plane, "pair", reward, 2, [16, 12, 8, 4]))
+
+
+@given(
+    st.integers(1, 3),
+    st.floats(0.01, 1),
+    st.integers(1, 7),
+    st.integers(0, 150),
+    st.sampled_from([EulerMaruyama(), Heun()]),
+    st.integers(1, 3),
+)
+def test_budgets(streams: int, ratio: float, steps: int, spare: int, kernel: Kernel, look: int) -> None:
+    """Less than a child a stream is left, and what is declared needs no more than itself."""
+    search, dynamics = (
+        SVDD(streams, ratio=ratio),
+        Sampler(Linear(), kernel, None, steps, ODELookahead(look)).bind(Bound),
+    )
+    nfe = search.smallest_nfe(dynamics) + spare
+    cost = search.cost(dynamics, nfe)
+    assert 0 <= nfe - cost.nfe < streams * dynamics.child_nfe
+    assert search.cost(dynamics, cost.nfe) == cost
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ((0,), "at least 1 stream, not 0"),
+        ((2, -1.0), "a temperature >= 0, not -1.0"),
+        ((2, math.nan), "a temperature >= 0, not nan"),
+        ((2, 0.0, 0.0), r"a ratio in \(0, 1\], not 0.0"),
+        ((2, 0.0, 1.1), r"a ratio in \(0, 1\], not 1.1"),
+    ],
+)
+def test_settings_out_of_range(settings: tuple[int, float, float], message: str) -> None:
+    with pytest.raises(RollflowError, match=message):
+        SVDD(*settings)

@@ -70,13 +70,14 @@ class Recorder(Observer):
     def path(self, result: Result) -> list[Frame]:
         """What the population that won kept at each step, and the result itself.
 
-        Row i of a population is the same stream at every step.
+        Row i of a population is the same stream at every step, unless the population says who descends from whom.
         """
         population, row = self._winner(result)
-        frames = []
-        for progress in self.steps.get(population, []):
-            level = result.job.dynamics.noise_level(progress.step)
-            frames.append(Frame(progress.particles.clean[row], level, float(progress.particles.reward[row])))
+        frames: list[Frame] = []
+        for progress in reversed(self.steps.get(population, [])):
+            level = progress.level(result.job.dynamics)
+            frames.insert(0, Frame(progress.particles.clean[row], level, float(progress.particles.reward[row])))
+            row = row if progress.ancestors is None else int(progress.ancestors[row])
         # Where finishing is free the last clean estimate is the result.
         if frames and torch.equal(frames[-1].x0, result.x0):
             frames.pop()

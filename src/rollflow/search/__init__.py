@@ -3,23 +3,32 @@
 from rollflow.registry import Registry
 from rollflow.search.base import Cost, Finished, Particles, Progress, Search, Walk
 from rollflow.search.best_of_n import BestOfN
+from rollflow.search.code import CoDe
+from rollflow.search.paths import SearchOverPaths
 from rollflow.search.rollover_budget import RolloverBudget
+from rollflow.search.smc import SMC
 from rollflow.search.svdd import SVDD
 
 SEARCHES: Registry[Search] = Registry(
-    "method", Search, {search.name: search for search in (BestOfN, SVDD, RolloverBudget)}, "rollflow.searches"
+    "method",
+    Search,
+    {search.name: search for search in (BestOfN, SearchOverPaths, SMC, CoDe, SVDD, RolloverBudget)},
+    "rollflow.searches",
 )
 """Every search, by its name on the command line."""
 
 __all__ = [
     "SEARCHES",
+    "SMC",
     "SVDD",
     "BestOfN",
+    "CoDe",
     "Cost",
     "Finished",
     "Particles",
     "Progress",
     "RolloverBudget",
     "Search",
+    "SearchOverPaths",
     "Walk",
 ]

@@ -81,6 +81,8 @@ class Progress:
         nfe_left: Of the population's share.
         nfe_spent: On this step alone.
         extra: What one search needs beyond this.
+        noise_level: Of the particles, for a search whose steps are not those of the sampler's grid.
+        ancestors: (B,) int64 row of each particle's parent among the previous step's particles; None is its own row.
     """
 
     step: int
@@ -88,6 +90,12 @@ class Progress:
     nfe_left: int
     nfe_spent: int
     extra: Any = None
+    noise_level: float | None = None
+    ancestors: Tensor | None = None
+
+    def level(self, dynamics: Dynamics) -> float:
+        """Linear noise level of the particles."""
+        return dynamics.noise_level(self.step) if self.noise_level is None else self.noise_level
 
 
 @dataclass(frozen=True)
@@ -117,8 +125,9 @@ class Walk:
     def evaluate(self, x: Tensor, s: Tensor, *, score: bool = True, lean: bool = False) -> Asking[Particles]:
         """Evaluate states at time s (): ``look_nfe`` NFE and, if ``score``, one reward call a row.
 
-        With guidance and ``lean``, the evaluation is the one differentiated, so that the particles can be parents at
-        the price of a backward pass.
+        With guidance and ``lean``, the evaluation is the one differentiated, so that the particles can be parents
+        without a further NFE; a row takes a backward pass, and a decode and a reward call unless its posterior mean is
+        what is scored.
         """
         conversion, guidance = self.dynamics.conversion, self.dynamics.sampler.guidance
         x_model, t = conversion.to_source(x, s), conversion.time(s)
@@ -185,8 +194,8 @@ class Walk:
         lean = lean and step < self.dynamics.transitions
         return (yield from self.evaluate(x, s, score=score, lean=lean))
 
-    def finish(self, particles: Particles) -> Asking[Finished]:
-        """Denoise particles of the last evaluation time and return the best: ``finish_nfe`` NFE a row.
+    def denoise(self, particles: Particles) -> Asking[Particles]:
+        """Finish particles of the last evaluation time, ``clean`` and ``reward``: ``finish_nfe`` NFE a row.
 
         Where finishing is free the clean estimates are what is returned, and their rewards are known already.
         """
@@ -195,8 +204,16 @@ class Walk:
             x, t = conversion.to_source(particles.x, s), conversion.time(s)
             x0 = yield from integrate(self.dynamics.source, x, particles.u, t, self.dynamics.finishing_steps)
             particles = particles._replace(clean=x0, reward=(yield from requests.reward(x0, 0.0)))
-        best, dynamics = particles.best(), self.dynamics
-        return Finished(best.clean[0], float(best.reward), 0.0 if dynamics.finished else dynamics.last_noise_level)
+        return particles
+
+    def returned(self, particle: Particles, diagnostics: dict[str, Any] | None = None) -> Finished:
+        """What a population returns: one particle (B = 1) after ``denoise``."""
+        level = 0.0 if self.dynamics.finished else self.dynamics.last_noise_level
+        return Finished(particle.clean[0], float(particle.reward), level, diagnostics)
+
+    def finish(self, particles: Particles) -> Asking[Finished]:
+        """``denoise`` particles and return the best."""
+        return self.returned((yield from self.denoise(particles)).best())
 
 
 class Search(ABC):
@@ -204,9 +221,12 @@ class Search(ABC):
 
     Attributes:
         name: As on the command line.
+        default_kernel: Name of the kernel that its paper runs it with, which a plan takes where the user names none;
+            None is the default of all.
     """
 
     name: ClassVar[str]
+    default_kernel: ClassVar[str | None] = None
 
     @abstractmethod
     def smallest_nfe(self, dynamics: Dynamics) -> int:

@@ -8,7 +8,9 @@ from typing import NamedTuple
 from rollflow.errors import BudgetTooSmall, RollflowError
 from rollflow.requests import Asking, save
 from rollflow.sampler import Dynamics, even_shares
+from rollflow.search.acceptance import Acceptance, BestSoFar, Drawn
 from rollflow.search.base import Cost, Finished, Particles, Progress, Search, Walk
+from rollflow.search.quota import QuotaSchedule, UniformQuota
 
 
 class _Rollover(NamedTuple):
@@ -22,7 +24,7 @@ class _Rollover(NamedTuple):
 class RolloverBudget(Search):
     """Children one at a time; the first that beats the best so far is taken and what it saved rolls over.
 
-    Each chain, with r* the best reward so far and Q an even share of what follows the initial draws::
+    Each chain, with r* the best reward so far and Q the transition's share of what follows the initial draws::
 
         draw n0 noises, keep the best                                         r* = its reward
         at every transition, with quota Q + carry (at the last: all that is left):
@@ -32,11 +34,15 @@ class RolloverBudget(Search):
             r* = max(r*, r of the child taken)
 
     Kim et al. 2025, arXiv 2503.19385, section 5 and algorithm 1. Deviation: finishing is inside the budget. Chains
-    share nothing but the total, and the best finished chain is returned.
+    share nothing but the total, and the best finished chain is returned. The two decisions are objects: another
+    acceptance replaces "r > r*" (whatever it stops at, this step's best child is what goes on), another quota schedule
+    the even Q.
 
     Args:
         chains: Independent chains, each with an even share of the budget (the paper: 2).
         initial: n0, noises drawn at the start of each chain (the paper: 25).
+        acceptance: When to stop drawing (the paper: at a child that beats the best so far).
+        quota: Q of every transition (the paper: the same for all).
 
     Cost: the whole budget, up to the remainder where a child costs more than 1 NFE; a reward call a draw. With guidance
     one NFE, reward call and backward pass of it for the parent of every transition.
@@ -44,6 +50,8 @@ class RolloverBudget(Search):
 
     chains: int = 2
     initial: int = 25
+    acceptance: Acceptance = BestSoFar()
+    quota: QuotaSchedule = UniformQuota()
     name = "rbf"
 
     def __post_init__(self) -> None:
@@ -78,10 +86,10 @@ class RolloverBudget(Search):
     def population(self, walk: Walk, resume: Progress | None = None) -> Asking[Finished]:
         dynamics = walk.dynamics
         first, children = self._draws(dynamics, walk.nfe)
-        share = children // max(dynamics.transitions, 1)
+        quotas = self.quota.split(children, dynamics.transitions) if dynamics.transitions else []
         if resume is None:
-            drawn = yield from walk.start([0] * first, range(first))
-            particle = drawn.best()
+            noises = yield from walk.start([0] * first, range(first))
+            particle = noises.best()
             done, left, rollover = 0, children, _Rollover(float(particle.reward), 0)
             spent = first * dynamics.look_nfe
             yield from save(Progress(0, particle, walk.nfe - spent, spent, rollover))
@@ -92,17 +100,18 @@ class RolloverBudget(Search):
         for step in range(done + 1, dynamics.transitions + 1):
             last = step == dynamics.transitions
             particle = yield from walk.lean(particle, step - 1)
-            quota = left if last else share + rollover.carry
+            quota = left if last else quotas[step - 1] + rollover.carry
+            drawn = Drawn((), float(particle.reward), rollover.best)
             taken: Particles | None = None
-            used = 0
-            while used < quota:
-                child = yield from walk.advance(particle, step, [0], [used])
-                used += 1
+            while len(drawn.rewards) < quota:
+                child = yield from walk.advance(particle, step, [0], [len(drawn.rewards)])
+                drawn = drawn._replace(rewards=(*drawn.rewards, float(child.reward)))
                 if taken is None or child.reward > taken.reward:
                     taken = child
-                if child.reward > rollover.best and not last:
+                if not last and self.acceptance.accepts(drawn):
                     break
             assert taken is not None
+            used = len(drawn.rewards)
             particle, left = taken, left - used
             rollover = _Rollover(max(rollover.best, float(taken.reward)), quota - used)
             leans = (dynamics.transitions - step) * dynamics.lean_nfe

@@ -1,15 +1,14 @@
-"""Soft value-based decoding: best of M at every step."""
+"""Soft value-based decoding: one of M at every step."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from rollflow.errors import BudgetTooSmall, RollflowError
 from rollflow.requests import Asking, save
-from rollflow.sampler import Dynamics, even_shares
+from rollflow.sampler import Dynamics, even_shares, linear_shares
 from rollflow.search.base import Cost, Finished, Particles, Progress, Search, Walk
+from rollflow.search.streams import best_of_each, copied, labels, softmax_of_each
 
 
 @dataclass(frozen=True)
@@ -18,63 +17,79 @@ class SVDD(Search):
 
         x_s^{i,j} ~ p(x_s | x_t^i),  j = 1..M;    x_s^i = x_s^{i,j*},  j* = argmax_j r(x0(x_s^{i,j}))
 
-    Li et al. 2024, arXiv 2408.08252, algorithm 1 at zero temperature, as arXiv 2503.19385 runs it. M is what the budget
-    buys; where it does not divide evenly the later steps get the larger M.
+    or, at a temperature a > 0, j* = j with probability softmax_j(r(x0(x_s^{i,j})) / a): a step of the law tilted by
+    exp(r / a), for many children.
+
+    Li et al. 2024, arXiv 2408.08252, algorithm 1; at zero temperature as arXiv 2503.19385 runs it, which also has the M
+    that falls linearly ("adaptive"). The M noises are chosen among in the same way. M is what the budget buys; where an
+    even one does not divide it, the later steps get the larger M.
 
     Args:
         streams: N independent streams, the best of which is returned (the paper: 2).
+        temperature: a, >= 0, in units of the reward; 0 takes the best child, the first of equals.
+        ratio: M of the last step over that of the first, in (0, 1]; between them M falls linearly.
 
     Cost: N (M T + F) NFE, T the sampler's steps and F the finishing; as many reward calls less the finishing steps.
     With guidance one NFE, reward call and backward pass more for each of the N (T - 1) parents.
     """
 
     streams: int = 2
+    temperature: float = 0.0
+    ratio: float = 1.0
     name = "svdd"
 
     def __post_init__(self) -> None:
         if self.streams < 1:
             raise RollflowError(f"svdd needs at least 1 stream, not {self.streams}")
+        if not self.temperature >= 0:
+            raise RollflowError(f"svdd needs a temperature >= 0, not {self.temperature}")
+        if not 0 < self.ratio <= 1:
+            raise RollflowError(f"svdd needs a ratio in (0, 1], not {self.ratio}")
 
     def smallest_nfe(self, dynamics: Dynamics) -> int:
         step = dynamics.child_nfe + dynamics.lean_nfe
         return self.streams * (dynamics.look_nfe + dynamics.transitions * step + dynamics.finish_nfe)
+
+    def _split(self, draws: int, times: int) -> list[int]:
+        return even_shares(draws, times) if self.ratio == 1 else linear_shares(draws, times, self.ratio)
+
+    def _price(self, dynamics: Dynamics, draws: list[int]) -> int:
+        """NFE of the noises and children of one stream."""
+        return sum(draws) * dynamics.child_nfe - draws[0] * dynamics.sampler.kernel.extra_nfe
 
     def _draws(self, dynamics: Dynamics, nfe: int) -> list[int]:
         """M of every evaluation time, for one stream."""
         if nfe < self.smallest_nfe(dynamics):
             raise BudgetTooSmall(self.name, nfe, self.smallest_nfe(dynamics))
         left = nfe // self.streams - dynamics.finish_nfe - dynamics.transitions * dynamics.lean_nfe
-        if dynamics.transitions == 0:
-            return [left // dynamics.look_nfe]
-        first = left // (dynamics.look_nfe + dynamics.transitions * dynamics.child_nfe)
-        return [first, *even_shares((left - first * dynamics.look_nfe) // dynamics.child_nfe, dynamics.transitions)]
+        times = dynamics.transitions + 1
+        draws = max(left // dynamics.child_nfe, times)
+        while self._price(dynamics, self._split(draws + 1, times)) <= left:  # noises can be cheaper than children
+            draws += 1
+        return self._split(draws, times)
 
     def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
-        first, *later = self._draws(dynamics, nfe)
-        leans = len(later) * dynamics.lean_nfe
-        spent = first * dynamics.look_nfe + sum(later) * dynamics.child_nfe + leans + dynamics.finish_nfe
-        calls = self.streams * (first + sum(later) + leans + (dynamics.finish_nfe > 0))
+        draws, leans = self._draws(dynamics, nfe), dynamics.transitions * dynamics.lean_nfe
+        spent = self._price(dynamics, draws) + leans + dynamics.finish_nfe
+        calls = self.streams * (sum(draws) + leans + (dynamics.finish_nfe > 0))
         return Cost(self.streams * spent, calls, calls, backward_passes=self.streams * leans)
 
     def shares(self, dynamics: Dynamics, nfe: int) -> list[int]:
         return [self.cost(dynamics, nfe).nfe]
 
-    def _select(self, children: Particles) -> Particles:
-        """The best child of each stream; children lie stream by stream."""
-        per_stream = len(children.reward) // self.streams
-        best = children.reward.view(self.streams, per_stream).argmax(1)
-        return children.rows(torch.arange(self.streams) * per_stream + best)
+    def _select(self, walk: Walk, step: int, children: Particles) -> Particles:
+        """The child of each stream that goes on."""
+        if self.temperature == 0:
+            return children.rows(best_of_each(children.reward, self.streams))
+        uniform = walk.noise.uniform(step, self.streams)
+        return children.rows(softmax_of_each(children.reward, uniform, self.temperature))
 
     def population(self, walk: Walk, resume: Progress | None = None) -> Asking[Finished]:
         dynamics = walk.dynamics
         draws = self._draws(dynamics, walk.nfe)
-
-        def labels(m: int) -> tuple[list[int], list[int]]:
-            """(row, draw) of M children a stream."""
-            return [i for i in range(self.streams) for _ in range(m)], list(range(m)) * self.streams
-
         if resume is None:
-            particles = self._select((yield from walk.start(*labels(draws[0]))))
+            noises = yield from walk.start(*labels(self.streams, draws[0]))
+            particles = self._select(walk, 0, noises)
             spent = self.streams * draws[0] * dynamics.look_nfe
             done, left = 0, walk.nfe - spent
             yield from save(Progress(0, particles, left, spent))
@@ -82,8 +97,9 @@ class SVDD(Search):
             done, particles, left = resume.step, resume.particles, resume.nfe_left
         for step in range(done + 1, dynamics.transitions + 1):
             particles = yield from walk.lean(particles, step - 1)
-            parents = particles.rows(torch.arange(self.streams).repeat_interleave(draws[step]))
-            particles = self._select((yield from walk.advance(parents, step, *labels(draws[step]))))
+            parents = particles.rows(copied(self.streams, draws[step]))
+            children = yield from walk.advance(parents, step, *labels(self.streams, draws[step]))
+            particles = self._select(walk, step, children)
             spent = self.streams * (draws[step] * dynamics.child_nfe + dynamics.lean_nfe)
             left -= spent
             yield from save(Progress(step, particles, left, spent))

@@ -1,0 +1,178 @@
+"""Search over paths: noise what is nearly done again, and denoise it another way."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rollflow.conversions import broadcast_like
+from rollflow.errors import BudgetTooSmall, RollflowError
+from rollflow.interpolants import Interpolant
+from rollflow.requests import Asking, save
+from rollflow.sampler import Dynamics
+from rollflow.search.base import Cost, Finished, Particles, Progress, Search, Walk
+from rollflow.search.streams import best_of_each, copied, labels
+
+_EPSILON = 1e-9  # what noise levels given as decimals may miss each other by
+
+
+class Leg(NamedTuple):
+    """A way down from one noise level to another, which ``rows`` particles go in ``steps`` equal steps."""
+
+    upper: float
+    lower: float
+    rows: int
+    steps: int
+
+
+def _times(interpolant: Interpolant, leg: Leg) -> Tensor:
+    """Times of the evaluations of a leg, in any interpolant."""
+    levels = torch.linspace(leg.upper, leg.lower, leg.steps + 1, dtype=torch.float64)
+    return interpolant.time_at_log_snr(2 * torch.log((1 - levels) / levels))
+
+
+def renoised(interpolant: Interpolant, x: Tensor, t: Tensor, s: Tensor, noise: Tensor) -> Tensor:
+    """The forward kernel, from x_t to x_s with s >= t: a draw of the noising process that has x_t behind it.
+
+        x_s = (alpha_s / alpha_t) x_t + sqrt(sigma_s^2 - (alpha_s / alpha_t)^2 sigma_t^2) z
+
+    Exact: where x_t has the law of the interpolant at t, x_s has it at s.
+
+    Args:
+        interpolant: The one that x and the times belong to.
+        x: (B, ...) states at time t.
+        t: Time (), with alpha_t > 0.
+        s: Later time ().
+        noise: Standard normal of the shape of x.
+    """
+    kept = interpolant.alpha(s) / interpolant.alpha(t)
+    variance = interpolant.sigma(s) ** 2 - (kept * interpolant.sigma(t)) ** 2
+    return broadcast_like(kept, x) * x + broadcast_like(torch.sqrt(variance.clamp(min=0)), x) * noise
+
+
+@dataclass(frozen=True)
+class SearchOverPaths(Search):
+    """Denoise, then again and again: noise M copies of each stream part of the way back, denoise, keep the best.
+
+    In linear noise levels, s = sigma / (alpha + sigma), with the sampler's kernel on every way down::
+
+        N noises, down to s = start
+        until s = 0:
+            M copies of each, by the forward kernel up to s + forward
+            down to s + forward - back, or to 0 if that is higher
+            keep the best of each stream by r(x0);  s = where it is
+
+    Ma et al. 2025, arXiv 2501.09732, "search over paths", as arXiv 2503.19385 runs it. Deviations: each stream keeps
+    its own best, where the authors keep the best N of all copies; and the way down to 0 ends with an evaluation at
+    noise level 1 / steps or below, whose clean estimate is the finished sample, whatever the sampler's ``finish``.
+
+    Every way down (a leg) goes in equal steps of noise level, from an evaluation at its upper end to one at its lower,
+    which is scored; the sampler's time grid plays no part. The budget buys steps, as many for each leg; what is left
+    buys one more for the last legs, and what is too little for their copies goes to the first leg. Evaluations are
+    numbered over all legs, and each state is made with the noise of its evaluation's number, the row being its stream
+    and the draw its copy. Progress is saved after each leg.
+
+    Args:
+        streams: N noises (the paper: 2).
+        copies: M of each (the paper: 5).
+        start: s0, noise level at which the first leg ends, in (0, 1).
+        forward: By how much copies are noised, > 0 with start + forward <= 1.
+        back: By how much they are denoised, > forward.
+
+    Cost: N (E0 + M (E1 + ... + ER)) NFE, E the evaluations of each leg, at least 2, and R = start / (back - forward)
+    rounded up; N (1 + M R) reward calls. What is left of the budget is less than N children. With guidance a backward
+    pass and reward call more for every evaluation that is not scored.
+    """
+
+    streams: int = 2
+    copies: int = 5
+    start: float = 0.12
+    forward: float = 0.78
+    back: float = 0.81
+    name = "paths"
+    default_kernel = "ode"
+
+    def __post_init__(self) -> None:
+        if self.streams < 1 or self.copies < 1:
+            raise RollflowError(f"paths needs streams >= 1 and copies >= 1, not {self.streams} and {self.copies}")
+        if not (0 < self.start < 1 and 0 < self.forward < self.back and self.start + self.forward <= 1 + _EPSILON):
+            raise RollflowError(
+                "paths needs 0 < start < 1, 0 < forward < back and start + forward <= 1, not "
+                f"start={self.start}, forward={self.forward} and back={self.back}"
+            )
+
+    @property
+    def rounds(self) -> int:
+        """R, the legs after the first."""
+        return math.ceil(self.start / (self.back - self.forward) - _EPSILON)
+
+    def _rows(self) -> int:
+        """Particles of all legs together."""
+        return self.streams * (1 + self.copies * self.rounds)
+
+    def smallest_nfe(self, dynamics: Dynamics) -> int:
+        return self._rows() * (dynamics.look_nfe + dynamics.child_nfe)
+
+    def legs(self, dynamics: Dynamics, nfe: int) -> list[Leg]:
+        """The ways down that a budget of ``nfe`` buys. Raises BudgetTooSmall."""
+        if nfe < self.smallest_nfe(dynamics):
+            raise BudgetTooSmall(self.name, nfe, self.smallest_nfe(dynamics))
+        children = (nfe - self._rows() * dynamics.look_nfe) // dynamics.child_nfe
+        steps, left = divmod(children, self._rows())
+        longer, left = divmod(left, self.streams * self.copies)
+        legs = [Leg(1.0, self.start, self.streams, steps + left // self.streams)]
+        for i in range(self.rounds):
+            more = steps + (i >= self.rounds - longer)
+            upper = min(legs[i].lower + self.forward, 1.0)
+            last = i == self.rounds - 1
+            lower = min(upper / (more + 1), 1 / dynamics.sampler.steps) if last else upper - self.back
+            legs.append(Leg(upper, lower, self.streams * self.copies, more))
+        return legs
+
+    def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
+        legs = self.legs(dynamics, nfe)
+        unscored = sum(leg.rows * leg.steps for leg in legs)
+        leans = unscored * dynamics.lean_nfe
+        spent, calls = self._rows() * dynamics.look_nfe + unscored * dynamics.child_nfe, self._rows() + leans
+        return Cost(spent, calls, calls, backward_passes=leans)
+
+    def shares(self, dynamics: Dynamics, nfe: int) -> list[int]:
+        return [self.cost(dynamics, nfe).nfe]
+
+    def _descend(self, walk: Walk, leg: Leg, x: Tensor, first: int) -> Asking[Particles]:
+        """Particles at the lower end of a leg, from states at its upper; ``first`` numbers the evaluation of those."""
+        kernel, times = walk.dynamics.sampler.kernel, _times(walk.dynamics.sampler.interpolant, leg)
+        labelled = labels(self.streams, leg.rows // self.streams)
+        particles = yield from walk.evaluate(x, times[0], score=False, lean=True)
+        for step, (t, s) in enumerate(pairwise(times), 1):
+            noise = walk.noise.normals(first + step, *labelled) if kernel.stochastic else None
+            x, end = (yield from walk.move(particles, t, s, noise)), step == leg.steps
+            particles = yield from walk.evaluate(x, s, score=end, lean=not end)
+        return particles
+
+    def population(self, walk: Walk, resume: Progress | None = None) -> Asking[Finished]:
+        dynamics, interpolant = walk.dynamics, walk.dynamics.sampler.interpolant
+        legs = self.legs(dynamics, walk.nfe)
+        if resume is None:
+            done, left = -1, walk.nfe
+        else:
+            done, left, kept = resume.step, resume.nfe_left, resume.particles
+        for i in range(done + 1, len(legs)):
+            leg, first = legs[i], sum(before.steps + 1 for before in legs[:i])
+            m = leg.rows // self.streams
+            x = walk.noise.normals(first, *labels(self.streams, m))
+            if i > 0:
+                t, s = _times(interpolant, legs[i - 1])[-1], _times(interpolant, leg)[0]
+                x = renoised(interpolant, kept.x[copied(self.streams, m)], t, s, x)
+            particles = yield from self._descend(walk, leg, x, first)
+            kept = particles.rows(best_of_each(particles.reward, self.streams))
+            spent = leg.rows * (dynamics.look_nfe + leg.steps * dynamics.child_nfe)
+            left -= spent
+            yield from save(Progress(i, kept, left, spent, noise_level=leg.lower))
+        best = kept.best()
+        return Finished(best.clean[0], float(best.reward), 0.0)

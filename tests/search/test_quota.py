@@ -1,0 +1,55 @@
+"""How children are shared between transitions."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollflow.errors import RollflowError
+from rollflow.search.quota import QuotaSchedule, UniformQuota, WeightedQuota
+
+transitions = st.integers(1, 12)
+spare = st.integers(0, 300)
+weights = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=6)
+
+
+@given(transitions, spare, weights)
+def test_all_children_are_given_away_and_none_goes_without(T: int, more: int, w: list[float]) -> None:
+    schedules: list[QuotaSchedule] = [UniformQuota(), WeightedQuota(tuple(w))]
+    for schedule in schedules:
+        quotas = schedule.split(T + more, T)
+        assert len(quotas) == T
+        assert sum(quotas) == T + more
+        assert min(quotas) >= 1
+
+
+@given(transitions, spare, st.floats(1e-3, 1e3), st.integers(1, 5))
+def test_equal_weights_are_uniform(T: int, more: int, w: float, n: int) -> None:
+    assert WeightedQuota((w,) * n).split(T + more, T) == UniformQuota().split(T + more, T)
+
+
+def test_uniform_leaves_the_remainder_to_the_last() -> None:
+    assert UniformQuota().split(23, 5) == [4, 4, 4, 4, 7]
+
+
+@pytest.mark.parametrize(
+    ("w", "T", "expected"),
+    [
+        ((4.0, 3.0, 2.0, 1.0), 4, [41, 31, 21, 11]),  # one each, and 100 in tenths
+        ((4.0, 1.0), 4, [41, 31, 21, 11]),  # the same line by its ends
+        ((1.0, 3.0, 1.0), 5, [1 + 100 * w // 9 for w in (1, 2, 3, 2)] + [13]),  # up and down again; 1 + 11 and 1 left
+        ((7.0, 1.0), 1, [101]),
+        ((3.0, 5.0, 1.0), 2, [76, 26]),  # the ends alone
+    ],
+)
+def test_the_rest_is_in_proportion(w: tuple[float, ...], T: int, expected: list[int]) -> None:
+    assert WeightedQuota(w).split(100 + T, T) == expected
+
+
+@pytest.mark.parametrize("w", [(), (1.0, 0.0), (1.0, -1.0), (math.inf,), (math.nan, 1.0)])
+def test_weights_out_of_range(w: tuple[float, ...]) -> None:
+    with pytest.raises(RollflowError, match="quotas need weights, finite and > 0"):
+        WeightedQuota(w)
