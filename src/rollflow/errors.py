@@ -40,6 +40,10 @@ class BadWeights(RollflowError):
     """A weights file that is missing, cut short or not what the network expects."""
 
 
+class BadCheckpoint(RollflowError):
+    """A checkpoint that cannot be read, or that another job wrote."""
+
+
 class NotDifferentiable(RollflowError, ValueError):
     """Guidance was asked for by a reward that no gradient flows through."""
 

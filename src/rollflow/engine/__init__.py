@@ -1,5 +1,6 @@
 """The engine: many jobs over one model, metered."""
 
+from rollflow.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rollflow.engine.engine import Engine, Interrupted, JobsFailed
 from rollflow.engine.job import Job, Point, Result, Task, declared
 from rollflow.engine.meter import Caps, Meter, Spending
@@ -7,6 +8,7 @@ from rollflow.engine.observers import Observer
 
 __all__ = [
     "Caps",
+    "Checkpoint",
     "Engine",
     "Interrupted",
     "Job",
@@ -18,4 +20,6 @@ __all__ = [
     "Spending",
     "Task",
     "declared",
+    "load_checkpoint",
+    "save_checkpoint",
 ]

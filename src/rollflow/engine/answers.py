@@ -95,18 +95,16 @@ class Answers:
         conditions = [asked.condition for asked in group for _ in asked.request.x]
 
         def slope(rows: slice, x: Tensor) -> Slope:
-            x = x.detach().requires_grad_()
+            # Two leaves, since past a network that is cut off a gradient still finds the short cut of x0 = x - t v.
+            through, past = (x.detach().requires_grad_() for _ in range(2))
             with torch.enable_grad():
-                v = task.model.velocity(x, t[rows], conditions[rows])
-                clean = denoised_from_velocity(task.model.interpolant, v, x, t[rows])
+                v = task.model.velocity(through, t[rows], conditions[rows])
+                clean = denoised_from_velocity(task.model.interpolant, v, past, t[rows])
                 rewards = _rewards(task.reward, task.model.decode(clean), prompts[rows])
-                if not rewards.requires_grad:
-                    raise BadReward(
-                        f"no gradient of reward '{task.reward.name}' reaches the state; velocity and decode of model "
-                        f"'{task.model.name}' and the reward's score must not detach or run under torch.no_grad"
-                    )
-                [gradient] = torch.autograd.grad(rewards.sum(), x)
-            return Slope(v.detach(), clean.detach(), rewards.detach(), gradient)
+                inner, outer = _gradients(rewards, through, past)
+            if inner is None or outer is None:
+                raise _cut_off(task, behind_velocity=outer is None)
+            return Slope(v.detach(), clean.detach(), rewards.detach(), inner + outer)
 
         return [Slope(*parts) for parts in _split([asked.request.x for asked in group], slope, self.max_grad_rows)]
 
@@ -124,6 +122,21 @@ def _split(
     parts = zip(*(call(slice(a, b), rows[a:b]) for a, b in pairwise(bounds)), strict=True)
     sizes = [len(tensor) for tensor in tensors]
     return list(zip(*(torch.split(torch.cat(part), sizes) for part in parts), strict=True))
+
+
+def _gradients(rewards: Tensor, *leaves: Tensor) -> tuple[Tensor | None, ...]:
+    """Gradients of the sum of rewards; None where no path leads to a leaf."""
+    if not rewards.requires_grad:
+        return (None,) * len(leaves)
+    return torch.autograd.grad(rewards.sum(), leaves, allow_unused=True)
+
+
+def _cut_off(task: Task, *, behind_velocity: bool) -> BadReward:
+    behind = f"decode of model '{task.model.name}' and the reward's score"
+    at = behind if behind_velocity else f"velocity of model '{task.model.name}'"
+    return BadReward(
+        f"no gradient of reward '{task.reward.name}' reaches the state; {at} must not detach or run under torch.no_grad"
+    )
 
 
 def scored(reward: RewardModel, samples: Tensor, prompts: Sequence[str]) -> Tensor:

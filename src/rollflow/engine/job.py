@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from rollflow.engine.checkpoint import Checkpoint
 from rollflow.engine.meter import Caps, Spending
 from rollflow.errors import RollflowError
 from rollflow.models.base import FlowModel
@@ -57,6 +58,7 @@ class Job:
         seed: Of all the job's noise, 0 <= seed < 2^63.
         sampler: How particles move.
         caps: Further limits; ``caps.nfe`` is the budget in any case.
+        resume: Where an earlier run of the same job stood; it goes on from there, its spending counted in.
 
     Raises:
         RollflowError: On a budget or seed out of range, or guidance by a reward that is not differentiable.
@@ -69,6 +71,7 @@ class Job:
     seed: int = 0
     sampler: Sampler = field(default_factory=Sampler)
     caps: Caps = Caps()
+    resume: Checkpoint | None = None
 
     def __post_init__(self) -> None:
         if self.nfe < 1:
@@ -84,13 +87,18 @@ class Job:
         """The sampler bound to the task's model."""
         return self.sampler.bind(self.task.model)
 
-    def populations(self) -> list[Asking[Finished]]:
-        """The job's populations, not yet started."""
-        model = self.task.model
-        return [
-            self.search.population(Walk(self.dynamics, Noise(self.seed, i, model.shape, model.dtype), share))
-            for i, share in enumerate(self.search.shares(self.dynamics, self.nfe))
-        ]
+    def populations(self) -> list[Asking[Finished] | Finished]:
+        """The job's populations, not yet started, or what they returned before the run that is resumed stopped."""
+        model, shares = self.task.model, self.search.shares(self.dynamics, self.nfe)
+        saved = self.resume.populations if self.resume else (None,) * len(shares)
+        made: list[Asking[Finished] | Finished] = []
+        for i, (share, state) in enumerate(zip(shares, saved, strict=True)):
+            if isinstance(state, Finished):
+                made.append(state)
+            else:
+                noise = Noise(self.seed, i, model.shape, model.dtype)
+                made.append(self.search.population(Walk(self.dynamics, noise, share), state))
+        return made
 
 
 class Point(NamedTuple):

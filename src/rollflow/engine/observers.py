@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from rollflow.engine.checkpoint import Checkpoint
 from rollflow.engine.job import Job, Result
 from rollflow.engine.meter import Spending
 from rollflow.requests import Reward
@@ -21,6 +22,9 @@ class Observer:
 
     def saved(self, job: Job, population: int, progress: Progress) -> None:
         """A population has made a step."""
+
+    def checkpointed(self, job: Job, checkpoint: Checkpoint) -> None:
+        """The job can now go on from here (``Job.resume``), after a step or the end of a population."""
 
     def completed(self, job: Job, result: Result) -> None:
         """The job is done, or was stopped with something to show."""

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rollflow.engine.answers import Answers, Asked, price, scored
+from rollflow.engine.checkpoint import Checkpoint
 from rollflow.engine.job import Job, Point, Result
 from rollflow.engine.meter import Meter, Spending
 from rollflow.engine.observers import Observer
@@ -29,10 +31,22 @@ class _Run:
     job: Job
     meter: Meter
     condition: Any
-    finished: list[Finished | None]
+    states: list[Progress | Finished | None]
+    spent: list[Spending]
     best: Finished | None = None
     trace: list[Point] = field(default_factory=list)
-    progress: dict[int, Progress] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> list[Finished]:
+        """What the populations that are done returned."""
+        return [state for state in self.states if isinstance(state, Finished)]
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Where the job can go on from."""
+        nfe = sum(spent.nfe for spent in self.spent)
+        trace = tuple(point for point in self.trace if point.nfe <= nfe)
+        return Checkpoint(tuple(self.states), tuple(self.spent), self.best, trace)
 
     def note(self, request: Reward, rewards: Tensor) -> None:
         """Keep the best clean sample seen, so that a job that is stopped has something to show."""
@@ -49,6 +63,7 @@ class _Live:
     run: _Run
     population: int
     asking: Asking[Finished]
+    spent: Spending
     request: Any = None
 
     @property
@@ -87,7 +102,7 @@ class Session:
                 self._settle()
             for kind in _NETWORK:
                 self._serve(kind)
-            self._settle()
+                self._settle()
 
     def rescue(self) -> None:
         """Make results of the best that unfinished jobs have seen."""
@@ -101,20 +116,25 @@ class Session:
         meter = Meter(replace(job.caps, nfe=job.nfe))
         try:
             meter.debit(Spending(decodes=1))  # of the sample that is returned, so that a stopped job can show its best
-            condition = job.task.model.encode(job.task.prompt)
+            with torch.no_grad():
+                condition = job.task.model.encode(job.task.prompt)
             populations = job.populations()
+            at = job.resume or Checkpoint((None,) * len(populations), (Spending(),) * len(populations), None, ())
+            meter.debit(sum(at.spent, Spending()))
         except Exception as error:
             self.failures[place] = error
             for observer in self.observers:
                 observer.failed(job, error)
             return
-        run = _Run(place, job, meter, condition, finished=[None] * len(populations))
+        run = _Run(place, job, meter, condition, list(at.populations), list(at.spent), at.best, list(at.trace))
         self.runs.append(run)
         for observer in self.observers:
             observer.admitted(job)
         for i, asking in enumerate(populations):
-            if run in self.runs:
-                self._advance(_Live(run, i, asking), None)
+            if run in self.runs and not isinstance(asking, Finished):
+                self._advance(_Live(run, i, asking, at.spent[i]), None)
+        if run in self.runs and len(run.finished) == len(run.states):
+            self._complete(run)
 
     def _settle(self) -> None:
         """Answer everything that needs no network until all that live wait for one."""
@@ -152,13 +172,22 @@ class Session:
         try:
             live.request = live.asking.send(answer)
         except StopIteration as stop:
-            run.finished[live.population] = stop.value
-            if all(run.finished):
+            self._keep(live, stop.value)
+            if len(run.finished) == len(run.states):
                 self._complete(run)
         except Exception as error:
             self._fail(run, error)
         else:
             self.live.append(live)
+
+    def _keep(self, live: _Live, state: Progress | Finished) -> None:
+        """Remember where a population stands."""
+        run = live.run
+        run.states[live.population], run.spent[live.population] = state, live.spent
+        for observer in self.observers:
+            if isinstance(state, Progress):
+                observer.saved(run.job, live.population, state)
+            observer.checkpointed(run.job, run.checkpoint)
 
     def _drop(self, run: _Run) -> None:
         self.live = [live for live in self.live if live.run is not run]
@@ -185,9 +214,11 @@ class Session:
 
     def _best_of_progress(self, run: _Run) -> Finished | None:
         """The best of the latest clean estimates, scored now, of a search that does not score on the way."""
-        for population, progress in run.progress.items():
-            request = Reward(progress.particles.clean, run.job.dynamics.noise_level(progress.step))
-            live = _Live(run, population, iter(()), request)  # type: ignore[arg-type]
+        for population, progress in enumerate(run.states):
+            if not isinstance(progress, Progress):
+                continue
+            request = Reward(progress.particles.clean, progress.level(run.job.dynamics))
+            live = _Live(run, population, iter(()), Spending(), request)  # type: ignore[arg-type]
             run.meter.debit(price(request, run.job.task.model))
             [rewards] = self.answers.of(Reward, [live.asked])
             run.note(request, rewards)
@@ -195,37 +226,35 @@ class Session:
 
     def _debit(self, live: _Live) -> bool:
         """Account for a request before it is evaluated; False if that ended its job."""
+        cost = price(live.request, live.run.job.task.model)
         try:
-            live.run.meter.debit(price(live.request, live.run.job.task.model))
+            live.run.meter.debit(cost)
         except BudgetExceeded as error:
             self._stop(live.run, error)
             return False
+        live.spent += cost
         return True
 
     def _note(self, live: _Live, answer: Any) -> bool:
         """Remember an answer and tell the observers; False if it failed its job."""
         run, request = live.run, live.request
         if isinstance(request, Save):
-            run.progress[live.population] = request.state
-            for observer in self.observers:
-                observer.saved(run.job, live.population, request.state)
+            self._keep(live, request.state)
+        gradients = None
         if isinstance(request, Grad):
-            if not answer.gradient.isfinite().all():
-                self._fail(run, _not_finite(run.job, "a gradient that is not finite", "a state"))
-                return False
-            request, answer = Reward(answer.clean, request.noise_level), answer.reward
+            request, answer, gradients = Reward(answer.clean, request.noise_level), answer.reward, answer.gradient
         if isinstance(request, Reward):
-            for row, reward in enumerate(answer.tolist()):
-                if not math.isfinite(reward):
-                    self._fail(run, _not_finite(run.job, reward, f"row {row} of {len(answer)}"))
-                    return False
+            error = _not_finite(run.job, answer, gradients)
+            if error is not None:
+                self._fail(run, error)
+                return False
             run.note(request, answer)
             for observer in self.observers:
                 observer.scored(run.job, live.population, request, answer, run.meter.spent)
         return True
 
     def _complete(self, run: _Run) -> None:
-        best = max((finished for finished in run.finished if finished is not None), key=lambda f: f.reward)
+        best = max(run.finished, key=lambda finished: finished.reward)
         try:
             result = self._result(run, best, interrupted=False)
         except Exception as error:
@@ -241,7 +270,8 @@ class Session:
 
     def _result(self, run: _Run, best: Finished, *, interrupted: bool) -> Result:
         task = run.job.task
-        sample = task.model.decode(best.x0[None])
+        with torch.no_grad():
+            sample = task.model.decode(best.x0[None])
         held_out = {judge.name: float(scored(judge, sample, [task.prompt])) for judge in task.held_out}
         trace = (*run.trace, Point(run.meter.spent.nfe, run.best.reward if run.best else best.reward))
         return Result(
@@ -254,12 +284,19 @@ class Session:
             best.noise_level,
             interrupted,
             trace,
-            tuple(finished.diagnostics or {} for finished in run.finished if finished is not None),
+            tuple(finished.diagnostics or {} for finished in run.finished),
         )
 
 
-def _not_finite(job: Job, reward: float | str, where: str) -> BadReward:
-    return BadReward(
-        f"reward '{job.task.reward.name}' gave {reward} for {where} of the prompt '{job.task.prompt}'; rewards must be "
-        "finite"
-    )
+def _not_finite(job: Job, rewards: Tensor, gradients: Tensor | None) -> BadReward | None:
+    """The error of the first row whose reward, or its gradient where there is one, is not finite."""
+    for row, reward in enumerate(rewards.tolist()):
+        gave = None if math.isfinite(reward) else str(reward)
+        if gave is None and gradients is not None and not gradients[row].isfinite().all():
+            gave = "a gradient that is not finite"
+        if gave is not None:
+            return BadReward(
+                f"reward '{job.task.reward.name}' gave {gave} for row {row} of {len(rewards)} of the prompt "
+                f"'{job.task.prompt}'; rewards must be finite, and so must their gradients where guidance follows them"
+            )
+    return None

@@ -1,0 +1,35 @@
+"""The observer that lets a killed run go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rollflow.engine import Checkpoint, Job, Observer, Result, save_checkpoint
+
+
+class CheckpointFile(Observer):
+    """Keeps the checkpoint of one job in a file, which goes when the job is done.
+
+    A disk that fails does not fail the search: ``error`` says what went wrong, and nothing more is written.
+
+    Args:
+        path: Of the file.
+
+    Attributes:
+        error: Why the file could not be written; None where it could.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.error: OSError | None = None
+
+    def checkpointed(self, job: Job, checkpoint: Checkpoint) -> None:
+        if self.error is None:
+            try:
+                save_checkpoint(job, checkpoint, self.path)
+            except OSError as error:
+                self.error = error
+
+    def completed(self, job: Job, result: Result) -> None:
+        if not result.interrupted:
+            self.path.unlink(missing_ok=True)
