@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from rollflow.defaults import (
     DEFAULT_KERNEL,
+    DEFAULT_LOOKAHEAD,
     DEFAULT_MAX_ROWS,
     DEFAULT_METHOD,
     DEFAULT_MODEL,
@@ -23,11 +24,12 @@ from rollflow.errors import RollflowError
 from rollflow.guidance import GUIDANCE, Guidance
 from rollflow.interpolants import INTERPOLANTS, Interpolant, Linear
 from rollflow.kernels import KERNELS, Euler, Kernel
+from rollflow.lookahead import LOOKAHEADS, Lookahead
 from rollflow.models import MODELS, FlowModel
 from rollflow.registry import Registry
 from rollflow.rewards import REWARDS, RewardModel, check_differentiable
 from rollflow.sampler import Sampler
-from rollflow.schedules import Uniform
+from rollflow.schedules import GRIDS, Grid, Uniform
 from rollflow.search import SEARCHES, BestOfN, Search
 
 T = TypeVar("T")
@@ -55,8 +57,10 @@ class Plan:
         interpolant: The one sampled along; None is variance preserving for a step-distilled model, the paper's choice
             for such (arXiv 2503.19385), and linear for any other: the paper's grid spends most steps where only a
             distilled model's estimates say anything (docs/design/scenes.md).
-        kernel: How x_t becomes x_s.
+        kernel: How x_t becomes x_s; None is the one that the method's paper runs it with, else the reverse SDE.
         steps: Evaluation times from noise to data.
+        grid: Where they lie; None is the paper's: ``Arc`` along VP, ``Uniform`` along any other.
+        lookahead: What clean sample a state shows to the reward.
         finish: Whether the sample is fully denoised inside the budget; None leaves it to the model.
         guidance: Which way children lean, for differentiable rewards; None is no guidance.
 
@@ -75,8 +79,10 @@ class Plan:
     nfe: int = DEFAULT_NFE
     seed: int = 0
     interpolant: str | Interpolant | None = None
-    kernel: str | Kernel = DEFAULT_KERNEL
+    kernel: str | Kernel | None = None
     steps: int = DEFAULT_STEPS
+    grid: str | Grid | None = None
+    lookahead: str | Lookahead = DEFAULT_LOOKAHEAD
     finish: bool | None = None
     guidance: str | Guidance | None = None
 
@@ -111,10 +117,13 @@ class Plan:
         if path is None:
             path = FEW_STEP_INTERPOLANT if self._flow().few_step else MANY_STEP_INTERPOLANT
         interpolant = _named(path, INTERPOLANTS)
+        kernel = (self.search.default_kernel or DEFAULT_KERNEL) if self.kernel is None else self.kernel
         return Sampler(
             interpolant,
-            _named(self.kernel, KERNELS),
+            _named(kernel, KERNELS),
+            grid=None if self.grid is None else _named(self.grid, GRIDS),
             steps=self.steps,
+            lookahead=_named(self.lookahead, LOOKAHEADS),
             finish=self.finish,
             guidance=None if self.guidance is None else _named(self.guidance, GUIDANCE),
         )
@@ -174,8 +183,10 @@ def generate(
     nfe: int = DEFAULT_NFE,
     seed: int = 0,
     interpolant: str | Interpolant | None = None,
-    kernel: str | Kernel = DEFAULT_KERNEL,
+    kernel: str | Kernel | None = None,
     steps: int = DEFAULT_STEPS,
+    grid: str | Grid | None = None,
+    lookahead: str | Lookahead = DEFAULT_LOOKAHEAD,
     finish: bool | None = None,
     guidance: str | Guidance | None = None,
     observers: Iterable[Observer] = (),
@@ -197,8 +208,10 @@ def generate(
         nfe: The budget, in guided velocity evaluations; never exceeded.
         seed: Of all noise; the same seed gives the same sample, to the last bit.
         interpolant: The one sampled along; None is ``"vp"`` for a step-distilled model, else ``"linear"``.
-        kernel: How x_t becomes x_s.
+        kernel: How x_t becomes x_s; None is ``"ode"`` for the method ``"paths"``, else ``"sde"``.
         steps: Evaluation times from noise to data.
+        grid: Where they lie; None is ``"arc"`` along VP, else ``"uniform"``.
+        lookahead: What clean sample a state shows to the reward.
         finish: Whether the sample is fully denoised; None leaves it to the model.
         guidance: Which way children lean, for differentiable rewards: ``"dps"`` or an object.
         observers: Told of every step.
@@ -219,6 +232,8 @@ def generate(
         interpolant=interpolant,
         kernel=kernel,
         steps=steps,
+        grid=grid,
+        lookahead=lookahead,
         finish=finish,
         guidance=guidance,
     )

@@ -6,6 +6,7 @@ DEFAULT_REWARD = "caption"
 FEW_STEP_INTERPOLANT = "vp"  # the paper's, whose grid asks for estimates that are sharp from the start
 MANY_STEP_INTERPOLANT = "linear"
 DEFAULT_KERNEL = "sde"
+DEFAULT_LOOKAHEAD = "tweedie"
 DEFAULT_NFE = 200
 DEFAULT_STEPS = 10
 DEFAULT_MAX_ROWS = 64

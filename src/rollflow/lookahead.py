@@ -12,6 +12,7 @@ from torch import Tensor
 from rollflow.conversions import denoised_from_velocity
 from rollflow.errors import RollflowError
 from rollflow.interpolants import Interpolant
+from rollflow.registry import Registry
 from rollflow.requests import Asking, velocity
 
 
@@ -73,3 +74,7 @@ def integrate(interpolant: Interpolant, x: Tensor, v: Tensor, t: Tensor, steps: 
         x = x + (there - here).to(x.dtype) * v
         v = yield from velocity(x, there)
     return denoised_from_velocity(interpolant, v, x, times[-2])
+
+
+LOOKAHEADS: Registry[Lookahead] = Registry("look-ahead", Lookahead, {"tweedie": Tweedie, "ode": ODELookahead})
+"""Every look-ahead, by its name on the command line."""

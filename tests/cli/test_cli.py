@@ -15,8 +15,13 @@ from rollflow.api import Plan, run
 from rollflow.cli import main
 from rollflow.cli.progress import LiveProgress
 from rollflow.errors import BadWeights
+from rollflow.guidance import GUIDANCE
+from rollflow.kernels import KERNELS
+from rollflow.lookahead import ODELookahead
 from rollflow.report import outputs, picture
 from rollflow.report.outputs import png
+from rollflow.schedules import Shifted
+from rollflow.search import SEARCHES
 
 PROMPT = "a red square"
 EVERY = {"image.png", "baseline.png", "trace.png", "filmstrip.png", "result.json"}
@@ -127,6 +132,15 @@ def test_dry_run_table(capsys: pytest.CaptureFixture[str]) -> None:
         (["--reward", "captoin"], "unknown reward 'captoin'; did you mean 'caption'?"),
         (["--interpolant", "linaer"], "unknown interpolant 'linaer'; did you mean 'linear'?"),
         (["--kernel", "sed"], "unknown kernel 'sed'; did you mean 'sde'?"),
+        (["--grid", "arcs"], "unknown grid 'arcs'; did you mean 'arc'?"),
+        (["--lookahead", "odd"], "unknown look-ahead 'odd'; did you mean 'ode'?"),
+        (["--guidance", "dsp"], "unknown guidance 'dsp'; did you mean 'dps'?"),
+        (["--guidance", "dps"], "guidance needs a differentiable reward, which 'caption' is not"),
+        (["--set", "initail=3"], "unknown setting of method rbf 'initail'; did you mean 'initial'?"),
+        (["--set", "initial=few"], "initial=few cannot be read; expected int"),
+        (["--set", "initial"], "expected SETTING=VALUE, not 'initial'"),
+        (["--set", "kernle.eta=1"], "unknown choice 'kernle'; did you mean 'kernel'?"),
+        (["--set", "grid.shift=2"], "grid.shift is set, but which grid is not: add --grid"),
         (["--nfe", "30"], "the smallest budget is"),
         (["--nfe", "-5"], "the smallest budget is"),
         (["--nfe", "many"], "--nfe"),
@@ -222,12 +236,34 @@ def test_ctrl_c_keeps_the_best_so_far(
     assert main(["generate", PROMPT, "--nfe", "90", "--out", "."]) == 130
     out, err = capsys.readouterr()
     assert "interrupted, the best so far" in out
-    assert err == "error: interrupted; the best sample until then is in '.'\n"
+    assert err == "error: interrupted; the best sample until then is in '.'; go on with --resume\n"
     content = read(folder)
     assert content["interrupted"] is True
     assert content["nfe_used"] < 90
     assert content["reward"] == max(reward for _, reward in content["trace"])
-    assert set(contents(folder)) == EVERY - {"baseline.png"}
+    assert set(contents(folder)) == (EVERY - {"baseline.png"}) | {"checkpoint.pt"}
+
+
+@pytest.mark.parametrize("method", ["bon", "svdd", "rbf"])
+def test_what_was_stopped_goes_on_to_the_same_picture(
+    method: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["generate", PROMPT, "--nfe", "90", "--method", method, "-q", "--out"]
+    assert main([*command, "whole"]) == 0
+    monkeypatch.setattr(TinyModel, "interrupt_at", 9)
+    assert main([*command, "."]) == 130
+    monkeypatch.setattr(TinyModel, "interrupt_at", None)
+    assert main([*command, ".", "--seed", "3", "--resume"]) == 1
+    assert "belongs to another job: seed was 0, is 3" in capsys.readouterr().err
+    assert main([*command, ".", "--resume"]) == 0
+    assert (folder / "image.png").read_bytes() == (folder / "whole/image.png").read_bytes()
+    resumed, whole = read(folder), read(folder / "whole")
+    assert [resumed[key] for key in ("reward", "nfe_used", "decodes")] == [
+        whole[key] for key in ("reward", "nfe_used", "decodes")
+    ]
+    assert not (folder / "checkpoint.pt").exists()
+    assert main([*command, ".", "--resume"]) == 1
+    assert "there is no 'checkpoint.pt' to go on from" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("more", "call"), [(["--compare"], 2), (["--method", "bon"], 1)])
@@ -270,7 +306,7 @@ def test_estimates_are_said_to_be_estimates(folder: Path, capsys: pytest.Capture
 
 def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
     for command, names in (
-        ("methods", {"bon", "svdd", "rbf"}),
+        ("methods", set(SEARCHES)),
         ("models", {"scenes-base", "scenes-turbo"}),
         ("rewards", {"caption", "judge", "broken"}),
     ):
@@ -279,6 +315,38 @@ def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
         assert {line.split()[0] for line in lines} == names
         assert all(len(line.split()) > 1 for line in lines)
     assert loads() == 0
+
+
+def test_verbose_methods_explain_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["methods", "--verbose"]) == 0
+    out = capsys.readouterr().out
+    for registry in (SEARCHES, KERNELS, GUIDANCE):
+        for name in registry:
+            assert f"\n{name}(" in out
+    assert "rbf(chains=2, initial=25, acceptance=BestSoFar(), quota=UniformQuota())" in out
+    for what in ("draw children of the same parent one at a time", "arXiv 2503.19385", "Cost: the whole budget"):
+        assert what in out
+
+
+def test_settings_reach_what_they_name(folder: Path) -> None:
+    command = ["generate", PROMPT, "--nfe", "90", "-q", "--out"]
+    assert main([*command, "text", "--method", "svdd(streams=3)", "--kernel", "ddim(eta=0.5)"]) == 0
+    assert main([*command, "set", "--method", "svdd", "--set", "streams=3", "--kernel", "ddim"]) == 0
+    more = ["--method", "svdd", "--set", "streams=3", "--kernel", "ddim", "--set", "kernel.eta=0.5"]
+    assert main([*command, "both", *more]) == 0
+    assert (folder / "both/image.png").read_bytes() == (folder / "text/image.png").read_bytes()
+    assert (folder / "both/image.png").read_bytes() != (folder / "set/image.png").read_bytes()
+    assert read(folder / "both")["method"] == "SVDD(streams=3, temperature=0.0, ratio=1.0)"
+
+
+def test_look_ahead_and_grid_are_taken(folder: Path) -> None:
+    more = ["--lookahead", "ode", "--set", "lookahead.steps=3", "--grid", "shifted", "--set", "grid.shift=2"]
+    assert main(["generate", PROMPT, "--nfe", "90", "--method", "bon", "-q", "--out", ".", *more]) == 0
+    plan = Plan(PROMPT, method="bon", nfe=90, lookahead=ODELookahead(3), grid=Shifted(2.0))
+    result = run(plan.job())
+    content = read(folder)
+    assert (content["nfe_used"], content["reward"]) == (result.spent.nfe, result.reward)
+    assert run(Plan(PROMPT, method="bon", nfe=90).job()).reward != result.reward
 
 
 @pytest.mark.parametrize("method", ["bon", "rbf"])

@@ -56,8 +56,22 @@ def generate(
     interpolant: Annotated[
         str | None, typer.Option(help="Path sampled along: vp, linear, cosine, polynomial.  [default: by model]")
     ] = None,
-    kernel: Annotated[str, typer.Option(help="Steps along it: sde, ddim, ode, heun.")] = defaults.DEFAULT_KERNEL,
+    kernel: Annotated[
+        str | None,
+        typer.Option(help="Steps along it: sde, ddim, ode, heun, cps, stochastic, glass.  [default: by method]"),
+    ] = None,
     steps: Annotated[int, typer.Option(help="Evaluation times from noise to data.")] = defaults.DEFAULT_STEPS,
+    grid: Annotated[
+        str | None, typer.Option(help="Where they lie: uniform, arc, shifted, matched.  [default: by interpolant]")
+    ] = None,
+    lookahead: Annotated[
+        str, typer.Option(help="Clean sample shown to the reward: tweedie, ode.")
+    ] = defaults.DEFAULT_LOOKAHEAD,
+    guidance: Annotated[str | None, typer.Option(help="Lean along the reward's gradient: dps.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A method's setting, initial=5, or another's, kernel.eta=0.5; any number of times."),
+    ] = None,
     finish: Annotated[
         bool | None,
         typer.Option(
@@ -65,6 +79,9 @@ def generate(
         ),
     ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Also make the plain sample of the same seed.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a run with the same options and --out was stopped.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost; load nothing.")] = False,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("rollflow-out"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the content of result.json and nothing else.")] = False,
@@ -73,20 +90,27 @@ def generate(
     """Make the best sample for PROMPT within a budget."""
     from rollflow.api import Plan
     from rollflow.cli import session, tables
+    from rollflow.cli.settings import chosen
     from rollflow.report import check_folder
 
     with _refusing(2):
         plan = Plan(
             prompt,
             model=model,
-            method=method,
             reward=reward,
             nfe=nfe,
             seed=seed,
-            interpolant=interpolant,
-            kernel=kernel,
             steps=steps,
             finish=finish,
+            **chosen(
+                settings or [],
+                method=method,
+                interpolant=interpolant,
+                kernel=kernel,
+                grid=grid,
+                lookahead=lookahead,
+                guidance=guidance,
+            ),
         )
         costs = {"search": plan.cost()} | ({"baseline": plan.baseline_cost()} if compare else {})
         if not dry_run:
@@ -96,23 +120,36 @@ def generate(
         print(json.dumps(as_dicts) if as_json else tables.costs(as_dicts))
         return
     with _refusing(1):
-        content = session.execute(plan, out, compare=compare, show=not (as_json or quiet))
+        content = session.execute(plan, out, compare=compare, resume=resume, show=not (as_json or quiet))
     if as_json:
         print(json.dumps(content, indent=2, allow_nan=False))
     elif not quiet:
         print(tables.outcome(content, out))
     if content["interrupted"]:
-        complain(f"interrupted; the best sample until then is in '{out}'")
+        complain(f"interrupted; the best sample until then is in '{out}'; go on with --resume")
         raise typer.Exit(130)
 
 
 @app.command()
-def methods() -> None:
-    """List the search methods."""
+def methods(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Update rule, reference, cost and settings of each.")
+    ] = False,
+) -> None:
+    """List the search methods; with --verbose also kernels, grids, look-aheads and guidance, in full."""
     from rollflow.cli import tables
+    from rollflow.guidance import GUIDANCE
+    from rollflow.interpolants import INTERPOLANTS
+    from rollflow.kernels import KERNELS
+    from rollflow.lookahead import LOOKAHEADS
+    from rollflow.schedules import GRIDS
     from rollflow.search import SEARCHES
 
-    print(tables.aligned([(name, str(search.__doc__).splitlines()[0]) for name, search in SEARCHES.items()]))
+    if verbose:
+        registries = (SEARCHES, KERNELS, INTERPOLANTS, GRIDS, LOOKAHEADS, GUIDANCE)
+        print("\n\n".join(tables.explained(registry) for registry in registries))
+    else:
+        print(tables.listed(SEARCHES))
 
 
 @app.command()
@@ -121,7 +158,7 @@ def models() -> None:
     from rollflow.cli import tables
     from rollflow.models import MODELS
 
-    print(tables.aligned([(name, model.description) for name, model in MODELS.items()]))
+    print(tables.listed(MODELS))
 
 
 @app.command()
@@ -130,4 +167,4 @@ def rewards() -> None:
     from rollflow.cli import tables
     from rollflow.rewards import REWARDS
 
-    print(tables.aligned([(name, reward.description) for name, reward in REWARDS.items()]))
+    print(tables.listed(REWARDS))

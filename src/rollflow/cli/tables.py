@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from rollflow.errors import RollflowError
+from rollflow.registry import Registry, settings_of
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Rows of equal length with their columns aligned; plain text, so that it reads the same in a file."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def listed(registry: Registry[Any]) -> str:
+    """One line for each name that a registry knows, plug-ins included."""
+    return aligned([(name, _described(registry, name)) for name in registry.names()])
+
+
+def _described(registry: Registry[Any], name: str) -> str:
+    try:
+        kind = registry.find(name)
+    except RollflowError as error:
+        return f"({error})"
+    return str(getattr(kind, "description", None) or inspect.getdoc(kind) or "").partition("\n")[0]
+
+
+def explained(registry: Registry[Any]) -> str:
+    """What each name stands for in full: its docstring, and its settings with their defaults."""
+    parts = [f"{registry.what.upper()}S" if registry.what != "guidance" else "GUIDANCE"]
+    for name, kind in registry.items():
+        settings = ", ".join(f"{setting.name}={setting.default!r}" for setting in settings_of(kind).values())
+        text = f"{name}({settings})\n{inspect.getdoc(kind)}"
+        parts.append(text.replace("\n", "\n    "))
+    return "\n\n".join(parts)
 
 
 def costs(spendings: Mapping[str, Mapping[str, int]]) -> str:

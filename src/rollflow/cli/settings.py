@@ -1,0 +1,63 @@
+"""Choices of the command line with their settings: ``--kernel ddim --set kernel.eta=0.5 --set initial=5``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypedDict
+
+from rollflow.errors import RollflowError, unknown
+from rollflow.guidance import GUIDANCE, Guidance
+from rollflow.interpolants import INTERPOLANTS, Interpolant
+from rollflow.kernels import KERNELS, Kernel
+from rollflow.lookahead import LOOKAHEADS, Lookahead
+from rollflow.registry import Registry, assignment
+from rollflow.schedules import GRIDS, Grid
+from rollflow.search import SEARCHES, Search
+
+_REGISTRIES: dict[str, Registry[Any]] = {
+    "method": SEARCHES,
+    "interpolant": INTERPOLANTS,
+    "kernel": KERNELS,
+    "grid": GRIDS,
+    "lookahead": LOOKAHEADS,
+    "guidance": GUIDANCE,
+}
+
+
+class Chosen(TypedDict, total=False):
+    """Arguments of ``Plan``; what the user left open is absent."""
+
+    method: Search
+    interpolant: Interpolant
+    kernel: Kernel
+    grid: Grid
+    lookahead: Lookahead
+    guidance: Guidance
+
+
+def chosen(settings: Iterable[str], **choices: str | None) -> Chosen:
+    """Objects of the choices made, with their settings.
+
+    Args:
+        settings: ``NAME=VALUE`` of the method, ``CHOICE.NAME=VALUE`` of any other.
+        choices: Text of each choice; None where the user left it open.
+
+    Raises:
+        UnknownName: On an unknown name, choice or setting.
+        RollflowError: On a value that cannot be read, or a setting of what was left open.
+    """
+    given: dict[str, dict[str, str]] = {choice: {} for choice in _REGISTRIES}
+    for text in settings:
+        name, value = assignment(text)
+        choice, dot, setting = name.rpartition(".")
+        if dot and choice not in given:
+            raise unknown("choice", choice, given)
+        given[choice or "method"][setting] = value
+    made: Chosen = {}
+    for choice, of_choice in given.items():
+        wanted = choices[choice]
+        if wanted is not None:
+            made[choice] = _REGISTRIES[choice].make(wanted, of_choice)  # type: ignore[literal-required]
+        elif of_choice:
+            raise RollflowError(f"{choice}.{next(iter(of_choice))} is set, but which {choice} is not: add --{choice}")
+    return made
