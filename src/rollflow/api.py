@@ -10,6 +10,7 @@ from typing import TypeVar
 from rollflow.defaults import (
     DEFAULT_KERNEL,
     DEFAULT_LOOKAHEAD,
+    DEFAULT_MAX_GRAD_ROWS,
     DEFAULT_MAX_ROWS,
     DEFAULT_METHOD,
     DEFAULT_MODEL,
@@ -159,14 +160,19 @@ class Plan:
         return Job(self.task, BestOfN(), self.steps, self.seed if seed is None else seed, self._plain())
 
 
-def run(job: Job, observers: Iterable[Observer] = (), max_rows: int = DEFAULT_MAX_ROWS) -> Result:
+def run(
+    job: Job,
+    observers: Iterable[Observer] = (),
+    max_rows: int = DEFAULT_MAX_ROWS,
+    max_grad_rows: int = DEFAULT_MAX_GRAD_ROWS,
+) -> Result:
     """Run one job; what fails it is raised as it is, not as ``JobsFailed``.
 
     Raises:
         Interrupted: On Ctrl-C, with the best sample so far.
     """
     try:
-        [result] = Engine(max_rows, observers).run([job])
+        [result] = Engine(max_rows, observers, max_grad_rows=max_grad_rows).run([job])
     except JobsFailed as failed:
         error = failed.failures[0]
     else:
@@ -191,6 +197,7 @@ def generate(
     guidance: str | Guidance | None = None,
     observers: Iterable[Observer] = (),
     max_rows: int = DEFAULT_MAX_ROWS,
+    max_grad_rows: int = DEFAULT_MAX_GRAD_ROWS,
 ) -> Result:
     """The best sample for a prompt that ``nfe`` evaluations of the model can buy.
 
@@ -216,6 +223,7 @@ def generate(
         guidance: Which way children lean, for differentiable rewards: ``"dps"`` or an object.
         observers: Told of every step.
         max_rows: The most rows in one call of the model.
+        max_grad_rows: The same for calls that guidance differentiates, whose memory it bounds.
 
     Raises:
         RollflowError: On bad input, before anything loads; also what fails the run (``BadReward``, ``BadWeights``).
@@ -237,4 +245,4 @@ def generate(
         finish=finish,
         guidance=guidance,
     )
-    return run(plan.job(), observers, max_rows)
+    return run(plan.job(), observers, max_rows, max_grad_rows)

@@ -14,7 +14,7 @@ from scipy import stats
 from torch import Tensor
 
 from rollflow.engine import Engine, Job, Observer, Task, declared
-from rollflow.errors import RollflowError
+from rollflow.errors import BudgetTooSmall, RollflowError
 from rollflow.guidance import DPS
 from rollflow.interpolants import Linear
 from rollflow.kernels import DDIM, Euler, EulerMaruyama, Heun, Kernel, Memoryless
@@ -399,6 +399,20 @@ def test_declared_is_spent_with_guidance(line: ToyModel, lookahead: Lookahead, g
         assert extra == (0 if lookahead == Tweedie() else result.spent.backward_passes)
 
 
+@pytest.mark.parametrize("ratio", [1.0, 0.4])
+def test_a_given_number_of_particles_is_what_is_spent(line: ToyModel, ratio: float) -> None:
+    sampler, search = Sampler(Linear(), steps=4), SMC(particles=6, ratio=ratio)
+    task = Task(line, "wide", ToyReward())
+    with pytest.raises(BudgetTooSmall, match="the smallest budget is 24 NFE"):
+        Job(task, search, 23, sampler=sampler)
+    many, few = (Engine().run([Job(task, search, nfe, 1, sampler)])[0] for nfe in (100, 24))
+    assert many.spent.nfe == few.spent.nfe == 24
+    assert torch.equal(many.x0, few.x0)
+    assert len(many.diagnostics[0]["ess"]) == 4
+    bought = Engine().run([Job(task, SMC(ratio=ratio), 24, 1, sampler)])[0]
+    assert torch.equal(bought.x0, few.x0)
+
+
 def test_with_an_ode_the_copies_of_a_particle_stay_one(line: ToyModel) -> None:
     watch = Ancestors()
     job = Job(Task(line, "wide", ToyReward()), SMC(temperature=0.02), 60, 1, Sampler(Linear(), Euler(), steps=4))
@@ -411,6 +425,7 @@ def test_with_an_ode_the_copies_of_a_particle_stay_one(line: ToyModel) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"particles": 1}, "smc needs at least 2 particles, not 1"),
         ({"temperature": 0.0}, "temperature > 0, not 0.0"),
         ({"threshold": 1.5}, r"threshold from 0 .* not 1.5"),
         ({"ratio": 0.0}, r"ratio in \(0, 1\], not 0.0"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+from rollflow.defaults import DEFAULT_MAX_GRAD_ROWS, DEFAULT_MAX_ROWS
 from rollflow.engine.answers import Answers
 from rollflow.engine.job import Job, Result
 from rollflow.engine.observers import Observer
@@ -59,7 +60,13 @@ class Engine:
         observers: Told of everything.
     """
 
-    def __init__(self, max_rows: int = 64, observers: Iterable[Observer] = (), *, max_grad_rows: int = 16) -> None:
+    def __init__(
+        self,
+        max_rows: int = DEFAULT_MAX_ROWS,
+        observers: Iterable[Observer] = (),
+        *,
+        max_grad_rows: int = DEFAULT_MAX_GRAD_ROWS,
+    ) -> None:
         if max_rows < 1 or max_grad_rows < 1:
             raise RollflowError(f"max_rows and max_grad_rows must be at least 1, not {max_rows} and {max_grad_rows}")
         self.answers = Answers(max_rows, max_grad_rows)

@@ -49,9 +49,10 @@ class SMC(Search):
             of arXiv 2503.19385), with a resampling wherever it changes.
         draw: Return one particle drawn by the final weights, not the one of the highest reward: a sample of the tilted
             law, as far as K is large.
+        particles: K, >= 2, on average where it falls; None is what the budget buys.
 
-    Cost: K (T + F) NFE, T the sampler's steps and F the finishing; K T reward calls. K is what the budget buys, 2 or
-    more; what is left is less than one trajectory and is not spent. With guidance K (T - 1) backward passes, and as
+    Cost: K (T + F) NFE, T the sampler's steps and F the finishing; K T reward calls. Where K is what the budget
+    buys, less than one trajectory is left over. With guidance K (T - 1) backward passes, and as
     many reward calls more where the look-ahead is not the estimate that is differentiated.
     """
 
@@ -62,11 +63,14 @@ class SMC(Search):
     tempering: Tempering = NoTempering()
     ratio: float = 1.0
     draw: bool = False
+    particles: int | None = None
     name = "smc"
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise RollflowError(f"smc needs a temperature > 0, not {self.temperature}")
+        if self.particles is not None and self.particles < 2:
+            raise RollflowError(f"smc needs at least 2 particles, not {self.particles}")
         if not 0 <= self.threshold <= 1:
             raise RollflowError(f"smc needs a threshold from 0 (never resample) to 1 (always), not {self.threshold}")
         if not 0 < self.ratio <= 1:
@@ -82,18 +86,20 @@ class SMC(Search):
         return counts[0] * dynamics.look_nfe + moved + counts[-1] * dynamics.finish_nfe
 
     def smallest_nfe(self, dynamics: Dynamics) -> int:
-        return self._nfe(dynamics, self._counts(dynamics, 2 * dynamics.sampler.steps))
+        return self._nfe(dynamics, self._counts(dynamics, (self.particles or 2) * dynamics.sampler.steps))
 
     def _particles(self, dynamics: Dynamics, nfe: int) -> list[int]:
-        """K of every evaluation time, as many as ``nfe`` buys.
+        """K of every evaluation time, as many as ``nfe`` buys where they are not given.
 
         Raises:
-            BudgetTooSmall: If that is less than 2 on average.
+            BudgetTooSmall: If that is less than those given, or than 2 on average.
         """
+        if nfe < self.smallest_nfe(dynamics):
+            raise BudgetTooSmall(self.name, nfe, self.smallest_nfe(dynamics))
+        if self.particles is not None:
+            return self._counts(dynamics, self.particles * dynamics.sampler.steps)
         totals = range(2 * dynamics.sampler.steps, nfe + 1)
         at = bisect_right(totals, nfe, key=lambda total: self._nfe(dynamics, self._counts(dynamics, total)))
-        if at == 0:
-            raise BudgetTooSmall(self.name, nfe, self.smallest_nfe(dynamics))
         return self._counts(dynamics, totals[at - 1])
 
     def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
