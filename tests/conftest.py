@@ -10,11 +10,11 @@ import torch
 from hypothesis import HealthCheck, settings
 from torch import Tensor
 
-from rollflow.engine import Job, Spending
+from rollflow.engine import Job
 from rollflow.models.gaussian_mixture import GaussianMixture
 from rollflow.models.toy import ToyModel, ToyReward
-from rollflow.requests import Decode, Request, Reward, Save, Velocity, drive
-from rollflow.search import Finished
+from rollflow.testing import reference
+from rollflow.testing.reference import Alone
 
 torch.set_num_threads(1)  # a sum's order, and so its last bit, can depend on the number of threads
 settings.register_profile(
@@ -90,40 +90,7 @@ def toy_reward() -> ToyReward:
     return ToyReward()
 
 
-class Alone(NamedTuple):
-    """What a job gives without the engine, and every request that it made."""
-
-    best: Finished
-    populations: list[Finished]
-    requests: list[Request]
-    spent: Spending
-
-
-def _alone(job: Job) -> Alone:
-    task = job.task
-    asked: list[Request] = []
-
-    def answer(request: Request) -> Tensor | None:
-        asked.append(request)
-        match request:
-            case Velocity(x, t):
-                return task.model.velocity(x, t, [task.model.encode(task.prompt)] * len(x))
-            case Reward(x0):
-                return task.reward.score(task.model.decode(x0), [task.prompt] * len(x0)).double()
-            case Decode(x0):
-                return task.model.decode(x0)
-            case Save():
-                return None
-
-    finished = [drive(population, answer) for population in job.populations()]
-    nfe = sum(len(request.x) for request in asked if isinstance(request, Velocity))
-    scored = sum(len(request.x0) for request in asked if isinstance(request, Reward))
-    decoded = sum(len(request.x0) for request in asked if isinstance(request, Decode))
-    spent = Spending(nfe, nfe * task.model.rows_per_nfe, scored, scored + decoded + 1)
-    return Alone(max(finished, key=lambda one: one.reward), finished, asked, spent)
-
-
 @pytest.fixture(scope="session")
 def alone() -> Callable[[Job], Alone]:
     """The specification of the engine: a job's populations driven one after another, each request on its own."""
-    return _alone
+    return reference.alone

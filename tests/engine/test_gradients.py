@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rollflow.conversions import denoised_from_velocity
 from rollflow.engine import Caps, Checkpoint, Engine, Job, JobsFailed, Observer, Result, Spending, Task, declared
 from rollflow.engine.answers import Answers, Asked
 from rollflow.errors import BadReward, BudgetExceeded
@@ -21,9 +20,10 @@ from rollflow.kernels import DDIM, Euler, EulerMaruyama, Heun
 from rollflow.lookahead import ODELookahead, Tweedie
 from rollflow.models.gaussian_mixture import GaussianMixture
 from rollflow.models.toy import ToyModel, ToyReward
-from rollflow.requests import Decode, Grad, Request, Reward, Save, Slope, Velocity, drive
+from rollflow.requests import Grad, Reward, Slope
 from rollflow.sampler import Sampler
-from rollflow.search import SVDD, BestOfN, Finished, RolloverBudget, Search
+from rollflow.search import SVDD, BestOfN, RolloverBudget, Search
+from rollflow.testing import reference
 
 SEARCHES: list[Search] = [BestOfN(), SVDD(2), RolloverBudget(2, 3)]
 LEAN = DPS(0.2)
@@ -114,41 +114,6 @@ def test_rows_of_different_prompts_and_times_do_not_mix(line: ToyModel, most: in
                 assert torch.equal(mine[i : i + 1], theirs)
 
 
-class Alone:
-    """What a job gives without the engine, each request answered on its own, and what that cost."""
-
-    def __init__(self, job: Job) -> None:
-        self.task, self.spent = job.task, Spending(decodes=1)
-        finished: list[Finished] = [drive(population, self.answer) for population in job.populations()]
-        self.best = max(finished, key=lambda one: one.reward)
-
-    def answer(self, request: Request) -> Any:
-        model, prompt, rows = self.task.model, self.task.prompt, model_rows(request)
-        match request:
-            case Velocity(x, t):
-                self.spent += Spending(rows, rows)
-                return model.velocity(x, t, [prompt] * rows)
-            case Reward(x0):
-                self.spent += Spending(reward_calls=rows, decodes=rows)
-                return self.task.reward.score(x0, [prompt] * rows)
-            case Grad(x, t):
-                self.spent += Spending(rows, rows, rows, rows, rows)
-                x = x.clone().requires_grad_()
-                v = model.velocity(x, t, [prompt] * rows)
-                clean = denoised_from_velocity(model.interpolant, v, x, t)
-                rewards = self.task.reward.score(clean, [prompt] * rows)
-                [gradient] = torch.autograd.grad(rewards.sum(), x)
-                return Slope(v.detach(), clean.detach(), rewards.detach(), gradient)
-        assert isinstance(request, Save)
-
-
-def model_rows(request: Request) -> int:
-    match request:
-        case Velocity(x) | Grad(x) | Reward(x) | Decode(x):
-            return len(x)
-    return 0
-
-
 JUDGES = [Prompted(), ToyReward(torch.tensor([0.5]))]
 searches: st.SearchStrategy[Search] = st.one_of(
     st.just(BestOfN()),
@@ -183,7 +148,7 @@ def test_the_engine_equals_drive_with_guidance(
         nfe = search.smallest_nfe(sampler.bind(model)) + spare
         jobs.append(Job(Task(model, prompt, JUDGES[seed % 2]), search, nfe, seed, sampler))
     for job, result in zip(jobs, Engine(max_rows, max_grad_rows=max_grad_rows).run(jobs), strict=True):
-        expected = Alone(job)
+        expected = reference.alone(job)
         assert torch.equal(result.x0, expected.best.x0)
         assert (result.reward, result.noise_level) == (expected.best.reward, expected.best.noise_level)
         assert result.spent == expected.spent == declared(job.task.model, job.search, job.sampler, job.nfe)
@@ -261,21 +226,6 @@ def test_a_cap_on_backward_passes_stops_with_the_best_so_far(line: ToyModel, sea
         assert result.spent.nfe < free.spent.nfe
 
 
-@every_search
-@pytest.mark.parametrize("lookahead", [Tweedie(), ODELookahead(2)], ids=str)
-def test_guided_jobs_go_on_from_every_checkpoint(line: ToyModel, search: Search, lookahead: Any) -> None:
-    """Before a parent's gradient or after it: the same bits and the same account."""
-    watch, task = Watch(), Task(line, "right", JUDGES[0])
-    sampler = Sampler(VP(), steps=3, lookahead=lookahead, guidance=LEAN)
-    nfe = search.smallest_nfe(sampler.bind(line)) + 7
-    [whole] = Engine(observers=[watch]).run([Job(task, search, nfe, 2, sampler)])
-    assert len(watch.checkpoints) >= 4
-    jobs = [Job(task, search, nfe, 2, sampler, resume=checkpoint) for checkpoint in watch.checkpoints]
-    for result in Engine().run(jobs):
-        assert torch.equal(result.x0, whole.x0)
-        assert (result.reward, result.spent) == (whole.reward, whole.spent)
-
-
 class Kinked(ToyReward):
     """Has no slope for one prompt where its value is finite: the root of a square at 0."""
 
@@ -312,7 +262,7 @@ def test_a_gradient_that_is_not_finite_fails_only_its_job(line: ToyModel, judge:
     for at in (0, 2):
         result = failed.value.results[at]
         assert result is not None
-        assert torch.equal(result.x0, Alone(jobs[at]).best.x0)
+        assert torch.equal(result.x0, reference.alone(jobs[at]).best.x0)
 
 
 class Weighted(ToyReward):

@@ -14,9 +14,7 @@ from torch import Tensor
 
 from rollflow.engine import Caps, Engine, Job, JobsFailed, Meter, Spending, Task, declared
 from rollflow.errors import BudgetExceeded, BudgetTooSmall, RollflowError
-from rollflow.interpolants import VP, Cosine, Linear
-from rollflow.kernels import DDIM, Euler, EulerMaruyama, Heun
-from rollflow.lookahead import ODELookahead, Tweedie
+from rollflow.interpolants import VP, Linear
 from rollflow.models.toy import ToyModel, ToyReward
 from rollflow.requests import Asking
 from rollflow.sampler import Dynamics, Sampler
@@ -132,32 +130,6 @@ def test_the_budget_is_a_cap_whatever_the_search_says(spy: Any, toy_reward: ToyR
     with pytest.raises(JobsFailed, match="nfe: 2 would pass the cap of 1"):
         Engine().run([job])
     assert spy.calls == []
-
-
-class Guided(ToyModel):
-    """With classifier-free guidance: two network rows a NFE."""
-
-    rows_per_nfe = 2
-
-
-@pytest.mark.parametrize("finish", [True, False])
-@pytest.mark.parametrize("lookahead", [Tweedie(), ODELookahead(3)], ids=str)
-@pytest.mark.parametrize("interpolant", [Linear(), VP(), Cosine()], ids=str)
-@pytest.mark.parametrize("search", [BestOfN(), SVDD(2), RolloverBudget(2, 3)], ids=lambda search: search.name)
-def test_the_dry_run_tells_what_is_spent(
-    line: ToyModel, toy_reward: ToyReward, search: Search, interpolant: Any, lookahead: Any, finish: bool
-) -> None:
-    """Every search with every sampler: to the last NFE, network row, reward call and decode, from the class alone."""
-    model = Guided(line.mixtures)
-    jobs = []
-    for kernel in (Euler(), Heun(), EulerMaruyama(), DDIM()):
-        sampler = Sampler(interpolant, kernel, steps=4, lookahead=lookahead, finish=finish)
-        nfe = search.smallest_nfe(sampler.bind(model)) + 9
-        jobs.append(Job(Task(model, "right", toy_reward), search, nfe, 2, sampler))
-    for job, result in zip(jobs, Engine().run(jobs), strict=True):
-        assert result.spent == declared(Guided, search, job.sampler, job.nfe)
-        assert result.spent.network_rows == 2 * result.spent.nfe
-        assert 0 <= job.nfe - result.spent.nfe < 2 * search.smallest_nfe(job.dynamics)
 
 
 def test_a_dry_run_refuses_what_a_job_refuses(line: ToyModel, toy_reward: ToyReward) -> None:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from laws import INTERPOLANTS, MEAN, STD, ask, finish, gaussian, lopsided, slope
+from laws import INTERPOLANTS, MEAN, STD, gaussian, lopsided, slope
 from torch import Tensor
 
 from rollflow.engine import Engine, Job, Task
@@ -16,6 +16,7 @@ from rollflow.models.gaussian_mixture import GaussianMixture
 from rollflow.models.toy import ToyModel, ToyReward
 from rollflow.sampler import Sampler
 from rollflow.search import BestOfN
+from rollflow.testing.laws import ask, finish
 
 every = pytest.mark.parametrize("interpolant", INTERPOLANTS, ids=str)
 every_rho = pytest.mark.parametrize("rho", [None, 0.0, 0.6])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from laws import INTERPOLANTS, ask, finish, lopsided, run, slope
+from laws import INTERPOLANTS, lopsided, slope
 
 from rollflow.interpolants import Interpolant
 from rollflow.kernels import DDIM, Euler, Heun, Kernel
 from rollflow.models.gaussian_mixture import GaussianMixture
+from rollflow.testing.laws import ask, finish, run
 
 every = pytest.mark.parametrize("interpolant", INTERPOLANTS, ids=str)
 

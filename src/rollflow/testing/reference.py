@@ -1,0 +1,84 @@
+"""A job without the engine, whose specification this is: one request after another, each answered on its own."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+
+from rollflow.conversions import denoised_from_velocity
+from rollflow.engine import Job, Spending, Task
+from rollflow.requests import Decode, Grad, Request, Reward, Save, Slope, Velocity, drive
+from rollflow.search import Finished, Progress
+
+
+class Answering:
+    """Answers requests of a task, and remembers them.
+
+    Args:
+        task: Model, prompt and reward.
+
+    Attributes:
+        asked: Every request, in order.
+        spent: What their answers cost.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.asked: list[Request] = []
+        self.spent = Spending()
+
+    @property
+    def saved(self) -> list[Progress]:
+        """The states handed over."""
+        return [request.state for request in self.asked if isinstance(request, Save)]
+
+    def __call__(self, request: Request) -> Any:
+        self.asked.append(request)
+        model, reward, prompt = self.task.model, self.task.reward, self.task.prompt
+        match request:
+            case Velocity(x, t):
+                n = len(x)
+                self.spent += Spending(n, n * model.rows_per_nfe)
+                return model.velocity(x, t, [model.encode(prompt)] * n)
+            case Reward(x0):
+                n = len(x0)
+                self.spent += Spending(reward_calls=n, decodes=n)
+                return reward.score(model.decode(x0), [prompt] * n).double()
+            case Grad(x, t):
+                n = len(x)
+                self.spent += Spending(n, n * model.rows_per_nfe, n, n, n)
+                x = x.clone().requires_grad_()
+                v = model.velocity(x, t, [model.encode(prompt)] * n)
+                clean = denoised_from_velocity(model.interpolant, v, x, t)
+                rewards = reward.score(model.decode(clean), [prompt] * n).double()
+                [gradient] = torch.autograd.grad(rewards.sum(), x)
+                return Slope(v.detach(), clean.detach(), rewards.detach(), gradient)
+            case Decode(x0):
+                self.spent += Spending(decodes=len(x0))
+                return model.decode(x0)
+        return None
+
+
+class Alone(NamedTuple):
+    """What a job gives without the engine.
+
+    Args:
+        best: What the population of the highest reward returned.
+        populations: What each returned.
+        requests: All of them.
+        spent: On their answers and on the decode of the sample that is returned.
+    """
+
+    best: Finished
+    populations: list[Finished]
+    requests: list[Request]
+    spent: Spending
+
+
+def alone(job: Job) -> Alone:
+    """Drive a job's populations one after another."""
+    answering = Answering(job.task)
+    finished = [one if isinstance(one, Finished) else drive(one, answering) for one in job.populations()]
+    best = max(finished, key=lambda one: one.reward)
+    return Alone(best, finished, answering.asked, answering.spent + Spending(decodes=1))

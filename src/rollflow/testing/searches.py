@@ -1,0 +1,164 @@
+"""What every search promises: its budget, its account, its seed, and that it can be stopped and share a call."""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rollflow.engine import Checkpoint, Engine, Job, Observer, Task, load_checkpoint, save_checkpoint
+from rollflow.errors import BudgetTooSmall
+from rollflow.kernels import KERNELS
+from rollflow.models.toy import ToyReward
+from rollflow.requests import Request, drive
+from rollflow.rng import Noise
+from rollflow.sampler import Sampler
+from rollflow.search import BestOfN, Finished, Search, Walk
+from rollflow.testing.jobs import JUDGE, MODEL, SAMPLERS, along, assert_kept, assert_same, every_sampler, make
+from rollflow.testing.reference import Answering, alone
+from rollflow.testing.values import assert_one_line, assert_value, docstring, modes, same
+
+REFERENCE = re.compile(r"arXiv \d{4}\.\d{4,5}|doi\.org/\S|[Uu]npublished")
+
+
+class _Files(Observer):
+    """Writes every checkpoint to a file of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.paths: list[Path] = []
+
+    def checkpointed(self, job: Job, checkpoint: Checkpoint) -> None:
+        self.paths.append(self.folder / f"{len(self.paths)}.pt")
+        save_checkpoint(job, checkpoint, self.paths[-1])
+
+
+class SearchSuite:
+    """Tests of a search; a subclass provides the fixture ``search``, best with several settings::
+
+        class TestBeam(SearchSuite):
+            @pytest.fixture(params=[Beam(), Beam(width=3)], ids=repr)
+            def search(self, request):
+                return request.param
+
+    The model is a toy of two dimensions, sampled in as many ways as there are in ``SAMPLERS``.
+    """
+
+    @pytest.fixture
+    def search(self) -> Search:
+        """What is tested."""
+        raise NotImplementedError(f"{type(self).__name__} must provide a fixture 'search'")
+
+    def test_it_says_what_it_is(self, search: Search) -> None:
+        """A name; a docstring with what it does, where from (or "unpublished"), and its cost; a kernel that exists."""
+        assert_one_line(search.name, "name")
+        text = docstring(type(search))
+        assert REFERENCE.search(text), "the docstring cites nothing: 'arXiv 2503.19385', a doi.org link, 'unpublished'"
+        assert re.search(r"^Cost: \S", text, re.MULTILINE), "the docstring has no line that begins with 'Cost: '"
+        if search.default_kernel is not None:
+            KERNELS.make(search.default_kernel)
+
+    def test_its_settings_are_a_value(self, search: Search) -> None:
+        """A frozen dataclass whose ``repr``, by which checkpoints know their job, tells every setting."""
+        assert_value(search)
+
+    @every_sampler
+    def test_the_smallest_budget_works_and_one_less_is_refused(self, search: Search, sampler: Sampler) -> None:
+        """The refusal names the smallest budget."""
+        job = make(search, sampler)
+        [result] = Engine().run([job])
+        assert_kept(job, result.spent)
+        for nfe in {1, job.nfe - 1} - {0, job.nfe}:
+            told = f"{re.escape(search.name)} .* {nfe} NFE .* is {job.nfe} NFE"
+            with pytest.raises(BudgetTooSmall, match=told) as refusal:
+                replace(job, nfe=nfe)
+            assert refusal.value.smallest == job.nfe
+
+    @every_sampler
+    def test_what_is_declared_is_spent(self, search: Search, sampler: Sampler) -> None:
+        """Of everything that costs, at budgets that divide evenly and at those that do not."""
+        for spare in (1, 11):
+            job = make(search, sampler, spare)
+            assert_kept(job, alone(job).spent)
+            assert sum(search.shares(job.dynamics, job.nfe)) <= job.nfe
+
+    def test_the_seed_decides_everything(self, search: Search) -> None:
+        """The same seed gives the same bits, whatever was drawn before; another gives another sample."""
+        job = make(search, SAMPLERS["linear"], 9)
+        first, again, other = (alone(one).best for one in (job, job, replace(job, seed=6)))
+        assert same(first, again)
+        assert not torch.equal(first.x0, other.x0)
+
+    @every_sampler
+    def test_the_engine_gives_what_drive_gives(self, search: Search, sampler: Sampler) -> None:
+        """To the last bit, where only a few rows share a call."""
+        job = make(search, sampler, 9)
+        expected, [result] = alone(job), Engine(3, max_grad_rows=2).run([job])
+        assert torch.equal(result.x0, expected.best.x0)
+        assert (result.reward, result.noise_level) == (expected.best.reward, expected.best.noise_level)
+        assert same(result.diagnostics, tuple(one.diagnostics or {} for one in expected.populations))
+        assert result.spent == expected.spent
+
+    @along("linear", "guided-vp")
+    def test_company_does_not_matter(self, search: Search, sampler: Sampler) -> None:
+        """Beside itself with another seed and beside another search on another prompt, a job ends as it does alone."""
+        job = make(search, sampler, 9)
+        other = replace(make(BestOfN(), sampler, 20), task=Task(MODEL, "right", ToyReward()))
+        [single] = Engine().run([job])
+        _, ours, _ = Engine(7).run([replace(job, seed=6), job, other])
+        assert_same(ours, single)
+        assert ours.trace == single.trace
+
+    @every_sampler
+    def test_it_goes_on_from_every_state_saved(self, search: Search, sampler: Sampler) -> None:
+        """With the same bits and later states; each state tells what its step has spent and what is left to spend."""
+        job = make(search, sampler, 13)
+        share = search.shares(job.dynamics, job.nfe)[-1]
+        walk = Walk(job.dynamics, Noise(6, 1, MODEL.shape, MODEL.dtype), share)
+        first = Answering(job.task)
+        whole, nfe_to_come = drive(search.population(walk), first), first.spent.nfe
+        states, unused = first.saved, share - first.spent.nfe
+        assert states, "it saves no state, so that it cannot be resumed"
+        for i, state in enumerate(states):
+            rest = Answering(job.task)
+            assert same(drive(search.population(walk, state), rest), whole)
+            assert same(rest.saved, states[i + 1 :])
+            assert state.nfe_spent == nfe_to_come - rest.spent.nfe
+            assert 0 <= state.nfe_left - rest.spent.nfe <= unused
+            nfe_to_come = rest.spent.nfe
+
+    @along("linear", "guided-vp")
+    def test_it_goes_on_from_checkpoint_files(self, search: Search, sampler: Sampler, tmp_path: Path) -> None:
+        """Whatever its states hold can be written and read, and the job ends as if it had never stopped."""
+        job, files = make(search, sampler, 13), _Files(tmp_path)
+        [whole] = Engine(observers=[files]).run([job])
+        for result in Engine().run(replace(job, resume=load_checkpoint(job, path)) for path in files.paths):
+            assert_same(result, whole)
+
+    @along("linear", "vp", "ddim", "one-step")
+    def test_what_is_returned_is_what_was_judged(self, search: Search, sampler: Sampler) -> None:
+        """The reward is that of the sample, which is finished where the sampler says so."""
+        job = make(search, sampler, 9)
+        [result] = Engine().run([job])
+        assert result.reward == float(JUDGE.score(result.sample[None], ["left"]))
+        assert result.finished or not job.dynamics.finished
+        assert 0 <= result.noise_level <= 1
+
+    def test_nothing_is_held_while_it_waits(self, search: Search) -> None:
+        """A ``with torch.no_grad()`` around a ``yield from`` would be in force in whatever else runs meanwhile."""
+        job, outside = make(search, SAMPLERS["linear"]), modes()
+        answering = Answering(job.task)
+
+        def answer(request: Request) -> Any:
+            assert modes() == outside, "a mode of torch is switched while the search waits for an answer"
+            return answering(request)
+
+        for population in job.populations():
+            assert not isinstance(population, Finished)
+            with closing(population):
+                drive(population, answer)

@@ -1,0 +1,81 @@
+"""What the suites share: settings that are values, states that are the same, and a process that nobody disturbs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def docstring(kind: type) -> str:
+    """The class's own docstring, whose first line must be a sentence of its author's."""
+    text = inspect.cleandoc(vars(kind).get("__doc__") or "")
+    assert text, f"{kind.__name__} has no docstring of its own"
+    assert not text.startswith(f"{kind.__name__}("), f"the docstring of {kind.__name__} is only what dataclass wrote"
+    return text
+
+
+def assert_one_line(text: object, what: str) -> None:
+    """A name or description is one line that says something."""
+    assert isinstance(text, str), f"the {what} is {text!r}; expected a str"
+    assert len(text.strip().splitlines()) == 1, f"the {what} is {text!r}; expected one line"
+
+
+def assert_value(thing: Any) -> None:
+    """Settings are plain values, tuples of them, or frozen dataclasses of such, which ``repr`` tells in full.
+
+    A checkpoint knows by ``repr`` which job it belongs to: one that leaves a setting out would take another's for its
+    own, and one that shows an address would not know itself again.
+    """
+    if isinstance(thing, tuple):
+        for part in thing:
+            assert_value(part)
+    elif is_dataclass(thing) and not isinstance(thing, type):
+        kind: Any = type(thing)
+        assert kind.__dataclass_params__.frozen, f"{kind.__name__} is not frozen"
+        assert replace(thing) == thing, f"a copy of {thing} is not equal to it"
+        assert hash(replace(thing)) == hash(thing)
+        for setting in fields(thing):
+            value = getattr(thing, setting.name)
+            assert f"{setting.name}={value!r}" in repr(thing), f"the repr of {thing} leaves out {setting.name}"
+            assert_value(value)
+    else:
+        known = thing is None or isinstance(thing, bool | int | float | str)
+        assert known, f"{thing!r} is no plain value and no frozen dataclass"
+
+
+def same(ours: Any, theirs: Any) -> bool:
+    """Whether two states are equal to the last bit, whatever they are made of; NaN equals NaN."""
+    if isinstance(ours, Tensor) and isinstance(theirs, Tensor):
+        if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
+            return False
+        return bool(((ours == theirs) | (ours.isnan() & theirs.isnan())).all())
+    if type(ours) is not type(theirs):
+        return False
+    if is_dataclass(ours) and not isinstance(ours, type):
+        return all(same(getattr(ours, part.name), getattr(theirs, part.name)) for part in fields(ours))
+    if isinstance(ours, tuple | list):
+        return len(ours) == len(theirs) and all(map(same, ours, theirs))
+    if isinstance(ours, dict):
+        return ours.keys() == theirs.keys() and all(same(ours[key], theirs[key]) for key in ours)
+    return bool(ours == theirs or (ours != ours and theirs != theirs))
+
+
+def modes() -> tuple[object, ...]:
+    """What a ``with`` of torch can switch for the whole process."""
+    return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_dtype()
+
+
+@contextmanager
+def undisturbed(*tensors: Tensor) -> Iterator[None]:
+    """Fails if the block draws from torch's global generator, leaves a mode switched, or writes to the tensors."""
+    generator, before, copies = torch.get_rng_state(), modes(), [tensor.clone() for tensor in tensors]
+    yield
+    assert torch.equal(torch.get_rng_state(), generator), "it drew from torch's global generator"
+    assert modes() == before, "it left one of torch's modes switched"
+    assert all(map(same, tensors, copies)), "it wrote to a tensor that it was given"

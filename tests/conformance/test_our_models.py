@@ -1,0 +1,52 @@
+"""The library's own models through the suite that is shipped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+
+from rollflow.interpolants import VP, Cosine, Linear
+from rollflow.models import MODELS
+from rollflow.models.gaussian_mixture import GaussianMixture
+from rollflow.models.toy import ToyModel
+from rollflow.testing import ModelSuite
+
+loaded = cache(lambda kind: kind())
+
+
+class TestToy(ModelSuite):
+    @pytest.fixture(params=[Linear(), VP(), Cosine()], ids=str)
+    def model(self, request: pytest.FixtureRequest) -> ToyModel:
+        means, stds = torch.tensor([[-1.0, -1.0], [1.0, 1.5]]), torch.tensor([0.3, 0.5])
+        return ToyModel(
+            {
+                name: GaussianMixture(torch.tensor(weights), means, stds, request.param)
+                for name, weights in (("left", [0.9, 0.1]), ("right", [0.2, 0.8]))
+            }
+        )
+
+    @pytest.fixture
+    def prompts(self) -> Sequence[str]:
+        return "left", "right"
+
+    @pytest.fixture
+    def bad_prompt(self) -> str:
+        return "nowhere"
+
+
+class TestScenes(ModelSuite):
+    @pytest.fixture(params=MODELS.values(), ids=MODELS)
+    def model(self, request: pytest.FixtureRequest) -> Any:
+        return loaded(request.param)
+
+    @pytest.fixture
+    def prompts(self) -> Sequence[str]:
+        return "three cats on grass background", "one car above two dogs on night background"
+
+    @pytest.fixture
+    def bad_prompt(self) -> str:
+        return "three zebras"

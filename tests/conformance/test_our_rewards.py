@@ -1,0 +1,53 @@
+"""The library's own rewards through the suite that is shipped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import data
+from rollflow.models.scenes import parse
+from rollflow.models.toy import ToyReward
+from rollflow.rewards import REWARDS
+from rollflow.testing import RewardSuite
+
+loaded = cache(lambda kind: kind())
+SCENES = ("two cats", "three cats", "one dog to the left of two cars", "two dogs to the right of one car", "four stars")
+
+
+class TestToy(RewardSuite):
+    @pytest.fixture(params=[None, torch.tensor([0.5, -1.0])], ids=["coordinate", "distance"])
+    def reward(self, request: pytest.FixtureRequest) -> ToyReward:
+        return ToyReward(request.param)
+
+    @pytest.fixture
+    def samples(self) -> Tensor:
+        return torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+
+    @pytest.fixture
+    def prompts(self) -> Sequence[str]:
+        return ["left", "right", "left", "right"]
+
+
+class TestScenes(RewardSuite):
+    """Pictures of other scenes than those asked for, and one that is right."""
+
+    @pytest.fixture(params=REWARDS.values(), ids=REWARDS)
+    def reward(self, request: pytest.FixtureRequest) -> Any:
+        return loaded(request.param)
+
+    @pytest.fixture
+    def samples(self) -> Tensor:
+        rng = np.random.default_rng(0)
+        pictures = [data.render(parse(scene), rng) for scene in (SCENES[0], *SCENES[:-1])]
+        return data.pixels_of(pictures).float() / 255
+
+    @pytest.fixture
+    def prompts(self) -> Sequence[str]:
+        return SCENES

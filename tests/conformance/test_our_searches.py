@@ -1,0 +1,42 @@
+"""The library's own searches through the suite that is shipped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rollflow.resampling import SSP, Residual
+from rollflow.search import SEARCHES, SMC, SVDD, BestOfN, CoDe, RolloverBudget, Search, SearchOverPaths
+from rollflow.search.acceptance import AtLeast, OverParent
+from rollflow.search.potentials import MaxPotential
+from rollflow.search.quota import WeightedQuota
+from rollflow.search.tempering import AdaptiveTempering
+from rollflow.testing import SearchSuite
+
+CASES: list[Search] = [
+    BestOfN(),
+    SearchOverPaths(1, 1),
+    SearchOverPaths(2, 3, start=0.3, forward=0.4, back=0.55),
+    CoDe(1, 1),
+    CoDe(3, 2),
+    SVDD(1),
+    SVDD(3),
+    SVDD(2, temperature=0.5, ratio=0.3),
+    SMC(),
+    SMC(MaxPotential(), 0.1, SSP(), 0.5, AdaptiveTempering(), draw=True),
+    SMC(resampling=Residual(), ratio=0.3),
+    RolloverBudget(1, 1),
+    RolloverBudget(3, 2),
+    RolloverBudget(2, 3, AtLeast(2, OverParent()), WeightedQuota((3.0, 1.0))),
+]
+
+
+def test_every_registered_search_is_tested() -> None:
+    assert {type(search) for search in CASES} == set(SEARCHES.values())
+
+
+class TestOwn(SearchSuite):
+    @pytest.fixture(params=CASES, ids=repr)
+    def search(self, request: pytest.FixtureRequest) -> Any:
+        return request.param
