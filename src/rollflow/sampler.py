@@ -115,6 +115,11 @@ class Dynamics:
         return self.finishing_steps - 1
 
     @property
+    def step_nfe(self) -> int:
+        """NFE of drawing one child and evaluating it where the reward is not asked, and no look-ahead is taken."""
+        return 1 + self.sampler.kernel.extra_nfe
+
+    @property
     def look_nfe(self) -> int:
         """NFE of evaluating one state and showing its clean estimate to the reward."""
         return 1 + self.sampler.lookahead.extra_nfe

@@ -123,7 +123,9 @@ class Walk:
         return conversion.velocity(u, x, s)
 
     def evaluate(self, x: Tensor, s: Tensor, *, score: bool = True, lean: bool = False) -> Asking[Particles]:
-        """Evaluate states at time s (): ``look_nfe`` NFE and, if ``score``, one reward call a row.
+        """Evaluate states at time s (): if ``score``, ``look_nfe`` NFE and one reward call a row, else 1 NFE.
+
+        Where they are not scored, ``clean`` is the posterior mean, whatever the look-ahead.
 
         With guidance and ``lean``, the evaluation is the one differentiated, so that the particles can be parents
         without a further NFE; a row takes a backward pass, and a decode and a reward call unless its posterior mean is
@@ -131,7 +133,7 @@ class Walk:
         """
         conversion, guidance = self.dynamics.conversion, self.dynamics.sampler.guidance
         x_model, t = conversion.to_source(x, s), conversion.time(s)
-        lookahead, source = self.dynamics.sampler.lookahead, self.dynamics.source
+        lookahead, source = self.dynamics.sampler.lookahead if score else Tweedie(), self.dynamics.source
         if lean and guidance is not None:
             slope = yield from requests.grad(x_model, t, self.dynamics.level(s))
             u, shift = slope.velocity, self._shift(guidance, slope, s)
@@ -187,7 +189,10 @@ class Walk:
         score: bool = True,
         lean: bool = False,
     ) -> Asking[Particles]:
-        """One child of each parent (B of them) at time number ``step``, evaluated: ``child_nfe`` NFE a row."""
+        """One child of each parent (B of them) at time number ``step``, evaluated.
+
+        A row costs ``child_nfe`` NFE where it is scored, else ``step_nfe``.
+        """
         t, s = self.time(step - 1), self.time(step)
         noise = self.noise.normals(step, rows, draws) if self.dynamics.sampler.kernel.stochastic else None
         x = yield from self.move(parents, t, s, noise)

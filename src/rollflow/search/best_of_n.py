@@ -16,6 +16,8 @@ class BestOfN(Search):
 
         x^i ~ sampler,  i = 1..N;    return argmax_i r(x0^i)
 
+    The baseline of arXiv 2503.19385, at an equal budget.
+
     Cost: N (T + F) NFE, T the sampler's steps and F the finishing; N reward calls; with guidance N (T - 1) backward
     passes and as many reward calls more. What is left of the budget is less than one trajectory and is not spent.
     """
@@ -23,7 +25,11 @@ class BestOfN(Search):
     name = "bon"
 
     def _trajectory_nfe(self, dynamics: Dynamics) -> int:
-        return dynamics.look_nfe + dynamics.transitions * dynamics.child_nfe + dynamics.finish_nfe
+        return dynamics.transitions * dynamics.step_nfe + self._last_nfe(dynamics) + dynamics.finish_nfe
+
+    def _last_nfe(self, dynamics: Dynamics) -> int:
+        """Of the last evaluation, which is scored where finishing is free and the finished samples are not."""
+        return 1 if dynamics.finish_nfe else dynamics.look_nfe
 
     def smallest_nfe(self, dynamics: Dynamics) -> int:
         return self._trajectory_nfe(dynamics)
@@ -46,12 +52,14 @@ class BestOfN(Search):
         free = dynamics.finish_nfe == 0  # otherwise only the finished samples are scored
         if resume is None:
             particles = yield from walk.start(rows, zeros, score=free and last == 0, lean=True)
-            done, left, spent = 0, walk.nfe - len(rows) * dynamics.look_nfe, len(rows) * dynamics.look_nfe
+            spent = len(rows) * (self._last_nfe(dynamics) if last == 0 else 1)
+            done, left = 0, walk.nfe - spent
             yield from save(Progress(0, particles, left, spent))
         else:
             done, particles, left = resume.step, resume.particles, resume.nfe_left
         for step in range(done + 1, last + 1):
             particles = yield from walk.advance(particles, step, rows, zeros, score=free and step == last, lean=True)
-            left, spent = left - len(rows) * dynamics.child_nfe, len(rows) * dynamics.child_nfe
+            spent = len(rows) * (dynamics.child_nfe if free and step == last else dynamics.step_nfe)
+            left -= spent
             yield from save(Progress(step, particles, left, spent))
         return (yield from walk.finish(particles))

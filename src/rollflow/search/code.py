@@ -50,7 +50,8 @@ class CoDe(Search):
 
     def _prices(self, dynamics: Dynamics) -> list[int]:
         """NFE of one copy in every block."""
-        prices = [looks * dynamics.child_nfe for looks in self._looks(dynamics)]
+        shown = dynamics.sampler.lookahead.extra_nfe
+        prices = [looks * dynamics.step_nfe + shown for looks in self._looks(dynamics)]
         return [prices[0] - dynamics.sampler.kernel.extra_nfe, *prices[1:]]  # no kernel leads to a noise
 
     def _fixed(self, dynamics: Dynamics) -> int:
@@ -91,7 +92,7 @@ class CoDe(Search):
             particles = yield from walk.start(*labels(self.streams, copies[0]), score=last == 0, lean=True)
             if last == 0:
                 particles = particles.rows(best_of_each(particles.reward, self.streams))
-            spent = self.streams * copies[0] * dynamics.look_nfe
+            spent = self.streams * copies[0] * (dynamics.look_nfe if last == 0 else 1)
             done, left = 0, walk.nfe - spent
             yield from save(Progress(0, particles, left, spent))
         else:
@@ -99,7 +100,8 @@ class CoDe(Search):
         for step in range(done + 1, last + 1):
             block, within = divmod(step - 1, self.block)
             m, chosen = copies[block], step == last or within == self.block - 1
-            spent, ancestors = self.streams * m * dynamics.child_nfe, torch.arange(len(particles.x))
+            price = dynamics.child_nfe if chosen else dynamics.step_nfe
+            spent, ancestors = self.streams * m * price, torch.arange(len(particles.x))
             if block > 0 and within == 0:
                 parents = yield from walk.lean(particles, step - 1)
                 ancestors = copied(self.streams, m)

@@ -116,13 +116,13 @@ class SearchOverPaths(Search):
         return self.streams * (1 + self.copies * self.rounds)
 
     def smallest_nfe(self, dynamics: Dynamics) -> int:
-        return self._rows() * (dynamics.look_nfe + dynamics.child_nfe)
+        return self._rows() * (dynamics.look_nfe + dynamics.step_nfe)
 
     def legs(self, dynamics: Dynamics, nfe: int) -> list[Leg]:
         """The ways down that a budget of ``nfe`` buys. Raises BudgetTooSmall."""
         if nfe < self.smallest_nfe(dynamics):
             raise BudgetTooSmall(self.name, nfe, self.smallest_nfe(dynamics))
-        children = (nfe - self._rows() * dynamics.look_nfe) // dynamics.child_nfe
+        children = (nfe - self._rows() * dynamics.look_nfe) // dynamics.step_nfe
         steps, left = divmod(children, self._rows())
         longer, left = divmod(left, self.streams * self.copies)
         legs = [Leg(1.0, self.start, self.streams, steps + left // self.streams)]
@@ -138,7 +138,7 @@ class SearchOverPaths(Search):
         legs = self.legs(dynamics, nfe)
         unscored = sum(leg.rows * leg.steps for leg in legs)
         leans = unscored * dynamics.lean_nfe
-        spent, calls = self._rows() * dynamics.look_nfe + unscored * dynamics.child_nfe, self._rows() + leans
+        spent, calls = self._rows() * dynamics.look_nfe + unscored * dynamics.step_nfe, self._rows() + leans
         return Cost(spent, calls, calls, backward_passes=leans)
 
     def shares(self, dynamics: Dynamics, nfe: int) -> list[int]:
@@ -171,7 +171,7 @@ class SearchOverPaths(Search):
                 x = renoised(interpolant, kept.x[copied(self.streams, m)], t, s, x)
             particles = yield from self._descend(walk, leg, x, first)
             kept = particles.rows(best_of_each(particles.reward, self.streams))
-            spent = leg.rows * (dynamics.look_nfe + leg.steps * dynamics.child_nfe)
+            spent = leg.rows * (dynamics.look_nfe + leg.steps * dynamics.step_nfe)
             left -= spent
             yield from save(Progress(i, kept, left, spent, noise_level=leg.lower))
         best = kept.best()

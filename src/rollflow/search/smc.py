@@ -81,9 +81,19 @@ class SMC(Search):
         steps = dynamics.sampler.steps
         return [total // steps] * steps if self.ratio == 1 else linear_shares(total, steps, self.ratio)
 
+    def _scored(self, dynamics: Dynamics) -> int:
+        """At how many evaluation times there is a weighing; the last waits for the finished samples if those cost."""
+        return dynamics.sampler.steps - (dynamics.finish_nfe > 0)
+
+    def _prices(self, dynamics: Dynamics) -> list[int]:
+        """NFE of a particle at every evaluation time."""
+        shown = dynamics.sampler.lookahead.extra_nfe
+        prices = [dynamics.step_nfe + shown * (k < self._scored(dynamics)) for k in range(dynamics.sampler.steps)]
+        return [prices[0] - dynamics.sampler.kernel.extra_nfe, *prices[1:]]  # no kernel leads to a noise
+
     def _nfe(self, dynamics: Dynamics, counts: list[int]) -> int:
-        moved = sum(counts[1:]) * dynamics.child_nfe
-        return counts[0] * dynamics.look_nfe + moved + counts[-1] * dynamics.finish_nfe
+        walked = sum(count * price for count, price in zip(counts, self._prices(dynamics), strict=True))
+        return walked + counts[-1] * dynamics.finish_nfe
 
     def smallest_nfe(self, dynamics: Dynamics) -> int:
         return self._nfe(dynamics, self._counts(dynamics, (self.particles or 2) * dynamics.sampler.steps))
@@ -132,14 +142,14 @@ class SMC(Search):
     def population(self, walk: Walk, resume: Progress | None = None) -> Asking[Finished]:
         dynamics, steps = walk.dynamics, walk.dynamics.sampler.steps
         counts = self._particles(dynamics, walk.nfe)
-        scored = steps if dynamics.finish_nfe == 0 else steps - 1  # as many times before finishing
+        prices, scored = self._prices(dynamics), self._scored(dynamics)
         if resume is None:
             rows, zeros = range(counts[0]), [0] * counts[0]
             particles = yield from walk.start(rows, zeros, score=scored > 0, lean=True)
             weighing = Weighing.equal(counts[0])
             if scored > 0:
                 weighing = self._target.weigh(weighing, particles.reward, 0, steps)
-            done, spent = 0, counts[0] * dynamics.look_nfe
+            done, spent = 0, counts[0] * prices[0]
             left = walk.nfe - spent
             yield from save(Progress(0, particles, left, spent, weighing))
         else:
@@ -153,7 +163,7 @@ class SMC(Search):
             weighing = weighing._replace(log_w=weighing.log_w + log_ratio(walk, parents, particles.x, step))
             if step < scored:
                 weighing = self._target.weigh(weighing, particles.reward, step, steps)
-            spent = counts[step] * dynamics.child_nfe
+            spent = counts[step] * prices[step]
             left -= spent
             yield from save(Progress(step, particles, left, spent, weighing, ancestors=ancestors))
         particles = yield from walk.denoise(particles)
