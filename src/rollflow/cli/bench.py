@@ -121,3 +121,35 @@ def signal(
     text = "\n".join(itertools.chain(head, rows)) + "\n"
     write(out, {f"{name}.md": text.encode(), f"{name}.png": plots.png(plots.signal({f"{model}, {reward}": curve}))})
     typer.echo(f"wrote {out / name}.md and .png")
+
+
+@app.command()
+def mixture(
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds a cell.")] = 200,
+    budgets: Annotated[str, typer.Option(help="NFE of every search, with commas between.")] = "25,50,100,200,400,800",
+    trajectories: Annotated[int, typer.Option(min=1, help="Plain trajectories of each dynamics.")] = 10_000,
+    out: Annotated[Path, typer.Option(help="Folder of the plot and its tables, written after every budget.")] = Path(
+        "docs/results"
+    ),
+) -> None:
+    """Every search at equal budgets on a mixture with a hard-to-hit mode: reward against budget."""
+    from rollflow.bench import mixture as comparison
+    from rollflow.bench.contenders import CONTENDERS, PLAIN
+    from rollflow.bench.rare_mode import rare_mode
+    from rollflow.report import check_folder, plots, write
+
+    try:
+        wanted = [int(nfe) for nfe in budgets.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"budgets are whole numbers with commas between, not '{budgets}'") from None
+    check_folder(out)
+    setting = rare_mode()
+    plain = {name: comparison.plain(setting, sampler, trajectories) for name, sampler in PLAIN.items()}
+    table: dict[int, dict[str, comparison.Cell]] = {}
+    for nfe in wanted:
+        table[nfe] = comparison.measure(setting, CONTENDERS, nfe, seeds)
+        command = f"rollflow bench mixture --seeds {seeds} --budgets {','.join(map(str, table))}"
+        text = comparison.markdown(setting, table, plain, command, seeds)
+        figure = plots.budgets(comparison.curves(table), comparison.exact(setting, table))
+        write(out, {"mixture.md": text.encode(), "mixture.png": plots.png(figure)})
+        typer.echo(f"{nfe} NFE: wrote {out / 'mixture'}.md and .png")

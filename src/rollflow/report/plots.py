@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rollflow.bench.signal import SignalPoint
+from rollflow.bench.statistics import Interval
 from rollflow.engine import Result
 from rollflow.report.recorder import Recorder
 
@@ -95,4 +96,24 @@ def signal(curves: Mapping[str, Sequence[SignalPoint]]) -> Figure:
     axes.set(xlabel="noise level of the state, from noise to data", ylabel="rank correlation with the finished sample")
     axes.invert_xaxis()
     axes.legend(fontsize="small")
+    return figure
+
+
+def budgets(curves: Mapping[str, Mapping[int, Interval]], exact: Mapping[str, Mapping[int, float]]) -> Figure:
+    """Rewards against budget in NFE: means with their 95 % bands, and in black what is known exactly."""
+    figure = Figure(figsize=(10, 5), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for i, (label, curve) in enumerate(curves.items()):
+        nfe, style = list(curve), ("-", "--", ":")[i // 10 % 3]
+        axes.plot(nfe, [v.mean for v in curve.values()], style, color=f"C{i}", marker="o", markersize=3, label=label)
+        low, high = [value.low for value in curve.values()], [value.high for value in curve.values()]
+        axes.fill_between(nfe, low, high, color=f"C{i}", alpha=0.15, linewidth=0)
+    for i, (label, values) in enumerate(exact.items()):
+        axes.plot(list(values), list(values.values()), ("--", ":", "-.")[i % 3], color="k", linewidth=1, label=label)
+    ticks = sorted({nfe for curve in (*curves.values(), *exact.values()) for nfe in curve})
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [str(nfe) for nfe in ticks])
+    axes.minorticks_off()
+    axes.set(xlabel="budget, NFE", ylabel="reward of the returned sample")
+    figure.legend(loc="outside right upper", fontsize="small")
     return figure
