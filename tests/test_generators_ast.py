@@ -184,7 +184,7 @@ def test_only_the_noise_of_a_population_is_drawn() -> None:
 
 def test_what_asks_is_found_by_its_annotation() -> None:
     """The collection that the rules stand on has what it must have, and no plain function."""
-    helpers = {f"rollflow.requests.{name}" for name in ("velocity", "reward", "decode", "save")}
+    helpers = {f"rollflow.requests.{name}" for name in ("velocity", "reward", "grad", "decode", "save")}
     assert helpers | {"rollflow.lookahead.integrate"} <= KNOWN.functions
     assert {"evaluate", "start", "advance", "finish", "clean", "step", "population", "_velocity"} <= KNOWN.methods
     assert {"VelocityFn"} <= KNOWN.callables
