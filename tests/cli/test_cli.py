@@ -358,7 +358,7 @@ def test_progress_shows_what_was_spent(method: str) -> None:
         progress._bar.refresh()
     text = shown.getvalue()
     assert f"{result.spent.nfe}/90" in text
-    assert "9/9" in text
+    assert "step 9 (noise 0.10)" in text
     assert f"{max(point.reward for point in result.trace):.4g}" in text
 
 
@@ -368,6 +368,35 @@ def test_progress_is_silent_where_not_wanted(show: bool, terminal: bool) -> None
     with LiveProgress(show, Console(file=shown, force_terminal=terminal)) as progress:
         run(Plan(PROMPT, nfe=90).job(), [progress])
     assert shown.getvalue() == ""
+
+
+def test_progress_of_a_search_whose_steps_are_its_own() -> None:
+    shown = io.StringIO()
+    with LiveProgress(console=Console(file=shown, force_terminal=True, width=120)) as progress:
+        run(
+            Plan(PROMPT, method="paths(start=0.5, forward=0.3, back=0.5, streams=1, copies=2)", nfe=90).job(),
+            [progress],
+        )
+        progress._bar.refresh()
+    assert "step 3 (noise 0.03)" in shown.getvalue()
+
+
+MINE = """
+from rollflow import RewardModel
+
+class Darkness(RewardModel):
+    name = "darkness"
+    description = "minus the mean of all pixels"
+
+    def score(self, samples, prompts):
+        return -samples.flatten(1).mean(1)
+"""
+
+
+def test_a_module_of_the_working_directory(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "of_this_folder.py").write_text(MINE)
+    assert main(["generate", PROMPT, "--reward", "of_this_folder:Darkness", "--nfe", "90", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["reward_name"] == "darkness"
 
 
 def test_file_names_are_the_documented_ones() -> None:

@@ -21,6 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Those after the command's name; None takes them from the process.
     """
+    if "" not in sys.path:
+        sys.path.append("")  # module:attribute finds modules of the working directory, as under ``python -m``
     try:
         code = app(args=arguments, prog_name="rollflow", standalone_mode=False)
     except _UsageError as error:

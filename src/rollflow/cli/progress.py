@@ -15,7 +15,7 @@ from rollflow.search import Progress as Step
 
 
 class LiveProgress(Observer):
-    """NFE spent of the budget, the step reached, the best reward so far and the speed, on stderr.
+    """NFE spent of the budget, the speed, the step reached and its noise level, and the best reward, on stderr.
 
     Used as a context manager around one run. Nothing is shown where stderr is not a terminal.
 
@@ -48,8 +48,8 @@ class LiveProgress(Observer):
     def admitted(self, job: Job) -> None:
         self._started, self._nfe, self._kept = time.perf_counter(), 0, 0
         self._best = float("-inf")
-        self._steps: dict[int, int] = {}
-        self._last = job.dynamics.transitions
+        self._reached: dict[int, Step] = {}
+        self._dynamics = job.dynamics
         self._task = self._bar.add_task(job.search.name, total=job.nfe, rate=0.0, step="-", best=self._best)
 
     def scored(self, job: Job, population: int, request: Reward, rewards: Tensor, spent: Spending) -> None:
@@ -57,7 +57,7 @@ class LiveProgress(Observer):
         self._show(spent.nfe)
 
     def saved(self, job: Job, population: int, progress: Step) -> None:
-        self._steps[population] = progress.step
+        self._reached[population] = progress
         self._kept += progress.nfe_spent  # methods that do not score on the way are seen to move by this alone
         self._show(self._kept)
 
@@ -67,11 +67,11 @@ class LiveProgress(Observer):
     def _show(self, nfe: int) -> None:
         self._nfe = max(self._nfe, nfe)
         seconds = max(time.perf_counter() - self._started, 1e-9)
-        reached = min(self._steps.values(), default=0)
+        last = min(self._reached.values(), key=lambda progress: progress.step, default=None)
         self._bar.update(
             self._task,
             completed=self._nfe,
             rate=self._nfe / seconds,
-            step=f"{reached}/{self._last}",
+            step="-" if last is None else f"{last.step} (noise {last.level(self._dynamics):.2f})",
             best=self._best,
         )
