@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,7 @@ from rollflow.models import MODELS, FlowModel
 from rollflow.models.scenes import Caption, parse
 from rollflow.models.scenes.grammar import KINDS
 from rollflow.requests import Reward
+from rollflow.rewards import RewardModel
 from rollflow.rewards.scenes import CaptionReward, CountReward, JudgeReward
 from rollflow.sampler import Sampler
 from rollflow.search import BestOfN
@@ -106,30 +109,36 @@ class Estimates(Observer):
 
 
 def correlations(model: FlowModel, judge: JudgeReward, captions: Sequence[Caption], each: int) -> list[str]:
-    """Lines of the caption reward's rank correlation with the judge, on the same pictures."""
-    reward, lines = CaptionReward(), []
+    """Lines of the searches' rewards' rank correlation with the judge, on the same pictures.
+
+    The judge counts only; ``caption`` asks for the relation too, so that it is also shown with the relation left out of
+    what it is asked.
+    """
     sampler = Sampler(interpolant=Linear(), kernel=Euler(), steps=20, finish=True)
     estimates = Estimates()
     search = Watched(each)
     nfe = search.smallest_nfe(sampler.bind(model))
     jobs = [Job(Task(model, str(caption), judge), search, nfe, i, sampler) for i, caption in enumerate(captions)]
     Engine(96, [estimates]).run(jobs)
+    asked = [str(caption) for caption in captions]
+    counts = [str(replace(caption, relation="and")) for caption in captions]
+    rewards: list[tuple[str, RewardModel, list[str]]] = [
+        ("caption", CaptionReward(), asked),
+        ("caption, counts alone", CaptionReward(), counts),
+        ("count", CountReward(), asked),
+    ]
+    lines = []
     for level in (min(estimates.at), *ESTIMATE_LEVELS):
-        within: list[float] = []
-        ours_all: list[float] = []
-        judged_all: list[float] = []
-        for caption, x0 in zip(captions, estimates.at[level], strict=True):
-            pictures, prompts = model.decode(x0), [str(caption)] * len(x0)
-            with torch.no_grad():
-                ours = reward.score(pictures, prompts).tolist()
-            judged = judge.score(pictures, prompts).tolist()
-            ours_all += ours
-            judged_all += judged
-            rho = rank_correlation(ours, judged)
-            within += [] if rho is None else [rho]
         kind = "last estimates" if level == min(estimates.at) else f"clean estimates at t = {level}"
-        pooled = rank_correlation(ours_all, judged_all)
-        lines.append(f"| {kind} | {pooled:.3f} | {bootstrap(within)} | {len(within)} |")
+        pictures = [model.decode(x0) for x0 in estimates.at[level]]
+        judged = [judge.score(some, [prompt] * each).tolist() for some, prompt in zip(pictures, asked, strict=True)]
+        for name, reward, prompts in rewards:
+            with torch.no_grad():
+                given = [reward.score(some, [p] * each).tolist() for some, p in zip(pictures, prompts, strict=True)]
+            within = [rank_correlation(*pair) for pair in zip(given, judged, strict=True)]
+            known = [rho for rho in within if rho is not None]
+            pooled = rank_correlation(list(chain(*given)), list(chain(*judged)))
+            lines.append(f"| {kind} | {name} | {pooled:.3f} | {bootstrap(known)} | {len(known)} |")
     return lines
 
 
@@ -192,11 +201,18 @@ def main() -> None:
     lines += ["| detector | accuracy |", "|---|---|", *rendered_accuracy(2000)]
     lines += [
         "",
-        f"Rank correlation (Spearman) of the `caption` reward with the held-out judge on the same pictures, "
-        f"{given.correlation_prompts} prompts, 16 trajectories each:",
+        f"Rank correlation (Spearman) of the rewards with the held-out judge on the same pictures, "
+        f"{given.correlation_prompts} prompts, 16 trajectories each. The judge counts, with ties wherever two "
+        "pictures are equally wrong; `caption` has none, and asks for the prompt's relation too unless it is left out:",
     ]
     for model in (model_class() for model_class in MODELS.values()):
-        lines += ["", f"{model.name}:", "", "| pictures | pooled | within a prompt | prompts |", "|---|---|---|---|"]
+        lines += [
+            "",
+            f"{model.name}:",
+            "",
+            "| pictures | reward | pooled | within a prompt | prompts |",
+            "|---|---|---|---|---|",
+        ]
         lines += correlations(model, judge, captions[: given.correlation_prompts], 16)
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     REPORT.write_text("\n".join(lines) + "\n")

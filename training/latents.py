@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,7 +58,7 @@ def encoded(count: int, seed: int, device: torch.device, cache: Path) -> Latents
 
 
 @torch.no_grad()
-def guided(network: DiT, x: Tensor, t: Tensor, tokens: Tensor, scale: float) -> Tensor:
+def guided(network: Callable[..., Tensor], x: Tensor, t: Tensor, tokens: Tensor, scale: float) -> Tensor:
     """Classifier-free guided velocity; the plain velocity where ``scale`` is 1."""
     if scale == 1:
         return network(x, t, tokens)

@@ -10,6 +10,7 @@ to the student too, which those of a reflow (straight lines between the ends) wo
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,8 @@ from rollflow.models.scenes.model import ScenesBase
 from rollflow.models.scenes.networks import DiT
 from rollflow.schedules import Shifted
 
-POOL = 12_288
+POOL = 65_536
+PART = 512
 STEPS = 10
 BATCH = 128
 
@@ -44,35 +46,39 @@ def times() -> Tensor:
 
 
 @torch.no_grad()
-def paths(seed: int, device: torch.device, cache: Path) -> Paths:
-    """Follow the base from noise to the end for every caption of the pool; made once, resumed part by part."""
-    made = torch.load(cache, weights_only=True) if cache.exists() else {"states": [], "tokens": []}
+def paths(seed: int, device: torch.device, folder: Path) -> Paths:
+    """Follow the base from noise to the end for every caption of the pool; a file a part, so that it can be resumed."""
+    folder.mkdir(exist_ok=True)
     base = DiT(VOCABULARY_SIZE)
     load_weights(base, MODEL_WEIGHTS / "base.safetensors", device)
-    grid = times().tolist()
-    for part in range(len(made["states"]), POOL // 512):
-        rng = np.random.default_rng([seed, part])
-        tokens = torch.tensor([data.draw_caption(rng, few=FEW).tokens() for _ in range(512)], device=device)
-        x = torch.randn(512, 16, 8, 8, generator=torch.Generator().manual_seed(1000 * seed + part)).to(device)
-        states = [x]
-        for t, s in itertools.pairwise(grid):
-            halves = zip(x.split(128), tokens.split(128), strict=True)
-            v = torch.cat(
-                [guided(base, y, torch.full((len(y),), t, device=device), k, ScenesBase.guidance) for y, k in halves]
-            )
-            x = x + (s - t) * v
-            states.append(x)
-        made["states"].append(torch.stack(states, 1).half().cpu())
-        made["tokens"].append(tokens.cpu())
-        torch.save(made, cache)
-        print(f"  paths {512 * (part + 1)} of {POOL}", flush=True)
-    return Paths(torch.cat(made["states"]).to(device), torch.cat(made["tokens"]).to(device))
+    compiled, grid = torch.compile(base), times().tolist()
+    parts = []
+    for part in range(POOL // PART):
+        file = folder / f"{part:03}.pt"
+        if not file.exists():
+            rng = np.random.default_rng([seed, part])
+            tokens = torch.tensor([data.draw_caption(rng, few=FEW).tokens() for _ in range(PART)], device=device)
+            x = torch.randn(PART, 16, 8, 8, generator=torch.Generator().manual_seed(1000 * seed + part)).to(device)
+            states = [x]
+            for t, s in itertools.pairwise(grid):
+                halves = zip(x.split(BATCH), tokens.split(BATCH), strict=True)
+                v = [
+                    guided(compiled, y, torch.full((BATCH,), t, device=device), k, ScenesBase.guidance)
+                    for y, k in halves
+                ]
+                x = x + (s - t) * torch.cat(v)
+                states.append(x)
+            torch.save((torch.stack(states, 1).half().cpu(), tokens.cpu()), file.with_suffix(".tmp"))
+            os.replace(file.with_suffix(".tmp"), file)
+            print(f"  paths {PART * (part + 1)} of {POOL}", flush=True)
+        parts.append(Paths(*torch.load(file, weights_only=True)))
+    return Paths(*(torch.cat(tensors).to(device) for tensors in zip(*parts, strict=True)))
 
 
 def main() -> None:
     given = options("turbo", 60, __doc__)
     device = given.device
-    pool = paths(given.seed, device, given.out / "paths.pt")
+    pool = paths(given.seed, device, given.out / "paths")
     grid = times().to(device)
     network = DiT(VOCABULARY_SIZE)
     start = "turbo" if given.from_package else "base"
