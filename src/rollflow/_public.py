@@ -1,6 +1,6 @@
 """Every public name of the package."""
 
-from rollflow.api import Plan, generate
+from rollflow.api import Plan, generate, load_model
 from rollflow.engine import (
     Caps,
     Checkpoint,
@@ -49,7 +49,7 @@ from rollflow.kernels import (
     Sigma,
 )
 from rollflow.lookahead import Lookahead, ODELookahead, Tweedie
-from rollflow.models import MODELS, FlowModel
+from rollflow.models import MODELS, DiffusersModel, FlowModel, PipelineSource
 from rollflow.resampling import RESAMPLING, SSP, Multinomial, Resampling, Residual, Stratified, Systematic
 from rollflow.rewards import REWARDS, RewardModel
 from rollflow.sampler import Sampler
@@ -106,6 +106,7 @@ __all__ = [
     "Converted",
     "Cosine",
     "DifferencePotential",
+    "DiffusersModel",
     "DiffusionCoefficient",
     "Engine",
     "Euler",
@@ -135,6 +136,7 @@ __all__ = [
     "Observer",
     "OverParent",
     "OverQuantile",
+    "PipelineSource",
     "Plan",
     "Point",
     "Polynomial",
@@ -167,5 +169,6 @@ __all__ = [
     "declared",
     "generate",
     "load_checkpoint",
+    "load_model",
     "save_checkpoint",
 ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rollflow.defaults import (
     DEFAULT_KERNEL,
@@ -24,13 +24,13 @@ from rollflow.engine import Engine, Job, JobsFailed, Observer, Result, Spending,
 from rollflow.errors import RollflowError
 from rollflow.guidance import GUIDANCE, Guidance
 from rollflow.interpolants import INTERPOLANTS, Interpolant, Linear
-from rollflow.kernels import KERNELS, Euler, Kernel
+from rollflow.kernels import DDIM, KERNELS, Euler, Kernel
 from rollflow.lookahead import LOOKAHEADS, Lookahead
-from rollflow.models import MODELS, FlowModel
+from rollflow.models import DiffusersModel, FlowModel, Source, find_model
 from rollflow.registry import Registry
 from rollflow.rewards import REWARDS, RewardModel, check_differentiable
 from rollflow.sampler import Sampler
-from rollflow.schedules import GRIDS, Grid, Uniform
+from rollflow.schedules import GRIDS, Grid
 from rollflow.search import SEARCHES, BestOfN, Search
 
 T = TypeVar("T")
@@ -50,7 +50,8 @@ class Plan:
 
     Args:
         prompt: What to make.
-        model: The flow model.
+        model: The flow model: also a repository of the hub (``owner/name``) or a folder that holds a pipeline of
+            diffusers, or a ``PipelineSource`` with more to say of how to load it.
         method: The search.
         reward: What it optimises; the rewards that this one names as held out are scored on the result.
         nfe: The budget, in guided velocity evaluations.
@@ -60,7 +61,8 @@ class Plan:
             distilled model's estimates say anything (docs/design/scenes.md).
         kernel: How x_t becomes x_s; None is the one that the method's paper runs it with, else the reverse SDE.
         steps: Evaluation times from noise to data.
-        grid: Where they lie; None is the paper's: ``Arc`` along VP, ``Uniform`` along any other.
+        grid: Where they lie; None is the model's own along its interpolant, if it has one, else the paper's: ``Arc``
+            along VP, ``Uniform`` along any other.
         lookahead: What clean sample a state shows to the reward.
         finish: Whether the sample is fully denoised inside the budget; None leaves it to the model.
         guidance: Which way children lean, for differentiable rewards; None is no guidance.
@@ -74,7 +76,7 @@ class Plan:
 
     prompt: str
     _: KW_ONLY
-    model: str | FlowModel = DEFAULT_MODEL
+    model: str | FlowModel | Source = DEFAULT_MODEL
     method: str | Search = DEFAULT_METHOD
     reward: str | RewardModel = DEFAULT_REWARD
     nfe: int = DEFAULT_NFE
@@ -97,8 +99,9 @@ class Plan:
             check_differentiable(self._reward())
         self.cost()
 
-    def _flow(self) -> FlowModel | type[FlowModel]:
-        return MODELS.find(self.model) if isinstance(self.model, str) else self.model
+    @cached_property
+    def _flow(self) -> FlowModel | type[FlowModel] | Source:
+        return find_model(self.model) if isinstance(self.model, str) else self.model
 
     def _reward(self) -> RewardModel | type[RewardModel]:
         return REWARDS.find(self.reward) if isinstance(self.reward, str) else self.reward
@@ -116,7 +119,7 @@ class Plan:
         """How particles move."""
         path = self.interpolant
         if path is None:
-            path = FEW_STEP_INTERPOLANT if self._flow().few_step else MANY_STEP_INTERPOLANT
+            path = FEW_STEP_INTERPOLANT if self._flow.few_step else MANY_STEP_INTERPOLANT
         interpolant = _named(path, INTERPOLANTS)
         kernel = (self.search.default_kernel or DEFAULT_KERNEL) if self.kernel is None else self.kernel
         return Sampler(
@@ -132,9 +135,9 @@ class Plan:
     @cached_property
     def task(self) -> Task:
         """Model, prompt and rewards; the first use loads the weights of those given by name."""
-        model, reward = self._flow(), self._reward()
+        model, reward = self._flow, self._reward()
         return Task(
-            model() if isinstance(model, type) else model,
+            model if isinstance(model, FlowModel) else load_model(model),
             self.prompt,
             reward() if isinstance(reward, type) else reward,
             tuple(judge() for judge in self._held_out()),
@@ -142,22 +145,50 @@ class Plan:
 
     def cost(self) -> Spending:
         """What the search will spend at most, known before anything loads."""
-        return declared(self._flow(), self.search, self.sampler, self.nfe)
+        return declared(self._flow, self.search, self.sampler, self.nfe)
 
     def baseline_cost(self) -> Spending:
         """What ``baseline`` will spend, outside the budget of the search."""
-        return declared(self._flow(), BestOfN(), self._plain(), self.steps)
+        return declared(self._flow, BestOfN(), self._plain(), self.steps)
 
     def _plain(self) -> Sampler:
-        return Sampler(Linear(), Euler(), Uniform(), self.steps)
+        own = self._flow.interpolant
+        return Sampler(own, Euler() if isinstance(own, Linear) else DDIM(eta=0.0), steps=self.steps)
 
     def job(self, seed: int | None = None) -> Job:
         """The search, from the plan's seed or another."""
         return Job(self.task, self.search, self.nfe, self.seed if seed is None else seed, self.sampler)
 
     def baseline(self, seed: int | None = None) -> Job:
-        """No search: ``steps`` Euler steps of the flow ODE from the search's first noise of the same seed."""
+        """No search: ``steps`` steps of the model's own ODE and grid from the search's first noise of the same seed.
+
+        Euler's along the linear interpolant; DDIM's, where eta is 0, along that of a diffusion model.
+        """
         return Job(self.task, BestOfN(), self.steps, self.seed if seed is None else seed, self._plain())
+
+
+def load_model(
+    model: str | Source | Any, arguments: Mapping[str, Any] | None = None, *, few_step: bool | None = None
+) -> FlowModel:
+    """A model that is ready to run, once for many calls of ``generate``.
+
+    Args:
+        model: A name, as for ``generate``; a ``PipelineSource``, which says how to load one; or a pipeline of diffusers
+            that is loaded already, with whatever was done to it (LoRA, quantisation, offload, compilation).
+        arguments: Of the call of a loaded pipeline: ``{"height": 512, "width": 512, "guidance_scale": 3.5}``.
+        few_step: Whether a loaded pipeline is step-distilled; None tells by its name and its scheduler's.
+
+    Raises:
+        RollflowError: If it cannot be loaded, is no such pipeline, or does not take the arguments.
+    """
+    if isinstance(model, str):
+        model = find_model(model)
+    if isinstance(model, Source | type):
+        if arguments or few_step is not None:
+            raise RollflowError("arguments and few_step are of a loaded pipeline; give them to PipelineSource")
+        loaded: FlowModel = model.load() if isinstance(model, Source) else model()
+        return loaded
+    return DiffusersModel(model, arguments, few_step=few_step)
 
 
 def run(
@@ -183,7 +214,7 @@ def run(
 def generate(
     prompt: str,
     *,
-    model: str | FlowModel = DEFAULT_MODEL,
+    model: str | FlowModel | Source = DEFAULT_MODEL,
     method: str | Search = DEFAULT_METHOD,
     reward: str | RewardModel = DEFAULT_REWARD,
     nfe: int = DEFAULT_NFE,
@@ -217,7 +248,7 @@ def generate(
         interpolant: The one sampled along; None is ``"vp"`` for a step-distilled model, else ``"linear"``.
         kernel: How x_t becomes x_s; None is ``"ode"`` for the method ``"paths"``, else ``"sde"``.
         steps: Evaluation times from noise to data.
-        grid: Where they lie; None is ``"arc"`` along VP, else ``"uniform"``.
+        grid: Where they lie; None is the model's own, if it has one, else ``"arc"`` along VP and ``"uniform"``.
         lookahead: What clean sample a state shows to the reward.
         finish: Whether the sample is fully denoised; None leaves it to the model.
         guidance: Which way children lean, for differentiable rewards: ``"dps"`` or an object.

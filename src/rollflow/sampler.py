@@ -14,7 +14,7 @@ from rollflow.guidance import Guidance
 from rollflow.interpolants import VP, Interpolant
 from rollflow.kernels import EulerMaruyama, Kernel
 from rollflow.lookahead import Lookahead, Tweedie
-from rollflow.models.base import FlowModel
+from rollflow.models.base import Declared
 from rollflow.schedules import Arc, Grid, Uniform
 
 
@@ -25,7 +25,8 @@ class Sampler:
     Args:
         interpolant: The one sampled along; the model is converted to it.
         kernel: How x_t becomes x_s.
-        grid: Time grid; None is the paper's (arXiv 2503.19385): ``Arc`` along VP, ``Uniform`` along any other.
+        grid: Time grid; None is the model's own along its interpolant, where it has one, and elsewhere the paper's
+            (arXiv 2503.19385): ``Arc`` along VP, ``Uniform`` along any other.
         steps: Evaluation times t_0 = 1 > ... > t_{steps-1} > 0; the end, 0, is reached by finishing.
         lookahead: What is shown to the reward.
         finish: Whether the returned sample is denoised to t = 0 inside the budget, or is the clean estimate at
@@ -45,9 +46,10 @@ class Sampler:
         if self.steps < 1:
             raise RollflowError(f"steps must be at least 1, not {self.steps}")
 
-    def bind(self, model: FlowModel | type[FlowModel]) -> Dynamics:
+    def bind(self, model: Declared) -> Dynamics:
         """The same dynamics with nothing left open, for one model; needs no weights."""
-        grid = self.grid or (Arc() if isinstance(self.interpolant, VP) else Uniform())
+        own = model.grid if self.interpolant == model.interpolant else None
+        grid = self.grid or own or (Arc() if isinstance(self.interpolant, VP) else Uniform())
         finish = not model.few_step if self.finish is None else self.finish
         return Dynamics(replace(self, grid=grid, finish=finish), model.interpolant)
 
@@ -98,16 +100,22 @@ class Dynamics:
         """Euler steps to 0 after the last evaluation: as many as keep each within 1 / steps of noise level.
 
         One step is the clean estimate itself, so that a uniform grid on the linear interpolant finishes for free,
-        as an Euler sampler of as many steps ends.
+        as an Euler sampler of as many steps ends; so does a grid whose last interval is a step in any case.
         """
-        if not self.sampler.finish:
+        if not self.sampler.finish or self._whole:
             return 1
         return max(1, math.ceil(self.last_noise_level * self.sampler.steps - 1e-9))
 
     @property
     def finished(self) -> bool:
         """Whether what is returned is a sample, not an estimate at a noise level above 1 / steps."""
-        return bool(self.sampler.finish) or self.last_noise_level <= 1 / self.sampler.steps + 1e-9
+        near = self.last_noise_level <= 1 / self.sampler.steps + 1e-9
+        return bool(self.sampler.finish) or self._whole or near
+
+    @property
+    def _whole(self) -> bool:
+        assert self.sampler.grid is not None
+        return self.sampler.grid.whole
 
     @property
     def finish_nfe(self) -> int:

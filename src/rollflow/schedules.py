@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,12 +16,16 @@ from rollflow.registry import Registry
 
 
 class Grid(ABC):
-    """A grid of times 1 = t_0 > t_1 > ... > t_steps = 0, an increasing warp of the uniform one."""
+    """A grid of times t_0 > t_1 > ... > t_steps = 0.
+
+    Attributes:
+        whole: Whether its last interval is a step like the others, at whose end the sample is done; it takes no
+            further steps to finish, however long it is.
+    """
+
+    whole: ClassVar[bool] = False
 
     @abstractmethod
-    def warp(self, t: Tensor) -> Tensor:
-        """A strictly increasing map of [0, 1] into itself that keeps the ends."""
-
     def __call__(self, steps: int) -> Tensor:
         """The grid.
 
@@ -28,18 +33,28 @@ class Grid(ABC):
             steps: Number of transitions, >= 1.
 
         Returns:
-            float64 times of shape (steps + 1,), strictly decreasing, from exactly 1 to exactly 0.
+            float64 times of shape (steps + 1,), strictly decreasing, from 1 to exactly 0.
 
         Raises:
             ValueError: If steps < 1.
         """
+
+
+class Warp(Grid):
+    """An increasing warp of the uniform grid."""
+
+    @abstractmethod
+    def warp(self, t: Tensor) -> Tensor:
+        """A strictly increasing map of [0, 1] into itself that keeps the ends."""
+
+    def __call__(self, steps: int) -> Tensor:
         if steps < 1:
             raise ValueError(f"a time grid needs at least 1 step from noise to data; got steps={steps}")
         return self.warp(torch.arange(steps, -1, -1, dtype=torch.float64) / steps)
 
 
 @dataclass(frozen=True)
-class Uniform(Grid):
+class Uniform(Warp):
     """Equal steps: t_i = 1 - i / steps."""
 
     def warp(self, t: Tensor) -> Tensor:
@@ -47,7 +62,7 @@ class Uniform(Grid):
 
 
 @dataclass(frozen=True)
-class Arc(Grid):
+class Arc(Warp):
     """t' = sqrt(1 - (1 - t)^2): small steps early, where the variance is large, and a long stride at the end.
 
     The paper's grid for VP-SDE (Kim et al., 2025, arXiv 2503.19385). It explores rather than samples: with 10
@@ -59,7 +74,7 @@ class Arc(Grid):
 
 
 @dataclass(frozen=True)
-class Shifted(Grid):
+class Shifted(Warp):
     """t' = shift t / (1 + (shift - 1) t) (Esser et al., 2024, arXiv 2403.03206, equation 23).
 
     Multiplies the linear interpolant's noise-to-signal ratio t / (1 - t) by `shift`, since larger images need
@@ -119,9 +134,10 @@ class Matched(Grid):
     interpolant: Interpolant = VP()
     grid: Grid = Arc()
 
-    def warp(self, t: Tensor) -> Tensor:
-        matched = Conversion(Linear(), self.interpolant).time(self.grid.warp(t))
-        return torch.where(t == 1, 1.0, matched)
+    def __call__(self, steps: int) -> Tensor:
+        times = Conversion(Linear(), self.interpolant).time(self.grid(steps))
+        times[0] = 1
+        return times
 
 
 GRIDS: Registry[Grid] = Registry("grid", Grid, {"uniform": Uniform, "arc": Arc, "shifted": Shifted, "matched": Matched})

@@ -48,7 +48,9 @@ def _refusing(code: int) -> Iterator[None]:
 @app.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to make, e.g. 'three cats on grass background'.")],
-    model: Annotated[str, typer.Option(help="See 'rollflow models'.")] = defaults.DEFAULT_MODEL,
+    model: Annotated[
+        str, typer.Option(help="See 'rollflow models'; or a pipeline of diffusers: owner/name, or a folder.")
+    ] = defaults.DEFAULT_MODEL,
     method: Annotated[str, typer.Option(help="See 'rollflow methods'.")] = defaults.DEFAULT_METHOD,
     reward: Annotated[str, typer.Option(help="See 'rollflow rewards'.")] = defaults.DEFAULT_REWARD,
     nfe: Annotated[int, typer.Option(help="Budget in guided evaluations of the model.")] = defaults.DEFAULT_NFE,
@@ -78,6 +80,24 @@ def generate(
             "--finish/--no-finish", help="Denoise the sample fully, or return the last estimate.  [default: by model]"
         ),
     ] = None,
+    pipeline_arg: Annotated[
+        list[str] | None,
+        typer.Option(help="Argument of a pipeline's call, height=512 or image=photo.png; any number of times."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Of a pipeline: cpu, cuda:0, mps.  [default: the best]")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Of a pipeline: float32, bfloat16, float16.  [default: by device]")
+    ] = None,
+    offload: Annotated[
+        str | None, typer.Option(help="Keep on the device only what runs: model, sequential.  [default: none]")
+    ] = None,
+    quantize: Annotated[str | None, typer.Option(help="Weights of a pipeline in 8bit or 4bit.  [default: not]")] = None,
+    compiled: Annotated[bool | None, typer.Option("--compile", help="Compile the network of a pipeline.")] = None,
+    few_step: Annotated[
+        bool | None,
+        typer.Option("--few-step/--many-step", help="Whether a pipeline is step-distilled.  [default: by its name]"),
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a repository.")] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Also make the plain sample of the same seed.")] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a run with the same options and --out was stopped.")
@@ -90,13 +110,23 @@ def generate(
     """Make the best sample for PROMPT within a budget."""
     from rollflow.api import Plan
     from rollflow.cli import session, tables
-    from rollflow.cli.settings import chosen
+    from rollflow.cli.settings import chosen, pipeline
     from rollflow.report import check_folder
 
     with _refusing(2):
         plan = Plan(
             prompt,
-            model=model,
+            model=pipeline(
+                model,
+                pipeline_arg or [],
+                device=device,
+                dtype=dtype,
+                offload=offload,
+                quantize=quantize,
+                compiled=compiled,
+                distilled=few_step,
+                revision=revision,
+            ),
             reward=reward,
             nfe=nfe,
             seed=seed,

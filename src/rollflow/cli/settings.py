@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, TypedDict
 
 from rollflow.errors import RollflowError, unknown
@@ -10,6 +11,8 @@ from rollflow.guidance import GUIDANCE, Guidance
 from rollflow.interpolants import INTERPOLANTS, Interpolant
 from rollflow.kernels import KERNELS, Kernel
 from rollflow.lookahead import LOOKAHEADS, Lookahead
+from rollflow.models import PipelineSource, find_model
+from rollflow.models.diffusers import read_argument
 from rollflow.registry import Registry, assignment
 from rollflow.schedules import GRIDS, Grid
 from rollflow.search import SEARCHES, Search
@@ -61,3 +64,25 @@ def chosen(settings: Iterable[str], **choices: str | None) -> Chosen:
         elif of_choice:
             raise RollflowError(f"{choice}.{next(iter(of_choice))} is set, but which {choice} is not: add --{choice}")
     return made
+
+
+def pipeline(name: str, arguments: Iterable[str], **loading: Any) -> str | PipelineSource:
+    """The model of a name, with what is said of how to load it and call it.
+
+    Args:
+        name: As for ``Plan``.
+        arguments: ``NAME=VALUE`` of a pipeline's call.
+        loading: Settings of ``PipelineSource``; None where the user left one open.
+
+    Raises:
+        RollflowError: If any of it is said of a model that is no pipeline of diffusers.
+    """
+    found = find_model(name)
+    given = {setting: value for setting, value in loading.items() if value is not None}
+    values = {key: read_argument(value) for key, value in map(assignment, arguments)}
+    if isinstance(found, PipelineSource):
+        return replace(found, arguments=values, **given)
+    if given or values:
+        option = "pipeline-arg" if values else next(iter(given))
+        raise RollflowError(f"--{option} is of pipelines of diffusers (owner/name, or a folder), which '{name}' is not")
+    return name

@@ -11,7 +11,7 @@ from torch import Tensor
 from rollflow.engine.checkpoint import Checkpoint
 from rollflow.engine.meter import Caps, Spending
 from rollflow.errors import RollflowError
-from rollflow.models.base import FlowModel
+from rollflow.models.base import Declared, FlowModel
 from rollflow.requests import Asking
 from rollflow.rewards import RewardModel, check_differentiable
 from rollflow.rng import Noise
@@ -36,14 +36,16 @@ class Task:
     held_out: tuple[RewardModel, ...] = ()
 
 
-def declared(model: FlowModel | type[FlowModel], search: Search, sampler: Sampler, nfe: int) -> Spending:
+def declared(model: Declared, search: Search, sampler: Sampler, nfe: int) -> Spending:
     """What a job will spend, told without weights (the dry run); the decode of the returned sample is included.
+
+    A model that does not know its network rows before it is loaded takes at least one a NFE, which is what is told.
 
     Raises:
         BudgetTooSmall: If the search cannot run in ``nfe``.
     """
     cost = search.cost(sampler.bind(model), nfe)
-    rows = cost.nfe * model.rows_per_nfe
+    rows = cost.nfe * (model.rows_per_nfe or 1)
     return Spending(cost.nfe, rows, cost.reward_calls, cost.decodes + 1, cost.backward_passes)
 
 

@@ -1,14 +1,31 @@
 """Flow models."""
 
-from rollflow.models.base import FlowModel
-from rollflow.models.scenes import ScenesBase
+from pathlib import Path
+
+from rollflow.errors import UnknownName
+from rollflow.models.base import Declared, FlowModel, Source
+from rollflow.models.diffusers import DiffusersModel, PipelineSource
+from rollflow.models.scenes import ScenesBase, ScenesTurbo
 from rollflow.registry import Registry
 
 MODELS: Registry[FlowModel] = Registry(
-    "model", FlowModel, {model.name: model for model in (ScenesBase,)}, "rollflow.models"
+    "model", FlowModel, {model.name: model for model in (ScenesTurbo, ScenesBase)}, "rollflow.models"
 )
-"""Every model that a name on the command line loads; a class's constructor loads its weights.
+"""Every model that a name on the command line loads; a class's constructor loads its weights."""
 
-``ScenesTurbo`` joins when its weights ship (``training/train_turbo.py``)."""
 
-__all__ = ["MODELS", "FlowModel"]
+def find_model(name: str) -> type[FlowModel] | Source:
+    """What loads the model of a name: a class of ``MODELS``, else a pipeline of the hub (owner/name) or a folder.
+
+    Raises:
+        UnknownName: If nothing has the name.
+    """
+    if name not in MODELS.names() and ("/" in name or Path(name).is_dir()):
+        return PipelineSource(name)
+    try:
+        return MODELS.find(name)
+    except UnknownName as error:
+        raise UnknownName(f"{error}; or a repository of the hub (owner/name), or a folder with a pipeline") from None
+
+
+__all__ = ["MODELS", "Declared", "DiffusersModel", "FlowModel", "PipelineSource", "Source", "find_model"]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
 
 from rollflow.interpolants import Interpolant, Linear
+from rollflow.schedules import Grid
 
 
 class FlowModel(ABC):
@@ -21,6 +22,7 @@ class FlowModel(ABC):
         name: As on the command line.
         description: One line.
         interpolant: The one it was trained on.
+        grid: The time grid that it was published with, along its interpolant; None if it has none.
         few_step: Whether it is step-distilled, so that its clean estimate is sharp long before t = 0.
         rows_per_nfe: Network rows that one guided evaluation takes (2 with classifier-free guidance).
         shape: Shape of one state.
@@ -32,6 +34,7 @@ class FlowModel(ABC):
     few_step: ClassVar[bool] = False
     rows_per_nfe: ClassVar[int] = 1
     interpolant: Interpolant = Linear()
+    grid: Grid | None = None
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.float32
 
@@ -46,3 +49,33 @@ class FlowModel(ABC):
     def decode(self, x0: Tensor) -> Tensor:
         """Clean states (B, ...) as samples (B, ...): pixels (B, 3, H, W) in [0, 1] for images."""
         return x0
+
+
+class Source(ABC):
+    """Where a model is loaded from, and what is known of it before; the attributes are a ``FlowModel``'s.
+
+    Attributes:
+        rows_per_nfe: None where only the loaded model tells.
+    """
+
+    rows_per_nfe: int | None
+
+    @property
+    @abstractmethod
+    def few_step(self) -> bool: ...
+
+    @property
+    @abstractmethod
+    def interpolant(self) -> Interpolant: ...
+
+    @property
+    @abstractmethod
+    def grid(self) -> Grid | None: ...
+
+    @abstractmethod
+    def load(self) -> FlowModel:
+        """The model. Raises a RollflowError where it cannot be loaded."""
+
+
+Declared: TypeAlias = FlowModel | type[FlowModel] | Source
+"""A model, or what is known of one before it is loaded."""

@@ -1,0 +1,220 @@
+"""Any text-to-image or text-to-video pipeline of diffusers as a flow model, through its own public call."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rollflow.errors import RollflowError, unknown
+from rollflow.models.base import FlowModel
+from rollflow.models.diffusers.calls import Calls, Encoded
+from rollflow.models.diffusers.probe import RowTimes
+from rollflow.models.diffusers.schedule import convention, is_flow
+from rollflow.schedules import Grid
+
+DENOISERS = ("transformer", "transformer_2", "unet")
+"""Components whose rows are counted as network rows."""
+
+GIVEN = ("prompt", "latents", "num_inference_steps", "output_type", "return_dict", "timesteps", "sigmas", "generator")
+"""Arguments of a pipeline that are not the user's, since a search decides them."""
+
+STEP_COUNTERS = ("cfg_trunc_ratio", "skip_guidance_layers")
+"""Arguments that say at which of the loop's steps to guide."""
+
+FEW_STEP_NAMES = ("schnell", "turbo", "lightning", "hyper", "sprint", "lcm", "dmd", "distilled", "klein")
+FEW_STEP_SCHEDULERS = ("LCM", "TCD")
+DENSE = 1000
+
+
+class Own(Grid):
+    """The times at which a pipeline itself would sample, shifted for its resolution as it does.
+
+    Args:
+        model: The pipeline.
+    """
+
+    whole = True
+
+    def __init__(self, model: DiffusersModel) -> None:
+        self.model = model
+
+    def __call__(self, steps: int) -> Tensor:
+        return self.model.own_times(steps)
+
+
+class DiffusersModel(FlowModel):
+    """A diffusers pipeline, of any flow or diffusion model.
+
+    The pipeline is called as a user would call it, on a copy that shares its modules and whose scheduler hands the
+    network's output back: a call of one step is the guided velocity, and a call of no step the decoder. Whatever the
+    pipeline does around its network (guidance of any sort, negative prompts, rescaling, packing of latents) comes
+    along. Prompts are encoded once.
+
+    States are the pipeline's own latents, as it packs them, in float32 on the CPU; they are cast to the pipeline's
+    dtype and device for each call.
+
+    Args:
+        pipeline: The pipeline; it is left as it is.
+        arguments: Of its call, such as ``height``, ``guidance_scale``, ``negative_prompt`` or ``image``.
+        name: As shown to the user; None is where its weights came from.
+        few_step: Whether it is step-distilled; None tells by its name and scheduler (``FEW_STEP_NAMES``).
+
+    Raises:
+        RollflowError: If it is no pipeline of a flow or diffusion model, or its call takes no such argument.
+    """
+
+    description = "a pipeline of diffusers"
+
+    def __init__(
+        self,
+        pipeline: Any,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        name: str | None = None,
+        few_step: bool | None = None,
+    ) -> None:
+        own = type(pipeline)
+        check_kind(own)
+        check_arguments(own, arguments or {})
+        self.name = name or pipeline.config.get("_name_or_path") or own.__name__  # type: ignore[misc]
+        told = pipeline.config.get("is_distilled") if few_step is None else few_step
+        self.few_step = is_few_step(self.name, type(pipeline.scheduler)) if told is None else told  # type: ignore[misc]
+        if getattr(getattr(pipeline, "transformer", None), "config", {}).get("use_meanflow"):
+            # It is told the time it steps to as well, which is not known when a velocity is asked for.
+            raise RollflowError(f"{self.name} is a mean flow, whose network gives no velocity; take a model that does")
+        self.calls = Calls(pipeline, dict(arguments or {}))
+        self._most: dict[str, int] = {}
+        self._blank = self.encode(" ")
+        with torch.no_grad():
+            flow = is_flow(pipeline.scheduler)  # whose timesteps are known by sampling alone
+            self.convention = convention(self.calls.schedule(self._blank, DENSE) if flow else pipeline.scheduler)
+            self.interpolant = self.convention.interpolant
+            middle = self.convention.timestep(torch.tensor([0.5]))
+            self.shape = tuple(self.calls.latents(self._blank, middle).shape[1:])
+            self.rows_per_nfe, self.mixes_times = self._measured()  # type: ignore[misc]
+        self.grid = Own(self)
+
+    @torch.no_grad()
+    def encode(self, prompt: str) -> Encoded:
+        return self.calls.encode(prompt)
+
+    def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Encoded]) -> Tensor:
+        groups: dict[Any, list[int]] = {}
+        for row, (time, condition) in enumerate(zip(t.tolist(), conditions, strict=True)):
+            groups.setdefault((condition.shapes, None if self.mixes_times else time), []).append(row)
+        parts = [
+            self._within_memory(
+                "velocity", rows, lambda some: self._output(x[some], t[some], [conditions[i] for i in some])
+            )
+            for rows in groups.values()
+        ]
+        order = torch.tensor([row for rows in groups.values() for row in rows])
+        output = torch.cat(parts)[order.argsort()]
+        return self.convention.velocity(output, x, t)
+
+    def decode(self, x0: Tensor) -> Tensor:
+        """Latents as pictures (B, 3, H, W), or films (B, frames, 3, H, W), in [0, 1]."""
+        return self._within_memory(
+            "decode", list(range(len(x0))), lambda some: self.calls.decode([self._blank] * len(some), x0[some]).to(x0)
+        )
+
+    def own_times(self, steps: int) -> Tensor:
+        """(steps + 1,) float64 times at which the pipeline itself would sample, down to 0."""
+        return self.convention.times_of(self.calls.schedule(self._blank, steps))
+
+    def _output(self, x: Tensor, t: Tensor, rows: Sequence[Encoded]) -> Tensor:
+        """The network's output in the dtype and on the device of x."""
+        timesteps, one = self.convention.timestep(t), bool((t == t[0]).all())
+        return self.calls.output(rows, x, timesteps[:1] if one else timesteps[None].as_subclass(RowTimes)).to(x)
+
+    def _measured(self) -> tuple[int, bool]:
+        """Network rows of one velocity, and whether rows of different times can share a call.
+
+        They can if what they get in a shared call is what they get alone; the pipeline's code is not looked at. Where
+        even rows of one time cannot, ``_most`` has them called one by one.
+        """
+        rows = 0
+
+        def count(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            nonlocal rows
+            rows += len(args[0] if args else next(iter(kwargs.values())))
+
+        x = torch.randn(self.shape, generator=torch.Generator().manual_seed(0)).expand(2, *self.shape)
+        early, late = (torch.full((2,), t, dtype=torch.float64) for t in (0.9, 0.5))
+        networks: list[Any] = [getattr(self.calls.pipeline, name, None) for name in DENOISERS]
+        hooks = [n.register_forward_pre_hook(count, with_kwargs=True) for n in networks if isinstance(n, nn.Module)]
+        processors = [(n, n.attn_processors) for n in networks if hasattr(n, "attn_processors")]
+        try:
+            alone = [self._output(x[:1], t[:1], [self._blank]) for t in (early, late)]
+        finally:
+            for hook in hooks:
+                hook.remove()
+        apart = (alone[0] - alone[1]).norm()
+
+        def share(first: int, second: int) -> bool:
+            times = torch.stack([(early, late)[i][0] for i in (first, second)])
+            try:
+                shared = self._output(x, times, [self._blank] * 2)
+            except Exception:  # whatever a pipeline makes of rows that it is not written for
+                for network, own in processors:
+                    if network.attn_processors != own:  # changed for the call, without a chance to change back
+                        network.set_attn_processor(own)
+                return False
+            return bool((shared - torch.cat([alone[first], alone[second]])).norm() <= 0.1 * apart)
+
+        mixes = share(0, 1)
+        if not (mixes or share(0, 0)):
+            self._most["velocity"] = 1
+        return rows // 2, mixes
+
+    def _within_memory(self, what: str, rows: list[int], call: Callable[[list[int]], Tensor]) -> Tensor:
+        """``call`` on all rows, on half as many at once wherever memory runs out; what fits is remembered."""
+        done: list[Tensor] = []
+        while rows:
+            most = self._most.get(what, len(rows))
+            try:
+                done.append(call(rows[:most]))
+            except torch.OutOfMemoryError:
+                if min(most, len(rows)) == 1:
+                    raise
+                self._most[what] = min(most, len(rows)) // 2
+                continue
+            rows = rows[most:]
+        return torch.cat(done)
+
+
+def is_few_step(name: str, scheduler: type) -> bool:
+    """Whether a pipeline is step-distilled, as its name or its scheduler's says."""
+    said = any(part in name.lower() for part in FEW_STEP_NAMES)
+    return said or any(part in scheduler.__name__ for part in FEW_STEP_SCHEDULERS)
+
+
+def check_arguments(pipeline: type, arguments: Mapping[str, Any]) -> None:
+    """Raise on an argument that the call of a class of pipelines does not take, or that no search can honour.
+
+    Raises:
+        UnknownName: On a name that it does not have, or that a search decides.
+        RollflowError: On one of ``STEP_COUNTERS``.
+    """
+    known = [name for name in inspect.signature(pipeline.__call__).parameters if name not in ("self", *GIVEN)]
+    for name in arguments:
+        if name not in known:
+            raise unknown(f"argument of {pipeline.__name__}", name, known)
+        if name in STEP_COUNTERS:
+            raise RollflowError(
+                f"{name} guides by the number of the step, which a search does not have, since it visits any time any "
+                "number of times; leave it out"
+            )
+
+
+def check_kind(pipeline: type) -> None:
+    """Raise on a class whose objects are not called with a prompt and a number of steps."""
+    if not {"prompt", "num_inference_steps"} <= set(inspect.signature(pipeline.__call__).parameters):
+        raise RollflowError(
+            f"{pipeline.__name__} is no pipeline that a search can drive; expected one of diffusers that denoises, "
+            "step by step, what a prompt asks for"
+        )

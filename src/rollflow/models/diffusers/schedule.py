@@ -1,0 +1,193 @@
+"""What a scheduler says of its model: interpolant, what the network predicts, and which timestep it is told."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rollflow.conversions import broadcast_like, velocity_from_denoised, velocity_from_noise
+from rollflow.errors import RollflowError
+from rollflow.interpolants import Interpolant, Linear, Time, as_float64
+
+PREDICTIONS = ("flow", "epsilon", "v_prediction", "sample")
+
+
+@dataclass(frozen=True)
+class Discrete(Interpolant):
+    """Variance preserving with the noise schedule of a diffusion model, given at T steps (DDPM, arXiv 2006.11239).
+
+        alpha = exp(-B / 2),  sigma = sqrt(1 - exp(-B)),  B(i / T) = -log alphas_cumprod[i - 1],  B(0) = 0
+
+    B is linear between, so that noise is added at a constant rate within a step. Time i / T is the timestep i - 1.
+
+    Args:
+        cumulated: B at 1 / T, ..., 1; rising and positive.
+    """
+
+    cumulated: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not (self.cumulated and np.all(np.diff([0.0, *self.cumulated]) > 0)):
+            raise RollflowError("the noise schedule does not rise from step to step")
+
+    @cached_property
+    def _nodes(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        total = np.array([0.0, *self.cumulated])
+        return np.linspace(0, 1, len(total)), total
+
+    def _total(self, t: Time) -> Tensor:
+        t = as_float64(t)
+        return torch.as_tensor(np.interp(t.cpu().numpy(), *self._nodes)).to(t)
+
+    def _rate(self, t: Time) -> Tensor:
+        t, (_, total) = as_float64(t), self._nodes
+        steps = np.diff(total) * len(self.cumulated)
+        at = np.ceil(t.cpu().numpy() * len(self.cumulated) - 1e-9).astype(int) - 1
+        return torch.as_tensor(steps[at.clip(0, len(steps) - 1)]).to(t)
+
+    def alpha(self, t: Time) -> Tensor:
+        return torch.exp(-self._total(t) / 2)
+
+    def sigma(self, t: Time) -> Tensor:
+        return torch.sqrt(-torch.expm1(-self._total(t)))
+
+    def alpha_dot(self, t: Time) -> Tensor:
+        return -self._rate(t) * self.alpha(t) / 2
+
+    def sigma_dot(self, t: Time) -> Tensor:
+        return self.sigma_sigma_dot(t) / self.sigma(t)
+
+    def sigma_sigma_dot(self, t: Time) -> Tensor:
+        return self._rate(t) * torch.exp(-self._total(t)) / 2
+
+    def log_snr(self, t: Time) -> Tensor:
+        return -torch.expm1(self._total(t)).log()
+
+    def time_at_log_snr(self, log_snr: Time) -> Tensor:
+        log_nsr, (times, total) = -as_float64(log_snr), self._nodes
+        wanted = torch.logaddexp(log_nsr, torch.zeros_like(log_nsr))
+        return torch.as_tensor(np.interp(wanted.cpu().numpy(), total, times)).to(wanted)
+
+
+@dataclass(frozen=True, eq=False)
+class Convention:
+    """How a pipeline's network speaks of time and velocity.
+
+    Args:
+        interpolant: The one it was trained on.
+        prediction: One of ``PREDICTIONS``; a flow's is ``sign`` times dx / dt.
+        times: (n,) rising times in the interpolant ...
+        timesteps: (n,) ... and what the network is told at them; linear between.
+        sign: 1, or -1 where the network points from noise to data.
+    """
+
+    interpolant: Interpolant
+    prediction: str
+    times: np.ndarray[Any, Any]
+    timesteps: np.ndarray[Any, Any]
+    sign: float = 1.0
+
+    def timestep(self, t: Tensor) -> Tensor:
+        """What the pipeline's loop variable is at time t: float32, of the shape of ``t``."""
+        return torch.as_tensor(np.interp(t.cpu().double().numpy(), self.times, self.timesteps)).float()
+
+    def times_of(self, scheduler: Any) -> Tensor:
+        """(n + 1,) float64 times of a scheduler's own schedule, from noise down to 0."""
+        if self.prediction == "flow":
+            times = _noise_levels(scheduler)
+        else:
+            times = np.interp(_float64(scheduler.timesteps), self.timesteps, self.times)
+        times = times[:: type(scheduler).order]  # of a scheduler of two stages, those it steps to
+        return torch.as_tensor(np.append(times[np.append(True, np.diff(times) < 0)], 0.0))
+
+    def velocity(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """dx / dt, (B, ...), from the network's output at states x, times t (B,)."""
+        if self.prediction == "flow":
+            return self.sign * output
+        if self.prediction == "epsilon":
+            return velocity_from_noise(self.interpolant, output, x, t)
+        if self.prediction == "sample":
+            return velocity_from_denoised(self.interpolant, output, x, t)
+        alpha, sigma = (broadcast_like(of(t), x) for of in (self.interpolant.alpha, self.interpolant.sigma))
+        return velocity_from_denoised(self.interpolant, alpha * x - sigma * output, x, t)
+
+
+def is_flow(scheduler: Any) -> bool:
+    """Whether a diffusers scheduler is of a flow model."""
+    config = scheduler.config
+    return (
+        "FlowMatch" in type(scheduler).__name__
+        or config.get("prediction_type") == "flow_prediction"
+        or bool(config.get("use_flow_sigmas"))
+    )
+
+
+def _float64(values: Tensor) -> np.ndarray[Any, Any]:
+    return values.double().cpu().numpy()
+
+
+def _noise_levels(scheduler: Any) -> np.ndarray[Any, Any]:
+    """Times of a flow's schedule from noise to data: one that rises counts from noise."""
+    sigmas = _float64(scheduler.sigmas)
+    return (1 - sigmas if sigmas[1] > sigmas[0] else sigmas)[: len(scheduler.timesteps)]
+
+
+def convention(scheduler: Any) -> Convention:
+    """Read the convention of a pipeline from its schedule, and from what its scheduler makes of a network's output.
+
+    Args:
+        scheduler: A diffusers scheduler, ready for the first of many steps.
+
+    Raises:
+        RollflowError: If it is neither of a flow nor of a diffusion model.
+    """
+    if is_flow(scheduler):
+        times, timesteps = _noise_levels(scheduler), _float64(scheduler.timesteps)
+        if times.max() > 1.001:
+            raise RollflowError(
+                f"scheduler {type(scheduler).__name__} has noise levels up to {times.max():.3g}; a flow's end at 1"
+            )
+        sign = _sign(scheduler, times[1] - times[0])
+        line = np.polyfit(times, timesteps, 1)
+        if np.abs(np.polyval(line, times) - timesteps).max() <= 1:  # some round to whole timesteps
+            slope, start = np.round(line)
+            return Convention(Linear(), "flow", np.array([0.0, 1.0]), np.array([start, start + slope]), sign)
+        return Convention(Linear(), "flow", times[::-1], timesteps[::-1], sign)
+    path = discrete(scheduler)
+    ends = np.array([1 / len(path.cumulated), 1.0]), np.array([0.0, len(path.cumulated) - 1.0])
+    return Convention(path, scheduler.config.get("prediction_type", "epsilon"), *ends)
+
+
+def discrete(scheduler: Any) -> Discrete:
+    """The interpolant of a diffusion model's scheduler.
+
+    Raises:
+        RollflowError: If it is not of a diffusion model.
+    """
+    kept, prediction = getattr(scheduler, "alphas_cumprod", None), scheduler.config.get("prediction_type", "epsilon")
+    if kept is None or prediction not in PREDICTIONS:
+        raise RollflowError(
+            f"scheduler {type(scheduler).__name__} with prediction_type {prediction!r} is of no kind that is known; "
+            f"expected a flow-matching one, or one with alphas_cumprod and prediction_type {', '.join(PREDICTIONS[1:])}"
+        )
+    return Discrete(tuple((-np.log(kept.double().cpu().numpy().clip(1e-12))).tolist()))
+
+
+def _sign(scheduler: Any, dt: float) -> float:
+    """Whether the scheduler moves states along the network's output as time passes, or against it.
+
+    From the difference of what it makes of the outputs 1 and 0, so that noise of its own cancels.
+    """
+    made = []
+    for output in (torch.ones(1, 1), torch.zeros(1, 1)):
+        stepping = copy.deepcopy(scheduler)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            made.append(stepping.step(output, stepping.timesteps[0], torch.zeros(1, 1), return_dict=False)[0])
+    return float(torch.sign((made[0] - made[1]) / dt))

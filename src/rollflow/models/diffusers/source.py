@@ -1,0 +1,226 @@
+"""Pipelines by the name of a repository or folder: what is known of them before their weights load, and loading."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rollflow.errors import RollflowError, unknown
+from rollflow.interpolants import Interpolant, Linear
+from rollflow.models.base import Source
+from rollflow.models.diffusers.model import DENOISERS, DiffusersModel, check_arguments, check_kind, is_few_step
+from rollflow.models.diffusers.schedule import discrete, is_flow
+from rollflow.schedules import Grid
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+OFFLOADS = ("none", "model", "sequential")
+QUANTIZATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "8bit": ("bitsandbytes_8bit", {"load_in_8bit": True}),
+    "4bit": ("bitsandbytes_4bit", {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}),
+}
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+class _Unread(Grid):
+    """The pipeline's own grid before it is loaded: known to be whole, and nothing else."""
+
+    whole = True
+
+    def __call__(self, steps: int) -> Tensor:
+        raise RollflowError("the time grid of a pipeline is known only once it is loaded")
+
+
+@dataclass(frozen=True)
+class PipelineSource(Source):
+    """A diffusers pipeline that is not loaded yet; what is asked of it before reads a few kilobytes of configuration.
+
+    Args:
+        name: Of a repository of the hub (``owner/name``), or a folder that ``save_pretrained`` wrote.
+        arguments: Of the pipeline's call, as for ``DiffusersModel``.
+        device: ``auto`` (CUDA, else Apple's, else the CPU) or a device of torch.
+        dtype: ``auto`` (bfloat16 on CUDA, float16 on Apple's, float32 on the CPU) or one of ``DTYPES``.
+        offload: ``model`` or ``sequential`` keeps on the device only what runs: a whole network, or a layer.
+        quantize: Of the denoiser and the text encoders: ``8bit`` or ``4bit``, by bitsandbytes; None not.
+        compiled: Whether ``torch.compile`` compiles the denoiser.
+        distilled: Whether it is step-distilled; None tells by its name and its scheduler's.
+        revision: Branch, tag or commit of the repository; None is its main branch.
+
+    Raises:
+        RollflowError: On a device, dtype, offload or quantisation that there is not. Once it is read, also on a
+            repository that is missing, gated, or not in the cache while offline, or one that holds no such pipeline.
+    """
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    device: str = "auto"
+    dtype: str = "auto"
+    offload: str = "none"
+    quantize: str | None = None
+    compiled: bool = False
+    distilled: bool | None = None
+    revision: str | None = None
+
+    rows_per_nfe = None  # how it guides is known once it runs
+
+    def __post_init__(self) -> None:
+        for what, given, known in (
+            ("dtype", self.dtype, ("auto", *DTYPES)),
+            ("offload", self.offload, OFFLOADS),
+            ("quantization", self.quantize or "8bit", QUANTIZATIONS),
+        ):
+            if given not in known:
+                raise unknown(what, given, known)
+        if self._dtype == torch.float16 and self._device.type == "cpu":
+            raise RollflowError("float16 does not run on the CPU; take bfloat16 or float32 for --dtype")
+
+    @cached_property
+    def _device(self) -> torch.device:
+        if self.device == "auto":
+            return torch.device(
+                "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+            )
+        try:
+            return torch.empty(0, device=self.device).device
+        except (RuntimeError, AssertionError) as error:
+            raise RollflowError(f"there is no device '{self.device}' here: {str(error).splitlines()[0]}") from None
+
+    @cached_property
+    def _dtype(self) -> torch.dtype:
+        defaults = {"cuda": torch.bfloat16, "mps": torch.float16}
+        return defaults.get(self._device.type, torch.float32) if self.dtype == "auto" else DTYPES[self.dtype]
+
+    @cached_property
+    def _index(self) -> dict[str, Any]:
+        """model_index.json: the class of the pipeline, and library and class of its components."""
+        index = self._read("model_index.json")
+        if "_class_name" not in index:
+            raise RollflowError(f"model_index.json of '{self.name}' names no pipeline (_class_name)")
+        return index
+
+    def _read(self, file: str) -> dict[str, Any]:
+        path = _downloaded(self.name, file, self.revision)
+        try:
+            content: dict[str, Any] = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise RollflowError(f"{file} of '{self.name}' cannot be read: {error}") from None
+        return content
+
+    @cached_property
+    def kind(self) -> type:
+        """The class of the pipeline; its arguments have been checked."""
+        import diffusers
+
+        kind: Any = getattr(diffusers, self._index["_class_name"], None)
+        if not isinstance(kind, type):
+            raise RollflowError(
+                f"'{self.name}' is a {self._index['_class_name']}, which diffusers {diffusers.__version__} does not "
+                "have; install a newer one, or load the pipeline in Python and pass it to rollflow.load_model"
+            )
+        check_kind(kind)
+        check_arguments(kind, self.arguments)
+        return kind
+
+    @cached_property
+    def _scheduler(self) -> Any:
+        import diffusers
+
+        _, name = self._index.get("scheduler", (None, None))
+        kind: Any = getattr(diffusers, str(name), None)
+        if kind is None:
+            raise RollflowError(f"scheduler {name} of '{self.name}' is not one of diffusers {diffusers.__version__}")
+        return kind.from_config(self._read("scheduler/scheduler_config.json"))
+
+    @property
+    def few_step(self) -> bool:
+        return is_few_step(self.name, type(self._scheduler)) if self.distilled is None else self.distilled
+
+    @cached_property
+    def interpolant(self) -> Interpolant:
+        return Linear() if is_flow(self._scheduler) else discrete(self._scheduler)
+
+    @property
+    def grid(self) -> Grid:
+        return _Unread()
+
+    def load(self) -> DiffusersModel:
+        """The pipeline; weights that are not in the cache are downloaded.
+
+        Raises:
+            RollflowError: If it cannot be loaded.
+        """
+        from diffusers.quantizers import PipelineQuantizationConfig
+
+        settings: dict[str, Any] = {"dtype": self._dtype, "revision": self.revision}
+        if self.quantize is not None:
+            backend, how = QUANTIZATIONS[self.quantize]
+            parts = [name for name in self._index if name in DENOISERS or name.startswith("text_encoder")]
+            settings["quantization_config"] = PipelineQuantizationConfig(backend, how, parts)
+        kind: Any = self.kind
+        try:
+            pipeline = kind.from_pretrained(self.name, **settings)
+        except (OSError, ValueError, ImportError, RuntimeError) as error:
+            raise RollflowError(f"'{self.name}' cannot be loaded: {error}") from error
+        if self.offload == "model":
+            pipeline.enable_model_cpu_offload(device=self._device)
+        elif self.offload == "sequential":
+            pipeline.enable_sequential_cpu_offload(device=self._device)
+        else:
+            pipeline.to(self._device)
+        if self.compiled:
+            for name in DENOISERS:
+                if getattr(pipeline, name, None) is not None:
+                    getattr(pipeline, name).compile()
+        return DiffusersModel(pipeline, self.arguments, name=self.name, few_step=self.few_step)
+
+
+def _downloaded(name: str, file: str, revision: str | None) -> Path:
+    """The path of a small file of a repository or folder."""
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / file).is_file():
+            raise RollflowError(f"folder '{name}' has no {file}; expected a pipeline that save_pretrained wrote")
+        return folder / file
+    from huggingface_hub import errors as hub
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(name, file, revision=revision))
+    except hub.GatedRepoError:
+        why = "is gated; accept its terms on its page, then log in with 'hf auth login'"
+    except hub.RevisionNotFoundError:
+        why = f"has no revision '{revision}'"
+    except hub.RepositoryNotFoundError:
+        why = "is not on the hub, or it is private; check the name, or log in with 'hf auth login'"
+    except hub.LocalEntryNotFoundError:
+        why = f"is not in the cache ({file}), and the hub cannot be reached; load it once while online"
+    except hub.EntryNotFoundError:
+        why = f"has no {file}, so that it is no pipeline of diffusers"
+    except hub.HFValidationError as error:
+        why = f"is no name of a repository ({error})"
+    except (hub.HfHubHTTPError, OSError) as error:
+        why = f"cannot be read: {error}"
+    raise RollflowError(f"repository '{name}' {why}") from None
+
+
+def read_argument(text: str) -> Any:
+    """A value of a pipeline's call from the command line: a picture, a Python literal (3, 0.5, None), or the text."""
+    if text.lower().endswith(PICTURES):
+        from PIL import Image, UnidentifiedImageError
+
+        try:
+            with Image.open(text) as picture:
+                return picture.convert("RGB")
+        except (OSError, UnidentifiedImageError) as error:
+            raise RollflowError(f"the picture '{text}' cannot be read: {error}") from None
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

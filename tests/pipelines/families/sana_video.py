@@ -1,0 +1,49 @@
+"""SANA-Video."""
+
+from __future__ import annotations
+
+from diffusers import SanaVideoPipeline, SanaVideoTransformer3DModel
+from transformers import Gemma2Config, Gemma2Model
+
+from families.family import Family, Tiny
+from families.parts import LANGUAGE_MODEL, WIDTH, euler, seeded, tokenizer
+from families.wan import autoencoder
+
+
+def text_to_video() -> Tiny:
+    seeded()
+    transformer = SanaVideoTransformer3DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=12,
+        num_layers=1,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=12,
+        cross_attention_dim=24,
+        caption_channels=WIDTH,
+        mlp_ratio=1.0,
+        rope_max_seq_len=32,
+    ).eval()
+    seeded(2)
+    pipeline = SanaVideoPipeline(
+        tokenizer=tokenizer(),
+        text_encoder=Gemma2Model(Gemma2Config(**LANGUAGE_MODEL)).eval(),
+        vae=autoencoder(),
+        transformer=transformer,
+        scheduler=euler(shift=8.0),
+    )
+    arguments = {
+        "height": 32,
+        "width": 32,
+        "frames": 5,
+        "max_sequence_length": 16,
+        "complex_human_instruction": None,
+        "use_resolution_binning": False,
+        "negative_prompt": "fog",
+        "guidance_scale": 6.0,
+    }
+    return Tiny(pipeline, arguments)
+
+
+FAMILIES: dict[str, Family] = {"SanaVideoPipeline": text_to_video}

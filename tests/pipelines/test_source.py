@@ -1,0 +1,175 @@
+"""Pipelines by the name of a folder or repository, from the command line as from Python."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("diffusers")
+
+import torch
+from checks import Brightness
+from families import FAMILIES
+from huggingface_hub import errors as hub
+from PIL import Image
+
+import rollflow
+from rollflow import PipelineSource, RollflowError, UnknownName, load_model
+from rollflow.cli import main
+from rollflow.interpolants import Linear
+from rollflow.models.diffusers import read_argument, source
+from rollflow.models.diffusers.schedule import Discrete
+
+FLUX = "FluxPipeline, guidance embedded"
+SMALL = ["--pipeline-arg", "height=16", "--pipeline-arg", "width=16", "--pipeline-arg", "max_sequence_length=16"]
+SMALL += ["--reward", "checks:Brightness", "--nfe", "8", "--steps", "3", "--set", "initial=2", "--set", "chains=1"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline as ``save_pretrained`` leaves it."""
+    path = tmp_path_factory.mktemp("models") / "tiny-flux"
+    FAMILIES[FLUX]().pipeline.save_pretrained(path)
+    return path
+
+
+def test_a_folder_from_the_command_line(folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    code = main(["generate", "a cat", "--model", str(folder), *SMALL, "--compare", "--out", str(out), "--json"])
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    content = json.loads(printed.out)
+    assert (content["nfe_used"], content["network_rows"], content["model"]) == (8, 8, str(folder))
+    with Image.open(out / "image.png") as image, Image.open(out / "baseline.png") as baseline:
+        assert image.size == baseline.size
+
+
+def test_the_same_from_python(folder):
+    given = {"height": 16, "width": 16, "max_sequence_length": 16}
+    tiny = FAMILIES[FLUX]()
+    settings = {"reward": Brightness(), "method": "rbf(initial=2, chains=1)", "nfe": 8, "steps": 3}
+    results = [
+        rollflow.generate("a cat", model=model, **settings)
+        for model in (PipelineSource(str(folder), given), load_model(tiny.pipeline, tiny.arguments))
+    ]
+    assert torch.equal(results[0].sample, results[1].sample)
+
+
+def test_a_dry_run_loads_no_weights(folder, capsys, monkeypatch):
+    monkeypatch.setattr(PipelineSource, "load", lambda self: pytest.fail("loaded"))
+    assert main(["generate", "a cat", "--model", str(folder), *SMALL, "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["search"]["nfe"] == 8
+
+
+def test_what_a_folder_tells_before_it_is_loaded(folder, tmp_path):
+    assert PipelineSource(str(folder)).interpolant == Linear()
+    assert not PipelineSource(str(folder)).few_step
+    assert PipelineSource(str(folder), distilled=True).few_step
+    turbo = tmp_path / "model-turbo"
+    turbo.symlink_to(folder)
+    assert PipelineSource(str(turbo)).few_step
+    diffusion = tmp_path / "diffusion"
+    FAMILIES["StableDiffusionPipeline, epsilon"]().pipeline.save_pretrained(diffusion)
+    assert isinstance(PipelineSource(str(diffusion)).interpolant, Discrete)
+
+
+def test_the_pipeline_itself_is_left_as_it_was():
+    tiny = FAMILIES[FLUX]()
+    before = dict(vars(tiny.pipeline))
+    load_model(tiny.pipeline, tiny.arguments).encode("a cat")
+    assert vars(tiny.pipeline) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"dtype": "float61"}, "did you mean 'float16'"),
+        ({"dtype": "float16", "device": "cpu"}, "bfloat16 or float32"),
+        ({"device": "cuda:77"}, "no device 'cuda:77'"),
+        ({"offload": "all"}, "none, sequential"),
+        ({"quantize": "2bit"}, "8bit"),
+    ],
+)
+def test_bad_settings(settings, said):
+    with pytest.raises(RollflowError, match=said):
+        PipelineSource("owner/name", **settings)
+
+
+def test_a_misspelt_argument_of_the_pipeline(folder):
+    with pytest.raises(UnknownName, match="did you mean 'guidance_scale'"):
+        PipelineSource(str(folder), {"guidance_scal": 3}).load()
+
+
+@pytest.mark.parametrize("argument", ["latents", "prompt", "num_inference_steps"])
+def test_an_argument_that_the_search_decides(folder, argument):
+    with pytest.raises(UnknownName, match=argument):
+        PipelineSource(str(folder), {argument: 1}).load()
+
+
+def test_folders_that_hold_no_pipeline(folder, tmp_path):
+    with pytest.raises(RollflowError, match=r"has no model_index\.json"):
+        PipelineSource(str(tmp_path)).load()
+    index = tmp_path / "model_index.json"
+    for content, said in (
+        ("{", "cannot be read"),
+        ("{}", "names no pipeline"),
+        ('{"_class_name": "NewestPipeline"}', "diffusers .* does not have"),
+        ('{"_class_name": "DDPMPipeline"}', "no pipeline that a search can drive"),
+    ):
+        index.write_text(content)
+        with pytest.raises(RollflowError, match=said):
+            PipelineSource(str(tmp_path)).load()
+
+
+def test_weights_that_are_cut_short(folder, tmp_path):
+    import shutil
+
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    [weights] = (broken / "transformer").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(RollflowError, match="cannot be loaded"):
+        PipelineSource(str(broken)).load()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (hub.GatedRepoError, "hf auth login"),
+        (hub.RepositoryNotFoundError, "not on the hub"),
+        (hub.RevisionNotFoundError, "no revision 'v9'"),
+        (hub.LocalEntryNotFoundError, "load it once while online"),
+        (hub.EntryNotFoundError, "no pipeline of diffusers"),
+    ],
+)
+def test_a_repository_that_cannot_be_read(error, said, monkeypatch, capsys):
+    def refused(*_, **__):
+        raise error.__new__(error)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refused)
+    options = ["--model", "owner/name", "--revision", "v9", "--reward", "checks:Brightness"]
+    assert main(["generate", "a cat", *options]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert "owner/name" in line
+
+
+def test_options_of_pipelines_on_another_model(capsys):
+    assert main(["generate", "a cat", "--model", "scenes-base", "--dtype", "bfloat16"]) == 2
+    assert "--dtype is of pipelines" in capsys.readouterr().err
+
+
+def test_values_from_the_command_line(tmp_path):
+    Image.new("RGB", (2, 3)).save(tmp_path / "a.png")
+    assert read_argument(str(tmp_path / "a.png")).size == (2, 3)
+    assert [read_argument(text) for text in ("3", "0.5", "None", "fog, rain")] == [3, 0.5, None, "fog, rain"]
+    with pytest.raises(RollflowError, match="cannot be read"):
+        read_argument(str(tmp_path / "b.png"))
+
+
+def test_auto_device_and_dtype(monkeypatch):
+    monkeypatch.setattr(source.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(source.torch.backends.mps, "is_available", lambda: False)
+    here = PipelineSource("owner/name")
+    assert (here._device.type, here._dtype) == ("cpu", torch.float32)
