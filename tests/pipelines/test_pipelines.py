@@ -25,7 +25,12 @@ def made(name: str):
     return tiny, loaded(tiny)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+CORE = {"FluxPipeline, true guidance", "StableDiffusion3Pipeline", "WanPipeline", "StableDiffusionXLPipeline"}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in CORE else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
+)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_pipeline(name, check):
     check(*made(name))
