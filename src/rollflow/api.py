@@ -147,6 +147,11 @@ class Plan:
         """What the search will spend at most, known before anything loads."""
         return declared(self._flow, self.search, self.sampler, self.nfe)
 
+    @property
+    def rows_per_nfe(self) -> int | None:
+        """Network rows of one NFE; None where the model does not know them before it is loaded."""
+        return self._flow.rows_per_nfe
+
     def baseline_cost(self) -> Spending:
         """What ``baseline`` will spend, outside the budget of the search."""
         return declared(self._flow, BestOfN(), self._plain(), self.steps)

@@ -54,13 +54,15 @@ def test_the_same_from_python(folder):
         rollflow.generate("a cat", model=model, **settings)
         for model in (PipelineSource(str(folder), given), load_model(tiny.pipeline, tiny.arguments))
     ]
-    assert torch.equal(results[0].sample, results[1].sample)
+    # Not to the last bit, which where the weights lie in memory decides.
+    torch.testing.assert_close(results[0].sample, results[1].sample, rtol=0, atol=1e-5)
 
 
 def test_a_dry_run_loads_no_weights(folder, capsys, monkeypatch):
     monkeypatch.setattr(PipelineSource, "load", lambda self: pytest.fail("loaded"))
     assert main(["generate", "a cat", "--model", str(folder), *SMALL, "--dry-run", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["search"]["nfe"] == 8
+    cost = json.loads(capsys.readouterr().out)["search"]
+    assert (cost["nfe"], cost["network_rows"]) == (8, None)
 
 
 def test_what_a_folder_tells_before_it_is_loaded(folder, tmp_path):

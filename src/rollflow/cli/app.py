@@ -146,7 +146,8 @@ def generate(
         if not dry_run:
             check_folder(out)
     if dry_run:
-        as_dicts = {name: asdict(cost) for name, cost in costs.items()}
+        unknown = {} if plan.rows_per_nfe else {"network_rows": None}
+        as_dicts = {name: asdict(cost) | unknown for name, cost in costs.items()}
         print(json.dumps(as_dicts) if as_json else tables.costs(as_dicts))
         return
     with _refusing(1):

@@ -40,15 +40,19 @@ def explained(registry: Registry[Any]) -> str:
     return "\n\n".join(parts)
 
 
-def costs(spendings: Mapping[str, Mapping[str, int]]) -> str:
-    """One line an amount, one column a job."""
+def costs(spendings: Mapping[str, Mapping[str, int | None]]) -> str:
+    """One line an amount, one column a job; None is an amount that only the loaded model tells."""
     names = {"nfe": "NFE"}
     amounts = next(iter(spendings.values()))
     lines = [
-        (names.get(amount, amount.replace("_", " ")), *(str(spending[amount]) for spending in spendings.values()))
+        (names.get(amount, amount.replace("_", " ")), *(_told(spending[amount]) for spending in spendings.values()))
         for amount in amounts
     ]
     return aligned([("", *spendings), *lines])
+
+
+def _told(amount: int | None) -> str:
+    return "told once loaded" if amount is None else str(amount)
 
 
 def _rewards(before: float | None, after: float | None) -> str:

@@ -46,7 +46,7 @@ def fingerprint(job: Job) -> dict[str, str]:
     """What must be the same for a checkpoint to fit a job."""
     return {
         "prompt": job.task.prompt,
-        "model": job.task.model.name,
+        "model": job.task.model.identity,
         "reward": job.task.reward.name,
         "search": repr(job.search),
         "sampler": repr(job.sampler),

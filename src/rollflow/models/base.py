@@ -38,6 +38,11 @@ class FlowModel(ABC):
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.float32
 
+    @property
+    def identity(self) -> str:
+        """What sets it apart from other models, and from itself with other settings; a checkpoint is of one."""
+        return self.name
+
     @abstractmethod
     def encode(self, prompt: str) -> Any:
         """The prompt as the network takes it; called once a job. Raises a ValueError on a prompt it cannot read."""

@@ -61,7 +61,7 @@ class DiffusersModel(FlowModel):
         pipeline: The pipeline; it is left as it is.
         arguments: Of its call, such as ``height``, ``guidance_scale``, ``negative_prompt`` or ``image``.
         name: As shown to the user; None is where its weights came from.
-        few_step: Whether it is step-distilled; None tells by its name and scheduler (``FEW_STEP_NAMES``).
+        few_step: Whether it is step-distilled; None tells by its configuration, name and scheduler (``is_few_step``).
 
     Raises:
         RollflowError: If it is no pipeline of a flow or diffusion model, or its call takes no such argument.
@@ -81,12 +81,14 @@ class DiffusersModel(FlowModel):
         check_kind(own)
         check_arguments(own, arguments or {})
         self.name = name or pipeline.config.get("_name_or_path") or own.__name__  # type: ignore[misc]
-        told = pipeline.config.get("is_distilled") if few_step is None else few_step
-        self.few_step = is_few_step(self.name, type(pipeline.scheduler)) if told is None else told  # type: ignore[misc]
+        if few_step is None:
+            few_step = is_few_step(self.name, type(pipeline.scheduler), pipeline.config)
+        self.few_step = few_step  # type: ignore[misc]
         if getattr(getattr(pipeline, "transformer", None), "config", {}).get("use_meanflow"):
             # It is told the time it steps to as well, which is not known when a velocity is asked for.
             raise RollflowError(f"{self.name} is a mean flow, whose network gives no velocity; take a model that does")
-        self.calls = Calls(pipeline, dict(arguments or {}))
+        self.arguments = dict(arguments or {})
+        self.calls = Calls(pipeline, self.arguments)
         self._most: dict[str, int] = {}
         self._blank = self.encode(" ")
         with torch.no_grad():
@@ -97,6 +99,11 @@ class DiffusersModel(FlowModel):
             self.shape = tuple(self.calls.latents(self._blank, middle).shape[1:])
             self.rows_per_nfe, self.mixes_times = self._measured()  # type: ignore[misc]
         self.grid = Own(self)
+
+    @property
+    def identity(self) -> str:
+        plain = {name: value for name, value in self.arguments.items() if isinstance(value, str | int | float | None)}
+        return f"{self.name} {plain}"
 
     @torch.no_grad()
     def encode(self, prompt: str) -> Encoded:
@@ -187,8 +194,10 @@ class DiffusersModel(FlowModel):
         return torch.cat(done)
 
 
-def is_few_step(name: str, scheduler: type) -> bool:
-    """Whether a pipeline is step-distilled, as its name or its scheduler's says."""
+def is_few_step(name: str, scheduler: type, config: Mapping[str, Any]) -> bool:
+    """Whether a pipeline is step-distilled: as its configuration says, or else its name or its scheduler's."""
+    if config.get("is_distilled") is not None:
+        return bool(config["is_distilled"])
     said = any(part in name.lower() for part in FEW_STEP_NAMES)
     return said or any(part in scheduler.__name__ for part in FEW_STEP_SCHEDULERS)
 

@@ -73,9 +73,8 @@ def probing(scheduler: Any) -> Any:
             self.recorded.__class__ = own
         given = inspect.signature(own.set_timesteps).bind(self, *args, **kwargs).arguments
         self.timesteps = self.pretended.to(given.get("device"))
-        self.sigmas = torch.linspace(
-            1, 0, max(len(self.pretended), 1) + 1
-        )  # some tell them to caches of their networks
+        # Some pipelines tell them to their network's caches, and some look at the last but one.
+        self.sigmas = torch.linspace(1, 0, max(len(self.pretended), 1) + 1)
         self.num_inference_steps = len(self.pretended)
         self._step_index = self._begin_index = None
 

@@ -171,7 +171,7 @@ def discrete(scheduler: Any) -> Discrete:
         RollflowError: If it is not of a diffusion model.
     """
     kept, prediction = getattr(scheduler, "alphas_cumprod", None), scheduler.config.get("prediction_type", "epsilon")
-    if kept is None or prediction not in PREDICTIONS:
+    if kept is None or prediction not in PREDICTIONS[1:]:
         raise RollflowError(
             f"scheduler {type(scheduler).__name__} with prediction_type {prediction!r} is of no kind that is known; "
             f"expected a flow-matching one, or one with alphas_cumprod and prediction_type {', '.join(PREDICTIONS[1:])}"

@@ -50,7 +50,7 @@ class PipelineSource(Source):
         offload: ``model`` or ``sequential`` keeps on the device only what runs: a whole network, or a layer.
         quantize: Of the denoiser and the text encoders: ``8bit`` or ``4bit``, by bitsandbytes; None not.
         compiled: Whether ``torch.compile`` compiles the denoiser.
-        distilled: Whether it is step-distilled; None tells by its name and its scheduler's.
+        distilled: Whether it is step-distilled; None tells by its configuration, its name and its scheduler's.
         revision: Branch, tag or commit of the repository; None is its main branch.
 
     Raises:
@@ -140,7 +140,9 @@ class PipelineSource(Source):
 
     @property
     def few_step(self) -> bool:
-        return is_few_step(self.name, type(self._scheduler)) if self.distilled is None else self.distilled
+        if self.distilled is not None:
+            return self.distilled
+        return is_few_step(self.name, type(self._scheduler), self._index)
 
     @cached_property
     def interpolant(self) -> Interpolant:

@@ -1,0 +1,89 @@
+"""The parts of the adapter in closed form: a diffusion model's interpolant, times of rows, memory that runs out."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("diffusers")
+
+import torch
+from checks import loaded
+from diffusers import DDIMScheduler
+from families import FAMILIES
+
+from rollflow import RollflowError
+from rollflow.engine.checkpoint import fingerprint
+from rollflow.models.diffusers.model import is_few_step
+from rollflow.models.diffusers.probe import RowTimes
+from rollflow.models.diffusers.schedule import Discrete, discrete
+
+FLUX = "FluxPipeline, true guidance"
+
+
+def test_a_diffusion_models_interpolant() -> None:
+    scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    path, steps = discrete(scheduler), torch.arange(1000)
+    t = (steps + 1) / 1000
+    torch.testing.assert_close(path.alpha(t) ** 2, scheduler.alphas_cumprod.double())
+    torch.testing.assert_close(path.alpha(t) ** 2 + path.sigma(t) ** 2, torch.ones(1000).double())
+    assert (float(path.alpha(0.0)), float(path.sigma(0.0))) == (1.0, 0.0)
+    torch.testing.assert_close(path.time_at_log_snr(path.log_snr(t)), t.double(), atol=1e-9, rtol=0)
+    inside, h = t.double() - 0.4e-3, 1e-6  # within a step, where the rate is constant
+    for value, slope in ((path.alpha, path.alpha_dot), (path.sigma, path.sigma_dot)):
+        torch.testing.assert_close(
+            slope(inside), (value(inside + h) - value(inside - h)) / (2 * h), rtol=1e-5, atol=1e-7
+        )
+
+
+def test_a_schedule_that_falls_is_refused() -> None:
+    with pytest.raises(RollflowError, match="does not rise"):
+        Discrete((0.2, 0.1))
+
+
+def test_times_of_rows_are_repeated_as_often_as_the_network_has_rows() -> None:
+    times = torch.tensor([[3.0, 5.0]]).as_subclass(RowTimes)
+    [t] = times
+    assert (t / 2).expand(4).tolist() == [1.5, 2.5, 1.5, 2.5]
+    assert t.expand(2, 3).tolist() == [[3.0] * 3, [5.0] * 3]
+    with pytest.raises(RuntimeError, match="2 times cannot be those of 3 rows"):
+        t.expand(3)
+
+
+def test_where_memory_runs_out_calls_are_halved_and_the_size_that_fits_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = loaded(FAMILIES[FLUX]())
+    whole, sizes = model.calls.output, []
+
+    def small(rows, state, timesteps):
+        sizes.append(len(rows))
+        if len(rows) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return whole(rows, state, timesteps)
+
+    x = torch.randn(5, *model.shape, generator=torch.Generator().manual_seed(3))
+    t, conditions = torch.linspace(0.9, 0.2, 5, dtype=torch.float64), [model.encode("a cat")] * 5
+    with torch.no_grad():
+        expected = model.velocity(x, t, conditions)
+        monkeypatch.setattr(model.calls, "output", small)
+        torch.testing.assert_close(model.velocity(x, t, conditions), expected, rtol=1e-4, atol=1e-5)
+        assert sizes == [5, 2, 2, 1]
+        model.velocity(x, t, conditions)
+    assert sizes[4:] == [2, 2, 1]
+
+
+def test_a_configuration_that_says_so_is_believed_before_a_name() -> None:
+    assert not is_few_step("owner/klein-base", DDIMScheduler, {"is_distilled": False})
+    assert is_few_step("owner/model", DDIMScheduler, {"is_distilled": True})
+    assert is_few_step("owner/model-turbo", DDIMScheduler, {})
+
+
+def test_a_checkpoint_is_of_a_pipeline_with_its_arguments() -> None:
+    from checks import Brightness
+
+    from rollflow import BestOfN, Job, Task
+
+    tiny = FAMILIES[FLUX]()
+    prints = [
+        fingerprint(Job(Task(loaded(some), "a cat", Brightness()), BestOfN(), 20))
+        for some in (tiny, tiny._replace(arguments={**tiny.arguments, "true_cfg_scale": 5.0}))
+    ]
+    assert prints[0] != prints[1]
