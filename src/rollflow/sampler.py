@@ -14,7 +14,7 @@ from rollflow.guidance import Guidance
 from rollflow.interpolants import VP, Interpolant
 from rollflow.kernels import EulerMaruyama, Kernel
 from rollflow.lookahead import Lookahead, Tweedie
-from rollflow.models.base import Declared
+from rollflow.models.base import Declared, FlowModel
 from rollflow.schedules import Arc, Grid, Uniform
 
 
@@ -47,11 +47,16 @@ class Sampler:
             raise RollflowError(f"steps must be at least 1, not {self.steps}")
 
     def bind(self, model: Declared) -> Dynamics:
-        """The same dynamics with nothing left open, for one model; needs no weights."""
+        """The same dynamics with nothing left open, for one model; needs no weights.
+
+        Where a model sets out from is known once it is loaded; one that is not is taken to start from pure noise, the
+        longest way there is.
+        """
         own = model.grid if self.interpolant == model.interpolant else None
         grid = self.grid or own or (Arc() if isinstance(self.interpolant, VP) else Uniform())
         finish = not model.few_step if self.finish is None else self.finish
-        return Dynamics(replace(self, grid=grid, finish=finish), model.interpolant)
+        start = model.start(self.steps) if isinstance(model, FlowModel) else 1.0
+        return Dynamics(replace(self, grid=grid, finish=finish), model.interpolant, start)
 
 
 @dataclass(frozen=True)
@@ -61,10 +66,12 @@ class Dynamics:
     Args:
         sampler: With ``grid`` and ``finish`` decided.
         source: The model's own interpolant.
+        start: Time in it at which sampling starts.
     """
 
     sampler: Sampler
     source: Interpolant
+    start: float = 1.0
 
     @cached_property
     def conversion(self) -> Conversion:
@@ -72,9 +79,12 @@ class Dynamics:
 
     @cached_property
     def times(self) -> Tensor:
-        """(steps + 1,) float64 times of the sampler's interpolant, from 1 to 0."""
+        """(steps + 1,) float64 times of the sampler's interpolant, from 1, or a later start, to 0."""
         assert self.sampler.grid is not None
-        return self.sampler.grid(self.sampler.steps)
+        times = self.sampler.grid(self.sampler.steps)
+        if self.start == 1:
+            return times
+        return times * (Conversion(self.sampler.interpolant, self.source).time(self.start) / times[0])
 
     @property
     def transitions(self) -> int:

@@ -46,7 +46,7 @@ def test_a_pipeline_that_has_been_used_loads_as_well():
     before = loaded(tiny)
     tiny.pipeline("a cat", num_inference_steps=2, output_type="latent", **tiny.arguments)
     after = loaded(tiny)
-    assert (before.convention.sign, before.shape) == (after.convention.sign, after.shape)
+    assert (before.convention.rate, before.shape) == (after.convention.rate, after.shape)
     assert before.own_times(3).equal(after.own_times(3))
 
 

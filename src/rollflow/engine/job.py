@@ -99,7 +99,7 @@ class Job:
                 made.append(state)
             else:
                 noise = Noise(self.seed, i, model.shape, model.dtype)
-                made.append(self.search.population(Walk(self.dynamics, noise, share), state))
+                made.append(self.search.population(Walk(self.dynamics, noise, share, model.origin), state))
         return made
 
 

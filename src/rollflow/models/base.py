@@ -27,6 +27,7 @@ class FlowModel(ABC):
         rows_per_nfe: Network rows that one guided evaluation takes (2 with classifier-free guidance).
         shape: Shape of one state.
         dtype: Of the search's arithmetic on states.
+        origin: Clean state (...) that sampling sets out from, noised to time ``start``; None is pure noise.
     """
 
     name: ClassVar[str]
@@ -37,6 +38,11 @@ class FlowModel(ABC):
     grid: Grid | None = None
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.float32
+    origin: Tensor | None = None
+
+    def start(self, steps: int) -> float:
+        """Time in its own interpolant at which sampling in so many steps starts: below 1 only with an ``origin``."""
+        return 1.0
 
     @property
     def identity(self) -> str:

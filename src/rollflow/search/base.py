@@ -106,11 +106,13 @@ class Walk:
         dynamics: How particles move.
         noise: The population's own draws.
         nfe: Its share of the job's budget.
+        origin: (...) the model's ``origin``, which the first states are noised from.
     """
 
     dynamics: Dynamics
     noise: Noise
     nfe: int
+    origin: Tensor | None = None
 
     def time(self, step: int) -> Tensor:
         """Evaluation time number ``step``, a float64 scalar."""
@@ -168,9 +170,12 @@ class Walk:
     def start(
         self, rows: Sequence[int], draws: Sequence[int], *, score: bool = True, lean: bool = False
     ) -> Asking[Particles]:
-        """Noises at s = 1, evaluated; one for each (row, draw)."""
-        lean = lean and self.dynamics.transitions > 0
-        return (yield from self.evaluate(self.noise.normals(0, rows, draws), self.time(0), score=score, lean=lean))
+        """States at the first time, evaluated, of one noise for each (row, draw): the noises themselves at s = 1."""
+        lean, s, x = lean and self.dynamics.transitions > 0, self.time(0), self.noise.normals(0, rows, draws)
+        if self.origin is not None:
+            path = self.dynamics.sampler.interpolant
+            x = path.alpha(s).to(x) * self.origin.to(x) + path.sigma(s).to(x) * x
+        return (yield from self.evaluate(x, s, score=score, lean=lean))
 
     def move(self, parents: Particles, t: Tensor, s: Tensor, noise: Tensor | None) -> Asking[Tensor]:
         """One child of each parent, from time t () to s (), not evaluated: the kernel's ``extra_nfe`` NFE a row."""

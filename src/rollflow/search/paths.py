@@ -120,6 +120,8 @@ class SearchOverPaths(Search):
 
     def legs(self, dynamics: Dynamics, nfe: int) -> list[Leg]:
         """The ways down that a budget of ``nfe`` buys. Raises BudgetTooSmall."""
+        if dynamics.start < 1:
+            raise RollflowError("paths starts from pure noise, not from a picture; take another method")
         if nfe < self.smallest_nfe(dynamics):
             raise BudgetTooSmall(self.name, nfe, self.smallest_nfe(dynamics))
         children = (nfe - self._rows() * dynamics.look_nfe) // dynamics.step_nfe

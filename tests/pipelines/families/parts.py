@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import string
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
+from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 from transformers import (
@@ -46,6 +48,17 @@ def tokenizer(
     specials = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
     inputs = ["input_ids", "attention_mask"]
     return kind(tokenizer_object=words, model_max_length=length, model_input_names=inputs, **specials)
+
+
+def picture(width: int = 16, height: int = 16) -> Image.Image:
+    """A gradient from corner to corner."""
+    x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
+    return Image.fromarray((255 * np.stack([x, y, (1 - x) * y], -1)).astype(np.uint8))
+
+
+def mask(width: int = 16, height: int = 16) -> Image.Image:
+    """White in the right half, which is to be painted anew."""
+    return Image.fromarray(np.where(np.arange(width) * 2 < width, 0, 255).astype(np.uint8)[None].repeat(height, 0))
 
 
 def seeded(seed: int = 0) -> None:

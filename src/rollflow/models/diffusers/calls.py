@@ -5,16 +5,18 @@ from __future__ import annotations
 import copy
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from rollflow.errors import RollflowError
-from rollflow.models.diffusers.probe import probing
+from rollflow.models.diffusers.encoded import Encoded, together
+from rollflow.models.diffusers.hooked import Asked, Hooked, Prepared, Remembering, Silent
+from rollflow.models.diffusers.probe import Step, is_trigflow, probing
 
 REWRITES = ("enable_prompt_rewrite", "use_pe")
 """Arguments that let a language model rewrite the prompt, which is done when it is encoded and not again."""
@@ -22,111 +24,25 @@ REWRITES = ("enable_prompt_rewrite", "use_pe")
 PROMPTS = re.compile(r"(negative_)?prompt(_\d)?")
 """Arguments that some pipelines take only in the type of the prompt, a list."""
 
+DENOISERS = ("transformer", "transformer_2", "unet")
+"""Components that are the network."""
 
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """A prompt as the pipeline's encoders gave it.
-
-    Args:
-        prompt: The text.
-        answers: What each call of a method in ``_Hooked`` that reads the prompt returned, in their order.
-    """
-
-    prompt: str
-    answers: tuple[Any, ...]
-
-    @cached_property
-    def shapes(self) -> Any:
-        """What rows must share to share a call; the prompt itself where the pipeline reads it in its own way."""
-        return _shapes(self.answers) if self.answers else self.prompt
+DIGITS = 128
+"""Whole numbers below it are exact in every dtype."""
 
 
-def _parts(answer: Any) -> bool:
-    """Whether an answer is made of parts, and not a list with an item a prompt."""
-    return isinstance(answer, tuple) or (isinstance(answer, list) and len(answer) != 1)
-
-
-def _shapes(answer: Any) -> Any:
-    if isinstance(answer, Tensor):
-        return tuple(answer.shape)
-    return tuple(map(_shapes, answer)) if isinstance(answer, tuple | list) else None
-
-
-def _together(answers: Sequence[Any]) -> Any:
-    """The answer for all prompts, from those for one prompt each.
-
-    Tensors are joined along their first dimension of size 1; what has none is shared by all prompts, as positions are.
-    """
-    first = answers[0]
-    if _parts(first):
-        return type(first)(_together(parts) for parts in zip(*answers, strict=True))
-    if isinstance(first, list):
-        return [item for answer in answers for item in answer]
-    if isinstance(first, Tensor) and 1 in first.shape:
-        return torch.cat(list(answers), dim=first.shape.index(1))
-    return first
-
-
-@dataclass(eq=False)
-class _Asked:
-    """One call of a pipeline.
+class Outset(NamedTuple):
+    """How a pipeline would start to sample.
 
     Args:
-        answers: What the methods that read the prompt return in turn; None lets them read it.
-        state: (B, ...) latents that it goes on from; None takes those that it prepares.
-        encoded: What they have returned so far.
-        prepared: The latents of the call, once there are any.
+        scheduler: Its scheduler, ready for the first of all steps.
+        begun: The timestep that it noises its picture to; None where it starts from pure noise.
+        origin: (...) state of that picture, clean.
     """
 
-    answers: Iterator[Any] | None = None
-    state: Tensor | None = None
-    encoded: list[Any] = field(default_factory=list)
-    prepared: Tensor | None = None
-
-
-def _laid(state: Tensor, latents: Tensor) -> Tensor:
-    """The state over the first of the latents, of which some pipelines prepare more than they step.
-
-    It takes their place in memory too, whose order decides the last bit of what some networks give.
-    """
-    laid = latents.detach().clone()
-    laid[tuple(map(slice, state.shape))] = state.to(laid)
-    return laid
-
-
-class _Hooked:
-    """Comes before a pipeline's own class, with what a call asks its own methods to do."""
-
-    asked: _Asked
-    device_of_network: torch.device
-
-    @property
-    def _execution_device(self) -> torch.device:
-        """Fixed, so that text encoders may be moved off it once the prompts are encoded."""
-        return self.device_of_network
-
-    def encode_prompt(self, *args: Any, **kwargs: Any) -> Any:
-        own: Any = super()
-        return self._answer(lambda: own.encode_prompt(*args, **kwargs))
-
-    def generate_prior_tokens(self, *args: Any, **kwargs: Any) -> Any:
-        """A draft of the picture that GLM-Image's language model draws from the prompt, at random."""
-        own: Any = super()
-        return self._answer(lambda: own.generate_prior_tokens(*args, **kwargs))
-
-    def _answer(self, encode: Callable[[], Any]) -> Any:
-        asked = self.asked
-        asked.encoded.append(encode() if asked.answers is None else next(asked.answers))
-        return asked.encoded[-1]
-
-    def prepare_latents(self, *args: Any, **kwargs: Any) -> Any:
-        own: Any = super()
-        made, asked = own.prepare_latents(*args, **kwargs), self.asked
-        if asked.prepared is not None:  # a second kind of latents
-            return made
-        latents, *others = made if isinstance(made, tuple) else (made,)
-        asked.prepared = latents if asked.state is None else _laid(asked.state, latents)
-        return (asked.prepared, *others) if isinstance(made, tuple) else asked.prepared
+    scheduler: Any
+    begun: float | None
+    origin: Tensor
 
 
 class Calls:
@@ -140,29 +56,60 @@ class Calls:
     def __init__(self, pipeline: Any, arguments: dict[str, Any]) -> None:
         own = type(pipeline)
         self.pipeline = copy.copy(pipeline)
-        self.pipeline.__class__ = type(own.__name__, (_Hooked, own), {})
+        self.pipeline.__class__ = type(own.__name__, (Hooked, own), {})
         self.pipeline.device_of_network = pipeline._execution_device
+        self.pipeline.lay, self.pipeline.seen = self._laid, {}
         self.pipeline.scheduler = self.probe = probing(pipeline.scheduler)
         self.pipeline.set_progress_bar_config(disable=True)
         self.pipeline._all_hooks = []  # where models take turns on the device, the network keeps its turn between calls
+        pictures = any(not isinstance(value, str | int | float | None) for value in arguments.values())
+        if pictures and hasattr(getattr(pipeline, "vae", None), "encode"):
+            vars(self.pipeline)["vae"] = Remembering(pipeline.vae, self.pipeline)
         self._call = getattr(own.__call__, "__wrapped__", own.__call__)  # with gradients where they are on
         self._arguments = arguments
+        self._known = inspect.signature(own.__call__).parameters
         self._prepares = hasattr(own, "prepare_latents")
-        self._rewrites = [name for name in REWRITES if name in inspect.signature(own.__call__).parameters]
+        self._at: Tensor | None = None
+        self._rest: Tensor | None = None
 
     def encode(self, prompt: str) -> Encoded:
         """A prompt through the text encoders."""
-        asked = _Asked()
-        self._run(asked, [prompt])
+        asked = Asked(stop=self._needs_a_step)
+        with suppress(Prepared), self._steps_at(torch.ones(int(self._needs_a_step))):
+            self._run(asked, [prompt])
         return Encoded(prompt, tuple(asked.encoded))
 
-    def latents(self, row: Encoded, timestep: Tensor) -> Tensor:
-        """(1, ...) latents as the scheduler steps them, which may be a part of those that the pipeline prepares.
+    def state(self, row: Encoded, timestep: Tensor) -> Tensor:
+        """(1, ...) latents as the scheduler steps them; where they lie in those that the pipeline prepares is learnt.
+
+        Some pipelines step only a part of what they prepare, or the same in another order. Where each number of the
+        state lies is read off states that hold the digits of their own places.
 
         Args:
             timestep: (1,) any that the network knows.
+
+        Raises:
+            RollflowError: If the state holds other numbers than were prepared.
         """
-        return self._stepped([row], None, timestep)[0]
+        asked = self._asked([row])
+        [step], made = self._stepped(asked, [row], timestep)
+        prepared = asked.prepared
+        if prepared is None or (prepared.shape == step.sample.shape and prepared.equal(step.sample.to(prepared))):
+            return step.sample
+        places, digit = torch.arange(prepared[0].numel()).view(prepared[:1].shape), 1
+        at = torch.zeros(step.sample.shape, dtype=torch.int64)
+        while digit < places.numel():
+            asked = self._asked([row], places // digit % DIGITS)
+            [marked], _ = self._stepped(asked, [row], timestep)
+            digits = marked.sample.cpu().double()
+            if not (digits.equal(digits.round()) and 0 <= float(digits.min()) <= float(digits.max()) < DIGITS):
+                raise self._unknown_state()
+            at += digits.long() * digit
+            digit *= DIGITS
+        self._at = at.flatten()
+        if isinstance(made, Tensor) and made.shape == prepared.shape:
+            self._rest = made.detach()  # what it puts beside the state, such as a first frame that is given
+        return step.sample
 
     def output(self, rows: Sequence[Encoded], state: Tensor, timesteps: Tensor) -> Tensor:
         """What the network gives (B, ...) for states (B, ...), guided as the pipeline does.
@@ -175,32 +122,36 @@ class Calls:
         Raises:
             RollflowError: If the pipeline steps another state than it was given.
         """
-        sample, output = self._stepped(rows, state, timesteps)
-        if sample.shape != state.shape or not torch.equal(sample, state.to(sample)):
-            raise RollflowError(
-                f"{type(self.pipeline).__name__} does not step the latents that it is given; a search cannot drive "
-                "pipelines that hold a part of them fixed"
-            )
-        return output
+        [step], _ = self._stepped(self._asked(rows, state), rows, timesteps)
+        if step.sample.shape != state.shape or not torch.equal(step.sample, state.to(step.sample)):
+            raise self._unknown_state()
+        return step.output
 
-    def _stepped(self, rows: Sequence[Encoded], state: Tensor | None, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        """The state at the only step of a call, and the network's output."""
-        self.probe.pretended = timesteps
-        try:
-            self._run(self._asked(rows, state), [row.prompt for row in rows])
-            return self.probe.sample, self.probe.output
-        finally:
-            self.probe.pretended = torch.empty(0)
-            self.probe.sample = self.probe.output = None  # or their graph would live on
+    def held(self, row: Encoded, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """What the pipeline puts in place of a part of the states, as (mask, clean), both of a state's shape.
+
+        After each step it goes on with ``mask * state + (1 - mask) * clean``, where ``clean`` is a picture that it
+        noises as much as the state is (here, not at all). Both show where the state was all 0, and then all 1.
+
+        Args:
+            timesteps: (3,).
+        """
+        self.probe.answers = [0.0, 1.0]
+        (_, of_zeros, of_ones), _ = self._stepped(self._asked([row]), [row], timesteps)
+        mask, rest = (of_ones.sample - of_zeros.sample)[0], of_zeros.sample[0]
+        return mask, torch.where(mask < 1, rest / (1 - mask).clamp(min=1e-6), 0.0)
 
     def decode(self, rows: Sequence[Encoded], state: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) or films (B, frames, 3, H, W) of clean latents (B, ...), in [0, 1]."""
-        made = self._run(self._asked(rows, state), [row.prompt for row in rows], output_type="pt")
+        asked = self._asked(rows, state)
+        made: Tensor = self._without_network(asked, [row.prompt for row in rows], output_type="pt")
         colours, alpha = made.narrow(-3, 0, 3), made.narrow(-3, 3, made.shape[-3] - 3)
         return torch.lerp(torch.ones_like(colours), colours, alpha) if alpha.numel() else colours  # on white
 
     def schedule(self, row: Encoded, steps: int) -> Any:
         """The pipeline's scheduler, set to sample in so many steps as the pipeline itself would."""
+        if self._needs_a_step:
+            return self.outset(row, steps).scheduler
         self.probe.recording = True
         try:
             self._run(self._asked([row]), [row.prompt], num_inference_steps=steps)
@@ -208,14 +159,99 @@ class Calls:
             self.probe.recording = False
         return self.probe.recorded
 
-    def _asked(self, rows: Sequence[Encoded], state: Tensor | None = None) -> _Asked:
-        return _Asked(map(_together, zip(*(row.answers for row in rows), strict=True)), state)
+    def outset(self, row: Encoded, steps: int) -> Outset:
+        """How the pipeline would start to sample in so many steps, of which it leaves out the first by its strength."""
+        self.probe.recording = self.probe.shown = True
+        self.probe.begun, asked = None, self._asked([row])
+        asked.stop = True
+        try:
+            with suppress(Prepared):
+                self._run(asked, [row.prompt], num_inference_steps=steps, whole=False)
+        finally:
+            self.probe.recording = self.probe.shown = False
+        assert asked.prepared is not None
+        begun = self.probe.begun
+        return Outset(
+            self.probe.recorded, None if begun is None else float(begun.flatten()[0]), self._taken(asked.prepared)[0]
+        )
 
-    def _run(self, asked: _Asked, prompts: list[str], **arguments: Any) -> Tensor:
-        """Call the pipeline; its loop runs over the timesteps of the probe, of which there are none unless set."""
+    @cached_property
+    def strength(self) -> tuple[str, float] | None:
+        """Name and value of the argument for how much the pipeline noises a picture that it starts from, if it does."""
+        own = type(self.pipeline)
+        for name in ("denoise_strength", "strength"):
+            if self._prepares and name in self._known and hasattr(own, "get_timesteps"):
+                return name, float(self._arguments.get(name, self._known[name].default))
+        return None
+
+    @cached_property
+    def _needs_a_step(self) -> bool:
+        """Whether a call of no step is an error: those of picture and strength refuse it, others show what it made."""
+        return self.strength is not None or is_trigflow(self.probe)
+
+    def _unknown_state(self) -> RollflowError:
+        return RollflowError(
+            f"{type(self.pipeline).__name__} steps other numbers than the latents that it is given, so that a search "
+            "cannot drive it"
+        )
+
+    def _asked(self, rows: Sequence[Encoded], state: Tensor | None = None) -> Asked:
+        answers = map(together, zip(*(row.answers for row in rows), strict=True))
+        return Asked(answers, state)
+
+    def _laid(self, state: Tensor, latents: Tensor) -> Tensor:
+        """The state in place of the latents that a call has prepared, or of the part that is stepped.
+
+        It takes their place in memory too, whose order decides the last bit of what some networks give.
+        """
+        if self._at is not None:
+            whole = (latents if self._rest is None else self._rest.expand_as(latents)).detach().flatten(1).clone()
+            whole[:, self._at.to(whole.device)] = state.flatten(1).to(whole)
+            state = whole.view(latents.shape)
+        return latents.detach().clone().copy_(state)
+
+    def _taken(self, latents: Tensor) -> Tensor:
+        """The state (B, ...) in latents as they are prepared, flat where it is not their whole."""
+        return latents if self._at is None else latents.flatten(1)[:, self._at.to(latents.device)]
+
+    def _stepped(self, asked: Asked, rows: Sequence[Encoded], timesteps: Tensor) -> tuple[list[Step], Any]:
+        """The steps of a call, and what it returned."""
+        with self._steps_at(timesteps):
+            made = self._run(asked, [row.prompt for row in rows])
+            return self.probe.steps, made
+
+    @contextmanager
+    def _steps_at(self, timesteps: Tensor) -> Iterator[None]:
+        """Calls within run over these timesteps."""
+        self.probe.pretended, self.probe.steps = timesteps, []
+        try:
+            yield
+        finally:
+            self.probe.pretended, self.probe.steps = torch.empty(0), []  # or their graph would live on
+
+    def _without_network(self, asked: Asked, prompts: list[str], **arguments: Any) -> Any:
+        """Call the pipeline with no step, or one that does nothing where none is an error."""
+        if not self._needs_a_step:
+            return self._run(asked, prompts, **arguments)
+        networks = {name: getattr(self.pipeline, name) for name in DENOISERS if getattr(self.pipeline, name, None)}
+        vars(self.pipeline).update({name: Silent(network) for name, network in networks.items()})
+        try:
+            with self._steps_at(torch.ones(1)):
+                return self._run(asked, prompts, **arguments)
+        finally:
+            vars(self.pipeline).update(networks)
+
+    def _run(self, asked: Asked, prompts: list[str], *, whole: bool = True, **arguments: Any) -> Any:
+        """Call the pipeline; its loop runs over the timesteps of the probe, of which there are none unless set.
+
+        Args:
+            whole: Whether a pipeline that noises a picture runs over all of them.
+        """
         self.pipeline.asked = asked
         if asked.answers is not None:
-            arguments.update(dict.fromkeys(self._rewrites, False))
+            arguments.update({name: False for name in REWRITES if name in self._known})
+        if whole and self.strength is not None:
+            arguments[self.strength[0]] = 1.0
         if not self._prepares and asked.state is not None:
             arguments["latents"] = asked.state.to(self.pipeline.device_of_network, self.pipeline.dtype)
         texts = {
@@ -231,7 +267,9 @@ class Calls:
             **texts,
             **arguments,
         }
-        made: Tensor = self._call(self.pipeline, prompt=prompts, generator=torch.Generator().manual_seed(0), **given)[0]
+        if "intermediate_timesteps" in self._known and given["num_inference_steps"] != 2:
+            given["intermediate_timesteps"] = None  # which is of two steps only
+        made = self._call(self.pipeline, prompt=prompts, generator=torch.Generator().manual_seed(0), **given)[0]
         if not self._prepares and asked.state is None:
             asked.prepared = made
         return made

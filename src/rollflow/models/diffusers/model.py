@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,15 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rollflow.conversions import velocity_from_denoised
 from rollflow.errors import RollflowError, unknown
 from rollflow.models.base import FlowModel
-from rollflow.models.diffusers.calls import Calls, Encoded
+from rollflow.models.diffusers.calls import DENOISERS, Calls
+from rollflow.models.diffusers.encoded import Encoded
 from rollflow.models.diffusers.probe import RowTimes
 from rollflow.models.diffusers.schedule import convention, is_flow
 from rollflow.schedules import Grid
-
-DENOISERS = ("transformer", "transformer_2", "unet")
-"""Components whose rows are counted as network rows."""
 
 GIVEN = ("prompt", "latents", "num_inference_steps", "output_type", "return_dict", "timesteps", "sigmas", "generator")
 """Arguments of a pipeline that are not the user's, since a search decides them."""
@@ -26,7 +26,7 @@ STEP_COUNTERS = ("cfg_trunc_ratio", "skip_guidance_layers")
 """Arguments that say at which of the loop's steps to guide."""
 
 FEW_STEP_NAMES = ("schnell", "turbo", "lightning", "hyper", "sprint", "lcm", "dmd", "distilled", "klein")
-FEW_STEP_SCHEDULERS = ("LCM", "TCD")
+FEW_STEP_SCHEDULERS = ("LCM", "TCD", "SCM")
 DENSE = 1000
 
 
@@ -96,14 +96,30 @@ class DiffusersModel(FlowModel):
             self.convention = convention(self.calls.schedule(self._blank, DENSE) if flow else pipeline.scheduler)
             self.interpolant = self.convention.interpolant
             middle = self.convention.timestep(torch.tensor([0.5]))
-            self.shape = tuple(self.calls.latents(self._blank, middle).shape[1:])
+            self.shape = tuple(self.calls.state(self._blank, middle).shape[1:])
+            self._held: tuple[Tensor, Tensor] | None = None
+            if self.calls.strength is not None:
+                self._look_at_picture()
             self.rows_per_nfe, self.mixes_times = self._measured()  # type: ignore[misc]
         self.grid = Own(self)
 
+    def _look_at_picture(self) -> None:
+        """Learn what the pipeline starts from (``origin``), and which part of it it holds."""
+        outset = self.calls.outset(self._blank, DENSE)
+        if outset.begun is not None and self.convention.time(outset.begun) < 1:
+            self.origin = outset.origin.reshape(self.shape).float().cpu()
+        times = self.convention.timestep(torch.tensor([0.9, 0.6, 0.3]))
+        mask, clean = (part.float().cpu() for part in self.calls.held(self._blank, times))
+        if bool((mask < 1).any()):
+            self._held = mask, clean
+
     @property
     def identity(self) -> str:
-        plain = {name: value for name, value in self.arguments.items() if isinstance(value, str | int | float | None)}
-        return f"{self.name} {plain}"
+        told = [f"{name}={_told(value)}" for name, value in sorted(self.arguments.items())]
+        return f"{self.name}({', '.join(told)})"
+
+    def start(self, steps: int) -> float:
+        return 1.0 if self.origin is None else float(self.own_times(steps)[0])
 
     @torch.no_grad()
     def encode(self, prompt: str) -> Encoded:
@@ -121,7 +137,19 @@ class DiffusersModel(FlowModel):
         ]
         order = torch.tensor([row for rows in groups.values() for row in rows])
         output = torch.cat(parts)[order.argsort()]
-        return self.convention.velocity(output, x, t)
+        return self._holding(self.convention.velocity(output, x, t), x, t)
+
+    def _holding(self, velocity: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """The velocity, where a part of the picture is held that of a clean estimate that is this part.
+
+        Pipelines put the part, noised as the state is, in place of what the network made of it. Its noise is that of
+        the state, so that a flow leads straight to it, whatever else the kernel adds.
+        """
+        if self._held is None:
+            return velocity
+        mask, clean = (part.to(x) for part in self._held)
+        to_held = velocity_from_denoised(self.interpolant, clean.expand_as(x), x, t)
+        return mask * velocity + (1 - mask) * to_held
 
     def decode(self, x0: Tensor) -> Tensor:
         """Latents as pictures (B, 3, H, W), or films (B, frames, 3, H, W), in [0, 1]."""
@@ -131,7 +159,17 @@ class DiffusersModel(FlowModel):
 
     def own_times(self, steps: int) -> Tensor:
         """(steps + 1,) float64 times at which the pipeline itself would sample, down to 0."""
-        return self.convention.times_of(self.calls.schedule(self._blank, steps))
+        if self.origin is None or self.calls.strength is None:
+            return self.convention.times_of(self.calls.schedule(self._blank, steps))
+        _, strength = self.calls.strength
+        fewest = int(steps / strength)
+        for whole in range(fewest, fewest + 3):  # so many steps, of which it leaves out the first, by its own rounding
+            outset = self.calls.outset(self._blank, whole)
+            times, begun = self.convention.times_of(outset.scheduler), float(self.convention.time(outset.begun))
+            kept = times[times <= begun + 1e-6]
+            if len(kept) == steps + 1:
+                return kept
+        raise RollflowError(f"{self.name} does not start {steps} steps from the end at strength {strength}")
 
     def _output(self, x: Tensor, t: Tensor, rows: Sequence[Encoded]) -> Tensor:
         """The network's output in the dtype and on the device of x."""
@@ -200,6 +238,17 @@ def is_few_step(name: str, scheduler: type, config: Mapping[str, Any]) -> bool:
         return bool(config["is_distilled"])
     said = any(part in name.lower() for part in FEW_STEP_NAMES)
     return said or any(part in scheduler.__name__ for part in FEW_STEP_SCHEDULERS)
+
+
+def _told(value: Any) -> str:
+    """A value as a text that is the same for the same value, pictures and tensors by their content."""
+    if isinstance(value, str | int | float | None):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_told, value))}]"
+    array = value.numpy(force=True) if isinstance(value, Tensor) else value
+    content = array.tobytes() if hasattr(array, "tobytes") else repr(value).encode()
+    return f"{type(value).__name__} {hashlib.sha256(content).hexdigest()[:16]}"
 
 
 def check_arguments(pipeline: type, arguments: Mapping[str, Any]) -> None:

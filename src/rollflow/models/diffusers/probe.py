@@ -26,12 +26,24 @@ class RowTimes(Tensor):
         rows = plain.repeat(size // len(plain))
         return rows.reshape(-1, *(1 for _ in rest)).expand(size, *rest)
 
+    def repeat(self, *sizes: Any) -> Tensor:  # type: ignore[override]
+        """Of the timesteps of a loop, (1, B), that of the first step for n rows."""
+        plain = self.as_subclass(Tensor)
+        return plain.repeat(*sizes) if plain.ndim < 2 else self[0].expand(*sizes)
+
 
 class Stepped(NamedTuple):
     """What ``step`` returns, read by place or by name; some unpack two."""
 
     prev_sample: Tensor
-    pred_original_sample: None = None
+    pred_original_sample: Tensor
+
+
+class Step(NamedTuple):
+    """What a pipeline gave its scheduler at one step: the state, and what the network made of it, guided as it does."""
+
+    sample: Tensor
+    output: Tensor
 
 
 class Probe:
@@ -39,17 +51,21 @@ class Probe:
 
     Attributes:
         pretended: (steps, ...) timesteps that the pipeline's loop runs over, whatever it asks for.
-        sample: The state that ``step`` was last given ...
-        output: ... and what the network gave for it, guided as the pipeline does.
+        steps: Those of the last call ...
+        answers: ... whose states become full of these numbers instead, as long as there are any.
+        begun: (1, ...) timestep that a picture was last noised to; None where none was. It is left clean.
         recording: Whether to make the schedule that the pipeline asks for too, and keep it.
         recorded: The scheduler itself with that schedule, ready for its first step.
+        shown: Whether the pipeline gets to see that schedule, which its loop must then not reach.
     """
 
     pretended: Tensor
-    sample: Tensor
-    output: Tensor
+    steps: list[Step]
+    answers: list[float]
+    begun: Tensor | None
     recording: bool
     recorded: Any
+    shown: bool
     order = 1  # of two-stage schedulers too, since each of their stages asks for one velocity
 
     def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
@@ -60,6 +76,16 @@ class Probe:
     def init_noise_sigma(self) -> float:
         return 1.0
 
+    def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor | None = None) -> Tensor:
+        """How flows noise a picture."""
+        self.begun = timestep
+        return sample
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """How diffusion models do."""
+        self.begun = timesteps
+        return original_samples
+
 
 def probing(scheduler: Any) -> Any:
     """A copy of a diffusers scheduler that probes; it is still one of its class, with its configuration."""
@@ -67,12 +93,16 @@ def probing(scheduler: Any) -> Any:
 
     @functools.wraps(own.set_timesteps)  # pipelines look for names of its parameters
     def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:
+        given = inspect.signature(own.set_timesteps).bind(self, *args, **kwargs).arguments
         if self.recording:
             own.set_timesteps(self, *args, **kwargs)
             self.recorded = copy.copy(self)
             self.recorded.__class__ = own
-        given = inspect.signature(own.set_timesteps).bind(self, *args, **kwargs).arguments
+            if self.shown:
+                return
         self.timesteps = self.pretended.to(given.get("device"))
+        if is_trigflow(self):  # whose loop leaves out the last one
+            self.timesteps = torch.cat([self.timesteps, torch.zeros_like(self.timesteps[:1])])
         # Some pipelines tell them to their network's caches, and some look at the last but one.
         self.sigmas = torch.linspace(1, 0, max(len(self.pretended), 1) + 1)
         self.num_inference_steps = len(self.pretended)
@@ -81,10 +111,20 @@ def probing(scheduler: Any) -> Any:
     @functools.wraps(own.step)  # whose parameters come in any order
     def step(self: Any, *args: Any, **kwargs: Any) -> Stepped:
         given = inspect.signature(own.step).bind(self, *args, **kwargs).arguments
-        self.sample, self.output = given["sample"], given["model_output"]
-        return Stepped(self.sample)
+        sample = given["sample"]
+        self.steps.append(Step(sample, given["model_output"]))
+        state = torch.full_like(sample, self.answers.pop(0)) if self.answers else sample
+        return Stepped(state, state)
 
     copied = copy.deepcopy(scheduler)
     copied.__class__ = type(f"Probing{own.__name__}", (Probe, own), {"set_timesteps": set_timesteps, "step": step})
-    copied.pretended, copied.recording, copied.recorded = torch.empty(0), False, None
+    copied.pretended, copied.steps, copied.answers = torch.empty(0), [], []
+    copied.begun, copied.recording, copied.recorded, copied.shown = None, False, None, False
+    if is_trigflow(copied):
+        copied.register_to_config(sigma_data=1.0)  # by which the pipeline multiplies states and outputs
     return copied
+
+
+def is_trigflow(scheduler: Any) -> bool:
+    """Whether it is of a model of x_t = cos(t) x0 + sin(t) eps (sCM, Lu & Song 2024, arXiv 2410.11081)."""
+    return bool(scheduler.config.get("prediction_type") == "trigflow")

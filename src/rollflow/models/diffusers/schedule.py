@@ -13,7 +13,8 @@ from torch import Tensor
 
 from rollflow.conversions import broadcast_like, velocity_from_denoised, velocity_from_noise
 from rollflow.errors import RollflowError
-from rollflow.interpolants import Interpolant, Linear, Time, as_float64
+from rollflow.interpolants import Cosine, Interpolant, Linear, Time, as_float64
+from rollflow.models.diffusers.probe import is_trigflow
 
 PREDICTIONS = ("flow", "epsilon", "v_prediction", "sample")
 
@@ -81,35 +82,40 @@ class Convention:
 
     Args:
         interpolant: The one it was trained on.
-        prediction: One of ``PREDICTIONS``; a flow's is ``sign`` times dx / dt.
+        prediction: One of ``PREDICTIONS``; a flow's is dx / dt but for ``rate``.
         times: (n,) rising times in the interpolant ...
         timesteps: (n,) ... and what the network is told at them; linear between.
-        sign: 1, or -1 where the network points from noise to data.
+        rate: dx / dt over a flow's output: -1 where the network points from noise to data.
     """
 
     interpolant: Interpolant
     prediction: str
     times: np.ndarray[Any, Any]
     timesteps: np.ndarray[Any, Any]
-    sign: float = 1.0
+    rate: float = 1.0
 
     def timestep(self, t: Tensor) -> Tensor:
         """What the pipeline's loop variable is at time t: float32, of the shape of ``t``."""
         return torch.as_tensor(np.interp(t.cpu().double().numpy(), self.times, self.timesteps)).float()
 
+    def time(self, timestep: Any) -> np.ndarray[Any, Any]:
+        """The inverse of ``timestep``."""
+        order = np.argsort(self.timesteps)
+        return np.asarray(np.interp(timestep, self.timesteps[order], self.times[order]))
+
     def times_of(self, scheduler: Any) -> Tensor:
         """(n + 1,) float64 times of a scheduler's own schedule, from noise down to 0."""
-        if self.prediction == "flow":
+        if self.prediction == "flow" and hasattr(scheduler, "sigmas"):
             times = _noise_levels(scheduler)
         else:
-            times = np.interp(_float64(scheduler.timesteps), self.timesteps, self.times)
+            times = self.time(_float64(scheduler.timesteps))
         times = times[:: type(scheduler).order]  # of a scheduler of two stages, those it steps to
-        return torch.as_tensor(np.append(times[np.append(True, np.diff(times) < 0)], 0.0))
+        return torch.as_tensor(np.append(times[np.append(True, np.diff(times) < 0) & (times > 0)], 0.0))
 
     def velocity(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """dx / dt, (B, ...), from the network's output at states x, times t (B,)."""
         if self.prediction == "flow":
-            return self.sign * output
+            return self.rate * output
         if self.prediction == "epsilon":
             return velocity_from_noise(self.interpolant, output, x, t)
         if self.prediction == "sample":
@@ -125,7 +131,15 @@ def is_flow(scheduler: Any) -> bool:
         "FlowMatch" in type(scheduler).__name__
         or config.get("prediction_type") == "flow_prediction"
         or bool(config.get("use_flow_sigmas"))
+        or is_trigflow(scheduler)
     )
+
+
+def interpolant_of(scheduler: Any) -> Interpolant:
+    """The interpolant of its model. Raises a RollflowError if it is neither of a flow nor of a diffusion model."""
+    if is_trigflow(scheduler):
+        return Cosine()
+    return Linear() if is_flow(scheduler) else discrete(scheduler)
 
 
 def _float64(values: Tensor) -> np.ndarray[Any, Any]:
@@ -147,18 +161,20 @@ def convention(scheduler: Any) -> Convention:
     Raises:
         RollflowError: If it is neither of a flow nor of a diffusion model.
     """
+    if is_trigflow(scheduler):  # told the angle, and the slope by it
+        return Convention(Cosine(), "flow", np.array([0.0, 1.0]), np.array([0.0, np.pi / 2]), np.pi / 2)
     if is_flow(scheduler):
         times, timesteps = _noise_levels(scheduler), _float64(scheduler.timesteps)
         if times.max() > 1.001:
             raise RollflowError(
                 f"scheduler {type(scheduler).__name__} has noise levels up to {times.max():.3g}; a flow's end at 1"
             )
-        sign = _sign(scheduler, times[1] - times[0])
+        rate = _sign(scheduler, times[1] - times[0])
         line = np.polyfit(times, timesteps, 1)
         if np.abs(np.polyval(line, times) - timesteps).max() <= 1:  # some round to whole timesteps
             slope, start = np.round(line)
-            return Convention(Linear(), "flow", np.array([0.0, 1.0]), np.array([start, start + slope]), sign)
-        return Convention(Linear(), "flow", times[::-1], timesteps[::-1], sign)
+            return Convention(Linear(), "flow", np.array([0.0, 1.0]), np.array([start, start + slope]), rate)
+        return Convention(Linear(), "flow", times[::-1], timesteps[::-1], rate)
     path = discrete(scheduler)
     ends = np.array([1 / len(path.cumulated), 1.0]), np.array([0.0, len(path.cumulated) - 1.0])
     return Convention(path, scheduler.config.get("prediction_type", "epsilon"), *ends)

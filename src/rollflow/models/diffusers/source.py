@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from rollflow.errors import RollflowError, unknown
-from rollflow.interpolants import Interpolant, Linear
+from rollflow.interpolants import Interpolant
 from rollflow.models.base import Source
-from rollflow.models.diffusers.model import DENOISERS, DiffusersModel, check_arguments, check_kind, is_few_step
-from rollflow.models.diffusers.schedule import discrete, is_flow
+from rollflow.models.diffusers.calls import DENOISERS
+from rollflow.models.diffusers.model import DiffusersModel, check_arguments, check_kind, is_few_step
+from rollflow.models.diffusers.schedule import interpolant_of
 from rollflow.schedules import Grid
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -146,7 +147,7 @@ class PipelineSource(Source):
 
     @cached_property
     def interpolant(self) -> Interpolant:
-        return Linear() if is_flow(self._scheduler) else discrete(self._scheduler)
+        return interpolant_of(self._scheduler)
 
     @property
     def grid(self) -> Grid:

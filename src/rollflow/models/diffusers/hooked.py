@@ -1,0 +1,177 @@
+"""What comes before a pipeline's own class: its own methods, with what one call asks of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rollflow.models.diffusers.encoded import shapes
+
+
+class Prepared(Exception):
+    """Raised where a call has prepared its latents and nothing more is wanted of it."""
+
+
+@dataclass(eq=False)
+class Asked:
+    """One call of a pipeline.
+
+    Args:
+        answers: What the methods that read the prompt return in turn; None lets them read it.
+        state: (B, ...) that it goes on from; None takes what it prepares.
+        stop: Whether to raise ``Prepared`` once they are there.
+        encoded: What the methods that read the prompt have returned so far.
+        pictures: How many times the call has asked for each thing about its pictures.
+        prepared: The latents of the call, once there are any.
+    """
+
+    answers: Iterator[Any] | None = None
+    state: Tensor | None = None
+    stop: bool = False
+    encoded: list[Any] = field(default_factory=list)
+    pictures: Counter[str] = field(default_factory=Counter)
+    prepared: Tensor | None = None
+
+
+class Hooked:
+    """Comes before a pipeline's own class, with what a call asks its own methods to do.
+
+    Attributes:
+        asked: Of the call that runs.
+        device_of_network: Where the denoiser runs.
+        lay: A state in place of prepared latents.
+        seen: What encoders have made of the pictures that every call is given: the same at every call, but made once.
+    """
+
+    asked: Asked
+    device_of_network: torch.device
+    lay: Callable[[Tensor, Tensor], Tensor]
+    seen: dict[Any, Any]
+
+    @property
+    def _execution_device(self) -> torch.device:
+        """Fixed, so that text encoders may be moved off it once the prompts are encoded."""
+        return self.device_of_network
+
+    def encode_prompt(self, *args: Any, **kwargs: Any) -> Any:
+        own: Any = super()
+        return self._answer(lambda: own.encode_prompt(*args, **kwargs))
+
+    def generate_prior_tokens(self, *args: Any, **kwargs: Any) -> Any:
+        """A draft of the picture that GLM-Image's language model draws from the prompt, at random."""
+        own: Any = super()
+        return self._answer(lambda: own.generate_prior_tokens(*args, **kwargs))
+
+    def _answer(self, encode: Callable[[], Any]) -> Any:
+        asked = self.asked
+        asked.encoded.append(encode() if asked.answers is None else next(asked.answers))
+        return asked.encoded[-1]
+
+    def encode_image(self, *args: Any, **kwargs: Any) -> Any:
+        own: Any = super()
+        return self.once("encode_image", args, lambda: own.encode_image(*args, **kwargs))
+
+    def once(self, what: str, given: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        """What ``make`` returned when an earlier call asked at the same place, with tensors of the same shapes."""
+        pictures = self.asked.pictures
+        pictures[what] += 1
+        key = what, pictures[what], shapes(given)
+        if key not in self.seen:
+            self.seen[key] = make()
+        return self.seen[key]
+
+    def prepare_latents(self, *args: Any, **kwargs: Any) -> Any:
+        own: Any = super()
+        made, asked = own.prepare_latents(*args, **kwargs), self.asked
+        if asked.prepared is not None:  # a second kind of latents
+            return made
+        latents, *others = made if isinstance(made, tuple) else (made,)
+        asked.prepared = latents if asked.state is None else self.lay(asked.state, latents)
+        if asked.stop:
+            raise Prepared
+        return (asked.prepared, *others) if isinstance(made, tuple) else asked.prepared
+
+
+class Remembering:
+    """A pipeline's autoencoder that encodes each of the pictures of a call once, for all calls.
+
+    Args:
+        autoencoder: Its own; whatever else is asked is asked of it.
+        pipeline: A ``Hooked`` one.
+    """
+
+    def __init__(self, autoencoder: Any, pipeline: Any) -> None:
+        self._autoencoder, self._pipeline = autoencoder, pipeline
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._autoencoder, name)
+
+    def encode(self, pixels: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """One picture is encoded for all rows that show it, so that no draw depends on how many they are."""
+        rows = len(pixels)
+        alike = rows > 1 and bool((pixels == pixels[:1]).all())
+        if alike:
+            pixels = pixels[:1]
+
+        def encoded() -> Any:
+            made = self._autoencoder.encode(pixels, *args, **kwargs)
+            if hasattr(made, "latent_dist"):
+                made.latent_dist = _Drawn(made.latent_dist)
+            return made
+
+        made = self._pipeline.once("vae", (pixels,), encoded)
+        if alike and hasattr(made, "latent_dist"):
+            return SimpleNamespace(latent_dist=_Drawn(made.latent_dist, rows))
+        return self._autoencoder.encode(pixels.expand(rows, *pixels.shape[1:]), *args, **kwargs) if alike else made
+
+
+class _Drawn:
+    """A distribution that is drawn from once, and returns that for each of its rows.
+
+    Args:
+        own: Of one row, or as many as there are.
+        rows: To which it is repeated; None keeps them.
+    """
+
+    def __init__(self, own: Any, rows: int | None = None) -> None:
+        self._own, self._rows = own, rows
+        self._drawn: Tensor | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)
+
+    def _repeated(self, latents: Tensor) -> Tensor:
+        return latents if self._rows is None else latents.expand(self._rows, *latents.shape[1:])
+
+    def sample(self, *args: Any, **kwargs: Any) -> Tensor:
+        # Each is drawn, so that what else the generator is asked for stays the same.
+        drawn = self._own.sample(*args, **kwargs)
+        self._drawn = drawn if self._drawn is None else self._drawn
+        return self._repeated(self._drawn)
+
+    def mode(self) -> Tensor:
+        return self._repeated(self._own.mode())
+
+
+class Silent:
+    """In place of a denoiser whose output is not looked at.
+
+    Args:
+        denoiser: Whose it is; its configuration and dtype are asked for.
+    """
+
+    def __init__(self, denoiser: Any) -> None:
+        self._denoiser = denoiser
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._denoiser, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any]:
+        states = args[0] if args else next(iter(kwargs.values()))
+        return ([torch.zeros_like(one) for one in states] if isinstance(states, list) else torch.zeros_like(states),)
