@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rollflow.conversions import denoised_from_velocity
 from rollflow.engine import Engine, Job, Task
-from rollflow.interpolants import Linear
+from rollflow.interpolants import Cosine, Linear
 from rollflow.kernels import DDIM, Constant, Euler, EulerMaruyama, Kernel
 from rollflow.models.diffusers import DiffusersModel
 from rollflow.rewards import RewardModel
@@ -38,12 +38,12 @@ def loaded(tiny: Tiny) -> DiffusersModel:
     return DiffusersModel(tiny.pipeline, tiny.arguments)
 
 
-def sampled(model: DiffusersModel, prompt: str, kernel: Kernel) -> tuple[Tensor, Tensor]:
-    """(start, end) latents of one plain trajectory in the model's own schedule."""
-    sampler = Sampler(model.interpolant, kernel, steps=STEPS)
-    job = Job(Task(model, prompt, Brightness()), BestOfN(), STEPS, 0, sampler)
+def sampled(model: DiffusersModel, prompt: str, kernel: Kernel, steps: int = STEPS) -> tuple[Tensor, Tensor]:
+    """(noise, end) latents of one plain trajectory in the model's own schedule."""
+    sampler = Sampler(model.interpolant, kernel, steps=steps)
+    job = Job(Task(model, prompt, Brightness()), BestOfN(), steps, 0, sampler)
     [result] = Engine().run([job])
-    assert result.spent.nfe == STEPS, f"{result.spent.nfe} NFE for {STEPS} steps"
+    assert result.spent.nfe == steps, f"{result.spent.nfe} NFE for {steps} steps"
     assert result.finished, "the pipeline's own schedule is said to leave the sample unfinished"
     return Noise(0, 0, model.shape, model.dtype).normals(0, [0], [0]), result.x0[None]
 
@@ -51,14 +51,16 @@ def sampled(model: DiffusersModel, prompt: str, kernel: Kernel) -> tuple[Tensor,
 def samples_as_the_pipeline(tiny: Tiny, model: DiffusersModel) -> None:
     """The ODE through the engine is the pipeline's own output, to the last bit, latents and pictures.
 
-    Not to the last bit is that of a diffusion model, and that which is led to a held part instead of put there.
+    Not to the last bit is that of a diffusion model, and that which is led to a held part instead of put there. A
+    consistency model is compared at its first step, since it goes on at random.
     """
     flow, holds = isinstance(model.interpolant, Linear), model._held is not None
-    noise, end = sampled(model, PROMPTS[0], Euler() if flow else DDIM(eta=0.0))
-    start, t = noise, torch.tensor(model.start(STEPS))
+    steps = 1 if isinstance(model.interpolant, Cosine) else STEPS
+    noise, end = sampled(model, PROMPTS[0], Euler() if flow else DDIM(eta=0.0), steps)
+    start, t = noise, torch.tensor(model.start(steps))
     if model.origin is not None:
         start = model.interpolant.alpha(t).float() * model.origin + model.interpolant.sigma(t).float() * noise
-    theirs, picture = run_by_itself(tiny, start, noise if holds else None)
+    theirs, picture = run_by_itself(tiny, start, steps, noise if holds else None)
     if model._held is not None:  # which they put there after the last step
         mask, clean = model._held
         theirs = mask * theirs + (1 - mask) * clean
@@ -68,7 +70,7 @@ def samples_as_the_pipeline(tiny: Tiny, model: DiffusersModel) -> None:
     assert_near(model.decode(theirs.float()), picture, 1e-6, "pictures")
 
 
-def run_by_itself(tiny: Tiny, start: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+def run_by_itself(tiny: Tiny, start: Tensor, steps: int, noise: Tensor | None) -> tuple[Tensor, Tensor]:
     """The last state and the pictures of the pipeline, sampling by its own scheduler from given latents.
 
     Args:
@@ -94,14 +96,14 @@ def run_by_itself(tiny: Tiny, start: Tensor, noise: Tensor | None) -> tuple[Tens
         return (latents, *others) if isinstance(made, tuple) else latents
 
     pipeline.scheduler.step = stepped
-    steps = round(STEPS / tiny.arguments.get("strength", 1.0))
-    given = {**tiny.arguments, "num_inference_steps": steps, "return_dict": False, "output_type": "pt"}
+    whole = round(steps / tiny.arguments.get("strength", 1.0))
+    given = {**tiny.arguments, "num_inference_steps": whole, "return_dict": False, "output_type": "pt"}
     if prepare is None:
         given["latents"] = start.clone()
     else:  # whose latents are what the pipeline samples, as its argument need not be
         pipeline.prepare_latents = prepared
     picture = pipeline(prompt=[PROMPTS[0]], generator=torch.Generator().manual_seed(0), **given)[0]
-    return states[-1], picture
+    return states[-1] / pipeline.scheduler.config.get("sigma_data", 1.0), picture
 
 
 def stochastic_steps_without_diffusion(tiny: Tiny, model: DiffusersModel) -> None:

@@ -7,10 +7,10 @@ from importlib import import_module
 from families.family import Family, Tiny
 
 MODULES = (
-    *("flux", "flux2", "chroma", "stable_diffusion_3", "aura_flow", "sana", "lumina", "cogview4", "qwen_image"),
-    *("z_image", "hidream", "kandinsky5_image", "hunyuan_image", "ovis", "longcat", "bria", "prx", "ernie", "krea"),
-    *("nucleus", "omnigen", "glm_image", "wan", "ltx", "hunyuan_video", "mochi", "kandinsky5_video", "sana_video"),
-    *("stable_diffusion", "pixart", "kolors", "hunyuan_dit", "cogvideox"),
+    *("flux", "flux2", "chroma", "stable_diffusion_3", "aura_flow", "sana", "sana_sprint", "lumina", "cogview4"),
+    *("qwen_image", "z_image", "hidream", "kandinsky5_image", "hunyuan_image", "ovis", "longcat", "bria", "prx"),
+    *("ernie", "krea", "nucleus", "omnigen", "glm_image", "wan", "ltx", "hunyuan_video", "mochi", "kandinsky5_video"),
+    *("sana_video", "stable_diffusion", "pixart", "kolors", "hunyuan_dit", "cogvideox"),
 )
 
 FAMILIES: dict[str, Family] = {}

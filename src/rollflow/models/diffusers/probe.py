@@ -26,7 +26,7 @@ class RowTimes(Tensor):
         rows = plain.repeat(size // len(plain))
         return rows.reshape(-1, *(1 for _ in rest)).expand(size, *rest)
 
-    def repeat(self, *sizes: Any) -> Tensor:  # type: ignore[override]
+    def repeat(self, *sizes: Any) -> Tensor:
         """Of the timesteps of a loop, (1, B), that of the first step for n rows."""
         plain = self.as_subclass(Tensor)
         return plain.repeat(*sizes) if plain.ndim < 2 else self[0].expand(*sizes)

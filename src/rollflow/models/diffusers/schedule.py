@@ -105,7 +105,7 @@ class Convention:
 
     def times_of(self, scheduler: Any) -> Tensor:
         """(n + 1,) float64 times of a scheduler's own schedule, from noise down to 0."""
-        if self.prediction == "flow" and hasattr(scheduler, "sigmas"):
+        if self.prediction == "flow" and not is_trigflow(scheduler):
             times = _noise_levels(scheduler)
         else:
             times = self.time(_float64(scheduler.timesteps))
