@@ -7,15 +7,18 @@ import pytest
 pytest.importorskip("diffusers")
 
 import torch
-from checks import loaded
+from checks import Brightness, loaded
 from diffusers import DDIMScheduler
 from families import FAMILIES
+from PIL import Image
 
-from rollflow import RollflowError
+from rollflow import BestOfN, Engine, Job, RollflowError, Task
 from rollflow.engine.checkpoint import fingerprint
+from rollflow.interpolants import VP, Linear
 from rollflow.models.diffusers.model import is_few_step
 from rollflow.models.diffusers.probe import RowTimes
 from rollflow.models.diffusers.schedule import Discrete, discrete
+from rollflow.sampler import Sampler
 
 FLUX = "FluxPipeline, true guidance"
 
@@ -70,6 +73,30 @@ def test_where_memory_runs_out_calls_are_halved_and_the_size_that_fits_is_kept(m
     assert sizes[4:] == [2, 2, 1]
 
 
+@pytest.mark.parametrize("interpolant", [Linear(), VP()], ids=str)
+def test_a_held_part_is_kept_whatever_the_kernel_draws(interpolant) -> None:
+    model = loaded(FAMILIES["FluxInpaintPipeline"]())
+    assert model._held is not None
+    mask, clean = model._held
+    assert set(mask.unique().tolist()) == {0.0, 1.0}
+    torch.testing.assert_close(clean[mask == 0], model.origin[mask == 0])
+    job = Job(Task(model, "a cat", Brightness()), BestOfN(), 20, sampler=Sampler(interpolant, steps=6, finish=True))
+    [result] = Engine().run([job])
+    torch.testing.assert_close(result.x0[mask == 0], clean[mask == 0], rtol=0, atol=1e-5)
+    assert (result.x0 - clean)[mask == 1].abs().mean() > 0.1
+
+
+def test_pictures_are_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = FAMILIES["FluxKontextPipeline"]()
+    calls, encode = [], tiny.pipeline.vae.encode
+    monkeypatch.setattr(tiny.pipeline.vae, "encode", lambda *args, **kwargs: calls.append(1) or encode(*args, **kwargs))
+    model = loaded(tiny)
+    x, t = torch.randn(3, *model.shape, generator=torch.Generator().manual_seed(0)), torch.tensor([0.9, 0.5, 0.2])
+    with torch.no_grad():
+        model.velocity(x, t.double(), [model.encode("a cat")] * 3)
+    assert len(calls) == 1
+
+
 def test_a_configuration_that_says_so_is_believed_before_a_name() -> None:
     assert not is_few_step("owner/klein-base", DDIMScheduler, {"is_distilled": False})
     assert is_few_step("owner/model", DDIMScheduler, {"is_distilled": True})
@@ -77,13 +104,9 @@ def test_a_configuration_that_says_so_is_believed_before_a_name() -> None:
 
 
 def test_a_checkpoint_is_of_a_pipeline_with_its_arguments() -> None:
-    from checks import Brightness
-
-    from rollflow import BestOfN, Job, Task
-
-    tiny = FAMILIES[FLUX]()
-    prints = [
-        fingerprint(Job(Task(loaded(some), "a cat", Brightness()), BestOfN(), 20))
-        for some in (tiny, tiny._replace(arguments={**tiny.arguments, "true_cfg_scale": 5.0}))
-    ]
-    assert prints[0] != prints[1]
+    tiny, pictured = FAMILIES[FLUX](), FAMILIES["FluxKontextPipeline"]()
+    another = Image.new("RGB", (16, 16), "red")
+    for one, name, value in ((tiny, "true_cfg_scale", 5.0), (pictured, "image", another)):
+        made = [one, one, one._replace(arguments={**one.arguments, name: value})]
+        prints = [fingerprint(Job(Task(loaded(some), "a cat", Brightness()), BestOfN(), 20)) for some in made]
+        assert prints[0] == prints[1] != prints[2]

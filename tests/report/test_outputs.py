@@ -20,7 +20,8 @@ from rollflow.engine import Result
 from rollflow.errors import RollflowError
 from rollflow.interpolants import VP
 from rollflow.report import Recorder, check_folder, picture, plots, summary, write, write_run
-from rollflow.report.outputs import encode, png
+from rollflow.report.outputs import encode
+from rollflow.report.pictures import is_film, png, still, webp
 from rollflow.search import RolloverBudget
 
 KEYS = [
@@ -92,6 +93,27 @@ def test_picture_enlarges_by_whole_pixels() -> None:
     assert picture(torch.tensor([-1.0, 0.5, 2.0]).reshape(3, 1, 1), least=1).getpixel((0, 0)) == (0, 128, 255)
     with pytest.raises(RollflowError, match="shape"):
         picture(torch.rand(2))
+
+
+def test_a_film_is_kept_frame_by_frame() -> None:
+    frames = torch.rand(5, 3, 256, 256, generator=torch.Generator().manual_seed(1))
+    assert is_film(frames)
+    assert still(frames).equal(frames[2])
+    with Image.open(io.BytesIO(webp(frames))) as film:
+        assert film.n_frames == 5
+        for i, frame in enumerate(frames):
+            film.seek(i)
+            assert film.convert("RGB").tobytes() == picture(frame).tobytes()
+
+
+def test_a_run_of_films_shows_a_still_and_the_film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result, recorder = recorded()
+    baseline = run(Plan("a red square", nfe=90).baseline())
+    monkeypatch.setattr(TinyModel, "decode", lambda self, x0: (x0 + 0.5).clamp(0, 1)[:, None].repeat(1, 3, 1, 1, 1))
+    result, baseline = (replace(one, sample=one.job.task.model.decode(one.x0[None])[0]) for one in (result, baseline))
+    content = write_run(tmp_path, result, recorder, 1.0, baseline)
+    assert (content["film"], content["baseline"]["film"]) == ("film.webp", "baseline.webp")
+    assert {"image.png", "film.webp", "baseline.png", "baseline.webp"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_a_failure_while_writing_leaves_earlier_files_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,8 @@ def outcome(content: Mapping[str, Any], folder: Path) -> str:
     state = "finished" if content["finished"] else f"a clean estimate at noise level {content['noise_level']:.2f}"
     if content["interrupted"]:
         state += "; interrupted, the best so far"
-    pictures = [content["image"], *([baseline["image"]] if "image" in baseline else []), "trace.png", "filmstrip.png"]
+    shown = [part[name] for part in (content, baseline) for name in ("image", "film") if name in part]
+    pictures = [*shown, "trace.png", "filmstrip.png"]
     rows = [
         ("prompt", content["prompt"]),
         ("search", f"{content['method']} on {content['model']}, {content['interpolant']} {content['kernel']}"),

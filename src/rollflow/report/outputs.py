@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 import rollflow
@@ -20,11 +18,13 @@ from rollflow.engine import Result
 from rollflow.errors import RollflowError
 from rollflow.interpolants import INTERPOLANTS
 from rollflow.kernels import KERNELS
+from rollflow.report.pictures import is_film, picture, png, still, webp
 from rollflow.report.recorder import Recorder
 from rollflow.search import SEARCHES
 
 IMAGE, BASELINE, TRACE, FILMSTRIP, RESULT = "image.png", "baseline.png", "trace.png", "filmstrip.png", "result.json"
-PICTURES = (IMAGE, BASELINE, TRACE, FILMSTRIP)
+FILM, BASELINE_FILM = "film.webp", "baseline.webp"
+PICTURES = (IMAGE, FILM, BASELINE, BASELINE_FILM, TRACE, FILMSTRIP)
 
 
 def check_folder(folder: Path) -> None:
@@ -56,33 +56,6 @@ def write(folder: Path, files: Mapping[str, bytes]) -> None:
     finally:
         for part in parts.values():
             part.unlink(missing_ok=True)
-
-
-def picture(sample: Tensor, least: int = 256) -> Image.Image:
-    """A decoded sample as a picture.
-
-    Its pixels are kept: one narrower than ``least`` is enlarged by a whole factor, each pixel to a square.
-
-    Args:
-        sample: (3, H, W) in [0, 1].
-        least: Smallest width, in pixels.
-
-    Raises:
-        RollflowError: If the sample is no image.
-    """
-    if sample.ndim != 3 or sample.shape[0] != 3:
-        raise RollflowError(f"a picture needs a sample of shape (3, H, W), not {tuple(sample.shape)}")
-    pixels = (sample.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
-    image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
-    factor = max(1, -(-least // image.width))
-    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-
-
-def png(image: Image.Image) -> bytes:
-    """The picture as a PNG file."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _name(thing: object, registry: Mapping[str, type]) -> str:
@@ -131,6 +104,7 @@ def summary(result: Result, recorder: Recorder, seconds: float, baseline: Result
         "noise_level": result.noise_level,
         "interrupted": result.interrupted,
         "image": IMAGE,
+        **({"film": FILM} if is_film(result.sample) else {}),
         "seconds": round(seconds, 3),
         "trace": [[point.nfe, _number(point.reward)] for point in result.trace],
         "quota": recorder.quota,
@@ -143,6 +117,7 @@ def summary(result: Result, recorder: Recorder, seconds: float, baseline: Result
     if baseline is not None:
         content["baseline"] = {
             "image": BASELINE,
+            **({"film": BASELINE_FILM} if is_film(baseline.sample) else {}),
             "reward": _number(baseline.reward),
             "held_out": _held_out(baseline),
             "nfe_used": baseline.spent.nfe,
@@ -156,6 +131,12 @@ def encode(content: Mapping[str, Any]) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
+def _shown(sample: Tensor, image: str, film: str) -> dict[str, bytes]:
+    """Files of a sample; of a film a still picture and all of it."""
+    files = {image: png(picture(still(sample)))}
+    return {**files, film: webp(sample)} if is_film(sample) else files
+
+
 def write_run(
     folder: Path, result: Result, recorder: Recorder, seconds: float, baseline: Result | None = None
 ) -> dict[str, Any]:
@@ -167,9 +148,9 @@ def write_run(
     from rollflow.report import plots  # matplotlib is slow to load: not before the search is done
 
     content = summary(result, recorder, seconds, baseline)
-    files = {IMAGE: png(picture(result.sample))}
+    files = _shown(result.sample, IMAGE, FILM)
     if baseline is not None:
-        files[BASELINE] = png(picture(baseline.sample))
+        files |= _shown(baseline.sample, BASELINE, BASELINE_FILM)
     write(folder, {**files, RESULT: encode(content).encode()})
     for name in PICTURES:
         if name not in files:

@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from rollflow.bench.signal import SignalPoint
 from rollflow.bench.statistics import Interval
 from rollflow.engine import Result
+from rollflow.report.pictures import still
 from rollflow.report.recorder import Recorder
 
 _FRAMES_A_ROW = 12
@@ -75,8 +76,8 @@ def filmstrip(result: Result, recorder: Recorder) -> Figure:
     for axes, frame, sample in zip(grid.flat, frames, pictures, strict=False):
         axes.set_axis_on()
         axes.set(xticks=[], yticks=[])
-        # Nearest: small pictures are shown by their own pixels.
-        axes.imshow(sample.detach().float().cpu().clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="nearest")
+        shown = still(sample).detach().float().cpu().clamp(0, 1).permute(1, 2, 0).numpy()
+        axes.imshow(shown, interpolation="nearest")  # small pictures are shown by their own pixels
         reward = "not scored" if math.isnan(frame.reward) else f"reward {frame.reward:.3g}"
         level = "finished" if frame.noise_level == 0 else f"noise {frame.noise_level:.2f}"
         axes.set_xlabel(f"{level}\n{reward}", fontsize="small")
