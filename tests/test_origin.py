@@ -65,7 +65,9 @@ def test_the_ode_ends_where_it_does_along_the_models_own_path(model: FromPicture
 
 
 @pytest.mark.parametrize("interpolant", [Linear(), VP()], ids=str)
-@pytest.mark.parametrize("search", [BestOfN(), SVDD(2), CoDe(2), SMC(particles=4), RolloverBudget(1, 3)], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "search", [BestOfN(), SVDD(2), CoDe(2), SMC(particles=4), RolloverBudget(1, 3)], ids=lambda s: s.name
+)
 def test_every_search_sets_out_there(model: FromPicture, search: Search, interpolant: Interpolant) -> None:
     sampler, levels = Sampler(interpolant, steps=5), Levels()
     job = Job(Task(model, "corners", ToyReward()), search, 60, 1, sampler)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
 pytest.importorskip("diffusers")
@@ -11,6 +13,7 @@ from checks import Brightness, loaded
 from diffusers import DDIMScheduler
 from families import FAMILIES
 from PIL import Image
+from torch import Tensor
 
 from rollflow import BestOfN, Engine, Job, RollflowError, Task
 from rollflow.engine.checkpoint import fingerprint
@@ -95,6 +98,26 @@ def test_pictures_are_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():
         model.velocity(x, t.double(), [model.encode("a cat")] * 3)
     assert len(calls) == 1
+
+
+def test_gradients_are_checkpointed_and_the_pipeline_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = FAMILIES[FLUX]()
+    model, network, seen = loaded(tiny), tiny.pipeline.transformer, []
+    x = torch.randn(1, *model.shape, generator=torch.Generator().manual_seed(0))
+    t, condition = torch.tensor([0.6]).double(), [model.encode("a cat")]
+    network.register_forward_pre_hook(lambda module, args: seen.append(module.is_gradient_checkpointing))
+
+    def gradient() -> Tensor:
+        leaf = x.clone().requires_grad_()
+        return torch.autograd.grad(model.velocity(leaf, t, condition).square().sum(), leaf)[0]
+
+    checkpointed = gradient()
+    with torch.no_grad():
+        model.velocity(x, t, condition)
+    monkeypatch.setattr(model.calls, "checkpointed", nullcontext)
+    torch.testing.assert_close(checkpointed, gradient())
+    assert seen == [True] * 2 + [False] * 4  # true guidance calls the network twice
+    assert not network.is_gradient_checkpointing
 
 
 def test_a_configuration_that_says_so_is_believed_before_a_name() -> None:

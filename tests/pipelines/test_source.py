@@ -91,6 +91,7 @@ def test_the_pipeline_itself_is_left_as_it_was():
         ({"dtype": "float16", "device": "cpu"}, "bfloat16 or float32"),
         ({"device": "cuda:77"}, "no device 'cuda:77'"),
         ({"offload": "all"}, "none, sequential"),
+        ({"offload": "model", "device": "cpu"}, "there is none"),
         ({"quantize": "2bit"}, "8bit"),
     ],
 )
@@ -160,6 +161,60 @@ def test_a_repository_that_cannot_be_read(error, said, monkeypatch, capsys):
 def test_options_of_pipelines_on_another_model(capsys):
     assert main(["generate", "a cat", "--model", "scenes-base", "--dtype", "bfloat16"]) == 2
     assert "--dtype is of pipelines" in capsys.readouterr().err
+
+
+def test_bfloat16_networks_under_float32_states(folder):
+    given = {"height": 16, "width": 16, "max_sequence_length": 16}
+    model = PipelineSource(str(folder), given, dtype="bfloat16").load()
+    assert model.calls.pipeline.transformer.dtype == torch.bfloat16
+    result = rollflow.generate(
+        "a cat", model=model, reward=Brightness(), method="rbf(initial=2, chains=1)", nfe=8, steps=3
+    )
+    assert result.x0.dtype == torch.float32
+    assert result.spent.nfe == 8
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_denoiser_gives_the_same(folder):
+    given = {"height": 16, "width": 16, "max_sequence_length": 16}
+    x, t = torch.randn(2, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([0.8, 0.3]).double()
+    velocities = []
+    for compiled in (False, True):
+        model = PipelineSource(str(folder), given, compiled=compiled).load()
+        with torch.no_grad():
+            velocities.append(model.velocity(x, t, [model.encode("a cat")] * 2))
+    torch.testing.assert_close(*velocities, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("how", "offload", "moved"), [("8bit", "model", None), ("4bit", "none", "cuda"), (None, "sequential", None)]
+)
+def test_quantisation_and_offload_are_diffusers_own(folder, monkeypatch, how, offload, moved):
+    """As it is told them where there is a GPU; nothing here can run it."""
+    said = {}
+
+    class Told:
+        def __getattr__(self, name):
+            return lambda *args, **kwargs: said.setdefault(name, (args, kwargs))
+
+    def from_pretrained(name, **settings):
+        said["quantization"] = settings.get("quantization_config")
+        return Told()
+
+    monkeypatch.setattr(PipelineSource, "_device", torch.device("cuda"))
+    monkeypatch.setattr(PipelineSource, "_dtype", torch.bfloat16)
+    monkeypatch.setattr("diffusers.FluxPipeline.from_pretrained", from_pretrained)
+    monkeypatch.setattr(source, "DiffusersModel", lambda *_, **__: None)
+    PipelineSource(str(folder), quantize=how, offload=offload).load()
+    if how is None:
+        assert said["quantization"] is None
+    else:
+        assert said["quantization"].quant_backend == f"bitsandbytes_{how}"
+        assert set(said["quantization"].components_to_quantize) == {"transformer", "text_encoder", "text_encoder_2"}
+    assert ("to" in said) == (moved is not None)
+    assert ("enable_model_cpu_offload" in said) == (offload == "model")
+    assert ("enable_sequential_cpu_offload" in said) == (offload == "sequential")
 
 
 def test_values_from_the_command_line(tmp_path):

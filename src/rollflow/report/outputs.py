@@ -83,7 +83,7 @@ def summary(result: Result, recorder: Recorder, seconds: float, baseline: Result
         baseline: The plain sample to compare with, if one was made.
     """
     job, spent = result.job, result.spent
-    content = {
+    content: dict[str, Any] = {
         "prompt": job.task.prompt,
         "model": job.task.model.name,
         "method": _name(job.search, SEARCHES),

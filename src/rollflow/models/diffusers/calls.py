@@ -175,6 +175,30 @@ class Calls:
             self.probe.recorded, None if begun is None else float(begun.flatten()[0]), self._taken(asked.prepared)[0]
         )
 
+    @property
+    def networks(self) -> dict[str, Any]:
+        """The denoisers, by the names that they have in the pipeline."""
+        named = {name: getattr(self.pipeline, name, None) for name in DENOISERS}
+        return {name: network for name, network in named.items() if network is not None}
+
+    @contextmanager
+    def checkpointed(self) -> Iterator[None]:
+        """Where gradients are on, networks that can keep only the states between their blocks, and run them again."""
+        able = [
+            network
+            for network in self.networks.values()
+            if torch.is_grad_enabled()
+            and getattr(network, "_supports_gradient_checkpointing", False)
+            and not network.is_gradient_checkpointing
+        ]
+        for network in able:
+            network.enable_gradient_checkpointing()
+        try:
+            yield
+        finally:
+            for network in able:
+                network.disable_gradient_checkpointing()
+
     @cached_property
     def strength(self) -> tuple[str, float] | None:
         """Name and value of the argument for how much the pipeline noises a picture that it starts from, if it does."""
@@ -233,7 +257,7 @@ class Calls:
         """Call the pipeline with no step, or one that does nothing where none is an error."""
         if not self._needs_a_step:
             return self._run(asked, prompts, **arguments)
-        networks = {name: getattr(self.pipeline, name) for name in DENOISERS if getattr(self.pipeline, name, None)}
+        networks = self.networks
         vars(self.pipeline).update({name: Silent(network) for name, network in networks.items()})
         try:
             with self._steps_at(torch.ones(1)):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rollflow.conversions import velocity_from_denoised
 from rollflow.errors import RollflowError, unknown
 from rollflow.models.base import FlowModel
-from rollflow.models.diffusers.calls import DENOISERS, Calls
+from rollflow.models.diffusers.calls import Calls
 from rollflow.models.diffusers.encoded import Encoded
 from rollflow.models.diffusers.probe import RowTimes
 from rollflow.models.diffusers.schedule import convention, is_flow
@@ -174,7 +174,8 @@ class DiffusersModel(FlowModel):
     def _output(self, x: Tensor, t: Tensor, rows: Sequence[Encoded]) -> Tensor:
         """The network's output in the dtype and on the device of x."""
         timesteps, one = self.convention.timestep(t), bool((t == t[0]).all())
-        return self.calls.output(rows, x, timesteps[:1] if one else timesteps[None].as_subclass(RowTimes)).to(x)
+        with self.calls.checkpointed():
+            return self.calls.output(rows, x, timesteps[:1] if one else timesteps[None].as_subclass(RowTimes)).to(x)
 
     def _measured(self) -> tuple[int, bool]:
         """Network rows of one velocity, and whether rows of different times can share a call.
@@ -190,7 +191,7 @@ class DiffusersModel(FlowModel):
 
         x = torch.randn(self.shape, generator=torch.Generator().manual_seed(0)).expand(2, *self.shape)
         early, late = (torch.full((2,), t, dtype=torch.float64) for t in (0.9, 0.5))
-        networks: list[Any] = [getattr(self.calls.pipeline, name, None) for name in DENOISERS]
+        networks: list[Any] = list(self.calls.networks.values())
         hooks = [n.register_forward_pre_hook(count, with_kwargs=True) for n in networks if isinstance(n, nn.Module)]
         processors = [(n, n.attn_processors) for n in networks if hasattr(n, "attn_processors")]
         try:

@@ -79,6 +79,10 @@ class PipelineSource(Source):
         ):
             if given not in known:
                 raise unknown(what, given, known)
+        if self.offload != "none" and self._device.type == "cpu":
+            raise RollflowError(
+                f"--offload {self.offload} moves networks between the CPU and another device; there is none"
+            )
         if self._dtype == torch.float16 and self._device.type == "cpu":
             raise RollflowError("float16 does not run on the CPU; take bfloat16 or float32 for --dtype")
 
@@ -169,14 +173,14 @@ class PipelineSource(Source):
         kind: Any = self.kind
         try:
             pipeline = kind.from_pretrained(self.name, **settings)
+            if self.offload == "model":
+                pipeline.enable_model_cpu_offload(device=self._device)
+            elif self.offload == "sequential":
+                pipeline.enable_sequential_cpu_offload(device=self._device)
+            elif self.quantize is None or self._device.type != "cpu":
+                pipeline.to(self._device)
         except (OSError, ValueError, ImportError, RuntimeError) as error:
-            raise RollflowError(f"'{self.name}' cannot be loaded: {error}") from error
-        if self.offload == "model":
-            pipeline.enable_model_cpu_offload(device=self._device)
-        elif self.offload == "sequential":
-            pipeline.enable_sequential_cpu_offload(device=self._device)
-        else:
-            pipeline.to(self._device)
+            raise RollflowError(f"'{self.name}' cannot be loaded: {' '.join(str(error).split())}") from error
         if self.compiled:
             for name in DENOISERS:
                 if getattr(pipeline, name, None) is not None:
