@@ -10,8 +10,8 @@ test: .venv/.tested
 	$(BIN)/python -m pytest
 
 lint: .venv/.tested
-	$(BIN)/ruff check src tests training
-	$(BIN)/ruff format --check src tests training
+	$(BIN)/ruff check src tests training benchmarks
+	$(BIN)/ruff format --check src tests training benchmarks
 	$(BIN)/mypy
 
 .venv/.installed: pyproject.toml constraints.txt

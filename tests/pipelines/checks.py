@@ -60,7 +60,7 @@ def samples_as_the_pipeline(tiny: Tiny, model: DiffusersModel) -> None:
     start, t = noise, torch.tensor(model.start(steps))
     if model.origin is not None:
         start = model.interpolant.alpha(t).float() * model.origin + model.interpolant.sigma(t).float() * noise
-    theirs, picture = run_by_itself(tiny, start, steps, noise if holds else None)
+    theirs, picture = run_by_itself(tiny, start, steps, noise if holds else None, model.calls._at)
     if model._held is not None:  # which they put there after the last step
         mask, clean = model._held
         theirs = mask * theirs + (1 - mask) * clean
@@ -70,11 +70,14 @@ def samples_as_the_pipeline(tiny: Tiny, model: DiffusersModel) -> None:
     assert_near(model.decode(theirs.float()), picture, 1e-6, "pictures")
 
 
-def run_by_itself(tiny: Tiny, start: Tensor, steps: int, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+def run_by_itself(
+    tiny: Tiny, start: Tensor, steps: int, noise: Tensor | None, at: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """The last state and the pictures of the pipeline, sampling by its own scheduler from given latents.
 
     Args:
         noise: Of its held part, which it gets beside them.
+        at: Where the state lies in the latents that it prepares, if it is not all of them.
     """
     pipeline = copy.copy(tiny.pipeline)
     pipeline.scheduler = copy.deepcopy(pipeline.scheduler)
@@ -90,8 +93,9 @@ def run_by_itself(tiny: Tiny, start: Tensor, steps: int, noise: Tensor | None) -
     def prepared(*args: Any, **kwargs: Any) -> Any:
         made = prepare(*args, **kwargs)
         latents, *others = made if isinstance(made, tuple) else (made,)
-        latents = latents.clone()
-        latents[tuple(map(slice, start.shape))] = start  # some prepare more than they step
+        flat = latents.flatten(1).clone()
+        flat[:, slice(None) if at is None else at] = start.flatten(1)
+        latents = latents.clone().copy_(flat.view(latents.shape))
         others[:1] = others[:1] if noise is None else [noise]
         return (latents, *others) if isinstance(made, tuple) else latents
 

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import torch
-from diffusers import AutoencoderKLFlux2, Flux2KleinPipeline, Flux2Pipeline, Flux2Transformer2DModel
+from diffusers import (
+    AutoencoderKLFlux2,
+    Flux2KleinInpaintPipeline,
+    Flux2KleinPipeline,
+    Flux2Pipeline,
+    Flux2Transformer2DModel,
+)
 from torch import nn
 from transformers import (
     Mistral3Config,
@@ -14,7 +20,7 @@ from transformers import (
 )
 
 from families.family import Family, Tiny
-from families.parts import LANGUAGE_MODEL, WIDTH, euler, seeded, tokenizer
+from families.parts import LANGUAGE_MODEL, WIDTH, euler, mask, picture, seeded, tokenizer
 
 LAYERS = (1, 2)
 """Of the language model, from whose states the text is made."""
@@ -104,7 +110,13 @@ def klein() -> Tiny:
     return Tiny(Flux2KleinPipeline(**_components(_qwen(), False)), {**SIZE, "guidance_scale": 4.0})
 
 
+def klein_inpainting() -> Tiny:
+    given = {**SIZE, "guidance_scale": 4.0, "image": picture(), "mask_image": mask(), "strength": 0.6}
+    return Tiny(Flux2KleinInpaintPipeline(**_components(_qwen(), False)), given)
+
+
 FAMILIES: dict[str, Family] = {
     "Flux2Pipeline": distilled,
     "Flux2KleinPipeline": klein,
+    "Flux2KleinInpaintPipeline": klein_inpainting,
 }

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from diffusers import LongCatImagePipeline, LongCatImageTransformer2DModel
+from diffusers import LongCatImageEditPipeline, LongCatImagePipeline, LongCatImageTransformer2DModel
+from torch import nn
 
 from families.family import Family, Tiny
-from families.parts import WIDTH, autoencoder, euler, seeded, tokenizer
-from families.qwen import qwen2_5_vl
+from families.parts import WIDTH, autoencoder, euler, picture, seeded, tokenizer
+from families.qwen import SIGHTS, PictureProcessor, qwen2_5_vl
+
+GUIDED = {"negative_prompt": "fog", "guidance_scale": 4.5}
 
 
-def image() -> Tiny:
+def _transformer() -> nn.Module:
     seeded()
-    transformer = LongCatImageTransformer2DModel(
+    return LongCatImageTransformer2DModel(
         in_channels=64,
         num_layers=1,
         num_single_layers=1,
@@ -21,18 +24,44 @@ def image() -> Tiny:
         pooled_projection_dim=WIDTH,
         axes_dims_rope=[4, 4, 8],
     ).eval()
+
+
+def image() -> Tiny:
     pipeline = LongCatImagePipeline(
         scheduler=euler(use_dynamic_shifting=True),
         vae=autoencoder(16),
         text_encoder=qwen2_5_vl(),
         tokenizer=tokenizer(),
         text_processor=None,
-        transformer=transformer,
+        transformer=_transformer(),
     )
     pipeline.prompt_template_encode_prefix, pipeline.prompt_template_encode_suffix = "", "\n"
     pipeline.tokenizer_max_length = 16
-    guided = {"negative_prompt": "fog", "guidance_scale": 4.5}
-    return Tiny(pipeline, {"height": 16, "width": 16, "enable_prompt_rewrite": False, **guided})
+    return Tiny(pipeline, {"height": 16, "width": 16, "enable_prompt_rewrite": False, **GUIDED})
 
 
-FAMILIES: dict[str, Family] = {"LongCatImagePipeline": image}
+def editing() -> Tiny:
+    """Pictures are enlarged to 1024 x 1024 pixels, 64 x 64 of which are a latent."""
+    processor = PictureProcessor()
+    blocks = {
+        "block_out_channels": (4, 4, 8, 8, 8, 8, 8),
+        "down_block_types": ("DownEncoderBlock2D",) * 7,
+        "up_block_types": ("UpDecoderBlock2D",) * 7,
+    }
+    pipeline = LongCatImageEditPipeline(
+        scheduler=euler(use_dynamic_shifting=True),
+        vae=autoencoder(16, **blocks),
+        text_encoder=qwen2_5_vl(len(SIGHTS)),
+        tokenizer=processor.tokenizer,
+        text_processor=processor,
+        transformer=_transformer(),
+    )
+    pipeline.prompt_template_encode_prefix, pipeline.prompt_template_encode_suffix = "".join(reversed(SIGHTS)), "\n"
+    pipeline.tokenizer_max_length = 16
+    return Tiny(pipeline, {**GUIDED, "image": picture()})
+
+
+FAMILIES: dict[str, Family] = {
+    "LongCatImagePipeline": image,
+    "LongCatImageEditPipeline": editing,
+}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from diffusers import AutoencoderKLLTXVideo, LTXPipeline, LTXVideoTransformer3DModel
+from diffusers import AutoencoderKLLTXVideo, LTXImageToVideoPipeline, LTXPipeline, LTXVideoTransformer3DModel
 from torch import nn
 
 from families.family import Family, Tiny
-from families.parts import WIDTH, euler, seeded, t5, tokenizer
+from families.parts import WIDTH, euler, picture, seeded, t5, tokenizer
 
 
 def _autoencoder() -> nn.Module:
@@ -28,7 +28,19 @@ def _autoencoder() -> nn.Module:
     ).eval()
 
 
-def text_to_video() -> Tiny:
+GUIDED = {
+    "height": 32,
+    "width": 32,
+    "num_frames": 5,
+    "max_sequence_length": 16,
+    "negative_prompt": "fog",
+    "guidance_scale": 3.0,
+    "decode_timestep": 0.05,
+    "decode_noise_scale": 0.0,
+}
+
+
+def _components() -> dict[str, object]:
     seeded()
     transformer = LTXVideoTransformer3DModel(
         in_channels=8,
@@ -39,26 +51,25 @@ def text_to_video() -> Tiny:
         num_layers=1,
         caption_channels=WIDTH,
     ).eval()
-    pipeline = LTXPipeline(
-        scheduler=euler(
-            use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05, base_image_seq_len=1024, shift_terminal=0.1
-        ),
-        vae=_autoencoder(),
-        text_encoder=t5(),
-        tokenizer=tokenizer(),
-        transformer=transformer,
-    )
-    arguments = {
-        "height": 32,
-        "width": 32,
-        "num_frames": 5,
-        "max_sequence_length": 16,
-        "negative_prompt": "fog",
-        "guidance_scale": 3.0,
-        "decode_timestep": 0.05,
-        "decode_noise_scale": 0.0,
+    shifted = {"base_shift": 0.95, "max_shift": 2.05, "base_image_seq_len": 1024, "shift_terminal": 0.1}
+    return {
+        "scheduler": euler(use_dynamic_shifting=True, **shifted),
+        "vae": _autoencoder(),
+        "text_encoder": t5(),
+        "tokenizer": tokenizer(),
+        "transformer": transformer,
     }
-    return Tiny(pipeline, arguments)
 
 
-FAMILIES: dict[str, Family] = {"LTXPipeline": text_to_video}
+def text_to_video() -> Tiny:
+    return Tiny(LTXPipeline(**_components()), GUIDED)
+
+
+def from_picture() -> Tiny:
+    return Tiny(LTXImageToVideoPipeline(**_components()), {**GUIDED, "image": picture(32, 32)})
+
+
+FAMILIES: dict[str, Family] = {
+    "LTXPipeline": text_to_video,
+    "LTXImageToVideoPipeline": from_picture,
+}

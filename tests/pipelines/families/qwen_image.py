@@ -5,37 +5,42 @@ from __future__ import annotations
 from diffusers import (
     AutoencoderKLQwenImage,
     AutoencoderKLQwenImage21,
+    DiffusionPipeline,
     QwenImage21Pipeline,
     QwenImage21Transformer2DModel,
+    QwenImageEditPipeline,
+    QwenImageEditPlusPipeline,
+    QwenImageImg2ImgPipeline,
+    QwenImageInpaintPipeline,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
 )
 
 from families.family import Family, Tiny
-from families.parts import WIDTH, euler, seeded, tokenizer
-from families.qwen import TextProcessor, chatting, qwen2_5_vl, qwen3_vl
+from families.parts import WIDTH, euler, mask, picture, seeded, tokenizer
+from families.qwen import SIGHTS, PictureProcessor, TextProcessor, chatting, qwen2_5_vl, qwen3_vl
 
 SHIFTED = {"use_dynamic_shifting": True, "max_shift": 0.9, "max_image_seq_len": 8192, "shift_terminal": 0.02}
 GUIDED = {"negative_prompt": "fog", "true_cfg_scale": 4.0}
 
 
-def autoencoder() -> AutoencoderKLQwenImage:
-    """Once down, with statistics of its latents that are not those of a standard normal."""
+def autoencoder(*widths: int) -> AutoencoderKLQwenImage:
+    """Once down where no widths are given, with statistics of its latents that are not those of a standard normal."""
     seeded(3)
     return AutoencoderKLQwenImage(
         base_dim=4,
         z_dim=4,
-        dim_mult=[1, 2],
+        dim_mult=list(widths or (1, 2)),
         num_res_blocks=1,
-        temperal_downsample=[False],
+        temperal_downsample=[False] * (len(widths or (1, 2)) - 1),
         latents_mean=[0.1, -0.2, 0.3, 0.0],
         latents_std=[1.5, 0.8, 1.0, 2.0],
     ).eval()
 
 
-def first() -> Tiny:
+def _transformer() -> QwenImageTransformer2DModel:
     seeded()
-    transformer = QwenImageTransformer2DModel(
+    return QwenImageTransformer2DModel(
         in_channels=16,
         out_channels=4,
         num_layers=1,
@@ -44,15 +49,54 @@ def first() -> Tiny:
         joint_attention_dim=WIDTH,
         axes_dims_rope=(4, 4, 8),
     ).eval()
-    pipeline = QwenImagePipeline(
+
+
+def _first(kind: type[DiffusionPipeline], **given: object) -> Tiny:
+    pipeline = kind(
         scheduler=euler(**SHIFTED),
         vae=autoencoder(),
         text_encoder=qwen2_5_vl(),
         tokenizer=tokenizer(),
-        transformer=transformer,
+        transformer=_transformer(),
     )
     pipeline.prompt_template_encode, pipeline.prompt_template_encode_start_idx = "{}", 0
-    return Tiny(pipeline, {"height": 16, "width": 16, **GUIDED})
+    return Tiny(pipeline, {"height": 16, "width": 16, **GUIDED, **given})
+
+
+def first() -> Tiny:
+    return _first(QwenImagePipeline)
+
+
+def from_picture() -> Tiny:
+    return _first(QwenImageImg2ImgPipeline, image=picture(), strength=0.6)
+
+
+def inpainting() -> Tiny:
+    return _first(QwenImageInpaintPipeline, image=picture(), mask_image=mask(), strength=0.6)
+
+
+def _editing(kind: type[DiffusionPipeline]) -> Tiny:
+    """Pictures are enlarged to 1024 x 1024 pixels, 64 x 64 of which are a latent."""
+    processor = PictureProcessor()
+    pipeline = kind(
+        scheduler=euler(**SHIFTED),
+        vae=autoencoder(1, 1, 4, 4, 4, 4, 4),
+        text_encoder=qwen2_5_vl(len(SIGHTS)),
+        tokenizer=processor.tokenizer,
+        processor=processor,
+        transformer=_transformer(),
+    )
+    template = f"{SIGHTS[0]}{{}}" if kind is QwenImageEditPipeline else "{}"  # the other puts pictures there itself
+    pipeline.prompt_template_encode, pipeline.prompt_template_encode_start_idx = template, 0
+    return Tiny(pipeline, {"height": 256, "width": 256, **GUIDED, "image": picture()})
+
+
+def editing() -> Tiny:
+    return _editing(QwenImageEditPipeline)
+
+
+def editing_several() -> Tiny:
+    return _editing(QwenImageEditPlusPipeline)
 
 
 def second() -> Tiny:
@@ -94,5 +138,9 @@ def second() -> Tiny:
 
 FAMILIES: dict[str, Family] = {
     "QwenImagePipeline": first,
+    "QwenImageImg2ImgPipeline": from_picture,
+    "QwenImageInpaintPipeline": inpainting,
+    "QwenImageEditPipeline": editing,
+    "QwenImageEditPlusPipeline": editing_several,
     "QwenImage21Pipeline": second,
 }

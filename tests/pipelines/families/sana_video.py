@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from diffusers import SanaVideoPipeline, SanaVideoTransformer3DModel
+from diffusers import SanaImageToVideoPipeline, SanaVideoPipeline, SanaVideoTransformer3DModel
 from transformers import Gemma2Config, Gemma2Model
 
 from families.family import Family, Tiny
-from families.parts import LANGUAGE_MODEL, WIDTH, euler, seeded, tokenizer
+from families.parts import LANGUAGE_MODEL, WIDTH, euler, picture, seeded, tokenizer
 from families.wan import autoencoder
 
+GUIDED = {
+    "height": 32,
+    "width": 32,
+    "frames": 5,
+    "max_sequence_length": 16,
+    "complex_human_instruction": None,
+    "use_resolution_binning": False,
+    "negative_prompt": "fog",
+    "guidance_scale": 6.0,
+}
 
-def text_to_video() -> Tiny:
+
+def _components() -> dict[str, object]:
     seeded()
     transformer = SanaVideoTransformer3DModel(
         in_channels=4,
@@ -26,24 +37,24 @@ def text_to_video() -> Tiny:
         rope_max_seq_len=32,
     ).eval()
     seeded(2)
-    pipeline = SanaVideoPipeline(
-        tokenizer=tokenizer(),
-        text_encoder=Gemma2Model(Gemma2Config(**LANGUAGE_MODEL)).eval(),
-        vae=autoencoder(),
-        transformer=transformer,
-        scheduler=euler(shift=8.0),
-    )
-    arguments = {
-        "height": 32,
-        "width": 32,
-        "frames": 5,
-        "max_sequence_length": 16,
-        "complex_human_instruction": None,
-        "use_resolution_binning": False,
-        "negative_prompt": "fog",
-        "guidance_scale": 6.0,
+    return {
+        "tokenizer": tokenizer(),
+        "text_encoder": Gemma2Model(Gemma2Config(**LANGUAGE_MODEL)).eval(),
+        "vae": autoencoder(),
+        "transformer": transformer,
+        "scheduler": euler(shift=8.0),
     }
-    return Tiny(pipeline, arguments)
 
 
-FAMILIES: dict[str, Family] = {"SanaVideoPipeline": text_to_video}
+def text_to_video() -> Tiny:
+    return Tiny(SanaVideoPipeline(**_components()), GUIDED)
+
+
+def from_picture() -> Tiny:
+    return Tiny(SanaImageToVideoPipeline(**_components()), {**GUIDED, "image": picture(32, 32)})
+
+
+FAMILIES: dict[str, Family] = {
+    "SanaVideoPipeline": text_to_video,
+    "SanaImageToVideoPipeline": from_picture,
+}

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from diffusers import ZImagePipeline, ZImageTransformer2DModel
+from diffusers import (
+    DiffusionPipeline,
+    ZImageImg2ImgPipeline,
+    ZImageInpaintPipeline,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
+)
 from torch import nn
 
 from families.family import Family, Tiny
-from families.parts import WIDTH, autoencoder, euler, opened, seeded
+from families.parts import WIDTH, autoencoder, euler, mask, opened, picture, seeded
 from families.qwen import chatting, qwen3
 
 SIZE = {"height": 16, "width": 16, "max_sequence_length": 16}
+GUIDED = {"negative_prompt": "fog", "guidance_scale": 4.0}
 
 
 def _transformer() -> nn.Module:
@@ -28,8 +35,8 @@ def _transformer() -> nn.Module:
     return opened(transformer).eval()
 
 
-def _pipeline(shift: float) -> ZImagePipeline:
-    return ZImagePipeline(
+def _pipeline(shift: float, kind: type[DiffusionPipeline] = ZImagePipeline) -> DiffusionPipeline:
+    return kind(
         scheduler=euler(shift=shift),
         vae=autoencoder(4),
         text_encoder=qwen3(),
@@ -39,14 +46,26 @@ def _pipeline(shift: float) -> ZImagePipeline:
 
 
 def guided() -> Tiny:
-    return Tiny(_pipeline(6.0), {**SIZE, "negative_prompt": "fog", "guidance_scale": 4.0})
+    return Tiny(_pipeline(6.0), {**SIZE, **GUIDED})
 
 
 def distilled() -> Tiny:
     return Tiny(_pipeline(3.0), {**SIZE, "guidance_scale": 0.0})
 
 
+def from_picture() -> Tiny:
+    given = {**SIZE, **GUIDED, "image": picture(), "strength": 0.6}
+    return Tiny(_pipeline(6.0, ZImageImg2ImgPipeline), given)
+
+
+def inpainting() -> Tiny:
+    given = {**SIZE, **GUIDED, "image": picture(), "mask_image": mask(), "strength": 0.6}
+    return Tiny(_pipeline(6.0, ZImageInpaintPipeline), given)
+
+
 FAMILIES: dict[str, Family] = {
     "ZImagePipeline, guided": guided,
     "ZImagePipeline, distilled": distilled,
+    "ZImageImg2ImgPipeline": from_picture,
+    "ZImageInpaintPipeline": inpainting,
 }

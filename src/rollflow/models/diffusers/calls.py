@@ -79,6 +79,15 @@ class Calls:
             self._run(asked, [prompt])
         return Encoded(prompt, tuple(asked.encoded))
 
+    def look_at_pictures(self, row: Encoded) -> None:
+        """One call as the pipeline itself would make it, but for the network.
+
+        What it draws of the latents of its pictures is what is drawn at its own strength, whatever comes later.
+        """
+        assert self.strength is not None
+        steps = int(1 / self.strength[1]) + 1
+        self._without_network(self._asked([row]), [row.prompt], steps=steps, num_inference_steps=steps, whole=False)
+
     def state(self, row: Encoded, timestep: Tensor) -> Tensor:
         """(1, ...) latents as the scheduler steps them; where they lie in those that the pipeline prepares is learnt.
 
@@ -253,14 +262,14 @@ class Calls:
         finally:
             self.probe.pretended, self.probe.steps = torch.empty(0), []  # or their graph would live on
 
-    def _without_network(self, asked: Asked, prompts: list[str], **arguments: Any) -> Any:
-        """Call the pipeline with no step, or one that does nothing where none is an error."""
+    def _without_network(self, asked: Asked, prompts: list[str], *, steps: int = 1, **arguments: Any) -> Any:
+        """Call the pipeline with no step, or with some that do nothing where none is an error."""
         if not self._needs_a_step:
             return self._run(asked, prompts, **arguments)
         networks = self.networks
         vars(self.pipeline).update({name: Silent(network) for name, network in networks.items()})
         try:
-            with self._steps_at(torch.ones(1)):
+            with self._steps_at(torch.ones(steps)):
                 return self._run(asked, prompts, **arguments)
         finally:
             vars(self.pipeline).update(networks)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-
-from rollflow.models.diffusers.encoded import shapes
 
 
 class Prepared(Exception):
@@ -27,7 +25,6 @@ class Asked:
         state: (B, ...) that it goes on from; None takes what it prepares.
         stop: Whether to raise ``Prepared`` once they are there.
         encoded: What the methods that read the prompt have returned so far.
-        pictures: How many times the call has asked for each thing about its pictures.
         prepared: The latents of the call, once there are any.
     """
 
@@ -35,7 +32,6 @@ class Asked:
     state: Tensor | None = None
     stop: bool = False
     encoded: list[Any] = field(default_factory=list)
-    pictures: Counter[str] = field(default_factory=Counter)
     prepared: Tensor | None = None
 
 
@@ -46,13 +42,13 @@ class Hooked:
         asked: Of the call that runs.
         device_of_network: Where the denoiser runs.
         lay: A state in place of prepared latents.
-        seen: What encoders have made of the pictures that every call is given: the same at every call, but made once.
+        seen: What encoders were given of the pictures of a call, and made of it: the same at every call, but made once.
     """
 
     asked: Asked
     device_of_network: torch.device
     lay: Callable[[Tensor, Tensor], Tensor]
-    seen: dict[Any, Any]
+    seen: dict[str, list[tuple[Any, Any]]]
 
     @property
     def _execution_device(self) -> torch.device:
@@ -78,13 +74,13 @@ class Hooked:
         return self.once("encode_image", args, lambda: own.encode_image(*args, **kwargs))
 
     def once(self, what: str, given: tuple[Any, ...], make: Callable[[], Any]) -> Any:
-        """What ``make`` returned when an earlier call asked at the same place, with tensors of the same shapes."""
-        pictures = self.asked.pictures
-        pictures[what] += 1
-        key = what, pictures[what], shapes(given)
-        if key not in self.seen:
-            self.seen[key] = make()
-        return self.seen[key]
+        """What ``make`` returned when it was first asked for, with the same given."""
+        known = self.seen.setdefault(what, [])
+        for before, made in known:
+            if _same(before, given):
+                return made
+        known.append((given, make()))
+        return known[-1][1]
 
     def prepare_latents(self, *args: Any, **kwargs: Any) -> Any:
         own: Any = super()
@@ -98,6 +94,14 @@ class Hooked:
         return (asked.prepared, *others) if isinstance(made, tuple) else asked.prepared
 
 
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.shape == b.shape and a.dtype == b.dtype and a.equal(b)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return bool(np.array_equal(a, b) if isinstance(a, np.ndarray) else a is b or a == b)
+
+
 class Remembering:
     """A pipeline's autoencoder that encodes each of the pictures of a call once, for all calls.
 
@@ -108,6 +112,11 @@ class Remembering:
 
     def __init__(self, autoencoder: Any, pipeline: Any) -> None:
         self._autoencoder, self._pipeline = autoencoder, pipeline
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """For pipelines that ask which autoencoder it is."""
+        return type(self._autoencoder)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._autoencoder, name)

@@ -95,6 +95,8 @@ class DiffusersModel(FlowModel):
             flow = is_flow(pipeline.scheduler)  # whose timesteps are known by sampling alone
             self.convention = convention(self.calls.schedule(self._blank, DENSE) if flow else pipeline.scheduler)
             self.interpolant = self.convention.interpolant
+            if self.calls.strength is not None:
+                self.calls.look_at_pictures(self._blank)
             middle = self.convention.timestep(torch.tensor([0.5]))
             self.shape = tuple(self.calls.state(self._blank, middle).shape[1:])
             self._held: tuple[Tensor, Tensor] | None = None
@@ -181,7 +183,7 @@ class DiffusersModel(FlowModel):
         """Network rows of one velocity, and whether rows of different times can share a call.
 
         They can if what they get in a shared call is what they get alone; the pipeline's code is not looked at. Where
-        even rows of one time cannot, ``_most`` has them called one by one.
+        even rows of one time cannot, ``_most`` has them called, and decoded, one by one.
         """
         rows = 0
 
@@ -214,7 +216,7 @@ class DiffusersModel(FlowModel):
 
         mixes = share(0, 1)
         if not (mixes or share(0, 0)):
-            self._most["velocity"] = 1
+            self._most["velocity"] = self._most["decode"] = 1
         return rows // 2, mixes
 
     def _within_memory(self, what: str, rows: list[int], call: Callable[[list[int]], Tensor]) -> Tensor:

@@ -77,14 +77,14 @@ class Probe:
         return 1.0
 
     def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor | None = None) -> Tensor:
-        """How flows noise a picture."""
+        """How flows noise a picture; added as noise of none, since that decides the batch and how it lies in memory."""
         self.begun = timestep
-        return sample
+        return sample if noise is None else 0 * noise + sample
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """How diffusion models do."""
         self.begun = timesteps
-        return original_samples
+        return original_samples + 0 * noise
 
 
 def probing(scheduler: Any) -> Any:
