@@ -20,8 +20,9 @@ HEAD = """\
 
 Written by `python tests/pipelines/table.py` with diffusers {version}, on tiny pipelines of random weights, on the CPU
 in float32. The checks (`tests/pipelines/checks.py`): the ODE through the engine equals the pipeline's own output,
-latents and pictures (flows: to the last bit; diffusion: DDIM's, to 1e-4 of the spread); an SDE without diffusion
-equals the ODE; rows of several prompts and times in one call equal each alone; RBF spends exactly its budget;
+latents and pictures (flows: to the last bit; diffusion, and a picture of which a part is held: to 1e-4 of the spread;
+SANA-Sprint, which goes on at random: its first step); an SDE without diffusion equals the ODE; rows of several prompts
+and times in one call equal each alone; RBF spends exactly its budget;
 gradients agree with finite differences.
 
 | pipeline | checks | network rows a NFE | times share a call |

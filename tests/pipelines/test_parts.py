@@ -89,6 +89,12 @@ def test_a_held_part_is_kept_whatever_the_kernel_draws(interpolant) -> None:
     assert (result.x0 - clean)[mask == 1].abs().mean() > 0.1
 
 
+def test_a_strength_out_of_range_is_refused() -> None:
+    tiny = FAMILIES["FluxImg2ImgPipeline"]()
+    with pytest.raises(RollflowError, match="strength must lie above 0 and be at most 1, not 0"):
+        loaded(tiny._replace(arguments={**tiny.arguments, "strength": 0}))
+
+
 def test_pictures_are_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = FAMILIES["FluxKontextPipeline"]()
     calls, encode = [], tiny.pipeline.vae.encode

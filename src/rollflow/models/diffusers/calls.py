@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from rollflow.errors import RollflowError
 from rollflow.models.diffusers.encoded import Encoded, together
@@ -45,6 +46,16 @@ class Outset(NamedTuple):
     origin: Tensor
 
 
+def _caches(network: Any) -> bool:
+    hooks = [getattr(module, "_diffusers_hook", None) for module in network.modules()]
+    return any(registry is not None and registry.hooks for registry in hooks)
+
+
+def _again(block: Any, *args: Any, **kwargs: Any) -> Any:
+    """A block of a network whose inside is computed anew for the backward pass; diffusers' own takes no names."""
+    return checkpoint(block.__call__, *args, use_reentrant=False, **kwargs)
+
+
 class Calls:
     """Calls of a copy of a pipeline, which shares its modules; the pipeline itself is left as it is.
 
@@ -61,7 +72,7 @@ class Calls:
         self.pipeline.lay, self.pipeline.seen = self._laid, {}
         self.pipeline.scheduler = self.probe = probing(pipeline.scheduler)
         self.pipeline.set_progress_bar_config(disable=True)
-        self.pipeline._all_hooks = []  # where models take turns on the device, the network keeps its turn between calls
+        self.pipeline.caching = [network for network in self.networks.values() if _caches(network)]
         pictures = any(not isinstance(value, str | int | float | None) for value in arguments.values())
         if pictures and hasattr(getattr(pipeline, "vae", None), "encode"):
             vars(self.pipeline)["vae"] = Remembering(pipeline.vae, self.pipeline)
@@ -192,16 +203,20 @@ class Calls:
 
     @contextmanager
     def checkpointed(self) -> Iterator[None]:
-        """Where gradients are on, networks that can keep only the states between their blocks, and run them again."""
+        """Where gradients are on, networks that can keep only the states between their blocks, and run them again.
+
+        Not of a pipeline of perturbed attention, whose network is another one by then.
+        """
         able = [
             network
             for network in self.networks.values()
             if torch.is_grad_enabled()
+            and not hasattr(self.pipeline, "set_pag_applied_layers")
             and getattr(network, "_supports_gradient_checkpointing", False)
             and not network.is_gradient_checkpointing
         ]
         for network in able:
-            network.enable_gradient_checkpointing()
+            network.enable_gradient_checkpointing(_again)
         try:
             yield
         finally:
@@ -211,11 +226,13 @@ class Calls:
     @cached_property
     def strength(self) -> tuple[str, float] | None:
         """Name and value of the argument for how much the pipeline noises a picture that it starts from, if it does."""
-        own = type(self.pipeline)
-        for name in ("denoise_strength", "strength"):
-            if self._prepares and name in self._known and hasattr(own, "get_timesteps"):
-                return name, float(self._arguments.get(name, self._known[name].default))
-        return None
+        names = [name for name in ("denoise_strength", "strength") if name in self._known]
+        if not (names and self._prepares and hasattr(self.pipeline, "get_timesteps")):
+            return None
+        value = self._arguments.get(names[0], self._known[names[0]].default)
+        if not (isinstance(value, int | float) and 0 < value <= 1):
+            raise RollflowError(f"{names[0]} must lie above 0 and be at most 1, not {value!r}")
+        return names[0], float(value)
 
     @cached_property
     def _needs_a_step(self) -> bool:

@@ -41,12 +41,14 @@ class Hooked:
     Attributes:
         asked: Of the call that runs.
         device_of_network: Where the denoiser runs.
+        caching: Networks that remember something from step to step.
         lay: A state in place of prepared latents.
         seen: What encoders were given of the pictures of a call, and made of it: the same at every call, but made once.
     """
 
     asked: Asked
     device_of_network: torch.device
+    caching: list[Any]
     lay: Callable[[Tensor, Tensor], Tensor]
     seen: dict[str, list[tuple[Any, Any]]]
 
@@ -54,6 +56,14 @@ class Hooked:
     def _execution_device(self) -> torch.device:
         """Fixed, so that text encoders may be moved off it once the prompts are encoded."""
         return self.device_of_network
+
+    def maybe_free_model_hooks(self) -> None:
+        """At the end of a call: caches forget it, but where models take turns on the device, the network keeps its own.
+
+        Diffusers looks for caches in every module of every component, which takes longer than all else it does here.
+        """
+        for network in self.caching:
+            network._reset_stateful_cache()
 
     def encode_prompt(self, *args: Any, **kwargs: Any) -> Any:
         own: Any = super()

@@ -90,10 +90,11 @@ class Probe:
 def probing(scheduler: Any) -> Any:
     """A copy of a diffusers scheduler that probes; it is still one of its class, with its configuration."""
     own = type(scheduler)
+    of_schedule, of_step = inspect.signature(own.set_timesteps), inspect.signature(own.step)
 
     @functools.wraps(own.set_timesteps)  # pipelines look for names of its parameters
     def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:
-        given = inspect.signature(own.set_timesteps).bind(self, *args, **kwargs).arguments
+        given = of_schedule.bind(self, *args, **kwargs).arguments
         if self.recording:
             own.set_timesteps(self, *args, **kwargs)
             self.recorded = copy.copy(self)
@@ -110,12 +111,13 @@ def probing(scheduler: Any) -> Any:
 
     @functools.wraps(own.step)  # whose parameters come in any order
     def step(self: Any, *args: Any, **kwargs: Any) -> Stepped:
-        given = inspect.signature(own.step).bind(self, *args, **kwargs).arguments
+        given = of_step.bind(self, *args, **kwargs).arguments
         sample = given["sample"]
         self.steps.append(Step(sample, given["model_output"]))
         state = torch.full_like(sample, self.answers.pop(0)) if self.answers else sample
         return Stepped(state, state)
 
+    vars(set_timesteps)["__signature__"] = of_schedule  # which pipelines ask for at every call
     copied = copy.deepcopy(scheduler)
     copied.__class__ = type(f"Probing{own.__name__}", (Probe, own), {"set_timesteps": set_timesteps, "step": step})
     copied.pretended, copied.steps, copied.answers = torch.empty(0), [], []
