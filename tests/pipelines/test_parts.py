@@ -106,6 +106,19 @@ def test_pictures_are_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(calls) == 1
 
 
+def test_text_encoders_may_leave_the_device_once_prompts_are_encoded() -> None:
+    tiny = FAMILIES[FLUX]()
+    model = loaded(tiny)
+    x = torch.randn(1, *model.shape, generator=torch.Generator().manual_seed(0))
+    t, condition = torch.tensor([0.6]).double(), [model.encode("a cat")]
+    with torch.no_grad():
+        before = model.velocity(x, t, condition)
+        for encoder in (tiny.pipeline.text_encoder, tiny.pipeline.text_encoder_2):
+            encoder.to("meta")
+        assert model.velocity(x, t, condition).equal(before)
+        assert model.decode(x).isfinite().all()
+
+
 def test_gradients_are_checkpointed_and_the_pipeline_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = FAMILIES[FLUX]()
     model, network, seen = loaded(tiny), tiny.pipeline.transformer, []
