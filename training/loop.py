@@ -23,6 +23,9 @@ from torch import Tensor, nn
 MODEL_WEIGHTS = Path(__file__).parents[1] / "src/rollflow/models/scenes/weights"
 REWARD_WEIGHTS = Path(__file__).parents[1] / "src/rollflow/rewards/weights"
 
+LONGEST_STEP = 30.0
+"""Seconds that one step counts for at most: a longer one was stopped (kill -STOP) and let go on (kill -CONT)."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -155,7 +158,7 @@ class Loop:
                 raise FloatingPointError(f"the loss is {value} at step {self.step}; the last checkpoint is whole")
             self.step += 1
             running, since = running + value, since + 1
-            self.spent += time.perf_counter() - begun
+            self.spent += min(time.perf_counter() - begun, LONGEST_STEP)
             if self.spent - reported >= self.report_seconds or self.spent >= 60 * self.options.minutes:
                 line = [self.step, round(self.spent / 60, 2), round(running / since, 5)]
                 new = not log_path.exists()
