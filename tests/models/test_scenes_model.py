@@ -76,7 +76,6 @@ def test_a_model_draws_what_is_asked_for(model_class: type[FlowModel]) -> None:
     assert right >= 0.75 * sum(8 * count for count in (3, 2, 4))
 
 
-@pytest.mark.xfail(strict=True, reason="0.69 of the base's gap, not under half: trained 13 minutes only (CARD.md)")
 def test_the_turbo_model_shows_early_what_it_will_draw() -> None:
     """From one noise, the clean estimate at t = 0.7 is nearer to the finished sample than the base's is to its own."""
     gaps = []
