@@ -4,9 +4,28 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
+
+
+class Card(NamedTuple):
+    """What one wants to know of a reward before downloading it.
+
+    Args:
+        range: Of its scores, and which end is better where that is not plain.
+        download: Size of what is fetched at first use.
+        memory: That its networks take, at the precision they run in.
+        licence: Of the weights.
+        reference: Authors, year and arXiv number or address.
+    """
+
+    range: str
+    download: str
+    memory: str
+    licence: str
+    reference: str
 
 
 class RewardModel(ABC):
@@ -17,15 +36,50 @@ class RewardModel(ABC):
         description: One line, with the range.
         differentiable: Whether gradients flow from the reward to the samples.
         held_out: Names of the rewards that check this one on the result, and that no search sees.
+        card: What it needs and where it comes from; None where it needs nothing.
         batch_size: The most samples it is given at once.
+        elsewhere: Whether it is computed in another process or on another device than the model, so that both can
+            work at once.
     """
 
     name: ClassVar[str]
     description: ClassVar[str]
     differentiable: ClassVar[bool] = False
     held_out: ClassVar[tuple[str, ...]] = ()
+    card: ClassVar[Card | None] = None
     batch_size: int = 64
+    elsewhere: bool = False
+
+    @property
+    def identity(self) -> str:
+        """What sets it apart from itself with other settings; a checkpoint is of one."""
+        return self.name
+
+    def load(self) -> None:  # noqa: B027 - most have nothing left to load
+        """Load what it needs, if that is not done yet; called before a run, so that what is missing is told then."""
 
     @abstractmethod
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         """Rewards (B,) of decoded samples (B, ...), each against its prompt."""
+
+
+class PictureReward(RewardModel):
+    """A reward of pictures; that of a film is the mean over its frames."""
+
+    @abstractmethod
+    def score_pictures(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Rewards (B,) of pictures (B, 3, H, W) in [0, 1], at most ``batch_size`` at once."""
+
+    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        if samples.ndim == 4:
+            return self.score_pictures(samples, prompts)
+        if samples.ndim != 5:
+            raise ValueError(f"expected pictures (B, 3, H, W) or films (B, F, 3, H, W), got {tuple(samples.shape)}")
+        rows, frames = samples.shape[:2]
+        flat = samples.flatten(0, 1)
+        of_frame = [prompt for prompt in prompts for _ in range(frames)]
+        parts = [
+            self.score_pictures(flat[at : at + self.batch_size], of_frame[at : at + self.batch_size])
+            for at in range(0, len(flat), self.batch_size)
+        ]
+        return torch.cat(parts).reshape(rows, frames).mean(1)
