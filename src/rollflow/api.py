@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -49,11 +49,12 @@ class Plan:
     plug-in or ``module:attribute``, with settings in parentheses where it has any: ``"ddim(eta=0.5)"``.
 
     Args:
-        prompt: What to make.
+        prompt: What to make; a ``Prompt`` also says what it asks for, to rewards that count.
         model: The flow model: also a repository of the hub (``owner/name``) or a folder that holds a pipeline of
             diffusers, or a ``PipelineSource`` with more to say of how to load it.
         method: The search.
-        reward: What it optimises; the rewards that this one names as held out are scored on the result.
+        reward: What it optimises.
+        held_out: Rewards that no search sees, which are scored on the result; None is those that the reward names.
         nfe: The budget, in guided velocity evaluations.
         seed: Of all noise, 0 <= seed < 2^63.
         interpolant: The one sampled along; None is variance preserving for a step-distilled model, the paper's choice
@@ -79,6 +80,7 @@ class Plan:
     model: str | FlowModel | Source = DEFAULT_MODEL
     method: str | Search = DEFAULT_METHOD
     reward: str | RewardModel = DEFAULT_REWARD
+    held_out: Sequence[str | RewardModel] | None = None
     nfe: int = DEFAULT_NFE
     seed: int = 0
     interpolant: str | Interpolant | None = None
@@ -94,20 +96,29 @@ class Plan:
             raise RollflowError("the prompt is empty; say what to make")
         if not 0 <= self.seed < 2**63:
             raise RollflowError(f"the seed must lie in [0, 2^63), not {self.seed}")
-        self._held_out()
+        if isinstance(self.held_out, str):
+            raise RollflowError(f"held_out is a list of rewards, ['{self.held_out}'], not one")
+        names = [judge.name for judge in self.judges]
+        if len(set(names)) < len(names):
+            raise RollflowError(f"held-out rewards are told by their names, which differ; got {', '.join(names)}")
         if self.guidance is not None:
-            check_differentiable(self._reward())
+            check_differentiable(self.declared_reward)
         self.cost()
 
     @cached_property
     def _flow(self) -> FlowModel | type[FlowModel] | Source:
         return find_model(self.model) if isinstance(self.model, str) else self.model
 
-    def _reward(self) -> RewardModel | type[RewardModel]:
-        return REWARDS.find(self.reward) if isinstance(self.reward, str) else self.reward
+    @cached_property
+    def declared_reward(self) -> RewardModel | type[RewardModel]:
+        """The reward, or its class where that says all that is known before it is made."""
+        return REWARDS.declared(self.reward) if isinstance(self.reward, str) else self.reward
 
-    def _held_out(self) -> list[type[RewardModel]]:
-        return [REWARDS.find(name) for name in self._reward().held_out]
+    @cached_property
+    def judges(self) -> list[RewardModel | type[RewardModel]]:
+        """The held-out rewards, in the same way."""
+        named = self.declared_reward.held_out if self.held_out is None else self.held_out
+        return [REWARDS.declared(judge) if isinstance(judge, str) else judge for judge in named]
 
     @cached_property
     def search(self) -> Search:
@@ -135,12 +146,12 @@ class Plan:
     @cached_property
     def task(self) -> Task:
         """Model, prompt and rewards; the first use loads the weights of those given by name."""
-        model, reward = self._flow, self._reward()
+        model = self._flow
         return Task(
             model if isinstance(model, FlowModel) else load_model(model),
             self.prompt,
-            reward() if isinstance(reward, type) else reward,
-            tuple(judge() for judge in self._held_out()),
+            _loaded(self.declared_reward),
+            tuple(map(_loaded, self.judges)),
         )
 
     def cost(self) -> Spending:
@@ -170,6 +181,12 @@ class Plan:
         Euler's along the linear interpolant; DDIM's, where eta is 0, along that of a diffusion model.
         """
         return Job(self.task, BestOfN(), self.steps, self.seed if seed is None else seed, self._plain())
+
+
+def _loaded(declared: RewardModel | type[RewardModel]) -> RewardModel:
+    reward = declared() if isinstance(declared, type) else declared
+    reward.load()
+    return reward
 
 
 def load_model(
@@ -222,6 +239,7 @@ def generate(
     model: str | FlowModel | Source = DEFAULT_MODEL,
     method: str | Search = DEFAULT_METHOD,
     reward: str | RewardModel = DEFAULT_REWARD,
+    held_out: Sequence[str | RewardModel] | None = None,
     nfe: int = DEFAULT_NFE,
     seed: int = 0,
     interpolant: str | Interpolant | None = None,
@@ -244,10 +262,11 @@ def generate(
     together in an ``Engine``.
 
     Args:
-        prompt: What to make.
+        prompt: What to make; a ``Prompt`` also says what it asks for, to rewards that count.
         model: The flow model; like all of the next, the name of one or one.
         method: The search.
-        reward: What it optimises.
+        reward: What it optimises: also a mixture, ``"sum(parts=caption;aesthetic, weights=1;0.1)"``.
+        held_out: Rewards that the search never sees, scored on the result; None is those that the reward names.
         nfe: The budget, in guided velocity evaluations; never exceeded.
         seed: Of all noise; the same seed gives the same sample, to the last bit.
         interpolant: The one sampled along; None is ``"vp"`` for a step-distilled model, else ``"linear"``.
@@ -271,6 +290,7 @@ def generate(
         model=model,
         method=method,
         reward=reward,
+        held_out=held_out,
         nfe=nfe,
         seed=seed,
         interpolant=interpolant,

@@ -62,6 +62,16 @@ class Registry(dict[str, type[T]], Generic[T]):
         kind: type[T] = found
         return kind
 
+    def declared(self, text: str) -> type[T] | T:
+        """What is known of a choice: the class where a name alone stands for it, so that nothing is made, else it.
+
+        Raises:
+            UnknownName: On an unknown name or setting.
+            RollflowError: As ``make``.
+        """
+        kind = self.find(text) if "(" not in text else None
+        return self.make(text) if kind is None or _required(kind) else kind
+
     def names(self) -> list[str]:
         """Every name that ``find`` knows without a colon: the library's own, then those of plug-ins."""
         return [*self, *(name for name in self._plugins() if name not in self)]
@@ -74,7 +84,8 @@ class Registry(dict[str, type[T]], Generic[T]):
 
         Raises:
             UnknownName: On an unknown name or setting.
-            RollflowError: On a value that cannot be read; also what the constructor raises.
+            RollflowError: On a value that cannot be read, or a setting that is missing; also what the constructor
+                raises.
         """
         match = _CHOICE.fullmatch(text.strip())
         if match is None:
@@ -86,7 +97,16 @@ class Registry(dict[str, type[T]], Generic[T]):
         for name in given:
             if name not in known:
                 raise unknown(f"setting of {self.what} {match['name']}", name, known)
+        missing = [name for name in _required(kind) if name not in given]
+        if missing:
+            raise RollflowError(
+                f"{self.what} '{match['name']}' needs {', '.join(missing)}: {match['name']}({missing[0]}=...)"
+            )
         return kind(**{name: _read(name, value, known[name].annotation) for name, value in given.items()})
+
+
+def _required(kind: type) -> list[str]:
+    return [name for name, setting in settings_of(kind).items() if setting.default is inspect.Parameter.empty]
 
 
 def assignment(text: str) -> tuple[str, str]:
@@ -114,12 +134,12 @@ def _imported(path: str) -> Any:
     return found
 
 
-def _parts(text: str) -> list[str]:
-    """Split at the commas that no parenthesis encloses."""
+def _parts(text: str, between: str = ",") -> list[str]:
+    """Split at the commas, or what else stands between, that no parenthesis encloses."""
     parts, depth = [""], 0
     for letter in text:
         depth += (letter == "(") - (letter == ")")
-        if letter == "," and depth == 0:
+        if letter == between and depth == 0:
             parts.append("")
         else:
             parts[-1] += letter
@@ -145,6 +165,6 @@ def _read(name: str, text: str, annotation: Any) -> Any:
                 continue
         if typing.get_origin(option) is tuple:
             inner = typing.get_args(option)[0]
-            return tuple(_read(name, part, inner) for part in text.split(";"))
+            return tuple(_read(name, part, inner) for part in _parts(text, ";"))
     kinds = " or ".join(getattr(option, "__name__", str(option)) for option in options)
     raise RollflowError(f"{name}={text} cannot be read; expected {kinds}")

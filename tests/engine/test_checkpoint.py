@@ -29,6 +29,7 @@ from rollflow.models.gaussian_mixture import GaussianMixture
 from rollflow.models.toy import ToyModel, ToyReward
 from rollflow.report.checkpoints import CheckpointFile
 from rollflow.requests import Asking
+from rollflow.rewards.mixing import RankAverage
 from rollflow.sampler import Sampler
 from rollflow.search import SVDD, BestOfN, Finished, Progress, RolloverBudget, Search, Walk
 
@@ -69,8 +70,15 @@ def same(ours: Result, theirs: Result) -> None:
 
 @pytest.mark.parametrize("search", SEARCHES, ids=repr)
 @pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
-def test_killed_at_any_save_it_ends_with_the_same_bits(search: Search, sampler: Sampler, tmp_path: Path) -> None:
-    job = Job(TASK, search, 60, 5, sampler)
+@pytest.mark.parametrize("relative", [False, True], ids=["plain", "relative"])
+def test_killed_at_any_save_it_ends_with_the_same_bits(
+    search: Search, sampler: Sampler, relative: bool, tmp_path: Path
+) -> None:
+    """Also with a reward that looks back at what was scored before the kill."""
+    if relative and sampler.guidance:
+        pytest.skip("what looks back has no gradient")
+    task = replace(TASK, reward=RankAverage((TASK.reward, Upwards()))) if relative else TASK
+    job = Job(task, search, 60, 5, sampler)
     watch = Killer()
     [whole] = Engine(8, [watch]).run([job])
     assert len(watch.seen) >= sampler.steps
@@ -81,9 +89,18 @@ def test_killed_at_any_save_it_ends_with_the_same_bits(search: Search, sampler: 
         resumed = replace(job, resume=load_checkpoint(job, path))
         evaluated = sum(spent.nfe for spent in resumed.resume.spent) if resumed.resume else 0
         counting = Counting({"two modes": MIXTURE})
-        [result] = Engine(8).run([replace(resumed, task=replace(TASK, model=counting))])
+        [result] = Engine(8).run([replace(resumed, task=replace(task, model=counting))])
         same(result, whole)
         assert counting.rows == whole.spent.nfe - evaluated
+
+
+class Upwards(ToyReward):
+    """The second coordinate."""
+
+    name = "upwards"
+
+    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        return samples[:, 1]
 
 
 class Counting(ToyModel):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import threading
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,13 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rollflow.engine import Engine, Job, Observer, Result, Spending, Task, declared
-from rollflow.errors import RollflowError
+from rollflow.engine import Engine, Job, JobsFailed, Observer, Result, Spending, Task, declared
+from rollflow.errors import RewardUnavailable, RollflowError
 from rollflow.interpolants import VP, Cosine, Linear
 from rollflow.kernels import DDIM, Euler, EulerMaruyama, Heun
 from rollflow.lookahead import ODELookahead, Tweedie
 from rollflow.models.toy import ToyModel, ToyReward
 from rollflow.requests import Asking, decode, reward, velocity
+from rollflow.rewards import RewardModel
+from rollflow.rewards.mixing import RankAverage, Running, WeightedSum
 from rollflow.sampler import Dynamics, Sampler
 from rollflow.schedules import Arc, Uniform
 from rollflow.search import SVDD, BestOfN, Cost, Finished, Progress, RolloverBudget, Search, Walk
@@ -42,13 +48,32 @@ recipes = st.tuples(searches, samplers, st.integers(0, 20), st.integers(0, 2**63
 class Prompted(ToyReward):
     """Judges by sample and prompt, two samples at once."""
 
+    name = "prompted"
     batch_size = 2
 
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         return samples[:, 0] * torch.tensor([len(prompt) - 4.5 for prompt in prompts], dtype=samples.dtype)
 
 
-JUDGES = [Prompted(), ToyReward()]
+class Elsewhere(Prompted):
+    """Said to be computed in another process; it takes its time, another for each call."""
+
+    elsewhere = True
+    calls = 0
+
+    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        Elsewhere.calls += 1
+        time.sleep(0.0003 * (Elsewhere.calls % 3))
+        return super().score(samples, prompts)
+
+
+JUDGES: list[RewardModel] = [
+    Prompted(),
+    ToyReward(),
+    Elsewhere(),
+    RankAverage((Prompted(), ToyReward())),
+    WeightedSum((Elsewhere(), ToyReward()), (1.0, -0.5), Running()),
+]
 
 
 def make(recipe: tuple[Search, Sampler, int, int, int], line: ToyModel, plane: ToyModel) -> Job:
@@ -56,7 +81,11 @@ def make(recipe: tuple[Search, Sampler, int, int, int], line: ToyModel, plane: T
     search, sampler, spare, seed, at = recipe
     model, prompt = [(model, prompt) for model in (line, plane) for prompt in model.mixtures][at]
     return Job(
-        Task(model, prompt, JUDGES[seed % 2]), search, search.smallest_nfe(sampler.bind(model)) + spare, seed, sampler
+        Task(model, prompt, JUDGES[seed % len(JUDGES)]),
+        search,
+        search.smallest_nfe(sampler.bind(model)) + spare,
+        seed,
+        sampler,
     )
 
 
@@ -99,7 +128,9 @@ def test_company_does_not_matter(
         (single,) = Engine(7).run([job])
         other = together[id(job)]
         assert torch.equal(single.x0, other.x0)
-        assert (single.reward, single.spent, single.trace) == (other.reward, other.spent, other.trace)
+        assert (single.reward, single.spent) == (other.reward, other.spent)
+        # Of several populations that have their turns apart, who is the first depends on the company.
+        assert single.trace == other.trace or job.task.apart
 
 
 MIXED: list[tuple[Search, Sampler, str]] = [
@@ -283,3 +314,87 @@ def test_the_trace_rises_to_the_result(line: ToyModel, toy_reward: ToyReward) ->
     assert len(rises) > 2
     assert end == (result.spent.nfe, rises[-1].reward)
     assert rises[0].nfe == 10
+
+
+class Meeting(Elsewhere):
+    """Waits until the model runs at the same time, and says so."""
+
+    def __init__(self, running: threading.Event) -> None:
+        super().__init__()
+        self.running, self.met = running, 0
+
+    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        self.met += self.running.wait(0.25)
+        return super().score(samples, prompts)
+
+
+class Slow(ToyModel):
+    """Runs until a reward has noticed."""
+
+    def __init__(self, mixtures: Any, running: threading.Event) -> None:
+        super().__init__(mixtures)
+        self.running = running
+
+    def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
+        self.running.set()
+        time.sleep(0.01)
+        self.running.clear()
+        return super().velocity(x, t, conditions)
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_rewards_from_elsewhere_are_computed_while_the_model_runs(line: ToyModel, overlap: bool) -> None:
+    """One of two chains is scored while the other moves; the results are those without overlap."""
+    running = threading.Event()
+    model, judge = Slow(line.mixtures, running), Meeting(running)
+    job = Job(Task(model, "left", judge), RolloverBudget(2, 3), 24, 3, Sampler(Linear(), steps=3))
+    [result] = Engine(overlap=overlap).run([job])
+    [plain] = Engine().run([replace(job, task=Task(line, "left", Prompted()))])
+    assert (result.reward, result.spent) == (plain.reward, plain.spent)
+    assert judge.met >= 10 if overlap else judge.met == 0
+
+
+def test_a_device_is_elsewhere_too(line: ToyModel) -> None:
+    cpu, first, second = torch.device("cpu"), torch.device("cuda"), torch.device("cuda:1")
+    judge = ToyReward()
+    assert not judge.apart(cpu)
+    judge.device = first
+    assert [judge.apart(device) for device in (cpu, first, torch.device("cuda:0"), second, None)] == [
+        True, False, False, True, False,
+    ]  # fmt: skip
+    assert WeightedSum((judge, Prompted())).apart(second)
+
+
+class Away(Elsewhere):
+    """Does not answer after the first calls."""
+
+    def __init__(self, answers: int) -> None:
+        super().__init__()
+        self.answers = answers
+
+    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        self.answers -= 1
+        if self.answers < 0:
+            raise RewardUnavailable("no answer")
+        return super().score(samples, prompts)
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_a_reward_that_goes_away_ends_a_job_with_its_best(line: ToyModel, overlap: bool) -> None:
+    """What was scored is there; a job that has nothing yet fails; others, and held-out rewards, do not matter."""
+    sampler = Sampler(Linear(), steps=4)
+    begun = Job(Task(line, "left", Away(4), (Away(0),)), SVDD(1), 16, 0, sampler)
+    sound = Job(Task(line, "left", Prompted(), (Away(0),)), SVDD(1), 16, 0, sampler)
+    nothing = Job(Task(line, "left", Away(0)), SVDD(1), 16, 0, sampler)
+    with pytest.raises(JobsFailed, match="1 of 3 jobs failed; job 2: no answer") as failed:
+        Engine(overlap=overlap).run([begun, sound, nothing])
+    early, whole, none = failed.value.results
+    assert none is None
+    assert early is not None
+    assert whole is not None
+    assert early.interrupted
+    assert isinstance(early.cause, RewardUnavailable)
+    assert early.spent.nfe < 16
+    assert early.reward == early.trace[-1].reward
+    assert (whole.interrupted, whole.cause) == (False, None)
+    assert math.isnan(whole.held_out["prompted"])

@@ -61,7 +61,7 @@ class Answers:
     max_grad_rows: int
 
     def of(self, kind: type[Request], group: Sequence[Asked]) -> list[Any]:
-        """The answer to each request of one kind."""
+        """The answer to each request of one kind; to a ``Reward``, what the reward's parts say (``rewards``)."""
         if kind is Grad:
             return self._slopes(group)
         with torch.no_grad():
@@ -75,12 +75,21 @@ class Answers:
         return [None] * len(group)
 
     def rewards(self, group: Sequence[Asked]) -> list[Tensor]:
-        """Rewards of clean samples, (B,) for each request."""
-        task, prompts = group[0].task, [asked.task.prompt for asked in group for _ in asked.request.x0]
+        """What the k parts of the reward say of clean samples, (B, k) for each request."""
+        task, prompts = group[0].task, _prompts(group)
         return self._alone(
             [asked.request.x0 for asked in group],
-            lambda rows, x0: scored(task.reward, task.model.decode(x0), prompts[rows]),
+            lambda rows, x0: _parts(task.reward, task.model.decode(x0), prompts[rows]),
         )
+
+    def rewards_later(self, group: Sequence[Asked]) -> Callable[[], list[Tensor]]:
+        """The same, with the model's work done now; what is returned does the reward's, in any thread."""
+        task, prompts = group[0].task, _prompts(group)
+        with torch.no_grad():
+            samples = self._alone([asked.request.x0 for asked in group], lambda rows, x0: task.model.decode(x0))
+        return lambda: [
+            part for (part,) in _split(samples, lambda rows, s: (_parts(task.reward, s, prompts[rows]),), self.max_rows)
+        ]
 
     def _velocities(self, group: Sequence[Asked]) -> list[Tensor]:
         model, t = group[0].task.model, torch.cat([asked.request.t for asked in group])
@@ -110,6 +119,15 @@ class Answers:
 
     def _alone(self, tensors: list[Tensor], call: Callable[[slice, Tensor], Tensor]) -> list[Tensor]:
         return [answer for (answer,) in _split(tensors, lambda rows, x: (call(rows, x),), self.max_rows)]
+
+
+def _prompts(group: Sequence[Asked]) -> list[str]:
+    return [asked.task.prompt for asked in group for _ in asked.request.x0]
+
+
+def _parts(reward: RewardModel, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+    """(B, k) what the parts of a reward say."""
+    return torch.stack([scored(part, samples, prompts) for part in reward.parts], 1)
 
 
 def _split(

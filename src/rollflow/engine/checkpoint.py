@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rollflow.engine.meter import Spending
 from rollflow.errors import BadCheckpoint
+from rollflow.prompts import Prompt
 from rollflow.search.base import Finished, Progress
 
 if TYPE_CHECKING:
@@ -34,20 +35,24 @@ class Checkpoint:
         spent: By each of them until then.
         best: The best clean sample seen; None where none was scored.
         trace: Best reward so far against NFE.
+        seen: What each population's reward goes on from, where it is relative (``RewardModel.combine``): (n, k).
     """
 
     populations: tuple[Progress | Finished | None, ...]
     spent: tuple[Spending, ...]
     best: Finished | None
     trace: tuple[Point, ...]
+    seen: tuple[Tensor | None, ...] = ()
 
 
 def fingerprint(job: Job) -> dict[str, str]:
     """What must be the same for a checkpoint to fit a job."""
+    asked = {"asked": str(job.task.prompt.ask)} if isinstance(job.task.prompt, Prompt) else {}
     return {
-        "prompt": job.task.prompt,
+        "prompt": str(job.task.prompt),
+        **asked,
         "model": job.task.model.identity,
-        "reward": job.task.reward.name,
+        "reward": job.task.reward.identity,
         "search": repr(job.search),
         "sampler": repr(job.sampler),
         "nfe": str(job.nfe),

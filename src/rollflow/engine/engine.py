@@ -57,6 +57,8 @@ class Engine:
     Args:
         max_rows: The most rows in one call of a model or decoder.
         max_grad_rows: The same for calls that are differentiated, whose graph is what takes memory.
+        overlap: Whether rewards from elsewhere (another process, another device) are computed while the model runs.
+            Half of the populations then have their turn with the model at once, so that its calls are smaller.
         observers: Told of everything.
     """
 
@@ -66,11 +68,13 @@ class Engine:
         observers: Iterable[Observer] = (),
         *,
         max_grad_rows: int = DEFAULT_MAX_GRAD_ROWS,
+        overlap: bool = True,
     ) -> None:
         if max_rows < 1 or max_grad_rows < 1:
             raise RollflowError(f"max_rows and max_grad_rows must be at least 1, not {max_rows} and {max_grad_rows}")
         self.answers = Answers(max_rows, max_grad_rows)
         self.observers = tuple(observers)
+        self.overlap = overlap
 
     def run(self, jobs: Iterable[Job]) -> list[Result]:
         """Run all jobs to their end; results in the order of the jobs.
@@ -80,12 +84,14 @@ class Engine:
             Interrupted: On Ctrl-C, with the best samples so far.
         """
         waiting = deque(enumerate(jobs))
-        session = Session(waiting, self.answers, self.observers)
+        session = Session(waiting, self.answers, self.observers, self.overlap)
         try:
             session.run()
         except KeyboardInterrupt:
             session.rescue()
             raise Interrupted(session.results, session.failures) from None
+        finally:
+            session.close()
         if session.failures:
             raise JobsFailed(session.results, session.failures)
         return [result for result in session.results if result is not None]

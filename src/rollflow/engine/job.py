@@ -35,6 +35,11 @@ class Task:
     reward: RewardModel
     held_out: tuple[RewardModel, ...] = ()
 
+    @property
+    def apart(self) -> bool:
+        """Whether rewards can be computed while the model runs, since it is elsewhere."""
+        return self.reward.apart(self.model.device)
+
 
 def declared(model: Declared, search: Search, sampler: Sampler, nfe: int) -> Spending:
     """What a job will spend, told without weights (the dry run); the decode of the returned sample is included.
@@ -119,10 +124,12 @@ class Result:
         sample: Decoded, (...), pixels (3, H, W) in [0, 1] for images.
         x0: The same in the model's space.
         reward: Of the sample.
-        held_out: Held-out rewards by name.
+        parts: What the parts of a mixed reward say of it, by name; empty where it is not mixed.
+        held_out: Held-out rewards by name; NaN where one could not be had (``RewardUnavailable``).
         spent: Exact account, the final decode included, held-out scoring not.
         noise_level: 0 for a fully denoised sample, else the linear noise level at which the estimate was made.
-        interrupted: Whether the search was stopped early, by the user or a cap, the sample being the best until then.
+        interrupted: Whether the search was stopped early, the sample being the best until then ...
+        cause: ... and by what; None is the user.
         trace: Best reward so far against NFE, one point a rise and one at the end.
         diagnostics: Of each population that ran to its end, the search's own figures by name.
     """
@@ -131,10 +138,12 @@ class Result:
     sample: Tensor
     x0: Tensor
     reward: float
+    parts: dict[str, float]
     held_out: dict[str, float]
     spent: Spending
     noise_level: float
     interrupted: bool
+    cause: Exception | None
     trace: tuple[Point, ...]
     diagnostics: tuple[dict[str, Any], ...] = ()
 

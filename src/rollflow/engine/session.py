@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,8 +18,10 @@ from rollflow.engine.checkpoint import Checkpoint
 from rollflow.engine.job import Job, Point, Result
 from rollflow.engine.meter import Meter, Spending
 from rollflow.engine.observers import Observer
-from rollflow.errors import BadReward, BudgetExceeded
+from rollflow.engine.worker import Worker
+from rollflow.errors import BadReward, BudgetExceeded, RewardUnavailable
 from rollflow.requests import Asking, Decode, Grad, Request, Reward, Save, Velocity
+from rollflow.rewards import RewardModel
 from rollflow.search.base import Finished, Progress
 
 _NETWORK = (Velocity, Grad)
@@ -33,6 +37,7 @@ class _Run:
     condition: Any
     states: list[Progress | Finished | None]
     spent: list[Spending]
+    seen: list[Tensor | None]
     best: Finished | None = None
     trace: list[Point] = field(default_factory=list)
 
@@ -46,7 +51,7 @@ class _Run:
         """Where the job can go on from."""
         nfe = sum(spent.nfe for spent in self.spent)
         trace = tuple(point for point in self.trace if point.nfe <= nfe)
-        return Checkpoint(tuple(self.states), tuple(self.spent), self.best, trace)
+        return Checkpoint(tuple(self.states), tuple(self.spent), self.best, trace, tuple(self.seen))
 
     def note(self, request: Reward, rewards: Tensor) -> None:
         """Keep the best clean sample seen, so that a job that is stopped has something to show."""
@@ -58,13 +63,30 @@ class _Run:
 
 @dataclass(eq=False)
 class _Live:
-    """A population and the request that it waits for."""
+    """A population and the request that it waits for.
+
+    ``seen`` (n, k) is what its reward, if it is relative, was told so far.
+    """
 
     run: _Run
     population: int
     asking: Asking[Finished]
     spent: Spending
+    seen: Tensor | None
     request: Any = None
+
+    @property
+    def rows(self) -> int:
+        """Samples of its request to a network or a reward."""
+        return len(self.request.x if isinstance(self.request, _NETWORK) else self.request.x0)
+
+    def judged(self, scores: Tensor) -> Tensor:
+        """Rewards (B,) of the samples that it asks about, from what the parts of the reward say, (B, k)."""
+        reward = self.run.job.task.reward
+        seen = scores if self.seen is None else torch.cat([self.seen, scores])
+        if reward.relative:
+            self.seen = seen
+        return reward.combine(scores, seen)
 
     @property
     def asked(self) -> Asked:
@@ -72,20 +94,36 @@ class _Live:
         return Asked(self.request, self.run.job.task, self.run.condition)
 
 
+@dataclass(eq=False)
+class _Flight:
+    """Rewards that are computed elsewhere, for those who wait for them."""
+
+    group: list[_Live]
+    answers: Future[list[Any]]
+
+
 class Session:
     """The state of one ``Engine.run``.
+
+    Rewards that are computed elsewhere are sent off, and awaited after the next turn of the network; of those who wait
+    for the network and for such rewards, half have their turn, so that there is always something to do on both sides.
+    Which half, and how long a reward is out, depends on no clock.
 
     Args:
         waiting: Jobs with their places.
         answers: How requests are answered.
         observers: Told of everything.
+        overlap: Whether rewards are sent off.
 
     Attributes:
         results: By place; None until there is one.
         failures: By place.
     """
 
-    def __init__(self, waiting: deque[tuple[int, Job]], answers: Answers, observers: Sequence[Observer]) -> None:
+    def __init__(
+        self, waiting: deque[tuple[int, Job]], answers: Answers, observers: Sequence[Observer], overlap: bool
+    ) -> None:
+        self.overlap = overlap
         self.waiting = waiting
         self.answers = answers
         self.observers = observers
@@ -93,16 +131,28 @@ class Session:
         self.failures: dict[int, Exception] = {}
         self.runs: list[_Run] = []
         self.live: list[_Live] = []
+        self.flights: list[_Flight] = []
+        self.workers: dict[int, Worker] = {}
 
     def run(self) -> None:
         """Run until no job is left."""
-        while self.waiting or self.live:
+        while self.waiting or self.live or self.flights:
             while self.waiting and self._waiting_rows() < self.answers.max_rows:
                 self._admit(*self.waiting.popleft())
                 self._settle()
+            out, self.flights = self.flights, []
+            due = self._due(out)
             for kind in _NETWORK:
-                self._serve(kind)
+                self._serve(kind, due)
                 self._settle()
+            for flight in out:
+                self._deliver(Reward, flight.group, flight.answers.result)
+            self._settle()
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        for worker in self.workers.values():
+            worker.close()
 
     def rescue(self) -> None:
         """Make results of the best that unfinished jobs have seen."""
@@ -110,7 +160,22 @@ class Session:
             self._stop(run, None)
 
     def _waiting_rows(self) -> int:
-        return sum(len(live.request.x) for live in self.live if isinstance(live.request, _NETWORK))
+        return sum(live.rows for live in self.live if isinstance(live.request, _NETWORK))
+
+    def _due(self, out: list[_Flight]) -> list[_Live]:
+        """Whose turn it is with the network: that of all, but of those whose rewards are sent off only of half."""
+        turn = [live for live in self.live if not self._sent_off(live)]
+        sent_off = [live for live in self.live if self._sent_off(live)]
+        flying = sum(live.rows for flight in out for live in flight.group)
+        left = (flying + sum(live.rows for live in sent_off)) / 2
+        for live in sent_off:
+            if left > 0:
+                turn.append(live)
+                left -= live.rows
+        return turn
+
+    def _sent_off(self, live: _Live) -> bool:
+        return self.overlap and live.run.job.task.apart
 
     def _admit(self, place: int, job: Job) -> None:
         meter = Meter(replace(job.caps, nfe=job.nfe))
@@ -126,45 +191,73 @@ class Session:
             for observer in self.observers:
                 observer.failed(job, error)
             return
-        run = _Run(place, job, meter, condition, list(at.populations), list(at.spent), at.best, list(at.trace))
+        seen = list(at.seen) or [None] * len(populations)
+        run = _Run(place, job, meter, condition, list(at.populations), list(at.spent), seen, at.best, list(at.trace))
         self.runs.append(run)
         for observer in self.observers:
             observer.admitted(job)
         for i, asking in enumerate(populations):
             if run in self.runs and not isinstance(asking, Finished):
-                self._advance(_Live(run, i, asking, at.spent[i]), None)
+                self._advance(_Live(run, i, asking, at.spent[i], seen[i]), None)
         if run in self.runs and len(run.finished) == len(run.states):
             self._complete(run)
 
     def _settle(self) -> None:
-        """Answer everything that needs no network until all that live wait for one."""
+        """Answer everything that needs no network until all that live wait for one, or for rewards from elsewhere."""
         while any(not isinstance(live.request, _NETWORK) for live in self.live):
             for kind in (Save, Reward, Decode):
-                self._serve(kind)
+                self._serve(kind, self.live)
 
-    def _serve(self, kind: type[Request]) -> None:
-        """Answer the pending requests of one kind, those that can share a call together."""
+    def _serve(self, kind: type[Request], due: Sequence[_Live]) -> None:
+        """Answer the requests of one kind, those that can share a call together, or send them off."""
         groups: dict[tuple[int, int | None], list[_Live]] = {}
-        for live in [live for live in self.live if isinstance(live.request, kind)]:
+        for live in [live for live in due if isinstance(live.request, kind)]:
             if live.run in self.runs and self._debit(live):
                 task = live.run.job.task
                 judge = id(task.reward) if kind in (Reward, Grad) else None
                 groups.setdefault((id(task.model), judge), []).append(live)
-        calls = deque(groups.values())
-        while calls:
-            group = [live for live in calls.popleft() if live.run in self.runs]
-            try:
-                answers = self.answers.of(kind, [live.asked for live in group]) if group else []
-            except Exception as error:
+        for group in groups.values():
+            asked = [live.asked for live in group]
+            if kind is Reward and self._sent_off(group[0]):
+                self._deliver(kind, group, partial(self._send, group, asked))
+            else:
+                self._deliver(kind, group, partial(self.answers.of, kind, asked))
+
+    def _send(self, group: list[_Live], asked: list[Asked]) -> list[Any]:
+        """Have a group's rewards computed elsewhere; nothing is answered yet."""
+        reward, work = id(group[0].run.job.task.reward), self.answers.rewards_later(asked)
+        if reward not in self.workers:
+            self.workers[reward] = Worker()
+        self.flights.append(_Flight(group, self.workers[reward].submit(work)))
+        self.live = [live for live in self.live if live not in group]
+        return []
+
+    def _deliver(self, kind: type[Request], group: Sequence[_Live], answer: Callable[[], list[Any]]) -> None:
+        """Give those of a group what ``answer`` has for them; if it fails, they are answered alone."""
+        try:
+            answers = answer()
+        except RewardUnavailable as error:
+            for live in group:
+                if live.run in self.runs:
+                    self._stop(live.run, error)
+            return
+        except Exception as error:
+            for live in group:
+                if live.run not in self.runs:
+                    continue
                 if len(group) == 1:
-                    self._fail(group[0].run, error)
-                else:
-                    calls.extend([live] for live in group)  # alone, so that only who is at fault fails
+                    self._fail(live.run, error)
+                else:  # alone, so that only who is at fault fails
+                    self._deliver(kind, [live], partial(self.answers.of, kind, [live.asked]))
+            return
+        for live, of_live in zip(group, answers, strict=False):  # none for a group that was sent off
+            if live.run not in self.runs:
                 continue
-            for live, answer in zip(group, answers, strict=True):
-                if live.run in self.runs and self._note(live, answer):
+            told = live.judged(of_live) if kind is Reward else of_live
+            if self._note(live, told):
+                if live in self.live:
                     self.live.remove(live)
-                    self._advance(live, answer)
+                self._advance(live, told)
 
     def _advance(self, live: _Live, answer: object) -> None:
         """Send an answer; the population asks again, returns, or fails its job."""
@@ -184,6 +277,7 @@ class Session:
         """Remember where a population stands."""
         run = live.run
         run.states[live.population], run.spent[live.population] = state, live.spent
+        run.seen[live.population] = live.seen
         for observer in self.observers:
             if isinstance(state, Progress):
                 observer.saved(run.job, live.population, state)
@@ -202,8 +296,8 @@ class Session:
     def _stop(self, run: _Run, why: Exception | None) -> None:
         """End a job early with the best that it has; without any, it fails for the reason given, if there is one."""
         try:
-            best = run.best or self._best_of_progress(run)
-            result = None if best is None else self._result(run, best, interrupted=True)
+            best = run.best or (None if isinstance(why, RewardUnavailable) else self._best_of_progress(run))
+            result = None if best is None else self._result(run, best, interrupted=True, cause=why)
         except Exception as error:
             self._fail(run, error)
             return
@@ -218,10 +312,10 @@ class Session:
             if not isinstance(progress, Progress):
                 continue
             request = Reward(progress.particles.clean, progress.level(run.job.dynamics))
-            live = _Live(run, population, iter(()), Spending(), request)  # type: ignore[arg-type]
+            live = _Live(run, population, iter(()), Spending(), run.seen[population], request)  # type: ignore[arg-type]
             run.meter.debit(price(request, run.job.task.model))
-            [rewards] = self.answers.of(Reward, [live.asked])
-            run.note(request, rewards)
+            [scores] = self.answers.of(Reward, [live.asked])
+            run.note(request, live.judged(scores))
         return run.best
 
     def _debit(self, live: _Live) -> bool:
@@ -256,7 +350,7 @@ class Session:
     def _complete(self, run: _Run) -> None:
         best = max(run.finished, key=lambda finished: finished.reward)
         try:
-            result = self._result(run, best, interrupted=False)
+            result = self._result(run, best, interrupted=False, cause=None)
         except Exception as error:
             self._fail(run, error)
         else:
@@ -268,24 +362,38 @@ class Session:
         for observer in self.observers:
             observer.completed(run.job, result)
 
-    def _result(self, run: _Run, best: Finished, *, interrupted: bool) -> Result:
+    def _result(self, run: _Run, best: Finished, *, interrupted: bool, cause: Exception | None) -> Result:
         task = run.job.task
         with torch.no_grad():
             sample = task.model.decode(best.x0[None])
-        held_out = {judge.name: float(scored(judge, sample, [task.prompt])) for judge in task.held_out}
+        parts = task.reward.parts if len(task.reward.parts) > 1 else ()
+        told, held_out = (
+            {judge.name: _afterwards(judge, sample, task.prompt) for judge in judges}
+            for judges in (parts, task.held_out)
+        )
         trace = (*run.trace, Point(run.meter.spent.nfe, run.best.reward if run.best else best.reward))
         return Result(
             run.job,
             sample[0],
             best.x0,
             best.reward,
+            told,
             held_out,
             run.meter.spent,
             best.noise_level,
             interrupted,
+            cause,
             trace,
             tuple(finished.diagnostics or {} for finished in run.finished),
         )
+
+
+def _afterwards(judge: RewardModel, sample: Tensor, prompt: str) -> float:
+    """A reward of the sample (1, ...) that is returned; NaN where it does not answer, since the sample is there."""
+    try:
+        return float(scored(judge, sample, [prompt]))
+    except RewardUnavailable:
+        return math.nan
 
 
 def _not_finite(job: Job, rewards: Tensor, gradients: Tensor | None) -> BadReward | None:

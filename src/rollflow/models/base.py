@@ -27,6 +27,7 @@ class FlowModel(ABC):
         rows_per_nfe: Network rows that one guided evaluation takes (2 with classifier-free guidance).
         shape: Shape of one state.
         dtype: Of the search's arithmetic on states.
+        device: Where the network runs; None where that is nothing to anyone.
         origin: Clean state (...) that sampling sets out from, noised to time ``start``; None is pure noise.
     """
 
@@ -38,6 +39,7 @@ class FlowModel(ABC):
     grid: Grid | None = None
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.float32
+    device: torch.device | None = None
     origin: Tensor | None = None
 
     def start(self, steps: int) -> float:

@@ -2,16 +2,27 @@
 
 from rollflow.errors import NotDifferentiable
 from rollflow.registry import Registry
-from rollflow.rewards.base import RewardModel
+from rollflow.rewards.base import Card, PictureReward, RewardModel
+from rollflow.rewards.mixing import Lexicographic, Minimum, RankAverage, WeightedSum
 from rollflow.rewards.scenes import CaptionReward, CountReward, JudgeReward
+
+_OWN: tuple[type[RewardModel], ...] = (
+    CountReward,
+    CaptionReward,
+    JudgeReward,
+    WeightedSum,
+    Minimum,
+    Lexicographic,
+    RankAverage,
+)
 
 REWARDS: Registry[RewardModel] = Registry(
     "reward",
     RewardModel,
-    {reward.name: reward for reward in (CountReward, CaptionReward, JudgeReward)},
+    {reward.name: reward for reward in _OWN},
     "rollflow.rewards",
 )
-"""Every reward that a name on the command line loads; a class's constructor loads its weights."""
+"""Every reward that a name on the command line makes; its weights are there after ``load`` at the latest."""
 
 
 def check_differentiable(reward: RewardModel | type[RewardModel]) -> None:
@@ -21,4 +32,4 @@ def check_differentiable(reward: RewardModel | type[RewardModel]) -> None:
         raise NotDifferentiable(f"guidance needs a differentiable reward, which '{reward.name}' is not; known: {names}")
 
 
-__all__ = ["REWARDS", "RewardModel", "check_differentiable"]
+__all__ = ["REWARDS", "Card", "PictureReward", "RewardModel", "check_differentiable"]

@@ -37,9 +37,11 @@ class RewardModel(ABC):
         differentiable: Whether gradients flow from the reward to the samples.
         held_out: Names of the rewards that check this one on the result, and that no search sees.
         card: What it needs and where it comes from; None where it needs nothing.
+        structured: Whether it reads what a prompt asks for (``prompts.asked``), not only its words.
         batch_size: The most samples it is given at once.
-        elsewhere: Whether it is computed in another process or on another device than the model, so that both can
-            work at once.
+        device: Of its networks; None where that is nothing to anyone.
+        elsewhere: Whether it is computed in another process.
+        relative: Whether ``combine`` looks at what was scored before.
     """
 
     name: ClassVar[str]
@@ -47,8 +49,11 @@ class RewardModel(ABC):
     differentiable: ClassVar[bool] = False
     held_out: ClassVar[tuple[str, ...]] = ()
     card: ClassVar[Card | None] = None
+    structured: bool = False
     batch_size: int = 64
+    device: torch.device | None = None
     elsewhere: bool = False
+    relative: bool = False
 
     @property
     def identity(self) -> str:
@@ -58,9 +63,32 @@ class RewardModel(ABC):
     def load(self) -> None:  # noqa: B027 - most have nothing left to load
         """Load what it needs, if that is not done yet; called before a run, so that what is missing is told then."""
 
+    @property
+    def parts(self) -> tuple[RewardModel, ...]:
+        """The k rewards that it is made of: itself, unless it is a mixture of others."""
+        return (self,)
+
+    def combine(self, scores: Tensor, seen: Tensor) -> Tensor:
+        """The rewards (B,) of samples of which its parts say ``scores``.
+
+        Args:
+            scores: (B, k).
+            seen: (n, k) all that its population has had scored until now, ``scores`` the last of them.
+        """
+        return scores[:, 0]
+
+    def apart(self, device: torch.device | None) -> bool:
+        """Whether it is computed in another process or on another device than this, so that both can work at once."""
+        return self.elsewhere or (None not in (device, self.device) and _indexed(device) != _indexed(self.device))
+
     @abstractmethod
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         """Rewards (B,) of decoded samples (B, ...), each against its prompt."""
+
+
+def _indexed(device: torch.device | None) -> tuple[str, int] | None:
+    """A device by kind and number: cuda is cuda:0."""
+    return None if device is None else (device.type, device.index or 0)
 
 
 class PictureReward(RewardModel):

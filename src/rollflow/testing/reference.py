@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from rollflow.conversions import denoised_from_velocity
 from rollflow.engine import Job, Spending, Task
@@ -21,10 +22,12 @@ class Answering:
     Attributes:
         asked: Every request, in order.
         spent: What their answers cost.
+        seen: (n, k) what the population that asks has had scored.
     """
 
     def __init__(self, task: Task) -> None:
         self.task = task
+        self.seen: Tensor | None = None
         self.asked: list[Request] = []
         self.spent = Spending()
 
@@ -44,7 +47,10 @@ class Answering:
             case Reward(x0):
                 n = len(x0)
                 self.spent += Spending(reward_calls=n, decodes=n)
-                return reward.score(model.decode(x0), [prompt] * n).double()
+                samples = model.decode(x0)
+                scores = torch.stack([part.score(samples, [prompt] * n).double() for part in reward.parts], 1)
+                self.seen = scores if self.seen is None else torch.cat([self.seen, scores])
+                return reward.combine(scores, self.seen)
             case Grad(x, t):
                 n = len(x)
                 self.spent += Spending(n, n * model.rows_per_nfe, n, n, n)
@@ -79,6 +85,9 @@ class Alone(NamedTuple):
 def alone(job: Job) -> Alone:
     """Drive a job's populations one after another."""
     answering = Answering(job.task)
-    finished = [one if isinstance(one, Finished) else drive(one, answering) for one in job.populations()]
+    finished = []
+    for one in job.populations():
+        answering.seen = None
+        finished.append(one if isinstance(one, Finished) else drive(one, answering))
     best = max(finished, key=lambda one: one.reward)
     return Alone(best, finished, answering.asked, answering.spent + Spending(decodes=1))

@@ -89,6 +89,7 @@ class DiffusersModel(FlowModel):
             raise RollflowError(f"{self.name} is a mean flow, whose network gives no velocity; take a model that does")
         self.arguments = dict(arguments or {})
         self.calls = Calls(pipeline, self.arguments)
+        self.device = self.calls.pipeline.device_of_network
         self._most: dict[str, int] = {}
         self._blank = self.encode(" ")
         with torch.no_grad():

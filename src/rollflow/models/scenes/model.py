@@ -32,7 +32,7 @@ class _Scenes(FlowModel):
     shape = (LATENT_CHANNELS, LATENT_SIDE, LATENT_SIDE)
 
     def __init__(self, weights: Path = WEIGHTS, device: str = "cpu") -> None:
-        self.device = device
+        self.device = torch.device(device)
         self.network = DiT(VOCABULARY_SIZE)
         self.autoencoder = Autoencoder()
         load_weights(self.network, weights / self.file, device)

@@ -1,0 +1,271 @@
+"""Rewards made of others."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from rollflow.errors import RollflowError
+from rollflow.registry import Registry
+from rollflow.rewards.base import RewardModel
+
+
+class Normalization(ABC):
+    """How the scores of parts are brought to one scale before they are mixed.
+
+    Attributes:
+        relative: Whether that looks at what was scored before.
+    """
+
+    relative: ClassVar[bool] = False
+
+    @abstractmethod
+    def __call__(self, scores: Tensor, seen: Tensor) -> Tensor:
+        """(B, k) scores of k parts on one scale; ``seen`` (n, k) are those until now, these the last of them."""
+
+    def check(self, parts: int) -> None:  # noqa: B027 - most take any number
+        """Raise a RollflowError if it cannot be of so many parts."""
+
+
+@dataclass(frozen=True)
+class Raw(Normalization):
+    """z = r."""
+
+    def __call__(self, scores: Tensor, seen: Tensor) -> Tensor:
+        return scores
+
+
+@dataclass(frozen=True)
+class Constants(Normalization):
+    """z = (r - mean) / std, with constants that were measured before.
+
+    Args:
+        mean: Of each part.
+        std: Of each part, > 0.
+
+    Raises:
+        RollflowError: If they are of different lengths, or one std is not positive.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or not all(std > 0 for std in self.std):
+            raise RollflowError(f"expected as many means as positive stds; got mean={self.mean} and std={self.std}")
+
+    def check(self, parts: int) -> None:
+        if len(self.mean) != parts:
+            raise RollflowError(f"{len(self.mean)} constants do not fit {parts} parts; give one mean and std for each")
+
+    def __call__(self, scores: Tensor, seen: Tensor) -> Tensor:
+        return (scores - scores.new_tensor(self.mean)) / scores.new_tensor(self.std)
+
+
+@dataclass(frozen=True)
+class Running(Normalization):
+    """z = (r - mean) / max(std, floor), over all that the same population has had scored until now.
+
+    What was mixed earlier is not mixed anew, so that rewards of early steps were measured with other statistics: give
+    a search many first draws, or constants where such are known.
+
+    Args:
+        floor: Least std, so that a part that says nothing yet decides nothing.
+    """
+
+    relative = True
+    floor: float = 1e-6
+
+    def __call__(self, scores: Tensor, seen: Tensor) -> Tensor:
+        return (scores - seen.mean(0)) / seen.std(0, correction=0).clamp(min=self.floor)
+
+
+NORMALIZATIONS: Registry[Normalization] = Registry(
+    "normalization", Normalization, {"raw": Raw, "constants": Constants, "running": Running}
+)
+
+
+class Mixture(RewardModel):
+    """A reward made of others, each of which is reported on its own beside it.
+
+    Args:
+        parts: Two or more, of different names.
+        normalization: How their scores are brought to one scale.
+
+    Raises:
+        RollflowError: If there are fewer parts than two, or two of one name.
+    """
+
+    def __init__(self, parts: tuple[RewardModel, ...], normalization: Normalization | None = None) -> None:
+        names = [part.name for part in parts]
+        if len(names) < 2 or len(set(names)) < len(names):
+            raise RollflowError(f"a mixture has two or more parts of different names; got {', '.join(names) or 'none'}")
+        self._parts, self.normalization = tuple(parts), normalization or Raw()
+        self.normalization.check(len(parts))
+        self.relative = self.normalization.relative
+        self.differentiable = not self.relative and all(  # type: ignore[misc]
+            part.differentiable for part in parts
+        )
+        judges = [judge for part in parts for judge in part.held_out if judge not in names]
+        self.held_out = tuple(dict.fromkeys(judges))  # type: ignore[misc]
+        self.structured = any(part.structured for part in parts)
+
+    @property
+    def parts(self) -> tuple[RewardModel, ...]:
+        return self._parts
+
+    @property
+    def identity(self) -> str:
+        settings = [f"{name}={getattr(self, name)!r}" for name in self._settings]
+        return f"{self.name}({', '.join([*(part.identity for part in self.parts), *settings])})"
+
+    _settings: ClassVar[tuple[str, ...]] = ("normalization",)
+    """Attributes that set it apart from others of the same parts."""
+
+    def apart(self, device: torch.device | None) -> bool:
+        return any(part.apart(device) for part in self.parts)
+
+    def load(self) -> None:
+        for part in self.parts:
+            part.load()
+
+    def combine(self, scores: Tensor, seen: Tensor) -> Tensor:
+        return self.mixed(self.normalization(scores, seen))
+
+    @abstractmethod
+    def mixed(self, scores: Tensor) -> Tensor:
+        """(B,) from the normalised scores of the parts, (B, k)."""
+
+    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        """As ``combine`` of these samples alone."""
+        columns = []
+        for part in self.parts:
+            size = part.batch_size
+            some = [part.score(samples[i : i + size], prompts[i : i + size]) for i in range(0, len(samples), size)]
+            columns.append(torch.cat(some).double().cpu())
+        scores = torch.stack(columns, 1)
+        return self.combine(scores, scores)
+
+
+def _weights(weights: tuple[float, ...] | None, parts: tuple[RewardModel, ...]) -> tuple[float, ...]:
+    if weights is not None and len(weights) != len(parts):
+        raise RollflowError(f"{len(weights)} weights do not fit {len(parts)} parts; give one for each")
+    return (1.0,) * len(parts) if weights is None else weights
+
+
+class WeightedSum(Mixture):
+    """r = sum_i w_i z_i.
+
+    Args:
+        parts: Two or more, of different names.
+        weights: w of each part; None is 1 for all. A negative one asks for less of a part.
+        normalization: How the parts' scores r_i become z_i.
+
+    Raises:
+        RollflowError: If weights or normalisation do not fit the parts.
+    """
+
+    name = "sum"
+    description = "weighted sum of rewards: sum(parts=A;B, weights=1;0.5)"
+    _settings = ("normalization", "weights")
+
+    def __init__(
+        self,
+        parts: tuple[RewardModel, ...],
+        weights: tuple[float, ...] | None = None,
+        normalization: Normalization | None = None,
+    ) -> None:
+        super().__init__(parts, normalization)
+        self.weights = _weights(weights, parts)
+
+    def mixed(self, scores: Tensor) -> Tensor:
+        return scores @ scores.new_tensor(self.weights)
+
+
+class Minimum(Mixture):
+    """r = min_i z_i: no part can make up for another.
+
+    Args:
+        parts: Two or more, of different names.
+        normalization: How the parts' scores become z_i; without one they should be of one scale.
+    """
+
+    name = "minimum"
+    description = "the least of several rewards: minimum(parts=A;B, normalization=running)"
+
+    def mixed(self, scores: Tensor) -> Tensor:
+        return scores.min(1).values
+
+
+class Lexicographic(Mixture):
+    """The first reward counts until it is good enough, then the second, and so on.
+
+        r = m + (1 + d / (1 + |d|)) / 2,    d = r_j - threshold_j
+
+    where the first m parts reach their thresholds and part j = m + 1 does not; j is the last where all do, which then
+    goes on counting. A sample of which more parts are good enough is always the better one.
+
+    Args:
+        parts: In the order of their importance.
+        thresholds: Of each part, in its own unit.
+
+    Raises:
+        RollflowError: If there are not as many thresholds as parts.
+    """
+
+    name = "lexicographic"
+    description = "rewards in order, each until it is good enough: lexicographic(parts=A;B, thresholds=0;0.3)"
+    _settings = ("thresholds",)
+
+    def __init__(self, parts: tuple[RewardModel, ...], thresholds: tuple[float, ...]) -> None:
+        super().__init__(parts)
+        if len(thresholds) != len(parts):
+            raise RollflowError(f"{len(thresholds)} thresholds do not fit {len(parts)} parts; give one for each")
+        self.thresholds = thresholds
+
+    def mixed(self, scores: Tensor) -> Tensor:
+        above = scores - scores.new_tensor(self.thresholds)
+        reached = (above >= 0).cumprod(1).sum(1)
+        d = above.gather(1, reached.clamp(max=len(self.thresholds) - 1)[:, None])[:, 0]
+        return reached + (1 + d / (1 + d.abs())) / 2
+
+
+class RankAverage(Mixture):
+    """r = sum_i w_i rank_i / sum_i w_i, whatever the parts' scales.
+
+    rank_i, in (0, 1), is the share of all samples that the same population has had scored until now of which part i
+    says less, those of which it says the same counted half. What was ranked earlier is not ranked anew.
+
+    Args:
+        parts: Two or more, of different names.
+        weights: w of each part, >= 0; None is 1 for all.
+
+    Raises:
+        RollflowError: If weights do not fit the parts, or are not positive.
+    """
+
+    name = "rank-average"
+    description = "mean of the ranks by several rewards, of whatever scale: rank-average(parts=A;B); in (0, 1)"
+    _settings = ("weights",)
+
+    def __init__(self, parts: tuple[RewardModel, ...], weights: tuple[float, ...] | None = None) -> None:
+        super().__init__(parts)
+        self.weights = _weights(weights, parts)
+        if min(self.weights) < 0 or sum(self.weights) <= 0:
+            raise RollflowError(f"expected weights of 0 or more, and one above 0; got {self.weights}")
+        self.relative = True
+        self.differentiable = False  # type: ignore[misc]
+
+    def combine(self, scores: Tensor, seen: Tensor) -> Tensor:
+        less = (seen[:, None] < scores).double().mean(0)
+        same = (seen[:, None] == scores).double().mean(0)
+        return self.mixed(less + same / 2)
+
+    def mixed(self, scores: Tensor) -> Tensor:
+        weights = scores.new_tensor(self.weights)
+        return scores @ weights / weights.sum()
