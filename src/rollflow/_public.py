@@ -25,6 +25,7 @@ from rollflow.errors import (
     BudgetExceeded,
     BudgetTooSmall,
     NotDifferentiable,
+    RewardUnavailable,
     RollflowError,
     UnknownName,
 )
@@ -50,6 +51,7 @@ from rollflow.kernels import (
 )
 from rollflow.lookahead import Lookahead, ODELookahead, Tweedie
 from rollflow.models import MODELS, DiffusersModel, FlowModel, PipelineSource
+from rollflow.prompts import Prompt
 from rollflow.resampling import RESAMPLING, SSP, Multinomial, Resampling, Residual, Stratified, Systematic
 from rollflow.rewards import REWARDS, RewardModel
 from rollflow.sampler import Sampler
@@ -142,12 +144,14 @@ __all__ = [
     "Polynomial",
     "Potential",
     "Power",
+    "Prompt",
     "QuotaSchedule",
     "Renoise",
     "Resampling",
     "Residual",
     "Result",
     "RewardModel",
+    "RewardUnavailable",
     "RollflowError",
     "RolloverBudget",
     "Sampler",

@@ -120,6 +120,11 @@ class Plan:
         named = self.declared_reward.held_out if self.held_out is None else self.held_out
         return [REWARDS.declared(judge) if isinstance(judge, str) else judge for judge in named]
 
+    @property
+    def structured(self) -> bool:
+        """Whether a reward reads what the prompt asks for (``prompts.asked``)."""
+        return any(reward.structured for reward in (self.declared_reward, *self.judges))
+
     @cached_property
     def search(self) -> Search:
         """The method."""

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 from tiny import Redness, TinyModel, TinyTurbo, registered  # noqa: F401
+from torch import Tensor
 
 from rollflow.api import Plan, run
 from rollflow.cli import main
 from rollflow.cli.progress import LiveProgress
-from rollflow.errors import BadWeights
+from rollflow.errors import BadWeights, RewardUnavailable
 from rollflow.guidance import GUIDANCE
 from rollflow.kernels import KERNELS
 from rollflow.lookahead import ODELookahead
+from rollflow.prompts import asked
 from rollflow.report import outputs, picture
 from rollflow.report.outputs import png
+from rollflow.rewards import REWARDS
+from rollflow.rewards.mixing import WeightedSum
 from rollflow.schedules import Shifted
 from rollflow.search import SEARCHES
 
@@ -402,3 +408,87 @@ def test_a_module_of_the_working_directory(folder: Path, capsys: pytest.CaptureF
 def test_file_names_are_the_documented_ones() -> None:
     films = {outputs.FILM, outputs.BASELINE_FILM}
     assert {*outputs.PICTURES, outputs.RESULT} == EVERY | films
+
+
+class Counted(Redness):
+    """A reward that reads what is asked for: the redness of as many squares."""
+
+    name = "counted"
+    structured = True
+
+    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        return super().score(samples, prompts) * torch.tensor([asked(prompt).get("square", 0) for prompt in prompts])
+
+
+def test_held_out_rewards_of_ones_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["generate", PROMPT, "--nfe", "80", "--reward", "judge", "--held-out", "caption", "--held-out-path"]
+    assert main(arguments) == 0
+    out, _ = capsys.readouterr()
+    content = read(folder / "rollflow-out")
+    assert list(content["held_out"]) == ["caption"]
+    assert f"held out  caption {content['held_out']['caption']:.4g}" in out
+    assert [list(told) for _, _, told in content["path"]] == [["caption"]] * 10
+    assert main(["generate", PROMPT, "--held-out", "judge", "--held-out", "judge"]) == 2
+    assert "held-out rewards are told by their names, which differ; got judge, judge" in refused(capsys)
+    assert main(["generate", PROMPT, "--held-out", "jugde"]) == 2
+    assert "did you mean 'judge'?" in refused(capsys)
+
+
+def test_a_mixture_by_name(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its parts are reported beside it, before and after."""
+    monkeypatch.setitem(REWARDS, "sum", WeightedSum)
+    mixture = "sum(parts=caption;judge, weights=1;0.5)"
+    assert main(["generate", PROMPT, "--nfe", "80", "--reward", mixture, "--compare"]) == 0
+    out, _ = capsys.readouterr()
+    content = read(folder / "rollflow-out")
+    parts, before = content["parts"], content["baseline"]["parts"]
+    assert content["reward"] == pytest.approx(parts["caption"] + 0.5 * parts["judge"])
+    assert f"part      judge {before['judge']:.4g} -> {parts['judge']:.4g}" in out
+    assert content["held_out"] == {}
+
+
+def test_what_is_asked_for_is_shown_before_the_run(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(REWARDS, "counted", Counted)
+    run_of = ["generate", "three red squares", "--nfe", "80", "--reward", "counted"]
+    assert main(run_of) == 0
+    assert (
+        capsys.readouterr().err == "asks for red square=3 (read from the prompt; --ask THING=COUNT says it otherwise)\n"
+    )
+    assert read(folder / "rollflow-out")["reward"] == 0
+    assert main([*run_of, "--ask", "squares=2"]) == 0
+    assert capsys.readouterr().err == "asks for square=2 (as given)\n"
+    content = read(folder / "rollflow-out")
+    assert content["ask"] == {"square": 2}
+    assert content["prompt"] == "three red squares"
+    assert content["reward"] != 0
+    assert main([*run_of, "--ask", "squares"]) == 2
+    assert "expected THING=COUNT, such as airplanes=6, not 'squares'" in refused(capsys)
+
+
+def test_a_reward_that_goes_away_leaves_the_best_so_far(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line that says why and how to go on; going on ends as a run that was never stopped."""
+    arguments = ["generate", PROMPT, "--method", "svdd", "--nfe", "60", "--quiet"]
+    assert main([*arguments, "--out", "whole"]) == 0
+    calls, score = [0], Redness.score
+
+    def sometimes(self: Redness, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        calls[0] += 1
+        if calls[0] == 4:
+            raise RewardUnavailable("no answer from http://127.0.0.1:1 in 5 s")
+        return score(self, samples, prompts)
+
+    monkeypatch.setattr(Redness, "score", sometimes)
+    assert main(arguments) == 1
+    message = (
+        "no answer from http://127.0.0.1:1 in 5 s; the best sample until then is in 'rollflow-out'; go on with --resume"
+    )
+    assert capsys.readouterr().err == f"error: {message}\n"
+    assert read(folder / "rollflow-out")["cause"] == "no answer from http://127.0.0.1:1 in 5 s"
+    assert main([*arguments, "--resume"]) == 0
+    resumed, whole = read(folder / "rollflow-out"), read(folder / "whole")
+    assert (resumed["reward"], resumed["nfe_used"]) == (whole["reward"], whole["nfe_used"])
+    assert (folder / "rollflow-out/image.png").read_bytes() == (folder / "whole/image.png").read_bytes()

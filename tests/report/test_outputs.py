@@ -27,7 +27,7 @@ from rollflow.search import RolloverBudget
 KEYS = [
     *("prompt", "model", "method", "interpolant", "kernel", "steps", "seed", "nfe_budget", "nfe_used"),
     *("network_rows", "reward_calls", "decodes", "backward_passes", "reward_name", "reward", "held_out"),
-    *("finished", "noise_level", "interrupted", "image", "seconds", "trace", "quota", "versions"),
+    *("warnings", "finished", "noise_level", "interrupted", "image", "seconds", "trace", "quota", "versions"),
 ]
 
 

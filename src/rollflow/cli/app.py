@@ -52,7 +52,20 @@ def generate(
         str, typer.Option(help="See 'rollflow models'; or a pipeline of diffusers: owner/name, or a folder.")
     ] = defaults.DEFAULT_MODEL,
     method: Annotated[str, typer.Option(help="See 'rollflow methods'.")] = defaults.DEFAULT_METHOD,
-    reward: Annotated[str, typer.Option(help="See 'rollflow rewards'.")] = defaults.DEFAULT_REWARD,
+    reward: Annotated[
+        str, typer.Option(help="See 'rollflow rewards'; of several: 'sum(parts=A;B, weights=1;0.5)'.")
+    ] = defaults.DEFAULT_REWARD,
+    held_out: Annotated[
+        list[str] | None,
+        typer.Option(help="Reward that the search never sees; any number of times.  [default: by reward]"),
+    ] = None,
+    held_out_path: Annotated[
+        bool, typer.Option("--held-out-path", help="Score the path to the sample by the held-out rewards, too.")
+    ] = False,
+    ask: Annotated[
+        list[str] | None,
+        typer.Option(help="What the prompt asks for, airplanes=6; any number of times.  [default: read from it]"),
+    ] = None,
     nfe: Annotated[int, typer.Option(help="Budget in guided evaluations of the model.")] = defaults.DEFAULT_NFE,
     seed: Annotated[int, typer.Option(help="The same seed gives the same sample.")] = 0,
     interpolant: Annotated[
@@ -111,11 +124,12 @@ def generate(
     from rollflow.api import Plan
     from rollflow.cli import session, tables
     from rollflow.cli.settings import chosen, pipeline
+    from rollflow.prompts import Prompt, read_ask
     from rollflow.report import check_folder
 
     with _refusing(2):
         plan = Plan(
-            prompt,
+            Prompt(prompt, read_ask(ask)) if ask else prompt,
             model=pipeline(
                 model,
                 pipeline_arg or [],
@@ -128,6 +142,7 @@ def generate(
                 revision=revision,
             ),
             reward=reward,
+            held_out=held_out,
             nfe=nfe,
             seed=seed,
             steps=steps,
@@ -150,15 +165,20 @@ def generate(
         as_dicts = {name: asdict(cost) | unknown for name, cost in costs.items()}
         print(json.dumps(as_dicts) if as_json else tables.costs(as_dicts))
         return
+    show = not (as_json or quiet)
+    if show and plan.structured:
+        print(tables.asked(plan.prompt), file=sys.stderr)
     with _refusing(1):
-        content = session.execute(plan, out, compare=compare, resume=resume, show=not (as_json or quiet))
+        content = session.execute(plan, out, compare=compare, resume=resume, show=show, held_out_path=held_out_path)
     if as_json:
         print(json.dumps(content, indent=2, allow_nan=False))
     elif not quiet:
         print(tables.outcome(content, out))
     if content["interrupted"]:
-        complain(f"interrupted; the best sample until then is in '{out}'; go on with --resume")
-        raise typer.Exit(130)
+        complain(
+            f"{content.get('cause', 'interrupted')}; the best sample until then is in '{out}'; go on with --resume"
+        )
+        raise typer.Exit(1 if "cause" in content else 130)
 
 
 @app.command()

@@ -12,11 +12,14 @@ from rollflow.api import Plan, run
 from rollflow.cli.progress import LiveProgress
 from rollflow.engine import Interrupted, load_checkpoint
 from rollflow.report import CheckpointFile, Recorder, write_run
+from rollflow.report.overoptimization import along
 
 CHECKPOINT = "checkpoint.pt"
 
 
-def execute(plan: Plan, folder: Path, *, compare: bool, resume: bool, show: bool) -> dict[str, Any]:
+def execute(
+    plan: Plan, folder: Path, *, compare: bool, resume: bool, show: bool, held_out_path: bool = False
+) -> dict[str, Any]:
     """Load, search and write the files; the content of ``result.json``.
 
     The baseline runs first and by itself, so that the search is the same, to the last bit, with it or without it.
@@ -28,6 +31,7 @@ def execute(plan: Plan, folder: Path, *, compare: bool, resume: bool, show: bool
         compare: Whether to make the baseline.
         resume: Whether to go on from the checkpoint in the folder; plots and filmstrip then begin there.
         show: Whether to show the progress.
+        held_out_path: Whether held-out rewards score the path that led to the sample, too.
 
     Raises:
         KeyboardInterrupt: On Ctrl-C before anything was scored.
@@ -51,7 +55,9 @@ def execute(plan: Plan, folder: Path, *, compare: bool, resume: bool, show: bool
             if best is None:
                 raise stopped.failures.get(0, KeyboardInterrupt()) from None
             result = best
-    content = write_run(folder, result, recorder, time.perf_counter() - started, baseline)
+    seconds = time.perf_counter() - started
+    path = along(result, recorder) if held_out_path else []
+    content = write_run(folder, result, recorder, seconds, baseline, path)
     if checkpoint.error is not None:
         print(f"warning: the checkpoint could not be written: {checkpoint.error}", file=sys.stderr)
     return content

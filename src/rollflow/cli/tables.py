@@ -5,10 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rollflow import prompts
 from rollflow.errors import RollflowError
 from rollflow.registry import Registry, settings_of
+
+if TYPE_CHECKING:
+    from rollflow.rewards import RewardModel
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -30,14 +34,50 @@ def _described(registry: Registry[Any], name: str) -> str:
     return str(getattr(kind, "description", None) or inspect.getdoc(kind) or "").partition("\n")[0]
 
 
+def _signature(name: str, kind: type) -> str:
+    settings = ", ".join(
+        setting.name if setting.default is setting.empty else f"{setting.name}={setting.default!r}"
+        for setting in settings_of(kind).values()
+    )
+    return f"{name}({settings})"
+
+
 def explained(registry: Registry[Any]) -> str:
     """What each name stands for in full: its docstring, and its settings with their defaults."""
     parts = [f"{registry.what.upper()}S" if registry.what != "guidance" else "GUIDANCE"]
     for name, kind in registry.items():
-        settings = ", ".join(f"{setting.name}={setting.default!r}" for setting in settings_of(kind).values())
-        text = f"{name}({settings})\n{inspect.getdoc(kind)}"
+        text = f"{_signature(name, kind)}\n{inspect.getdoc(kind)}"
         parts.append(text.replace("\n", "\n    "))
     return "\n\n".join(parts)
+
+
+def explained_rewards(registry: Registry[RewardModel]) -> str:
+    """What one wants to know of each reward before it is loaded, plug-ins included; with its settings."""
+    parts = ["REWARDS"]
+    for name in registry.names():
+        try:
+            kind = registry.find(name)
+        except RollflowError as error:
+            parts.append(f"{name}\n    ({error})")
+            continue
+        rows = [
+            ("differentiable", "yes" if kind.differentiable else "no"),
+            ("held out by", ", ".join(kind.held_out) or "nothing"),
+            *(kind.card._asdict().items() if kind.card else ()),
+        ]
+        parts.append(f"{_signature(name, kind)}\n{kind.description}\n{aligned(rows)}".replace("\n", "\n    "))
+    return "\n\n".join(parts)
+
+
+def asked(prompt: str) -> str:
+    """What is taken to be asked for, and how that was found."""
+    counts = ", ".join(f"{thing}={count}" for thing, count in prompts.asked(prompt).items()) or "nothing"
+    how = (
+        "as given"
+        if isinstance(prompt, prompts.Prompt)
+        else "read from the prompt; --ask THING=COUNT says it otherwise"
+    )
+    return f"asks for {counts} ({how})"
 
 
 def costs(spendings: Mapping[str, Mapping[str, int | None]]) -> str:
@@ -65,7 +105,7 @@ def outcome(content: Mapping[str, Any], folder: Path) -> str:
     baseline = content.get("baseline", {"reward": None, "held_out": {}})
     state = "finished" if content["finished"] else f"a clean estimate at noise level {content['noise_level']:.2f}"
     if content["interrupted"]:
-        state += "; interrupted, the best so far"
+        state += f"; {'interrupted' if 'cause' not in content else 'stopped early'}, the best so far"
     shown = [part[name] for part in (content, baseline) for name in ("image", "film") if name in part]
     pictures = [*shown, "trace.png", "filmstrip.png"]
     rows = [
@@ -73,8 +113,10 @@ def outcome(content: Mapping[str, Any], folder: Path) -> str:
         ("search", f"{content['method']} on {content['model']}, {content['interpolant']} {content['kernel']}"),
         ("reward", f"{content['reward_name']} {_rewards(baseline['reward'], content['reward'])}"),
     ]
-    for name, reward in content["held_out"].items():
-        rows.append(("held out", f"{name} {_rewards(baseline['held_out'].get(name), reward)}"))
+    for label, rewards in (("part", "parts"), ("held out", "held_out")):
+        for name, reward in content.get(rewards, {}).items():
+            rows.append((label, f"{name} {_rewards(baseline.get(rewards, {}).get(name), reward)}"))
+    rows += [("warning", warning) for warning in content["warnings"]]
     rows += [
         ("budget", f"{content['nfe_used']} of {content['nfe_budget']} NFE in {content['seconds']:.1f} s"),
         ("sample", state),

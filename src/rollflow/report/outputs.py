@@ -6,7 +6,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 import rollflow
+from rollflow import prompts
 from rollflow.engine import Result
 from rollflow.errors import RollflowError
 from rollflow.interpolants import INTERPOLANTS
 from rollflow.kernels import KERNELS
+from rollflow.report.overoptimization import Judged, warnings
 from rollflow.report.pictures import is_film, picture, png, still, webp
 from rollflow.report.recorder import Recorder
 from rollflow.search import SEARCHES
@@ -69,11 +71,13 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _held_out(result: Result) -> dict[str, float | None]:
-    return {name: _number(reward) for name, reward in result.held_out.items()}
+def _numbers(rewards: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: _number(reward) for name, reward in rewards.items()}
 
 
-def summary(result: Result, recorder: Recorder, seconds: float, baseline: Result | None = None) -> dict[str, Any]:
+def summary(
+    result: Result, recorder: Recorder, seconds: float, baseline: Result | None = None, path: Sequence[Judged] = ()
+) -> dict[str, Any]:
     """The content of ``result.json``.
 
     Args:
@@ -81,10 +85,13 @@ def summary(result: Result, recorder: Recorder, seconds: float, baseline: Result
         recorder: That watched it.
         seconds: That it took, loading not included.
         baseline: The plain sample to compare with, if one was made.
+        path: That led to the result, scored by the held-out rewards, if that was asked for.
     """
     job, spent = result.job, result.spent
+    structured = any(reward.structured for reward in (job.task.reward, *job.task.held_out))
     content: dict[str, Any] = {
         "prompt": job.task.prompt,
+        **({"ask": prompts.asked(job.task.prompt)} if structured else {}),
         "model": job.task.model.name,
         "method": _name(job.search, SEARCHES),
         "interpolant": _name(job.sampler.interpolant, INTERPOLANTS),
@@ -99,15 +106,19 @@ def summary(result: Result, recorder: Recorder, seconds: float, baseline: Result
         "backward_passes": spent.backward_passes,
         "reward_name": job.task.reward.name,
         "reward": _number(result.reward),
-        "held_out": _held_out(result),
+        **({"parts": _numbers(result.parts)} if result.parts else {}),
+        "held_out": _numbers(result.held_out),
+        "warnings": warnings(result, baseline, path),
         "finished": result.finished,
         "noise_level": result.noise_level,
         "interrupted": result.interrupted,
+        **({"cause": str(result.cause)} if result.cause is not None else {}),
         "image": IMAGE,
         **({"film": FILM} if is_film(result.sample) else {}),
         "seconds": round(seconds, 3),
         "trace": [[point.nfe, _number(point.reward)] for point in result.trace],
         "quota": recorder.quota,
+        **({"path": [[level, _number(reward), _numbers(told)] for level, reward, told in path]} if path else {}),
         "versions": {
             "rollflow": rollflow.__version__,
             "torch": torch.__version__,
@@ -119,7 +130,8 @@ def summary(result: Result, recorder: Recorder, seconds: float, baseline: Result
             "image": BASELINE,
             **({"film": BASELINE_FILM} if is_film(baseline.sample) else {}),
             "reward": _number(baseline.reward),
-            "held_out": _held_out(baseline),
+            **({"parts": _numbers(baseline.parts)} if baseline.parts else {}),
+            "held_out": _numbers(baseline.held_out),
             "nfe_used": baseline.spent.nfe,
         }
     return content
@@ -138,7 +150,12 @@ def _shown(sample: Tensor, image: str, film: str) -> dict[str, bytes]:
 
 
 def write_run(
-    folder: Path, result: Result, recorder: Recorder, seconds: float, baseline: Result | None = None
+    folder: Path,
+    result: Result,
+    recorder: Recorder,
+    seconds: float,
+    baseline: Result | None = None,
+    path: Sequence[Judged] = (),
 ) -> dict[str, Any]:
     """Write all files of a run and return the content of ``result.json``; the arguments are those of ``summary``.
 
@@ -147,7 +164,7 @@ def write_run(
     """
     from rollflow.report import plots  # matplotlib is slow to load: not before the search is done
 
-    content = summary(result, recorder, seconds, baseline)
+    content = summary(result, recorder, seconds, baseline, path)
     files = _shown(result.sample, IMAGE, FILM)
     if baseline is not None:
         files |= _shown(baseline.sample, BASELINE, BASELINE_FILM)
