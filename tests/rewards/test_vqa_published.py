@@ -1,0 +1,28 @@
+"""The published weights, where the hub's cache holds them; no scores of single pictures are published to hold to."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from huggingface_hub import try_to_load_from_cache
+
+from rollflow.rewards.instructblip import InstructBlipVQAScore
+from rollflow.rewards.qwen_vl import QwenVQAScore
+from rollflow.rewards.visual_question import VisualQuestion
+from rollflow.rewards.vqascore import VQAScore
+
+RED, BLUE = torch.tensor([0.9, 0.1, 0.1]), torch.tensor([0.1, 0.1, 0.9])
+REWARDS = [VQAScore(size="xl"), VQAScore(), InstructBlipVQAScore(), QwenVQAScore()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reward", REWARDS, ids=lambda reward: reward.checkpoint)
+def test_a_colour_is_told_from_another(reward: VisualQuestion) -> None:
+    """What any right assembly of these networks does, and a wrong one (a layer, a template, a tied weight) does not."""
+    if not isinstance(try_to_load_from_cache(reward.checkpoint, "config.json"), str):
+        pytest.skip(f"{reward.checkpoint} is not in the hub's cache")
+    discs = (torch.linspace(-1, 1, 448)[:, None] ** 2 + torch.linspace(-1, 1, 448) ** 2 < 0.4).float()
+    pixels = torch.stack([1 - discs * (1 - colour[:, None, None]) for colour in (RED, BLUE)])
+    right = reward.score(pixels, ["a red circle", "a blue circle"])
+    wrong = reward.score(pixels, ["a blue circle", "a red circle"])
+    assert (right > wrong + 0.2).all()
