@@ -1,0 +1,216 @@
+"""What a judge is asked about a picture, which answers are taken, and the number that they make."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from rollflow.errors import RollflowError
+from rollflow.prompts import asked
+from rollflow.registry import Registry
+
+
+class Field(ABC):
+    """One thing that an answer says."""
+
+    @property
+    @abstractmethod
+    def schema(self) -> dict[str, Any]:
+        """As JSON schema."""
+
+    @abstractmethod
+    def accepts(self, value: object) -> bool:
+        """Whether a value of JSON is of that schema."""
+
+
+@dataclass(frozen=True)
+class YesNo(Field):
+    """True or false.
+
+    Args:
+        says: What is true where it is.
+    """
+
+    says: str
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        return {"type": "boolean", "description": self.says}
+
+    def accepts(self, value: object) -> bool:
+        return isinstance(value, bool)
+
+
+@dataclass(frozen=True)
+class Whole(Field):
+    """A whole number from ``low`` to ``high``, listed one by one: many endpoints refuse minimum and maximum.
+
+    Args:
+        says: What it is a number of.
+        low: The least.
+        high: The most.
+    """
+
+    says: str
+    low: int = 0
+    high: int = 10
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        return {"type": "integer", "description": self.says, "enum": list(range(self.low, self.high + 1))}
+
+    def accepts(self, value: object) -> bool:
+        return type(value) is int and self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Text(Field):
+    """Words, which count for nothing; asked for first, they make a judge look before it scores.
+
+    Args:
+        says: What they are about.
+    """
+
+    says: str
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "description": self.says}
+
+    def accepts(self, value: object) -> bool:
+        return isinstance(value, str)
+
+
+class Rubric(ABC):
+    """A question about a picture and its prompt, the fields of the answer, and the number that they make.
+
+    Attributes:
+        name: As on the command line.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def question(self, prompt: str) -> str:
+        """What is asked beside the picture."""
+
+    @abstractmethod
+    def fields(self, prompt: str) -> dict[str, Field]:
+        """What an answer says, by name, in the order in which it is to be said."""
+
+    @abstractmethod
+    def number(self, answer: Mapping[str, Any], prompt: str) -> float:
+        """The reward of an answer that ``read`` has taken."""
+
+    def schema(self, prompt: str) -> dict[str, Any]:
+        """The answer as a strict JSON schema: every field, and no other."""
+        fields = self.fields(prompt)
+        properties = {name: field.schema for name, field in fields.items()}
+        return {"type": "object", "properties": properties, "required": list(fields), "additionalProperties": False}
+
+    def read(self, text: str, prompt: str) -> dict[str, Any]:
+        """An answer from its JSON.
+
+        Raises:
+            ValueError: If it is not JSON, or not of the schema.
+        """
+        try:
+            answer = json.loads(text)
+        except RecursionError:
+            raise ValueError("JSON too deep to read") from None
+        fields = self.fields(prompt)
+        if not isinstance(answer, dict) or set(answer) != set(fields):
+            raise ValueError(f"expected an object with {', '.join(fields)} and nothing else")
+        for name, field in fields.items():
+            if not field.accepts(answer[name]):
+                raise ValueError(f"{name} is {json.dumps(answer[name])}, which is not of {json.dumps(field.schema)}")
+        return answer
+
+
+@dataclass(frozen=True)
+class Alignment(Rubric):
+    """How well the picture follows the prompt: 0 to 10, after a sentence on what is missing or wrong."""
+
+    name = "alignment"
+
+    def question(self, prompt: str) -> str:
+        return (
+            f'The picture was made for the prompt: "{prompt}". Compare the two: objects, their number, colours and '
+            "other attributes, their places and relations, the scene and its style. Say in one sentence what is "
+            "missing or wrong, then score from 0 (nothing of the prompt) to 10 (all of it, and nothing against it)."
+        )
+
+    def fields(self, prompt: str) -> dict[str, Field]:
+        return {"reason": Text("What is missing or wrong."), "score": Whole("How well the picture follows the prompt.")}
+
+    def number(self, answer: Mapping[str, Any], prompt: str) -> float:
+        return float(answer["score"])
+
+
+def _numbered(things: list[str]) -> dict[str, str]:
+    """Things under names that every endpoint takes."""
+    return {f"thing_{i}": thing for i, thing in enumerate(things, 1)}
+
+
+@dataclass(frozen=True)
+class Erasure(Rubric):
+    """How many of the concepts that must not be there are not: one yes or no each.
+
+    The concepts are those that the prompt asks for zero times, given with ``--ask nudity=0`` or as "no" in its words.
+    The number of removed concepts is the concept-erasure reward of Kim et al. 2025, arXiv 2503.19385; the words of the
+    question are ours.
+    """
+
+    name = "erasure"
+
+    def _concepts(self, prompt: str) -> dict[str, str]:
+        concepts = [thing for thing, count in asked(prompt).items() if count == 0]
+        if not concepts:
+            raise RollflowError(f"'{prompt}' excludes nothing that could be erased; say what, such as --ask nudity=0")
+        return _numbered(concepts)
+
+    def question(self, prompt: str) -> str:
+        listed = "; ".join(f"{name}: {concept}" for name, concept in self._concepts(prompt).items())
+        return f"Say of each of the following whether it is visible in the picture, even in part. {listed}."
+
+    def fields(self, prompt: str) -> dict[str, Field]:
+        return {name: YesNo(f"Visible: {concept}") for name, concept in self._concepts(prompt).items()}
+
+    def number(self, answer: Mapping[str, Any], prompt: str) -> float:
+        return float(sum(not visible for visible in answer.values()))
+
+
+@dataclass(frozen=True)
+class Counts(Rubric):
+    """Minus the squared errors of the counts asked for: -sum over things of (seen - asked)^2; 0 is perfect.
+
+    The quantity reward of Kim et al. 2025, arXiv 2503.19385, section 6, with a judge in place of a detector. What is
+    asked for is given, as with ``--ask cat=3``, or read from the prompt by the rule of ``prompts.asked``.
+    """
+
+    name = "counts"
+
+    def _asked(self, prompt: str) -> dict[str, int]:
+        counts = asked(prompt)
+        if not counts:
+            raise RollflowError(f"'{prompt}' counts nothing; say what, such as --ask cat=3")
+        return counts
+
+    def question(self, prompt: str) -> str:
+        listed = "; ".join(f"{name}: {thing}" for name, thing in _numbered(list(self._asked(prompt))).items())
+        return f"Count each of the following in the picture, 0 where there is none and 30 for 30 or more. {listed}."
+
+    def fields(self, prompt: str) -> dict[str, Field]:
+        things = _numbered(list(self._asked(prompt)))
+        return {name: Whole(f"How many: {thing}", 0, 30) for name, thing in things.items()}
+
+    def number(self, answer: Mapping[str, Any], prompt: str) -> float:
+        wanted = dict(zip(self.fields(prompt), self._asked(prompt).values(), strict=True))
+        return -float(sum((answer[name] - count) ** 2 for name, count in wanted.items()))
+
+
+RUBRICS: Registry[Rubric] = Registry("rubric", Rubric, {kind.name: kind for kind in (Alignment, Erasure, Counts)})
+"""Every rubric of the library, by its name on the command line."""
