@@ -1,0 +1,101 @@
+"""``rollflow score``: pictures and films from files, scored by any reward."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rollflow.errors import BadReward, RollflowError
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+    from rollflow.rewards import RewardModel
+
+
+def read(path: Path) -> Tensor:
+    """A file as a decoded sample: (3, H, W) in [0, 1], or (F, 3, H, W) where it is animated.
+
+    What is transparent is dropped for the colours beneath; a photograph is turned as its camera says. A frame that is
+    shown longer than the shortest counts as often as that goes into it: files merge frames that are equal.
+
+    Raises:
+        RollflowError: If it cannot be read as a picture.
+    """
+    from PIL import Image, ImageOps, ImageSequence
+
+    from rollflow.rewards.preprocessing import from_pictures
+
+    try:
+        with Image.open(path) as file:
+            if file.mode[:1] in ("I", "F"):
+                raise RollflowError(f"cannot read '{path}': it has more than 8 bits a channel; convert it to 8")
+            if getattr(file, "n_frames", 1) > 1:
+                frames = [
+                    (frame.convert("RGB"), frame.info.get("duration", 0)) for frame in ImageSequence.Iterator(file)
+                ]
+                shortest = min(duration for _, duration in frames) or 1
+                return from_pictures([frame for frame, duration in frames for _ in range(_times(duration, shortest))])
+            upright: Image.Image = ImageOps.exif_transpose(file)
+            return from_pictures([upright])[0]
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise RollflowError(f"cannot read '{path}': {error}") from error
+
+
+def _times(duration: float, shortest: float) -> int:
+    return max(1, round(duration / shortest))
+
+
+def scores(reward: RewardModel, samples: Sequence[Tensor], prompt: str) -> list[float]:
+    """The reward of each sample; those of one size are scored together."""
+    import torch
+
+    from rollflow.engine.answers import scored
+
+    found = [0.0] * len(samples)
+    for shape in dict.fromkeys(sample.shape for sample in samples):
+        rows = [row for row, sample in enumerate(samples) if sample.shape == shape]
+        numbers = scored(reward, torch.stack([samples[row] for row in rows]), [prompt] * len(rows))
+        for row, number in zip(rows, numbers.tolist(), strict=True):
+            found[row] = number
+    return found
+
+
+def score(
+    name: Annotated[str, typer.Argument(help="See 'rollflow rewards'; with settings: 'vlm-judge(model=...)'.")],
+    files: Annotated[list[Path], typer.Argument(help="Pictures (PNG, JPEG, WebP) of any sizes; animated: films.")],
+    prompt: Annotated[str, typer.Option(help="What they were made for.")],
+    ask: Annotated[
+        list[str] | None, typer.Option(help="What it asks for, airplanes=6, nudity=0; any number of times.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Of the reward: cpu, cuda:0, mps.  [default: its own]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Score FILES by the reward NAME."""
+    import math
+
+    from rollflow.cli.app import _refusing
+    from rollflow.cli.tables import aligned
+    from rollflow.prompts import Prompt, read_ask
+    from rollflow.rewards import REWARDS
+
+    with _refusing(2):
+        asked = Prompt(prompt, read_ask(ask)) if ask else prompt
+        samples = [read(file) for file in files]
+        reward = REWARDS.make(name, {"device": device} if device else None)
+        reward.load()
+    with _refusing(1):
+        found = scores(reward, samples, asked)
+        for file, number in zip(files, found, strict=True):
+            if not math.isfinite(number):
+                raise BadReward(f"reward '{reward.name}' gave {number} for '{file}'; rewards must be finite")
+    if as_json:
+        rows = [{"file": str(file), "score": number} for file, number in zip(files, found, strict=True)]
+        print(json.dumps({"reward": reward.identity, "prompt": prompt, "scores": rows}, indent=2))
+    else:
+        print(aligned([(str(file), f"{number:.6g}") for file, number in zip(files, found, strict=True)]))
