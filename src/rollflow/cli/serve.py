@@ -1,0 +1,53 @@
+"""``rollflow serve-reward``."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+
+from rollflow.errors import RollflowError
+
+
+def serve_reward(
+    name: Annotated[str, typer.Argument(help="See 'rollflow rewards'; with settings as in 'name(setting=value)'.")],
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; others than this machine need ROLLFLOW_TOKEN.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 is any that is free.", min=0, max=65535)] = 8000,
+    max_megabytes: Annotated[float, typer.Option(help="Of a request.")] = 128,
+    max_rows: Annotated[int, typer.Option(help="Samples of a request.")] = 256,
+    max_pixels: Annotated[int, typer.Option(help="Of the PNGs of a request together.")] = 2**25,
+    max_requests: Annotated[int, typer.Option(help="That are read, wait or are scored at once.")] = 32,
+    max_seconds: Annotated[float, typer.Option(help="Until the body of a request is complete.")] = 120,
+) -> None:
+    """Host the reward NAME over HTTP, for searches in other processes and on other machines.
+
+    Searches use it as --reward "remote(url=http://127.0.0.1:8000)". Who asks must know the token in the environment
+    variable ROLLFLOW_TOKEN, if there is one.
+    """
+    from rollflow.cli.app import _refusing
+
+    with _refusing(2):
+        try:
+            from rollflow.serve import host as hosting
+            from rollflow.serve import wire
+            from rollflow.serve.bodies import Limits
+        except ImportError as error:
+            raise RollflowError(f"{error}; install with pip install 'rollflow[server]'") from error
+        from rollflow.rewards import REWARDS
+
+        limits = Limits(max_megabytes, max_rows, max_pixels, max_requests, max_seconds)
+        token = wire.token()
+        listener = hosting.bound(host, port, token)
+    with listener:
+        with _refusing(2):
+            reward = REWARDS.make(name)
+            reward.load()
+            server = hosting.server_of(reward, token, limits)
+        with _refusing(1), suppress(KeyboardInterrupt):
+            listener.listen()
+            who = "whoever has the token" if token else "this machine"
+            print(f"serving '{reward.name}' at {hosting.address_of(listener)} to {who}; Ctrl-C ends it", flush=True)
+            server.run(sockets=[listener])

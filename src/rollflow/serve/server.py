@@ -1,0 +1,169 @@
+"""The HTTP side of a hosted reward."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import platform
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import anyio
+import torch
+from anyio.to_thread import run_sync
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+import rollflow
+from rollflow.errors import RewardUnavailable, RollflowError
+from rollflow.rewards.base import RewardModel
+from rollflow.serve.batcher import Batcher
+from rollflow.serve.bodies import Limits, Refusal, check_media, read
+from rollflow.serve.wire import KEY, TOKEN, Failure, Health, Info, Scores
+
+_LOG = logging.getLogger(__name__)
+_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}
+
+
+def app_of(reward: RewardModel, token: str | None = None, limits: Limits | None = None) -> FastAPI:
+    """The application that hosts a reward: ``POST /score``, ``GET /info``, ``GET /health``.
+
+    Whoever has the token may ask for scores and information; health is told to anyone. A request is refused before its
+    body is read if it need not be.
+
+    Args:
+        reward: Loaded.
+        token: None is open to all.
+        limits: What it takes on.
+
+    Raises:
+        RollflowError: On a reward that compares samples with those that were scored before.
+    """
+    if reward.relative:
+        raise RollflowError(
+            f"reward '{reward.name}' compares a search's samples with each other, which a server of many searches "
+            "cannot; serve its parts, and mix them where the search runs"
+        )
+    limits = limits or Limits()
+    batcher = Batcher(reward)
+    desk = _Desk(limits.requests)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        batcher.close()
+
+    app = FastAPI(title=f"rollflow: {reward.name}", openapi_url=None, lifespan=lifespan)
+    guarded = [Depends(_guard(token))]
+
+    @app.exception_handler(Refusal)
+    async def refused(_: Request, error: Refusal) -> JSONResponse:
+        return JSONResponse(Failure(error=str(error)).model_dump(), error.status, _HEADERS.get(error.status))
+
+    @app.exception_handler(HTTPException)
+    async def misplaced(_: Request, error: HTTPException) -> JSONResponse:
+        told = f"{error.detail}; expected POST /score, GET /info or GET /health"
+        return JSONResponse(Failure(error=told).model_dump(), error.status_code, error.headers)
+
+    @app.get("/health")
+    async def health() -> Health:
+        if not batcher.alive:
+            raise Refusal(503, "the thread that scores has died; restart the server")
+        return Health(status="ok", requests=desk.taken)
+
+    @app.get("/info", dependencies=guarded)
+    async def info() -> Info:
+        return info_of(reward, limits)
+
+    @app.post("/score", dependencies=guarded)
+    async def score(request: Request) -> Response:
+        media = check_media(request.headers.get("Content-Type", ""))
+        with desk.place():
+            body = await _body(request, limits)
+            batch = await run_sync(read, media, body, limits)
+            answer = batcher.submit(batch, request.headers.get(KEY))
+            try:
+                scores = await asyncio.shield(asyncio.wrap_future(answer))
+            except Exception as error:
+                raise _failed(reward, error) from None
+        content = Scores(reward=reward.identity, scores=scores).model_dump_json()
+        return Response(content, media_type="application/json")
+
+    return app
+
+
+def info_of(reward: RewardModel, limits: Limits) -> Info:
+    """What a server says of its reward."""
+    return Info(
+        name=reward.name,
+        identity=reward.identity,
+        description=reward.description,
+        range=reward.card.range if reward.card else None,
+        differentiable=reward.differentiable,
+        structured=reward.structured,
+        held_out=list(reward.held_out),
+        batch_size=reward.batch_size,
+        max_rows=limits.rows,
+        max_bytes=limits.bytes,
+        versions={"rollflow": rollflow.__version__, "torch": torch.__version__, "python": platform.python_version()},
+    )
+
+
+class _Desk:
+    """Places for requests, each of which holds its body in memory."""
+
+    def __init__(self, places: int) -> None:
+        self.places = places
+        self.taken = 0
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        if self.taken >= self.places:
+            raise Refusal(503, f"{self.taken} requests are waiting already; try again")
+        self.taken += 1
+        try:
+            yield
+        finally:
+            self.taken -= 1
+
+
+def _guard(token: str | None) -> Callable[[Request], Awaitable[None]]:
+    expected = None if token is None else f"Bearer {token}".encode()
+
+    async def guard(request: Request) -> None:
+        given = request.headers.get("Authorization", "").encode()
+        if expected is not None and not hmac.compare_digest(given, expected):
+            raise Refusal(401, f"expected the server's token in 'Authorization: Bearer ...'; set {TOKEN}")
+
+    return guard
+
+
+async def _body(request: Request, limits: Limits) -> bytes:
+    """The body, no more of which is held than is allowed."""
+    too_large = Refusal(413, f"a body of more than {limits.bytes} bytes; send fewer samples, or start with more")
+    if int(request.headers.get("Content-Length", 0)) > limits.bytes:
+        raise too_large
+    body = bytearray()
+    try:
+        with anyio.fail_after(limits.seconds):
+            async for part in request.stream():
+                body += part
+                if len(body) > limits.bytes:
+                    raise too_large
+    except TimeoutError:
+        raise Refusal(408, f"the body took more than {limits.seconds} s") from None
+    except ClientDisconnect:
+        raise Refusal(400, "the body was cut short") from None
+    return bytes(body)
+
+
+def _failed(reward: RewardModel, error: Exception) -> Refusal:
+    if isinstance(error, RewardUnavailable):
+        return Refusal(503, str(error))
+    if isinstance(error, RollflowError | ValueError):
+        return Refusal(422, f"reward '{reward.name}' refused: {error}")
+    _LOG.error("reward '%s' failed", reward.name, exc_info=error)
+    return Refusal(500, f"reward '{reward.name}' failed: {type(error).__name__}: {error}")

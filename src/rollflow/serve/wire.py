@@ -1,0 +1,150 @@
+"""What client and server say to each other, and the token that they share.
+
+Samples travel as a safetensors file: the tensor ``samples`` and, in its metadata, the prompts as JSON. Scores come back
+as JSON, whose floats are the shortest that read back as the same bits; what is not finite is a string, as in Protocol
+Buffers: "NaN", "Infinity", "-Infinity".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, TypeAdapter
+from safetensors.torch import load, save
+from torch import Tensor
+
+from rollflow.errors import RollflowError
+from rollflow.prompts import Prompt
+
+TENSORS, PICTURES = "application/x-safetensors", "application/json"
+KEY = "Idempotency-Key"
+"""Header by which a request that is made again is known, so that it is not scored again."""
+TOKEN = "ROLLFLOW_TOKEN"
+
+
+class Batch(NamedTuple):
+    """What is to be scored.
+
+    Args:
+        samples: (B, ...).
+        prompts: One each.
+    """
+
+    samples: Tensor
+    prompts: Sequence[str]
+
+
+class Asking(BaseModel):
+    """A prompt with what it asks for."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    text: str
+    ask: dict[str, NonNegativeInt]
+
+
+class Pictures(BaseModel):
+    """The body of a request by other programs.
+
+    Attributes:
+        images: PNGs of one size in base64.
+        prompts: One each.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    images: list[str]
+    prompts: list[str | Asking]
+
+
+class Scores(BaseModel):
+    """The answer.
+
+    Attributes:
+        reward: Identity of the reward that gave them.
+        scores: One a sample.
+    """
+
+    model_config = ConfigDict(ser_json_inf_nan="strings")
+
+    reward: str
+    scores: list[float]
+
+
+class Info(BaseModel):
+    """What a server hosts.
+
+    Attributes:
+        name: Of the reward; ``description``, ``differentiable``, ``structured`` and ``held_out`` are its own, too.
+        identity: What sets it apart from itself with other settings.
+        range: Of its scores, where it tells.
+        batch_size: The most samples that it scores at once.
+        max_rows: The most samples of a request ...
+        max_bytes: ... and its largest body.
+        versions: Of what computes the scores.
+    """
+
+    name: str
+    identity: str
+    description: str
+    range: str | None
+    differentiable: bool
+    structured: bool
+    held_out: list[str]
+    batch_size: PositiveInt
+    max_rows: PositiveInt
+    max_bytes: PositiveInt
+    versions: dict[str, str]
+
+
+class Health(BaseModel):
+    """Whether the server works, and on how many requests."""
+
+    status: str
+    requests: int
+
+
+class Failure(BaseModel):
+    """One line that says why there are no scores."""
+
+    error: str
+
+
+_PROMPTS = TypeAdapter(list[str | Asking])
+
+
+def encode(batch: Batch) -> bytes:
+    """A batch as the body of a request."""
+    prompts = [
+        Asking(text=str(prompt), ask=dict(prompt.ask)) if isinstance(prompt, Prompt) else str(prompt)
+        for prompt in batch.prompts
+    ]
+    metadata = {"prompts": _PROMPTS.dump_json(prompts).decode()}
+    return save({"samples": batch.samples.detach().cpu().contiguous()}, metadata)
+
+
+def decode(body: bytes) -> Batch:
+    """The batch of a body that ``encode`` made; one that it did not make raises whatever it may."""
+    tensors = load(body)
+    header = json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])
+    return Batch(tensors["samples"], prompts_of(_PROMPTS.validate_json(header["__metadata__"]["prompts"])))
+
+
+def prompts_of(asked: Sequence[str | Asking]) -> list[str]:
+    """Prompts as rewards expect them."""
+    return [prompt if isinstance(prompt, str) else Prompt(prompt.text, prompt.ask) for prompt in asked]
+
+
+def token() -> str | None:
+    """The token of the environment; None where there is none.
+
+    Raises:
+        RollflowError: If it cannot be sent in a header.
+    """
+    token = os.environ.get(TOKEN, "")
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        raise RollflowError(f"{TOKEN} must be printable ASCII without blanks, such as 'openssl rand -hex 32' gives")
+    return token or None
