@@ -1,0 +1,133 @@
+"""A reward of another process or machine."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import Tensor
+
+from rollflow.errors import BadReward, RollflowError
+from rollflow.rewards.base import RewardModel
+from rollflow.rewards.connection import Call, Connection
+
+if TYPE_CHECKING:
+    import httpx
+    from pydantic import BaseModel
+
+    from rollflow.serve.wire import Info
+
+    T = TypeVar("T", bound=BaseModel)
+
+
+class RemoteReward(RewardModel):
+    """The reward that ``rollflow serve-reward`` hosts; once loaded, it has that one's name, description and identity.
+
+    Scores are those of the hosted reward to the last bit; samples go there as they are, in as many requests as the
+    server's limits make necessary. When the server does not answer, a run waits: every request is made again, with
+    growing pauses, for ``patience`` seconds, and then fails with ``RewardUnavailable``. ``load`` does not wait, since
+    nothing is lost yet. What the server refuses fails at once. The token is that of the environment variable
+    ``ROLLFLOW_TOKEN``.
+
+    Args:
+        url: Of the server.
+        timeout: Seconds until an answer, after which the server is asked again; what it works on is not begun anew.
+        patience: Seconds without an answer, from the first failure on, until it is given up.
+
+    Raises:
+        RollflowError: On a bad URL or a negative time.
+    """
+
+    name = "remote"
+    description = "a reward that 'rollflow serve-reward' hosts, in another process or on another machine"
+    elsewhere = True
+
+    def __init__(self, url: str = "http://127.0.0.1:8000", timeout: float = 120, patience: float = 600) -> None:
+        if not re.fullmatch(r"https?://(\[[\da-fA-F:.]+\]|[^\s/:@\[\]]+)(:\d+)?(/[^\s?#]*)?", url):
+            raise RollflowError(f"expected a URL such as http://127.0.0.1:8000, not '{url}'")
+        if timeout <= 0 or patience < 0:
+            raise RollflowError(f"expected timeout > 0 and patience >= 0 seconds, not {timeout} and {patience}")
+        self.url = url.rstrip("/")
+        self.timeout = timeout
+        self.patience = patience
+
+    @property
+    def identity(self) -> str:
+        return self._info.identity
+
+    def load(self) -> None:
+        vars(self).update(
+            name=self._info.name,
+            description=self._info.description,
+            batch_size=self._info.batch_size,
+            structured=self._info.structured,
+        )
+
+    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        self.load()
+        return torch.tensor(self._scores(samples, prompts), dtype=torch.float64)
+
+    @cached_property
+    def _connection(self) -> Connection:
+        try:
+            from rollflow.serve import wire
+        except ImportError as error:
+            raise RollflowError(
+                f"reward 'remote' needs a package that is not installed: {error}; "
+                "install with pip install 'rollflow[server]'"
+            ) from error
+        token = wire.token()
+        return Connection(self.url, {"Authorization": f"Bearer {token}"} if token else {}, self.timeout)
+
+    @cached_property
+    def _info(self) -> Info:
+        from rollflow.serve.wire import Info
+
+        return self._told(Info, self._connection.ask(Call("GET", "/info"), patience=0))
+
+    def _scores(self, samples: Tensor, prompts: Sequence[str]) -> list[float]:
+        from rollflow.serve import wire
+
+        rows = len(samples)
+        body = wire.encode(wire.Batch(samples, prompts)) if rows <= self._info.max_rows else None
+        if rows > 1 and (body is None or len(body) > self._info.max_bytes):
+            half = rows // 2
+            return self._scores(samples[:half], prompts[:half]) + self._scores(samples[half:], prompts[half:])
+        headers = {"Content-Type": wire.TENSORS, wire.KEY: uuid.uuid4().hex}
+        answer = self._connection.ask(Call("POST", "/score", body, headers), self.patience)
+        told = self._told(wire.Scores, answer)
+        if told.reward != self._info.identity:
+            raise RollflowError(
+                f"the server at {self.url} now hosts '{told.reward}'; the run began with '{self._info.identity}'"
+            )
+        if len(told.scores) != rows:
+            raise BadReward(f"the server at {self.url} gave {len(told.scores)} scores for {rows} samples")
+        return told.scores
+
+    def _told(self, kind: type[T], answer: httpx.Response) -> T:
+        """What an answer says.
+
+        Raises:
+            BadReward: If the server refuses.
+            RollflowError: If it wants another token, or is no reward server.
+        """
+        from pydantic import ValidationError
+
+        from rollflow.serve.wire import TOKEN, Failure
+
+        if answer.status_code == 401:
+            raise RollflowError(f"the reward server at {self.url} wants its token; set {TOKEN} to the one it was given")
+        try:
+            if answer.is_success:
+                return kind.model_validate_json(answer.content)
+            why = Failure.model_validate_json(answer.content).error
+        except ValidationError:
+            raise RollflowError(
+                f"what answers at {self.url} (with {answer.status_code}) is no reward server; start one with "
+                "'rollflow serve-reward NAME'"
+            ) from None
+        raise BadReward(f"the reward server at {self.url} answered {answer.status_code}: {why}")
