@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rollflow.engine import Engine, Job, JobsFailed, Observer, Result, Spending, Task, declared
 from rollflow.errors import RewardUnavailable, RollflowError
+from rollflow.guidance import DPS
 from rollflow.interpolants import VP, Cosine, Linear
 from rollflow.kernels import DDIM, Euler, EulerMaruyama, Heun
 from rollflow.lookahead import ODELookahead, Tweedie
@@ -219,6 +220,66 @@ def test_a_finished_job_makes_room_while_others_run(spy: Any, toy_reward: ToyRew
     assert [len(call.times) for call in spy.calls] == [2] * 12
     assert crowd.most == 2
     assert [result.job.seed for result in results] == list(range(7))
+
+
+def test_a_stream_takes_jobs_as_there_is_room_and_tells_them_as_they_end(spy: Any, toy_reward: ToyReward) -> None:
+    """Never more than fill a call beyond those that have ended; a job that fails is one that has ended."""
+    taken, ended = 0, 0
+
+    def jobs() -> Iterator[Job]:
+        nonlocal taken
+        for seed, steps in enumerate((6, 2, 2, 2, 2, 2)):
+            taken += 1
+            assert taken - ended <= 2
+            prompt = "nowhere" if seed == 3 else "left"
+            yield Job(Task(spy, prompt, toy_reward), BestOfN(), steps, seed, Sampler(Linear(), steps=steps))
+
+    order = []
+    for one in Engine(2).stream(jobs()):
+        ended += 1
+        assert one.job.seed == one.place
+        assert (one.result is None) == (one.place == 3) == isinstance(one.error, ValueError)
+        order.append(one.place)
+    assert sorted(order) == list(range(6))
+    assert order[:3] == [1, 2, 3]
+
+
+def test_computing_time_is_shared_by_rows(line: ToyModel) -> None:
+    """Of a call that two jobs share a job with three of four rows has three quarters."""
+
+    class Sleepy(ToyModel):
+        def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
+            time.sleep(0.02)
+            return super().velocity(x, t, conditions)
+
+    model, sampler = Sleepy(line.mixtures), Sampler(Linear(), steps=3)
+    jobs = [Job(Task(model, "left", ToyReward()), BestOfN(), 3 * rows, rows, sampler) for rows in (1, 3)]
+    one, three = Engine().run(jobs)
+    assert one.seconds + three.seconds >= 0.06
+    assert three.seconds == pytest.approx(3 * one.seconds, rel=0.1)
+
+
+def test_padded_calls_are_of_one_shape_and_change_nothing(spy: Any) -> None:
+    """Whatever there is to do, of velocities, gradients and rewards; what fills a call is in no account."""
+
+    class Sizes(ToyReward):
+        seen: ClassVar[list[int]] = []
+
+        def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+            self.seen.append(len(samples))
+            return super().score(samples, prompts)
+
+    judge = Sizes()
+    guided = Job(Task(spy, "left", judge), SVDD(2), 40, 1, Sampler(Linear(), steps=4, guidance=DPS(0.1)))
+    jobs = [*mixed(spy, judge), guided]
+    plain = Engine(8, max_grad_rows=8).run(jobs)
+    spy.calls.clear()
+    judge.seen.clear()
+    for ours, theirs in zip(Engine(8, max_grad_rows=8, padded=True).run(jobs), plain, strict=True):
+        assert torch.equal(ours.x0, theirs.x0)
+        assert (ours.reward, ours.spent, ours.trace) == (theirs.reward, theirs.spent, theirs.trace)
+    assert {len(call.times) for call in spy.calls} == {8}
+    assert set(judge.seen) == {8}
 
 
 def test_no_jobs() -> None:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from rollflow import defaults
-from rollflow.cli import bench
+from rollflow.cli import bench, score, serve
 from rollflow.errors import RollflowError
 
 app = typer.Typer(
@@ -25,6 +25,8 @@ app = typer.Typer(
     help="Search for the best sample of a flow model that a compute budget can buy.",
 )
 app.add_typer(bench.app, name="bench")
+app.command()(score.score)
+app.command("serve-reward")(serve.serve_reward)
 
 
 def complain(message: str) -> None:
@@ -213,9 +215,13 @@ def models() -> None:
 
 
 @app.command()
-def rewards() -> None:
+def rewards(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Range, size, memory, licence, reference and settings of each.")
+    ] = False,
+) -> None:
     """List the rewards."""
     from rollflow.cli import tables
     from rollflow.rewards import REWARDS
 
-    print(tables.listed(REWARDS))
+    print(tables.explained_rewards(REWARDS) if verbose else tables.listed(REWARDS))

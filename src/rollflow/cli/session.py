@@ -47,7 +47,7 @@ def execute(
             raise KeyboardInterrupt from None
     recorder, checkpoint = Recorder(), CheckpointFile(folder / CHECKPOINT)
     started = time.perf_counter()
-    with LiveProgress(show) as progress:
+    with LiveProgress(show and not job.task.reward.interactive) as progress:
         try:
             result = run(job, (recorder, progress, checkpoint))
         except Interrupted as stopped:

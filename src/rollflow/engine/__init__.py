@@ -5,10 +5,12 @@ from rollflow.engine.engine import Engine, Interrupted, JobsFailed
 from rollflow.engine.job import Job, Point, Result, Task, declared
 from rollflow.engine.meter import Caps, Meter, Spending
 from rollflow.engine.observers import Observer
+from rollflow.engine.session import Ended
 
 __all__ = [
     "Caps",
     "Checkpoint",
+    "Ended",
     "Engine",
     "Interrupted",
     "Job",

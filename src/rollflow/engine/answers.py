@@ -55,10 +55,12 @@ class Answers:
     Args:
         max_rows: The most rows in one call.
         max_grad_rows: The same where a graph is kept for the backward pass, which is what bounds its memory.
+        padded: Whether a call of fewer rows is filled up, so that all calls are of one shape.
     """
 
     max_rows: int
     max_grad_rows: int
+    padded: bool = False
 
     def of(self, kind: type[Request], group: Sequence[Asked]) -> list[Any]:
         """The answer to each request of one kind; to a ``Reward``, what the reward's parts say (``rewards``)."""
@@ -79,7 +81,7 @@ class Answers:
         task, prompts = group[0].task, _prompts(group)
         return self._alone(
             [asked.request.x0 for asked in group],
-            lambda rows, x0: _parts(task.reward, task.model.decode(x0), prompts[rows]),
+            lambda rows, x0: _parts(task.reward, task.model.decode(x0), _at(prompts, rows)),
         )
 
     def rewards_later(self, group: Sequence[Asked]) -> Callable[[], list[Tensor]]:
@@ -87,15 +89,13 @@ class Answers:
         task, prompts = group[0].task, _prompts(group)
         with torch.no_grad():
             samples = self._alone([asked.request.x0 for asked in group], lambda rows, x0: task.model.decode(x0))
-        return lambda: [
-            part for (part,) in _split(samples, lambda rows, s: (_parts(task.reward, s, prompts[rows]),), self.max_rows)
-        ]
+        return lambda: self._alone(samples, lambda rows, some: _parts(task.reward, some, _at(prompts, rows)))
 
     def _velocities(self, group: Sequence[Asked]) -> list[Tensor]:
         model, t = group[0].task.model, torch.cat([asked.request.t for asked in group])
         conditions = [asked.condition for asked in group for _ in asked.request.x]
         return self._alone(
-            [asked.request.x for asked in group], lambda rows, x: model.velocity(x, t[rows], conditions[rows])
+            [asked.request.x for asked in group], lambda rows, x: model.velocity(x, t[rows], _at(conditions, rows))
         )
 
     def _slopes(self, group: Sequence[Asked]) -> list[Slope]:
@@ -103,43 +103,52 @@ class Answers:
         prompts = [asked.task.prompt for asked in group for _ in asked.request.x]
         conditions = [asked.condition for asked in group for _ in asked.request.x]
 
-        def slope(rows: slice, x: Tensor) -> Slope:
+        def slope(rows: list[int], x: Tensor) -> Slope:
             # Two leaves, since past a network that is cut off a gradient still finds the short cut of x0 = x - t v.
             through, past = (x.detach().requires_grad_() for _ in range(2))
             with torch.enable_grad():
-                v = task.model.velocity(through, t[rows], conditions[rows])
+                v = task.model.velocity(through, t[rows], _at(conditions, rows))
                 clean = denoised_from_velocity(task.model.interpolant, v, past, t[rows])
-                rewards = _rewards(task.reward, task.model.decode(clean), prompts[rows])
+                rewards = _rewards(task.reward, task.model.decode(clean), _at(prompts, rows))
                 inner, outer = _gradients(rewards, through, past)
             if inner is None or outer is None:
                 raise _cut_off(task, behind_velocity=outer is None)
             return Slope(v.detach(), clean.detach(), rewards.detach(), inner + outer)
 
-        return [Slope(*parts) for parts in _split([asked.request.x for asked in group], slope, self.max_grad_rows)]
+        return [Slope(*parts) for parts in self._split([asked.request.x for asked in group], slope, self.max_grad_rows)]
 
-    def _alone(self, tensors: list[Tensor], call: Callable[[slice, Tensor], Tensor]) -> list[Tensor]:
-        return [answer for (answer,) in _split(tensors, lambda rows, x: (call(rows, x),), self.max_rows)]
+    def _alone(self, tensors: list[Tensor], call: Callable[[list[int], Tensor], Tensor]) -> list[Tensor]:
+        return [answer for (answer,) in self._split(tensors, lambda rows, x: (call(rows, x),), self.max_rows)]
+
+    def _split(
+        self, tensors: list[Tensor], call: Callable[[list[int], Tensor], tuple[Tensor, ...]], most: int
+    ) -> list[tuple[Tensor, ...]]:
+        """Rows of many tensors through ``call``, which gets where they are and themselves, at most ``most`` at once.
+
+        Where calls are padded all but the last are full, and the last is filled up with its own last row.
+        """
+        rows = torch.cat(tensors)
+        calls = -(-len(rows) // most)
+        bounds = [min(len(rows), most * i) if self.padded else len(rows) * i // calls for i in range(calls + 1)]
+        made = []
+        for a, b in pairwise(bounds):
+            index = [*range(a, b), *[b - 1] * (most - (b - a) if self.padded else 0)]
+            made.append(tuple(part[: b - a] for part in call(index, rows[index])))
+        sizes = [len(tensor) for tensor in tensors]
+        return list(zip(*(torch.split(torch.cat(part), sizes) for part in zip(*made, strict=True)), strict=True))
 
 
 def _prompts(group: Sequence[Asked]) -> list[str]:
     return [asked.task.prompt for asked in group for _ in asked.request.x0]
 
 
+def _at(values: Sequence[Any], rows: list[int]) -> list[Any]:
+    return [values[row] for row in rows]
+
+
 def _parts(reward: RewardModel, samples: Tensor, prompts: Sequence[str]) -> Tensor:
     """(B, k) what the parts of a reward say."""
     return torch.stack([scored(part, samples, prompts) for part in reward.parts], 1)
-
-
-def _split(
-    tensors: list[Tensor], call: Callable[[slice, Tensor], tuple[Tensor, ...]], most: int
-) -> list[tuple[Tensor, ...]]:
-    """Rows of many tensors through ``call``, which gets where they are and themselves, at most ``most`` at once."""
-    rows = torch.cat(tensors)
-    calls = -(-len(rows) // most)
-    bounds = [len(rows) * i // calls for i in range(calls + 1)]
-    parts = zip(*(call(slice(a, b), rows[a:b]) for a, b in pairwise(bounds)), strict=True)
-    sizes = [len(tensor) for tensor in tensors]
-    return list(zip(*(torch.split(torch.cat(part), sizes) for part in parts), strict=True))
 
 
 def _gradients(rewards: Tensor, *leaves: Tensor) -> tuple[Tensor | None, ...]:

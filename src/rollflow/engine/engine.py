@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rollflow.defaults import DEFAULT_MAX_GRAD_ROWS, DEFAULT_MAX_ROWS
 from rollflow.engine.answers import Answers
 from rollflow.engine.job import Job, Result
 from rollflow.engine.observers import Observer
-from rollflow.engine.session import Session
+from rollflow.engine.session import Ended, Session
 from rollflow.errors import RollflowError
 
 
@@ -59,6 +58,9 @@ class Engine:
         max_grad_rows: The same for calls that are differentiated, whose graph is what takes memory.
         overlap: Whether rewards from elsewhere (another process, another device) are computed while the model runs.
             Half of the populations then have their turn with the model at once, so that its calls are smaller.
+        padded: Whether calls of fewer rows than ``max_rows`` are filled up, so that all are of one shape: what a row
+            gets is then the same, to the last bit, whatever shares its call, also where the kernels that a network is
+            computed with depend on the shape. The rows that fill a call are in no account.
         observers: Told of everything.
     """
 
@@ -69,10 +71,11 @@ class Engine:
         *,
         max_grad_rows: int = DEFAULT_MAX_GRAD_ROWS,
         overlap: bool = True,
+        padded: bool = False,
     ) -> None:
         if max_rows < 1 or max_grad_rows < 1:
             raise RollflowError(f"max_rows and max_grad_rows must be at least 1, not {max_rows} and {max_grad_rows}")
-        self.answers = Answers(max_rows, max_grad_rows)
+        self.answers = Answers(max_rows, max_grad_rows, padded)
         self.observers = tuple(observers)
         self.overlap = overlap
 
@@ -83,15 +86,32 @@ class Engine:
             JobsFailed: If any failed, after the rest have finished.
             Interrupted: On Ctrl-C, with the best samples so far.
         """
-        waiting = deque(enumerate(jobs))
-        session = Session(waiting, self.answers, self.observers, self.overlap)
+        wanted = list(jobs)
+        ended: dict[int, Ended] = {}
+        session = Session(wanted, self.answers, self.observers, self.overlap)
+        interrupted = False
         try:
-            session.run()
+            ended.update((one.place, one) for one in session.run())
         except KeyboardInterrupt:
-            session.rescue()
-            raise Interrupted(session.results, session.failures) from None
+            interrupted = True
+            ended.update((one.place, one) for one in session.rescue())
         finally:
             session.close()
-        if session.failures:
-            raise JobsFailed(session.results, session.failures)
-        return [result for result in session.results if result is not None]
+        results = [ended[place].result if place in ended else None for place in range(len(wanted))]
+        failures = {place: one.error for place, one in sorted(ended.items()) if one.error is not None}
+        if interrupted:
+            raise Interrupted(results, failures)
+        if failures:
+            raise JobsFailed(results, failures)
+        return [result for result in results if result is not None]
+
+    def stream(self, jobs: Iterable[Job]) -> Iterator[Ended]:
+        """Jobs as they end, each taken from ``jobs`` only when there is room for it; nothing is kept here.
+
+        A job that fails is told as one that ended, not raised. Whoever stops listening stops the run.
+        """
+        session = Session(jobs, self.answers, self.observers, self.overlap)
+        try:
+            yield from session.run()
+        finally:
+            session.close()

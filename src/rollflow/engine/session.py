@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,6 +40,7 @@ class _Run:
     seen: list[Tensor | None]
     best: Finished | None = None
     trace: list[Point] = field(default_factory=list)
+    seconds: float = 0.0
 
     @property
     def finished(self) -> list[Finished]:
@@ -77,8 +78,9 @@ class _Live:
 
     @property
     def rows(self) -> int:
-        """Samples of its request to a network or a reward."""
-        return len(self.request.x if isinstance(self.request, _NETWORK) else self.request.x0)
+        """Samples of its request; 0 of one to save."""
+        asked = self.request
+        return 0 if isinstance(asked, Save) else len(asked.x if isinstance(asked, _NETWORK) else asked.x0)
 
     def judged(self, scores: Tensor) -> Tensor:
         """Rewards (B,) of the samples that it asks about, from what the parts of the reward say, (B, k)."""
@@ -94,12 +96,45 @@ class _Live:
         return Asked(self.request, self.run.job.task, self.run.condition)
 
 
-@dataclass(eq=False)
-class _Flight:
-    """Rewards that are computed elsewhere, for those who wait for them."""
+class Ended(NamedTuple):
+    """A job that has ended: with a result or with an error.
 
-    group: list[_Live]
-    answers: Future[list[Any]]
+    Args:
+        place: Among the jobs, from 0.
+        job: The job.
+        result: What it returned; None if it failed.
+        error: What failed it; None if it did not.
+    """
+
+    place: int
+    job: Job
+    result: Result | None
+    error: Exception | None
+
+
+class _Timed:
+    """Answers that are computed when called, and how long that took."""
+
+    def __init__(self, answer: Callable[[], list[Any]]) -> None:
+        self.answer, self.seconds = answer, 0.0
+
+    def __call__(self) -> list[Any]:
+        begun = time.perf_counter()
+        answers = self.answer()
+        self.seconds += time.perf_counter() - begun
+        return answers
+
+
+class _Flight(_Timed):
+    """Rewards that are computed elsewhere, for those who wait for them; called, it waits."""
+
+    def __init__(self, group: list[_Live], work: _Timed, worker: Worker) -> None:
+        self.group, self._work, self._answers = group, work, worker.submit(work)
+
+    def __call__(self) -> list[Any]:
+        answers: list[Any] = self._answers.result()
+        self.seconds = self._work.seconds
+        return answers
 
 
 class Session:
@@ -110,54 +145,62 @@ class Session:
     Which half, and how long a reward is out, depends on no clock.
 
     Args:
-        waiting: Jobs with their places.
+        jobs: Taken one by one, as there is room for them.
         answers: How requests are answered.
         observers: Told of everything.
         overlap: Whether rewards are sent off.
 
     Attributes:
-        results: By place; None until there is one.
-        failures: By place.
+        ended: Jobs that have ended since this was last emptied, in that order.
     """
 
-    def __init__(
-        self, waiting: deque[tuple[int, Job]], answers: Answers, observers: Sequence[Observer], overlap: bool
-    ) -> None:
+    def __init__(self, jobs: Iterable[Job], answers: Answers, observers: Sequence[Observer], overlap: bool) -> None:
         self.overlap = overlap
-        self.waiting = waiting
+        self.jobs: Iterator[Job] | None = iter(jobs)
+        self.places = itertools.count()
         self.answers = answers
         self.observers = observers
-        self.results: list[Result | None] = [None] * len(waiting)
-        self.failures: dict[int, Exception] = {}
+        self.ended: list[Ended] = []
         self.runs: list[_Run] = []
         self.live: list[_Live] = []
         self.flights: list[_Flight] = []
         self.workers: dict[int, Worker] = {}
 
-    def run(self) -> None:
-        """Run until no job is left."""
-        while self.waiting or self.live or self.flights:
-            while self.waiting and self._waiting_rows() < self.answers.max_rows:
-                self._admit(*self.waiting.popleft())
+    def run(self) -> Iterator[Ended]:
+        """Run until no job is left; jobs as they end."""
+        while self.jobs or self.live or self.flights:
+            while self.jobs and self._waiting_rows() < self.answers.max_rows:
+                job = next(self.jobs, None)
+                if job is None:
+                    self.jobs = None
+                    break
+                self._admit(next(self.places), job)
                 self._settle()
+                yield from self._since()
             out, self.flights = self.flights, []
             due = self._due(out)
             for kind in _NETWORK:
                 self._serve(kind, due)
                 self._settle()
             for flight in out:
-                self._deliver(Reward, flight.group, flight.answers.result)
+                self._deliver(Reward, flight.group, flight)
             self._settle()
+            yield from self._since()
+
+    def _since(self) -> list[Ended]:
+        ended, self.ended = self.ended, []
+        return ended
 
     def close(self) -> None:
         """Let go of the threads."""
         for worker in self.workers.values():
             worker.close()
 
-    def rescue(self) -> None:
-        """Make results of the best that unfinished jobs have seen."""
+    def rescue(self) -> list[Ended]:
+        """Jobs that have ended, and of those that have not the best that they have seen."""
         for run in list(self.runs):
             self._stop(run, None)
+        return self._since()
 
     def _waiting_rows(self) -> int:
         return sum(live.rows for live in self.live if isinstance(live.request, _NETWORK))
@@ -187,7 +230,7 @@ class Session:
             at = job.resume or Checkpoint((None,) * len(populations), (Spending(),) * len(populations), None, ())
             meter.debit(sum(at.spent, Spending()))
         except Exception as error:
-            self.failures[place] = error
+            self.ended.append(Ended(place, job, None, error))
             for observer in self.observers:
                 observer.failed(job, error)
             return
@@ -218,21 +261,19 @@ class Session:
                 groups.setdefault((id(task.model), judge), []).append(live)
         for group in groups.values():
             asked = [live.asked for live in group]
-            if kind is Reward and self._sent_off(group[0]):
-                self._deliver(kind, group, partial(self._send, group, asked))
-            else:
-                self._deliver(kind, group, partial(self.answers.of, kind, asked))
+            how = partial(self._send, group, asked) if kind is Reward and self._sent_off(group[0]) else None
+            self._deliver(kind, group, _Timed(how or partial(self.answers.of, kind, asked)))
 
     def _send(self, group: list[_Live], asked: list[Asked]) -> list[Any]:
         """Have a group's rewards computed elsewhere; nothing is answered yet."""
         reward, work = id(group[0].run.job.task.reward), self.answers.rewards_later(asked)
         if reward not in self.workers:
             self.workers[reward] = Worker()
-        self.flights.append(_Flight(group, self.workers[reward].submit(work)))
+        self.flights.append(_Flight(group, _Timed(work), self.workers[reward]))
         self.live = [live for live in self.live if live not in group]
         return []
 
-    def _deliver(self, kind: type[Request], group: Sequence[_Live], answer: Callable[[], list[Any]]) -> None:
+    def _deliver(self, kind: type[Request], group: Sequence[_Live], answer: _Timed) -> None:
         """Give those of a group what ``answer`` has for them; if it fails, they are answered alone."""
         try:
             answers = answer()
@@ -248,8 +289,11 @@ class Session:
                 if len(group) == 1:
                     self._fail(live.run, error)
                 else:  # alone, so that only who is at fault fails
-                    self._deliver(kind, [live], partial(self.answers.of, kind, [live.asked]))
+                    self._deliver(kind, [live], _Timed(partial(self.answers.of, kind, [live.asked])))
             return
+        rows = max(1, sum(live.rows for live in group))
+        for live in group:
+            live.run.seconds += answer.seconds * live.rows / rows
         for live, of_live in zip(group, answers, strict=False):  # none for a group that was sent off
             if live.run not in self.runs:
                 continue
@@ -288,7 +332,7 @@ class Session:
         self.runs.remove(run)
 
     def _fail(self, run: _Run, error: Exception) -> None:
-        self.failures[run.place] = error
+        self.ended.append(Ended(run.place, run.job, None, error))
         self._drop(run)
         for observer in self.observers:
             observer.failed(run.job, error)
@@ -357,7 +401,7 @@ class Session:
             self._finish(run, result)
 
     def _finish(self, run: _Run, result: Result) -> None:
-        self.results[run.place] = result
+        self.ended.append(Ended(run.place, run.job, result, None))
         self._drop(run)
         for observer in self.observers:
             observer.completed(run.job, result)
@@ -384,6 +428,7 @@ class Session:
             interrupted,
             cause,
             trace,
+            run.seconds,
             tuple(finished.diagnostics or {} for finished in run.finished),
         )
 

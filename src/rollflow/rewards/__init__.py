@@ -2,14 +2,46 @@
 
 from rollflow.errors import NotDifferentiable
 from rollflow.registry import Registry
+from rollflow.rewards.aesthetic import Aesthetic, AestheticV1
 from rollflow.rewards.base import Card, PictureReward, RewardModel
+from rollflow.rewards.clipscore import CLIPScore
+from rollflow.rewards.counting import Counting, CountingAccuracy
+from rollflow.rewards.hpsv2 import HPSv2, HPSv21
+from rollflow.rewards.human import Human
+from rollflow.rewards.image_reward import ImageReward
+from rollflow.rewards.instructblip import InstructBlipVQAScore
+from rollflow.rewards.jpeg import JpegCompressibility, JpegIncompressibility
 from rollflow.rewards.mixing import Lexicographic, Minimum, RankAverage, WeightedSum
+from rollflow.rewards.pickscore import PickScore
+from rollflow.rewards.qwen_vl import QwenVQAScore
+from rollflow.rewards.remote import RemoteReward
 from rollflow.rewards.scenes import CaptionReward, CountReward, JudgeReward
+from rollflow.rewards.style import Style
+from rollflow.rewards.vlm_judge import VLMJudge
+from rollflow.rewards.vqascore import VQAScore
 
 _OWN: tuple[type[RewardModel], ...] = (
     CountReward,
     CaptionReward,
     JudgeReward,
+    VQAScore,
+    InstructBlipVQAScore,
+    QwenVQAScore,
+    Counting,
+    CountingAccuracy,
+    Aesthetic,
+    AestheticV1,
+    ImageReward,
+    PickScore,
+    HPSv2,
+    HPSv21,
+    CLIPScore,
+    Style,
+    JpegCompressibility,
+    JpegIncompressibility,
+    VLMJudge,
+    Human,
+    RemoteReward,
     WeightedSum,
     Minimum,
     Lexicographic,

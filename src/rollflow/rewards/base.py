@@ -38,6 +38,7 @@ class RewardModel(ABC):
         held_out: Names of the rewards that check this one on the result, and that no search sees.
         card: What it needs and where it comes from; None where it needs nothing.
         structured: Whether it reads what a prompt asks for (``prompts.asked``), not only its words.
+        interactive: Whether it asks at the terminal.
         batch_size: The most samples it is given at once.
         device: Of its networks; None where that is nothing to anyone.
         elsewhere: Whether it is computed in another process.
@@ -50,6 +51,7 @@ class RewardModel(ABC):
     held_out: ClassVar[tuple[str, ...]] = ()
     card: ClassVar[Card | None] = None
     structured: bool = False
+    interactive: bool = False
     batch_size: int = 64
     device: torch.device | None = None
     elsewhere: bool = False

@@ -61,7 +61,7 @@ class Counting(Pretrained):
 
     name = "counting"
     description = "minus the squared count errors of the asked things, by GroundingDINO and SAM; 0 is perfect"
-    held_out = ("vqascore",)
+    held_out = ("aesthetic",)
     structured = True
     published = "IDEA-Research/grounding-dino-base"
     batch_size = 4

@@ -103,6 +103,7 @@ class Human(RewardModel):
     """
 
     name = "human"
+    interactive = True
     description = "a person's choice or rating, at the terminal"
     card = Card("choose: 0 or the number of times that a best was found; rate: 0 to 10", "nothing", "-", "-", "you")
     batch_size = 12

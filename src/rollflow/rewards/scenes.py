@@ -21,7 +21,7 @@ class _Scenes(RewardModel):
     """A reward by a detector.
 
     Args:
-        weights: Folder of the detector's weights.
+        weights: Folder of the detector's weights; None is the package's own.
 
     Raises:
         BadWeights: If the file is missing or damaged.
@@ -30,9 +30,9 @@ class _Scenes(RewardModel):
     file: str
     network: type[Detector]
 
-    def __init__(self, weights: Path = WEIGHTS) -> None:
+    def __init__(self, weights: Path | None = None) -> None:
         self.detector = self.network()
-        load_weights(self.detector, weights / self.file)
+        load_weights(self.detector, (weights or WEIGHTS) / self.file)
 
     def counts(self, samples: Tensor) -> Tensor:
         """(B, kinds) objects found."""

@@ -82,7 +82,7 @@ class VQAScore(VisualQuestion):
     name = "vqascore"
     description = "VQAScore by CLIP-FlanT5: probability that the picture shows the prompt; differentiable; in [0, 1]"
     differentiable = True
-    held_out = ("vqascore-instructblip",)
+    held_out = ("aesthetic",)
     published = SIZES["xxl"].checkpoint
     question = 'Does this figure show "{}"? Please answer yes or no.'
     answer = "Yes"
