@@ -14,9 +14,12 @@ from rollflow.rewards.preprocessing import (
     Bilinear,
     Crop,
     Filter,
+    Letterbox,
     Pad,
     Preprocess,
     Stretch,
+    TensorBicubic,
+    as_bytes,
     as_pictures,
     from_pictures,
 )
@@ -58,6 +61,39 @@ def test_a_pad_surrounds_the_picture() -> None:
     padded = Pad()(wide, 8, 8, Bicubic(), (0.2, 0.4, 0.6))
     assert torch.allclose(padded[..., 2:6, :], wide, atol=0.5 / 255 + 1e-6)
     assert torch.equal(padded[:, :, :2].amax((0, 2, 3)), torch.tensor([0.2, 0.4, 0.6]))
+
+
+@pytest.mark.parametrize(
+    ("shape", "place"),
+    [
+        ((4, 8), (2, 6, 0, 8)),
+        ((9, 4), (0, 8, 2, 6)),  # 3.6 pixels wide, so 4
+        ((24, 15), (0, 8, 1, 6)),  # 5 wide: the odd one of three is after it
+    ],
+    ids=str,
+)
+def test_a_letterbox_keeps_all_of_the_picture(shape: tuple[int, int], place: tuple[int, int, int, int]) -> None:
+    given = pixels(*shape)
+    top, bottom, left, right = place
+    boxed = Letterbox()(given, 8, 8, Bicubic(), (0.2, 0.4, 0.6))
+    inside = boxed[..., top:bottom, left:right]
+    assert torch.equal(inside, Bicubic().resize(given, bottom - top, right - left))
+    boxed[..., top:bottom, left:right] = torch.tensor([0.2, 0.4, 0.6]).reshape(3, 1, 1)
+    assert torch.equal(boxed.amax((0, 2, 3)), torch.tensor([0.2, 0.4, 0.6]))
+    assert torch.equal(boxed.amin((0, 2, 3)), torch.tensor([0.2, 0.4, 0.6]))
+
+
+def test_tensors_are_resized_without_rounding_or_clamping() -> None:
+    edge = torch.cat([torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)], -1)
+    larger = TensorBicubic().resize(edge, 8, 40)
+    assert float(larger.max()) > 1 > 0 > float(larger.min())
+    assert torch.allclose(larger.clamp(0, 1), Bicubic().resize(edge, 8, 40), atol=1 / 255)
+    given = pixels(24, 20)
+    smaller = TensorBicubic().resize(given, 9, 14)
+    assert float((smaller - Bicubic().resize(given, 9, 14)).abs().max()) < 1.5 / 255
+    rounded = as_bytes(given).float() / 255
+    assert torch.equal(smaller, TensorBicubic().resize(rounded.requires_grad_(), 9, 14))
+    assert not torch.allclose(smaller * 255, (smaller * 255).round(), atol=0.1)
 
 
 def test_whitening_by_hand() -> None:

@@ -54,7 +54,7 @@ class Filter(ABC):
         the same filter, within about a byte's rounding.
         """
         if pixels.shape[-2:] == (height, width):
-            return pixels if pixels.requires_grad else as_bytes(pixels).float() / 255
+            return pixels.float() if pixels.requires_grad else as_bytes(pixels).float() / 255
         if pixels.requires_grad:
             made = pixels.float()
             for size in ((pixels.shape[-2], width), (height, width)):  # first one side, as PIL does, which clamps each
@@ -68,6 +68,14 @@ class Bicubic(Filter):
 
     of_pil = Image.Resampling.BICUBIC
     of_torch = "bicubic"
+
+
+class TensorBicubic(Bicubic):
+    """That of torchvision on tensors, smoothed as from version 0.17 on: values are neither rounded nor clamped."""
+
+    def resize(self, pixels: Tensor, height: int, width: int) -> Tensor:
+        given = pixels.float() if pixels.requires_grad else as_bytes(pixels).float() / 255
+        return F.interpolate(given, (height, width), mode=self.of_torch, antialias=True)
 
 
 class Bilinear(Filter):
@@ -100,8 +108,19 @@ class Crop(Fit):
         size = min(height, width)
         new = (size, int(size * wide / tall)) if tall <= wide else (int(size * tall / wide), size)
         resized = by.resize(pixels, *new)
-        top, left = (round((of - to) / 2) for of, to in zip(new, (height, width), strict=True))
+        top, left = (self.margin(of - to) for of, to in zip(new, (height, width), strict=True))
         return resized[..., top : top + height, left : left + width]
+
+    def margin(self, spare: int) -> int:
+        """Of ``spare`` pixels, those cut off before the middle."""
+        return round(spare / 2)
+
+
+class FloorCrop(Crop):
+    """As the CLIP processor of transformers crops (image_transforms.py, center_crop): an odd pixel goes at the end."""
+
+    def margin(self, spare: int) -> int:
+        return spare // 2
 
 
 class Pad(Fit):
@@ -116,6 +135,20 @@ class Pad(Fit):
         return by.resize(square, height, width)
 
 
+class Letterbox(Fit):
+    """The longer side is scaled to size; what the shorter one lacks is filled, the picture in the middle."""
+
+    def __call__(self, pixels: Tensor, height: int, width: int, by: Filter, fill: tuple[float, ...]) -> Tensor:
+        tall, wide = pixels.shape[-2:]
+        scale = min(height / tall, width / wide)
+        new = (round(tall * scale), round(wide * scale))
+        top, left = ((to - of) // 2 for of, to in zip(new, (height, width), strict=True))
+        resized = by.resize(pixels, *new)
+        boxed = resized.new_tensor(fill).reshape(3, 1, 1).expand(len(pixels), 3, height, width).clone()
+        boxed[..., top : top + new[0], left : left + new[1]] = resized
+        return boxed
+
+
 @dataclass(frozen=True)
 class Preprocess:
     """(B, 3, H, W) pixels in [0, 1] as a network takes them, (B, 3, size, size): fitted, then whitened.
@@ -128,7 +161,7 @@ class Preprocess:
         by: How it is resized.
         mean: Of each channel.
         std: Of each channel.
-        fill: Colour, in [0, 1], of what a ``Pad`` adds.
+        fill: Colour, in [0, 1], of what a ``Pad`` or a ``Letterbox`` adds.
     """
 
     size: int

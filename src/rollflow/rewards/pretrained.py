@@ -5,14 +5,18 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, ClassVar, TypeVar
 
 import torch
+from torch import Tensor, nn
 
 from rollflow.errors import RollflowError
 from rollflow.rewards.base import PictureReward
 
 T = TypeVar("T")
+N = TypeVar("N", bound=nn.Module)
 
 
 def best_device() -> str:
@@ -30,9 +34,12 @@ class Pretrained(PictureReward):
 
     Attributes:
         published: Repository of the published weights.
+        given_by: The settings that say where its files are.
     """
 
     published: ClassVar[str]
+    given_by: ClassVar[str] = "checkpoint=..."
+    device: torch.device
 
     def __init__(self, checkpoint: str | None = None, device: str = "auto", batch_size: int | None = None) -> None:
         self.checkpoint = checkpoint or self.published
@@ -41,13 +48,22 @@ class Pretrained(PictureReward):
             self.batch_size = batch_size
 
     @property
+    def _settings(self) -> tuple[str, ...]:
+        """What else than the checkpoint sets it apart from itself."""
+        return ()
+
+    @property
     def identity(self) -> str:
-        return self.name if self.checkpoint == self.published else f"{self.name}({self.checkpoint})"
+        told = ", ".join([self.checkpoint] * (self.checkpoint != self.published) + [*self._settings])
+        return f"{self.name}({told})" if told else self.name
 
     @cached_property
     def networks(self) -> Any:
         """What ``_networks`` loaded."""
-        return self._networks()
+        try:
+            return self._networks()
+        except ImportError as error:
+            raise self._lacking(error) from error
 
     @abstractmethod
     def _networks(self) -> Any:
@@ -55,6 +71,43 @@ class Pretrained(PictureReward):
 
     def load(self) -> None:
         _ = self.networks
+
+    def ready(self, network: N) -> N:
+        """The network on ``device``, evaluating, its parameters without gradient."""
+        return network.eval().requires_grad_(False).to(self.device)
+
+    def file(self, name: str) -> Path:
+        """A file of the checkpoint, by its name in the folder or repository."""
+        if Path(self.checkpoint).is_dir():
+            return Path(self.checkpoint) / name
+        from huggingface_hub import hf_hub_download
+
+        return Path(self.loaded(hf_hub_download, self.checkpoint, name))
+
+    def tensors(self, path: Path) -> Any:
+        """What ``torch.save`` wrote to a file: tensors by name, perhaps nested."""
+        return self.loaded(torch.load, path, map_location="cpu", weights_only=True)
+
+    def built(self, load: Callable[..., Any], config: Any, weights: dict[str, Tensor]) -> Any:
+        """A network of transformers, in float32, of all of these weights and no others.
+
+        Args:
+            load: Its ``from_pretrained``.
+            config: Its configuration.
+            weights: By its own names.
+
+        Raises:
+            RollflowError: If a weight is missing, left over, or of another shape.
+        """
+        settings = {"config": config, "state_dict": weights, "dtype": torch.float32, "output_loading_info": True}
+        network, told = self.loaded(load, None, **settings)
+        wrong = sorted({*told["missing_keys"], *told["unexpected_keys"]})
+        if wrong:
+            raise RollflowError(
+                f"reward '{self.name}' cannot use the weights of '{self.checkpoint}': '{wrong[0]}' is missing or left "
+                f"over, one of {len(wrong)}; give those of another with checkpoint=... (published: {self.published})"
+            )
+        return self.ready(network)
 
     def loaded(self, load: Callable[..., T], *names: Any, **settings: Any) -> T:
         """What ``load`` (a ``from_pretrained``, or a download) gives.
@@ -65,15 +118,19 @@ class Pretrained(PictureReward):
         try:
             return load(*names, **settings)
         except ImportError as error:
+            raise self._lacking(error) from error
+        except (OSError, ValueError, RuntimeError, KeyError, EOFError, UnpicklingError) as error:
+            what = names[0] if names and names[0] is not None else self.checkpoint
             raise RollflowError(
-                f"reward '{self.name}' needs a package that is not installed: {_line(error)}; "
-                "install with pip install 'rollflow[rewards]'"
+                f"reward '{self.name}' cannot load '{what}': {_line(error)}; give a folder or a repository with "
+                f"{self.given_by}, or go online once (published: {self.published})"
             ) from error
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise RollflowError(
-                f"reward '{self.name}' cannot load '{names[0] if names else self.checkpoint}': {_line(error)}; give a "
-                f"folder or a repository with checkpoint=..., or go online once (published: {self.published})"
-            ) from error
+
+    def _lacking(self, error: ImportError) -> RollflowError:
+        return RollflowError(
+            f"reward '{self.name}' needs a package that is not installed: {_line(error)}; "
+            "install with pip install 'rollflow[rewards]'"
+        )
 
 
 def _line(error: Exception) -> str:

@@ -1,0 +1,60 @@
+"""The values that authors publish, where their weights are in the hub's cache and their pictures at hand.
+
+``ROLLFLOW_PUBLISHED_PICTURES`` names a folder of two checkouts: ImageReward (github.com/THUDM/ImageReward) and
+clipscore (github.com/jmhessel/clipscore).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from huggingface_hub import try_to_load_from_cache
+from PIL import Image
+
+from rollflow.rewards.base import PictureReward
+from rollflow.rewards.clipscore import CLIPScore
+from rollflow.rewards.image_reward import BERT, ImageReward
+from rollflow.rewards.preprocessing import from_pictures
+
+pytestmark = pytest.mark.slow
+PICTURES = os.environ.get("ROLLFLOW_PUBLISHED_PICTURES")
+
+
+def needs(folder: str, *files: tuple[str, str]) -> Path:
+    """The folder of pictures; skips the test if it or a file of a repository is not here."""
+    for repository, name in files:
+        if not isinstance(try_to_load_from_cache(repository, name), str):
+            pytest.skip(f"{name} of {repository} is not in the hub's cache")
+    if PICTURES is None or not Path(PICTURES, folder).is_dir():
+        pytest.skip(f"ROLLFLOW_PUBLISHED_PICTURES names no folder with {folder}")
+    return Path(PICTURES, folder)
+
+
+def score(reward: PictureReward, path: Path, prompt: str) -> float:
+    return float(reward.score(from_pictures([Image.open(path)]), [prompt]))
+
+
+def test_image_reward() -> None:
+    """The example of its README."""
+    files = [(ImageReward.published, "ImageReward.pt"), (ImageReward.published, "med_config.json"), (BERT, "vocab.txt")]
+    folder = needs("ImageReward/assets/images", *files)
+    prompt = "a painting of an ocean with clouds and birds, day time, low depth field effect"
+    reward = ImageReward()
+    scores = [score(reward, folder / f"{i}.webp", prompt) for i in (1, 2, 3, 4)]
+    assert scores == pytest.approx(
+        [0.5811622738838196, 0.2745276093482971, -1.4131819009780884, -2.029569625854492], abs=0.01
+    )
+
+
+@pytest.mark.parametrize(("captions", "mean"), [("good_captions", 0.8585), ("bad_captions", 0.7153)])
+def test_clipscore(captions: str, mean: float) -> None:
+    """The example of its README; of the bad captions it gives what a GPU says."""
+    files = [(CLIPScore.published, name) for name in ("config.json", "vocab.json")]
+    folder = needs("clipscore/example", *files)
+    reward = CLIPScore()
+    told = json.loads((folder / f"{captions}.json").read_text())
+    scores = [score(reward, folder / "images" / f"{name}.jpg", caption) for name, caption in told.items()]
+    assert sum(scores) / len(scores) == pytest.approx(mean, abs=1e-3)
