@@ -1,0 +1,137 @@
+"""What an experiment is: arms, prompts and seeds, in texts alone, so that a file can hold it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rollflow.api import Plan
+from rollflow.bench.suites import Item, Suite
+from rollflow.defaults import DEFAULT_STEPS
+from rollflow.engine import Job
+from rollflow.models import FlowModel, Source
+from rollflow.rewards import RewardModel
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to spend a budget; texts as on the command line, None what ``generate`` takes by default.
+
+    Args:
+        name: As in tables: unique within an experiment.
+        method: The search, with its settings.
+        nfe: Its budget; None is one plain trajectory, ``steps`` steps of the model's own ODE, no search.
+        interpolant: The one sampled along.
+        kernel: How x_t becomes x_s.
+        grid: Where the evaluation times lie.
+        guidance: Which way children lean.
+        steps: Evaluation times.
+        finish: Whether samples are fully denoised.
+    """
+
+    name: str
+    method: str = "bon"
+    nfe: int | None = None
+    interpolant: str | None = None
+    kernel: str | None = None
+    grid: str | None = None
+    guidance: str | None = None
+    steps: int = DEFAULT_STEPS
+    finish: bool | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One job of an experiment.
+
+    Args:
+        arm: How.
+        place: Of the prompt in its suite.
+        item: The prompt.
+        seed: Of all noise.
+    """
+
+    arm: Arm
+    place: int
+    item: Item
+    seed: int
+
+    @property
+    def id(self) -> str:
+        """A name for files: the same for the same job, whatever else is in the experiment."""
+        content = [asdict(self.arm), asdict(self.item), self.seed]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Every arm on every prompt with every seed.
+
+    Args:
+        name: Of the experiment.
+        model: Name of the flow model.
+        reward: That searches optimise; a text with settings.
+        held_out: That no search sees.
+        suite: The prompts.
+        arms: In the order of the tables.
+        seeds: How many, from 0.
+        max_rows: Rows of every call of the model; calls of fewer are padded, so that a job has the same bits in any
+            company and can be replayed alone.
+    """
+
+    name: str
+    model: str
+    reward: str
+    held_out: tuple[str, ...]
+    suite: Suite
+    arms: tuple[Arm, ...]
+    seeds: int
+    max_rows: int
+
+    def trials(self) -> Iterator[Trial]:
+        """Every job, seed by seed, then prompt by prompt, so that an unfinished experiment is a fair smaller one."""
+        for seed in range(self.seeds):
+            for place, item in enumerate(self.suite.items):
+                for arm in self.arms:
+                    yield Trial(arm, place, item, seed)
+
+    def config(self) -> dict[str, Any]:
+        """What must be the same for a folder to be gone on with."""
+        told = {key: value for key, value in asdict(self).items() if key != "suite"}
+        suite = {"name": self.suite.name, "version": self.suite.version, "prompts": len(self.suite.items)}
+        config: dict[str, Any] = json.loads(json.dumps(told | {"suite": suite | {"sha256": self.suite.digest}}))
+        return config
+
+
+def plan_of(
+    trial: Trial,
+    model: str | FlowModel | Source,
+    reward: str | RewardModel,
+    held_out: list[str] | list[RewardModel],
+) -> Plan:
+    """The plan of a job, for names (what it costs) or for what they name (to run it)."""
+    arm = trial.arm
+    return Plan(
+        trial.item.asked,
+        model=model,
+        method=arm.method,
+        reward=reward,
+        held_out=held_out,
+        nfe=arm.steps if arm.nfe is None else arm.nfe,
+        seed=trial.seed,
+        interpolant=arm.interpolant,
+        kernel=arm.kernel,
+        grid=arm.grid,
+        guidance=arm.guidance,
+        steps=arm.steps,
+        finish=arm.finish,
+    )
+
+
+def job_of(trial: Trial, model: FlowModel, reward: RewardModel, held_out: list[RewardModel]) -> Job:
+    """The job itself."""
+    plan = plan_of(trial, model, reward, held_out)
+    return plan.baseline() if trial.arm.nfe is None else plan.job()
