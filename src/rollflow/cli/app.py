@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from rollflow import defaults
-from rollflow.cli import bench, score, serve
+from rollflow.cli import bench, experiments, score, serve
 from rollflow.errors import RollflowError
 
 app = typer.Typer(
@@ -27,6 +27,9 @@ app = typer.Typer(
 app.add_typer(bench.app, name="bench")
 app.command()(score.score)
 app.command("serve-reward")(serve.serve_reward)
+app.command()(experiments.replay)
+bench.app.command("run")(experiments.run)
+bench.app.command()(experiments.presets)
 
 
 def complain(message: str) -> None:

@@ -1,0 +1,95 @@
+"""A picture of an experiment made again, from what its folder says alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import rollflow
+from rollflow.api import load_model
+from rollflow.bench.experiment import Arm, Trial, job_of
+from rollflow.bench.folder import Tally, read_config
+from rollflow.bench.runner import digest
+from rollflow.bench.suites import Item
+from rollflow.engine import Engine, Result
+from rollflow.errors import RollflowError
+from rollflow.models import FlowModel
+from rollflow.rewards import REWARDS, RewardModel
+
+
+class Replayed(NamedTuple):
+    """A job that was run again.
+
+    Args:
+        entry: What the journal says of it.
+        result: What it gave this time.
+    """
+
+    entry: dict[str, Any]
+    result: Result
+
+    @property
+    def same(self) -> bool:
+        """Whether the sample is that of the journal, to the last bit."""
+        return digest(self.result.sample) == str(self.entry["sha256"])
+
+    @property
+    def versions(self) -> list[str]:
+        """Where the versions of then are not those of now, which may explain a difference."""
+        import torch
+
+        now = {"rollflow": rollflow.__version__, "torch": torch.__version__}
+        then = self.entry["versions"]
+        return [f"{name} {then[name]}, now {version}" for name, version in now.items() if then[name] != version]
+
+
+def find(folder: Path, job: str) -> dict[str, Any]:
+    """The entry of a job that is done, by its id or the beginning of it.
+
+    Raises:
+        RollflowError: If there is none, or more than one.
+    """
+    found = [entry for name, entry in Tally(folder).done.items() if name.startswith(job)]
+    if len(found) != 1:
+        raise RollflowError(
+            f"{len(found)} jobs of '{folder}' have an id that begins with '{job}'; expected one that is done: the ids "
+            "are the names of the files in its folder 'images'"
+        )
+    return found[0]
+
+
+def trial_of(config: dict[str, Any], entry: dict[str, Any]) -> Trial:
+    """The job of an entry."""
+    [arm] = [Arm(**arm) for arm in config["arms"] if arm["name"] == entry["arm"]]
+    item = Item(entry["prompt"], entry["category"], entry["ask"])
+    return Trial(arm, entry["place"], item, entry["seed"])
+
+
+def replay(
+    folder: Path,
+    job: str,
+    model: FlowModel | None = None,
+    reward: RewardModel | None = None,
+    held_out: list[RewardModel] | None = None,
+) -> Replayed:
+    """Run a job of an experiment again, alone.
+
+    On a CPU the sample is the same to the last bit with the same versions on the same kind of processor, since the
+    calls of the model have the shape that they had.
+
+    Args:
+        folder: Of the experiment.
+        job: Its id, or the beginning of it.
+        model: In place of that of the name, if it is loaded already; so with all.
+        reward: That the search optimises.
+        held_out: That it does not see.
+
+    Raises:
+        RollflowError: If there is no such job, or something cannot be loaded.
+    """
+    config, entry = read_config(folder), find(folder, job)
+    judges = [REWARDS.make(name) for name in config["held_out"]] if held_out is None else held_out
+    trial = trial_of(config, entry)
+    again = job_of(trial, model or load_model(config["model"]), reward or REWARDS.make(config["reward"]), judges)
+    [result] = Engine(config["max_rows"], padded=True).run([again])
+    return Replayed(entry, result)

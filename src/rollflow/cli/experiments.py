@@ -1,0 +1,125 @@
+"""``rollflow bench run`` and ``rollflow replay``: experiments in folders."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rollflow.defaults import DEFAULT_MODEL
+
+
+def run(
+    preset: Annotated[str, typer.Option(help="Experiment of the paper; 'rollflow bench presets' lists them.")],
+    out: Annotated[Path, typer.Option(help="Folder; one that is there is gone on with.")],
+    model: Annotated[str, typer.Option(help="See 'rollflow models'; or a pipeline of diffusers.")] = DEFAULT_MODEL,
+    quick: Annotated[bool, typer.Option("--quick", help="A small form, in minutes.")] = False,
+    suite: Annotated[
+        str | None, typer.Option(help="Prompts: a name, NAME=COPY of a published set, or a file.  [default: by preset]")
+    ] = None,
+    reward: Annotated[str | None, typer.Option(help="That searches optimise.  [default: by preset]")] = None,
+    held_out: Annotated[
+        list[str] | None, typer.Option(help="That no search sees; any number of times.  [default: by preset]")
+    ] = None,
+    nfe: Annotated[int | None, typer.Option(help="Budget of every search.  [default: by preset]", min=1)] = None,
+    prompts: Annotated[int | None, typer.Option(help="How many of the suite.  [default: by preset]", min=1)] = None,
+    seeds: Annotated[int | None, typer.Option(help="Seeds a prompt.  [default: by preset]", min=1)] = None,
+    max_rows: Annotated[int, typer.Option(help="Rows of every call of the model.", min=1)] = 64,
+    retries: Annotated[int, typer.Option(help="Of a job that fails.", min=0)] = 1,
+    minutes: Annotated[float | None, typer.Option(help="Begin no job after so long.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost; load nothing.")] = False,
+) -> None:
+    """Run an experiment: every arm on every prompt with every seed.
+
+    Any number of processes may run the same command at once; each job is done by one of them. What was killed is gone
+    on with by running the command again.
+    """
+    from rollflow.bench.presets import experiment_of
+    from rollflow.bench.runner import Runner
+    from rollflow.cli.app import _refusing, complain
+    from rollflow.models import MODELS
+
+    with _refusing(2):
+        experiment = experiment_of(
+            preset,
+            model,
+            embedded=model in MODELS,
+            quick=quick,
+            suite=suite,
+            reward=reward,
+            held_out=None if held_out is None else tuple(held_out),
+            nfe=nfe,
+            prompts=prompts,
+            seeds=seeds,
+            max_rows=max_rows,
+        )
+        total = sum(cost_of(experiment).values())
+        print(
+            f"{len(experiment.arms)} arms, {len(experiment.suite.items)} prompts, {experiment.seeds} seeds: {total} NFE"
+        )
+        if dry_run:
+            return
+        runner = Runner(experiment, out, retries=retries, minutes=minutes, told=_told)
+    try:
+        with _refusing(1):
+            runner.run()
+    finally:
+        left = len(runner.trials) - len(runner.tally.done)
+        if left:
+            failed = sum(name not in runner.tally.done for name in runner.tally.failures)
+            complain(f"{left} of {len(runner.trials)} jobs are not done, of which {failed} have failed; run it again")
+    if left:
+        raise typer.Exit(1)
+
+
+def cost_of(experiment: Any) -> dict[str, int]:
+    """NFE of each arm, over all its jobs, told without loading anything."""
+    from rollflow.bench.experiment import Trial, plan_of
+
+    costs = {}
+    for arm in experiment.arms:
+        trial = Trial(arm, 0, experiment.suite.items[0], 0)
+        plan = plan_of(trial, experiment.model, experiment.reward, list(experiment.held_out))
+        one = (plan.baseline_cost() if arm.nfe is None else plan.cost()).nfe
+        costs[arm.name] = one * len(experiment.suite.items) * experiment.seeds
+    return costs
+
+
+def _told(trial: Any, ended: Any, done: int, jobs: int) -> None:
+    if ended.error is not None:
+        print(f"failed: {trial.arm.name}, '{trial.item.prompt}', seed {trial.seed}: {ended.error}", file=sys.stderr)
+    elif done % max(1, jobs // 100) == 0 or done == jobs:
+        print(f"{done} of {jobs} jobs", file=sys.stderr)
+
+
+def presets() -> None:
+    """List the experiments."""
+    from rollflow.bench.presets import PRESETS
+    from rollflow.cli.tables import aligned
+
+    print(aligned([(name, preset.about) for name, preset in PRESETS.items()]))
+
+
+def replay(
+    folder: Annotated[Path, typer.Argument(help="Of 'rollflow bench run'.")],
+    job: Annotated[str, typer.Argument(help="Its id, as its file in 'images' is named, or the beginning of it.")],
+    out: Annotated[Path | None, typer.Option(help="Picture to write.  [default: none]")] = None,
+) -> None:
+    """Make the picture of a job of an experiment again, and say whether it is the same to the last bit."""
+    from rollflow.bench.replay import replay as again
+    from rollflow.cli.app import _refusing, complain
+    from rollflow.report.pictures import picture, png, still
+
+    with _refusing(2):
+        made = again(folder, job)
+        if out is not None:
+            out.write_bytes(png(picture(still(made.result.sample))))
+    entry = made.entry
+    print(f"{entry['arm']}, '{entry['prompt']}', seed {entry['seed']}: reward {made.result.reward:.6g}")
+    if not made.same:
+        why = "; ".join(made.versions) or "the versions are the same, so that the processor is another"
+        complain(f"the sample is not that of the journal, whose reward is {entry['reward']:.6g}: {why}")
+        raise typer.Exit(1)
+    print("the same to the last bit")

@@ -1,0 +1,265 @@
+"""Experiments in folders: nothing is done twice, nothing finished is lost, whatever is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_experiment
+from tiny import Judge, Redness, TinyModel, registered  # noqa: F401
+from tiny_experiment import ARMS, ITEMS, experiment, run
+from torch import Tensor
+
+from rollflow.api import generate
+from rollflow.bench import folder as folders
+from rollflow.bench.folder import Folder, Tally
+from rollflow.bench.replay import find, replay
+from rollflow.bench.runner import Runner, digest
+from rollflow.bench.suites import Item, Suite
+from rollflow.cli import main
+from rollflow.errors import RollflowError
+
+JOBS = len(ARMS) * len(ITEMS) * 2
+
+
+def told(folder: Path) -> dict[str, str]:
+    """The digest of every job that is done."""
+    return {name: entry["sha256"] for name, entry in Tally(folder).done.items()}
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [
+        json.loads(line.partition(" ")[2])
+        for journal in folder.glob("journal-*.jsonl")
+        for line in journal.read_text().splitlines()
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An experiment that nothing has disturbed."""
+    path: Path = tmp_path_factory.mktemp("whole")
+    run(path)
+    return path
+
+
+def test_every_job_is_done_and_told(whole: Path) -> None:
+    entries = Tally(whole).done
+    assert len(entries) == JOBS
+    combinations = {(entry["arm"], entry["prompt"], entry["seed"]) for entry in entries.values()}
+    assert combinations == {(arm.name, item.prompt, seed) for arm in ARMS for item in ITEMS for seed in (0, 1)}
+    assert {path.stem for path in (whole / "images").iterdir()} == set(entries)
+    assert list((whole / "claims").iterdir()) == list((whole / "checkpoints").iterdir()) == []
+    smc = next(entry for entry in entries.values() if entry["arm"] == "SMC")
+    assert smc["nfe"] == sum(map(sum, smc["quota"])) == 24
+    assert smc["diagnostics"][0]
+    assert {tuple(entry["ask"] or ()) for entry in entries.values()} == {(), ("red square",)}
+
+
+def test_a_job_is_what_generate_gives(whole: Path) -> None:
+    entry = next(entry for entry in Tally(whole).done.values() if entry["arm"] == "RBF" and entry["seed"] == 1)
+    settings: dict[str, Any] = {"interpolant": "linear", "kernel": "sde", "steps": 4}
+    result = generate(entry["prompt"], method="rbf(initial=2)", nfe=24, seed=1, **settings)
+    assert (entry["reward"], entry["sha256"]) == (result.reward, digest(result.sample))
+    assert entry["held_out"] == result.held_out
+    assert entry["trace"] == [list(point) for point in result.trace]
+
+
+def test_nothing_finished_is_done_again(whole: Path) -> None:
+    _, model = run(whole)
+    assert model.rows == 0
+    assert len(lines(whole)) == JOBS
+
+
+def test_killed_it_goes_on_inside_a_prompt(whole: Path, tmp_path: Path) -> None:
+    """SIGKILL after a few jobs: the rest is done by the next, from checkpoints, with the same bits."""
+    script = Path(tiny_experiment.__file__)
+    process = subprocess.Popen([sys.executable, str(script), str(tmp_path), "0.05"])
+    deadline = time.monotonic() + 60
+    while not (Tally(tmp_path).done and list((tmp_path / "checkpoints").iterdir())):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = Tally(tmp_path).done
+    assert 0 < len(before) < JOBS
+    assert list((tmp_path / "claims").iterdir())
+    begun = len(list((tmp_path / "checkpoints").iterdir()))
+    _, model = run(tmp_path)
+    assert told(tmp_path) == told(whole)
+    assert sorted(entry["id"] for entry in lines(tmp_path)) == sorted(told(whole))
+    left = [entry for name, entry in Tally(tmp_path).done.items() if name not in before]
+    assert begun > 0
+    assert model.rows < sum(entry["nfe"] for entry in left) + 8 * 4 * 7, "padding included, less than all that was left"
+    assert list((tmp_path / "claims").iterdir()) == list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_processes_share_a_folder(whole: Path, tmp_path: Path) -> None:
+    """Three at once: all jobs, each once, with the same bits."""
+    script = Path(tiny_experiment.__file__)
+    processes = [subprocess.Popen([sys.executable, str(script), str(tmp_path), "0.01"]) for _ in range(3)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
+    assert told(tmp_path) == told(whole)
+    assert len(lines(tmp_path)) == JOBS
+    assert len(list(tmp_path.glob("journal-*.jsonl"))) > 1
+
+
+def test_a_journal_that_was_cut_is_read_as_far_as_it_is_whole(whole: Path, tmp_path: Path) -> None:
+    """Cut anywhere, or with a byte turned over: what is whole counts, the rest is done again, and is the same."""
+    [journal] = [path for path in whole.glob("journal-*.jsonl") if path.stat().st_size]
+    content = journal.read_bytes()
+    (tmp_path / folders.CONFIG).write_bytes((whole / folders.CONFIG).read_bytes())
+    ends = [i for i, byte in enumerate(content) if byte == 10]
+    for cut in (0, 5, ends[0] - 1, ends[0], ends[3] + 1, len(content) - 3):
+        (tmp_path / "journal-a.jsonl").write_bytes(content[:cut])
+        assert len(Tally(tmp_path).done) == sum(end < cut for end in ends)
+    turned = bytearray(content)
+    turned[ends[1] + 40] ^= 1
+    (tmp_path / "journal-a.jsonl").write_bytes(bytes(turned[: ends[5] + 9]))
+    assert len(Tally(tmp_path).done) == 5
+    run(tmp_path)
+    assert told(tmp_path) == told(whole)
+
+
+def test_a_tally_reads_on(tmp_path: Path) -> None:
+    """A line that is being written is not there yet."""
+    folder = Folder(tmp_path)
+    folder.record({"id": "a", "reward": 1})
+    tally = Tally(tmp_path)
+    [journal] = tmp_path.glob("journal-*.jsonl")
+    whole = journal.read_bytes()
+    folder.record({"id": "b", "error": "Oops: no"})
+    both = journal.read_bytes()
+    journal.write_bytes(both[: len(whole) + 12])
+    tally.refresh()
+    assert (list(tally.done), dict(tally.failures)) == (["a"], {})
+    journal.write_bytes(both)
+    tally.refresh()
+    assert dict(tally.failures) == {"b": ["Oops: no"]}
+
+
+def test_a_folder_of_another_experiment_is_refused(whole: Path) -> None:
+    other = experiment(arms=(*ARMS[:1], replace(ARMS[1], nfe=28), *ARMS[2:]), seeds=3)
+    with pytest.raises(RollflowError, match=r"arms\[1\]\.nfe was 24, is 28; seeds was 2, is 3"):
+        Runner(other, whole)
+    suite = Suite("two", "1", (*ITEMS[:1], Item("two blue squares")))
+    with pytest.raises(RollflowError, match=r"suite\.sha256 was "):
+        Runner(experiment(suite=suite), whole)
+
+
+def test_arms_are_told_by_their_names(tmp_path: Path) -> None:
+    with pytest.raises(RollflowError, match="arms are told by their names, which differ; got BoN, BoN"):
+        Runner(experiment(arms=(ARMS[1], ARMS[1])), tmp_path)
+
+
+class Moody(Redness):
+    """Fails on one prompt, so many times."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        if "two red squares" in prompts:
+            self.times -= 1
+            if self.times >= 0:
+                raise LookupError("no square")
+        return super().score(samples, prompts)
+
+
+def test_what_fails_is_recorded_tried_again_and_counted(whole: Path, tmp_path: Path) -> None:
+    two = experiment(arms=ARMS[1:2], seeds=1)
+    heard: list[Any] = []
+    runner = Runner(two, tmp_path, retries=2, told=lambda *what: heard.append(what))
+    runner.run(TinyModel(), Moody(99), [Judge()])
+    [name] = runner.tally.failures
+    assert runner.tally.failures[name] == ["LookupError: no square"] * 3
+    assert len(runner.tally.done) == 1
+    assert sum(what[1].error is not None for what in heard) == 3
+    again = Runner(two, tmp_path, retries=2)
+    again.run(TinyModel(), Redness(), [Judge()])
+    assert len(again.tally.done) == 1, "given up"
+    once_more = Runner(two, tmp_path, retries=3)
+    once_more.run(TinyModel(), Redness(), [Judge()])
+    assert len(once_more.tally.done) == 2
+    assert told(tmp_path).items() <= told(whole).items()
+
+
+def test_no_job_is_begun_when_the_time_is_over(tmp_path: Path) -> None:
+    runner, model = run(tmp_path, minutes=0.0)
+    assert (model.rows, runner.tally.done) == (0, {})
+    assert list((tmp_path / "claims").iterdir()) == []
+
+
+def test_a_claim_is_given_up_when_its_owner_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = Folder(tmp_path), Folder(tmp_path)
+    assert first.claim("job")
+    assert not second.claim("job")
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    process.wait()
+    host = first._me.partition(":")[0]
+    (tmp_path / "claims/job").write_text(f"{host}:{process.pid}:x")
+    assert second.claim("job"), "its process is gone"
+    assert not first.claim("job")
+    (tmp_path / "claims/job").write_text("elsewhere:1:x")
+    assert not first.claim("job")
+    old = time.time() - folders.LEASE - 1
+    os.utime(tmp_path / "claims/job", (old, old))
+    second.alive(["job", "other"])
+    assert not first.claim("job"), "it has given a sign of life"
+    os.utime(tmp_path / "claims/job", (old, old))
+    assert first.claim("job")
+    first.release("job")
+    assert second.claim("job")
+
+
+def test_a_replay_is_the_same_to_the_last_bit(whole: Path) -> None:
+    for name, entry in Tally(whole).done.items():
+        made = replay(whole, name[:9], TinyModel(), Redness(), [Judge()])
+        assert made.entry == entry
+        assert made.same
+        assert made.versions == []
+
+
+def test_a_replay_that_differs_says_so(whole: Path) -> None:
+    class Other(TinyModel):
+        def decode(self, x0: Tensor) -> Tensor:
+            return super().decode(x0) * 0.999
+
+    name = next(iter(Tally(whole).done))
+    assert not replay(whole, name, Other(), Redness(), [Judge()]).same
+    with pytest.raises(RollflowError, match=r"0 jobs of .* begins with 'zzz'"):
+        find(whole, "zzz")
+    with pytest.raises(RollflowError, match="begins with ''"):
+        find(whole, "")
+
+
+def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From a suite of one's own to a picture that is made again; a folder of another experiment is refused."""
+    (tmp_path / "mine.jsonl").write_text('{"prompt": "a red square"}\n')
+    options = ["--preset", "init", "--suite", str(tmp_path / "mine.jsonl"), "--nfe", "100", "--seeds", "1"]
+    arguments = ["bench", "run", *options, "--out", str(tmp_path / "run"), "--reward", "caption", "--held-out", "judge"]
+    assert main([*arguments, "--dry-run"]) == 0
+    assert capsys.readouterr().out == "7 arms, 1 prompts, 1 seeds: 610 NFE\n"
+    assert not (tmp_path / "run").exists()
+    assert main(arguments) == 0
+    assert "7 of 7 jobs" in capsys.readouterr().err
+    name = sorted(Tally(tmp_path / "run").done)[0]
+    assert main(["replay", str(tmp_path / "run"), name, "--out", str(tmp_path / "again.png")]) == 0
+    assert capsys.readouterr().out.endswith("the same to the last bit\n")
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / f"run/images/{name}.png").read_bytes()
+    assert main([*arguments, "--nfe", "90"]) == 2
+    assert "is of another experiment: arms[1].nfe was 100, is 90" in capsys.readouterr().err
+    assert main(["bench", "run", "--preset", "innit", "--out", str(tmp_path / "run")]) == 2
+    assert "did you mean 'init'?" in capsys.readouterr().err
+    assert main(["bench", "presets"]) == 0
+    assert "section 5" in capsys.readouterr().out
