@@ -36,6 +36,10 @@ class BadReward(RollflowError):
     """A reward that is not one finite number a sample."""
 
 
+class RewardUnavailable(RollflowError):
+    """A reward that does not answer, for now; a job ends with the best that it has, and can be gone on with."""
+
+
 class BadWeights(RollflowError):
     """A weights file that is missing, cut short or not what the network expects."""
 
