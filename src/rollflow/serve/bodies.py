@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
+from types import TracebackType
 
 import torch
 from PIL import Image
@@ -70,7 +70,7 @@ def read(media: str, body: bytes, limits: Limits) -> Batch:
         Refusal: 413 if it is too much, 422 if it is not what it should be.
     """
     if media == TENSORS:
-        with _reading("a safetensors file with the tensor 'samples' and prompts in its metadata"):
+        with _Reading("a safetensors file with the tensor 'samples' and prompts in its metadata"):
             batch = decode(body)
     else:
         batch = _pictures(body, limits)
@@ -107,7 +107,7 @@ def _at_most(limit: int, got: int, what: str) -> None:
 
 
 def _pictures(body: bytes, limits: Limits) -> Batch:
-    with _reading('{"images": [PNG in base64, ...], "prompts": ["...", ...]}'):
+    with _Reading('{"images": [PNG in base64, ...], "prompts": ["...", ...]}'):
         asked = Pictures.model_validate_json(body)
         prompts = prompts_of(asked.prompts)
     _at_most(limits.rows, len(asked.images), "samples")
@@ -118,14 +118,14 @@ def _pixels(images: Sequence[str], limits: Limits) -> Tensor:
     pictures: list[Image.Image] = []
     pixels = 0
     for row, image in enumerate(images):
-        with _reading(f"a PNG in base64 as image {row}"):
+        with _Reading(f"a PNG in base64 as image {row}"):
             png = base64.b64decode(image, validate=True)
             picture = Image.open(io.BytesIO(png), formats=["PNG"])  # only its header: it may claim any size
         pixels += picture.width * picture.height
         _at_most(limits.pixels, pixels, "pixels")
         if png[_DEPTH] > 8:
             raise Refusal(422, f"image {row} has {png[_DEPTH]} bits a channel, of which 8 would be lost; send tensors")
-        with _reading(f"a PNG in base64 as image {row}"):
+        with _Reading(f"a PNG in base64 as image {row}"):
             with_alpha = picture.convert("RGBA")
         if with_alpha.getchannel("A").getextrema() != (255, 255):
             raise Refusal(422, f"image {row} is transparent in places; put it on a background")
@@ -136,14 +136,21 @@ def _pixels(images: Sequence[str], limits: Limits) -> Tensor:
     return from_pictures(pictures)
 
 
-@contextmanager
-def _reading(what: str) -> Iterator[None]:
+class _Reading:
     """Whatever a parser raises, the sender is at fault."""
-    try:
-        yield
-    except ValidationError as error:
-        first = error.errors()[0]
-        at = ".".join(map(str, first["loc"]))
-        raise Refusal(422, f"expected {what}; {first['msg']}{at and f' at {at}'}") from None
-    except Exception as error:
-        raise Refusal(422, f"expected {what}; {type(error).__name__}: {str(error)[:200]}") from None
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            at = ".".join(map(str, first["loc"]))
+            raise Refusal(422, f"expected {self.what}; {first['msg']}{at and f' at {at}'}") from None
+        if isinstance(error, Exception):
+            raise Refusal(422, f"expected {self.what}; {type(error).__name__}: {str(error)[:200]}") from None
