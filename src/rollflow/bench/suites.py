@@ -1,94 +1,43 @@
-"""Suites of prompts: those shipped here, published ones from a local copy or the hub, and a user's own file."""
+"""Suites of prompts: those shipped here, published ones, and a user's own file."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
-from io import StringIO
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from rollflow.bench.items import Item, Suite
+from rollflow.bench.published import PUBLISHED, text_of
 from rollflow.errors import RollflowError, unknown
 from rollflow.prompts import Prompt
+
+__all__ = ["DATA", "PUBLISHED", "Item", "Suite", "load", "save", "shipped"]
 
 DATA = Path(__file__).parent / "data"
 
 
-@dataclass(frozen=True)
-class Item:
-    """One prompt of a suite.
-
-    Args:
-        prompt: What to make.
-        category: What kind of prompt it is; empty where the suite has no kinds.
-        ask: What it asks for, by thing; None leaves that to the prompt's words.
-    """
-
-    prompt: str
-    category: str = ""
-    ask: Mapping[str, int] | None = None
-
-    @property
-    def asked(self) -> str:
-        """The prompt as a job takes it."""
-        return self.prompt if self.ask is None else Prompt(self.prompt, self.ask)
-
-
-@dataclass(frozen=True)
-class Suite:
-    """Prompts under a name.
-
-    Args:
-        name: As on the command line.
-        version: Of its content.
-        items: The prompts, in their order.
-    """
-
-    name: str
-    version: str
-    items: tuple[Item, ...]
-
-    @property
-    def digest(self) -> str:
-        """Of all that its prompts say, so that two suites of one name can be told apart."""
-        return hashlib.sha256(json.dumps([asdict(item) for item in self.items], sort_keys=True).encode()).hexdigest()
-
-    def first(self, count: int) -> Suite:
-        """The first so many of each category, as far as there are: of all alike, since a suite may be sorted."""
-        taken: dict[str, int] = {}
-        categories = list(dict.fromkeys(item.category for item in self.items))
-        quotas = {name: count // len(categories) + (i < count % len(categories)) for i, name in enumerate(categories)}
-        kept = []
-        for item in self.items:
-            taken[item.category] = taken.get(item.category, 0) + 1
-            if taken[item.category] <= quotas[item.category]:
-                kept.append(item)
-        return Suite(self.name, self.version, tuple(kept))
-
-
 def load(name: str) -> Suite:
-    """A suite by its name, or from a file.
+    """A suite by its name, or from a file; an entry that stands in it twice is kept once, since its jobs are the same.
 
     Args:
-        name: One of ``shipped()``; one of ``PUBLISHED``, from the hub, or from a local copy as
-            ``drawbench=copy.csv``; or the path of a file of one's own: YAML or JSONL with a ``prompt`` an entry and, if
-            there are such, its ``category`` and ``ask``; or a text file, a prompt a line.
+        name: One of ``shipped()``; one of ``PUBLISHED``, fetched from the hub, or read from a local copy as
+            ``drawbench=copy.csv``; or the path of a file of one's own: YAML, JSON or JSONL with a ``prompt`` an entry
+            and, if there are such, its ``category`` and ``ask``; or a text file, a prompt a line.
 
     Raises:
         UnknownName: If nothing has the name.
-        RollflowError: If it cannot be read.
+        RollflowError: If it cannot be had or read.
     """
     published, _, copy = name.partition("=")
     if published in PUBLISHED:
-        return _published(published, Path(copy) if copy else None)
+        return _checked(PUBLISHED[published].suite(published, Path(copy) if copy else None), name)
     if name in shipped():
         return _of_file(DATA / f"{name}.jsonl")
-    if Path(name).suffix or Path(name).is_file():
-        return _of_file(Path(name))
-    raise unknown("suite", name, [*shipped(), *PUBLISHED])
+    path = Path(name)
+    if path.is_file() or (path.suffix and not copy):
+        return _of_file(path)
+    raise unknown("suite", published, [*shipped(), *PUBLISHED])
 
 
 def shipped() -> list[str]:
@@ -100,134 +49,87 @@ def save(suite: Suite, path: Path) -> None:
     """Write a suite as JSONL: a line that names it, then one a prompt."""
     lines: list[dict[str, Any]] = [{"suite": suite.name, "version": suite.version}]
     for item in suite.items:
-        known = {"prompt": item.prompt, "category": item.category, "ask": item.ask and dict(item.ask)}
-        lines.append({key: value for key, value in known.items() if value})
-    path.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines) + "\n")
+        line: dict[str, Any] = {"prompt": item.prompt}
+        if item.category:
+            line["category"] = item.category
+        if item.ask is not None:
+            line["ask"] = dict(item.ask)
+        lines.append(line)
+    path.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines) + "\n", encoding="utf-8")
 
 
 def _of_file(path: Path) -> Suite:
-    text, entries = _text(path), list[Any]()
+    text = text_of(path)
     try:
-        if path.suffix in (".yaml", ".yml"):
-            import yaml  # type: ignore[import-untyped]
-
-            read = yaml.safe_load(text)
-            head = {key: read[key] for key in ("suite", "version") if key in read} if isinstance(read, dict) else {}
-            entries = read["prompts"] if isinstance(read, dict) else read
-        elif path.suffix in (".jsonl", ".json"):
-            entries = [json.loads(line) for line in text.splitlines() if line.strip()]
-            head = entries.pop(0) if entries and "prompt" not in entries[0] else {}
-        else:
-            entries, head = [line.strip() for line in text.splitlines() if line.strip()], {}
-        items = tuple(map(_item, entries))
-    except ImportError:
-        raise RollflowError("suites in YAML need pyyaml; pip install 'rollflow[bench]'") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        match path.suffix:
+            case ".yaml" | ".yml":
+                head, entries = _of_document(_yaml(text))
+            case ".json":
+                head, entries = _of_document(json.loads(text))
+            case ".jsonl":
+                head, entries = _of_lines(text)
+            case _:
+                head, entries = {}, [line.strip() for line in text.splitlines() if line.strip()]
+        items = tuple(_item(entry) for entry in entries)
+    except (ValueError, RollflowError) as error:
+        line = " ".join(str(error).split())
         raise RollflowError(
-            f"the suite '{path}' cannot be read: {error}; expected entries with a prompt each"
+            f"the suite '{path}' cannot be read: {line}; expected entries with a prompt each"
         ) from error
-    return _checked(Suite(str(head.get("suite", path.stem)), str(head.get("version", "")), items), path)
+    return _checked(Suite(str(head.get("suite", path.stem)), str(head.get("version", "")), items), str(path))
+
+
+def _yaml(text: str) -> Any:
+    try:
+        import yaml  # type: ignore[import-untyped]
+    except ImportError:
+        raise RollflowError("YAML needs pyyaml; pip install 'rollflow[bench]'") from None
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(error) from error
+
+
+def _of_document(read: Any) -> tuple[dict[str, Any], list[Any]]:
+    """The head and the entries of a list of prompts, or of a mapping that has one under ``prompts``."""
+    head = read if isinstance(read, dict) else {"prompts": read}
+    entries = head.get("prompts")
+    if not isinstance(entries, list):
+        raise ValueError("there is no list of prompts")
+    return head, entries
+
+
+def _of_lines(text: str) -> tuple[dict[str, Any], list[Any]]:
+    """The head, if the first line is one, and an entry a line."""
+    entries = []
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            entries += [json.loads(line)] if line.strip() else []
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
+    first = entries[0] if entries else None
+    return (first, entries[1:]) if isinstance(first, dict) and "suite" in first else ({}, entries)
 
 
 def _item(entry: Any) -> Item:
-    if isinstance(entry, str):
-        return Item(entry)
-    strange = set(entry) - {"prompt", "category", "ask"}
+    known = {"prompt": entry} if isinstance(entry, str) else entry
+    if not isinstance(known, dict) or not isinstance(known.get("prompt"), str):
+        raise ValueError(f"{json.dumps(entry, default=str)} has no text as its prompt")
+    strange = known.keys() - {"prompt", "category", "ask"}
     if strange:
-        raise ValueError(f"an entry has {', '.join(sorted(strange))}; known are prompt, category, ask")
-    ask = entry.get("ask")
-    counts = None if ask is None else {str(thing): int(count) for thing, count in ask.items()}
-    return Item(str(entry["prompt"]), str(entry.get("category", "")), counts)
+        raise ValueError(f"an entry has {', '.join(sorted(map(str, strange)))}; known are prompt, category, ask")
+    ask = known.get("ask")
+    if ask is not None:
+        if not isinstance(ask, dict) or not all(type(count) is int for count in ask.values()):
+            raise ValueError(f"'ask' of '{known['prompt']}' is not things with whole numbers")
+        ask = Prompt(known["prompt"], {str(thing): count for thing, count in ask.items()}).ask
+    return Item(known["prompt"].strip(), str(known.get("category") or ""), ask)
 
 
-def _checked(suite: Suite, where: object) -> Suite:
-    if not suite.items or not all(item.prompt.strip() for item in suite.items):
+def _checked(suite: Suite, where: str) -> Suite:
+    if not suite.items or not all(item.prompt for item in suite.items):
         raise RollflowError(f"the suite '{where}' has no prompts, or an empty one")
-    return suite
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RollflowError(f"the suite '{path}' cannot be read: {error}") from error
-
-
-@dataclass(frozen=True)
-class Published:
-    """A published set of prompts, whose licence does not let us ship it.
-
-    Args:
-        repository: Of the hub, a dataset; None where it is not there.
-        file: In it, and as a local copy is called.
-        read: Text of the file to prompts.
-        source: Where it was published.
-    """
-
-    repository: str | None
-    file: str
-    read: Callable[[str], Iterable[Item]]
-    source: str
-
-
-def _table(delimiter: str, prompt: str, category: str) -> Callable[[str], Iterable[Item]]:
-    def read(text: str) -> Iterable[Item]:
-        for row in csv.DictReader(StringIO(text), delimiter=delimiter):
-            yield Item(row[prompt].strip(), row[category].strip())
-
-    return read
-
-
-def _lines(text: str) -> Iterable[Item]:
-    return (Item(line.strip()) for line in text.splitlines() if line.strip())
-
-
-def _genai(text: str) -> Iterable[Item]:
-    """Prompts with the skills that they need: those of ``advanced`` skills are the compositional ones."""
-    for entry in json.loads(text).values():
-        skills = entry.get("basic_skills", []), entry.get("advanced_skills", [])
-        yield Item(entry["prompt"], "advanced" if skills[1] else "basic")
-
-
-PUBLISHED: dict[str, Published] = {
-    "genai-bench": Published(
-        "BaiqiL/GenAI-Bench", "genai_image.json", _genai, "GenAI-Bench, Li et al. 2024, arXiv 2406.13743"
-    ),
-    "t2i-compbench-numeracy": Published(
-        None, "numeracy_val.txt", _lines, "T2I-CompBench++, Huang et al. 2025, arXiv 2307.06350; examples/dataset"
-    ),
-    "drawbench": Published(
-        "sayakpaul/drawbench", "drawbench.csv", _table(",", "Prompts", "Category"), "Imagen, arXiv 2205.11487"
-    ),
-    "partiprompts": Published(
-        "nateraw/parti-prompts", "PartiPrompts.tsv", _table("\t", "Prompt", "Category"), "Parti, arXiv 2206.10789"
-    ),
-}
-"""Published sets by name."""
-
-
-def _published(name: str, copy: Path | None) -> Suite:
-    known = PUBLISHED[name]
-    if copy is None:
-        copy = _downloaded(name, known)
-    try:
-        items = tuple(known.read(_text(copy)))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RollflowError(
-            f"'{copy}' is not {known.file} of {known.source}: {type(error).__name__} {error}"
-        ) from error
-    return _checked(Suite(name, hashlib.sha256(_text(copy).encode()).hexdigest()[:12], items), copy)
-
-
-def _downloaded(name: str, known: Published) -> Path:
-    if known.repository is None:
-        raise RollflowError(f"{name} is not on the hub; get {known.file} ({known.source}) and say {name}=PATH")
-    try:
-        from huggingface_hub import hf_hub_download
-
-        return Path(hf_hub_download(known.repository, known.file, repo_type="dataset"))
-    except Exception as error:
-        raise RollflowError(
-            f"{known.file} of {known.repository} cannot be had: {' '.join(str(error).split())[:200]}; get it "
-            f"({known.source}) and say {name}=PATH"
-        ) from error
+    different: dict[str, Item] = {}
+    for item in suite.items:
+        different.setdefault(json.dumps(asdict(item), sort_keys=True), item)
+    return replace(suite, items=tuple(different.values()))
