@@ -13,6 +13,7 @@ import torch
 from rollflow.bench import table
 from rollflow.bench.signal import signal_curve
 from rollflow.bench.statistics import bootstrap, rank_correlation
+from rollflow.bench.suites import Item, Suite
 from rollflow.bench.tiers import (
     Graded,
     held_out_captions,
@@ -79,10 +80,12 @@ def test_grading_sorts_prompts_into_their_bands_and_the_suite_comes_back(tmp_pat
     assert [row.prompt for row in suite["easy"]] == ["a"]
     assert suite["medium"] == []
     assert suite["hard"] == [Graded("b", 0.0)]
-    save_suite(suite, toy(), tmp_path / "suite.json")
-    assert load_suite(tmp_path / "suite.json") == suite
+    save_suite(suite, toy(), tmp_path / "graded.jsonl")
+    assert load_suite(tmp_path / "graded.jsonl") == Suite("graded", "1, toy", (Item("a", "easy"), Item("b", "hard")))
+    beside = json.loads((tmp_path / "graded.graded.json").read_text())
+    assert beside == {"model": "toy", "accuracy": {"a": suite["easy"][0].accuracy, "b": 0.0}}
     with pytest.raises(RollflowError, match="bench grade"):
-        load_suite(tmp_path / "none.json")
+        load_suite(tmp_path / "none.jsonl")
 
 
 def test_plain_accuracy_counts_perfect_rewards() -> None:
@@ -96,7 +99,7 @@ def test_plain_accuracy_counts_perfect_rewards() -> None:
 
 
 def test_the_table_resumes_where_its_journal_ends(tmp_path: Path) -> None:
-    suite = {"hard": [Graded("a", 0.0), Graded("b", 0.0)]}
+    suite = Suite("toy", "1", (Item("a", "hard"), Item("b", "hard")))
     wanted = list(table.cells(suite, [0]))
     journal = tmp_path / "journal.jsonl"
     model, reward, judge = toy(), ToyReward(torch.tensor([1.0])), Judge(torch.tensor([1.0]))

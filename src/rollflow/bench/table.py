@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rollflow.bench.statistics import bootstrap
-from rollflow.bench.tiers import Graded
+from rollflow.bench.suites import Suite
 from rollflow.engine import Engine, Job, Observer, Result, Task
 from rollflow.interpolants import VP, Linear
 from rollflow.kernels import DDIM, Euler, EulerMaruyama
@@ -47,13 +47,15 @@ class Cell:
         return json.dumps([self.method, self.dynamics, self.tier, self.prompt, self.seed])
 
 
-def cells(suite: dict[str, list[Graded]], seeds: Sequence[int]) -> Iterator[Cell]:
-    """All cells, seed by seed, so that an unfinished table is an unbiased one of fewer seeds."""
+def cells(suite: Suite, seeds: Sequence[int]) -> Iterator[Cell]:
+    """All cells, seed by seed, so that an unfinished table is an unbiased one of fewer seeds; tiers are categories."""
+    tiers = dict.fromkeys(item.category for item in suite.items)
     for seed in seeds:
-        for tier, graded in suite.items():
+        for tier in tiers:
+            prompts = [item.prompt for item in suite.items if item.category == tier]
             for method in (PLAIN, *METHODS):
                 for dynamics in DYNAMICS:
-                    yield from (Cell(method, dynamics, tier, row.prompt, seed) for row in graded)
+                    yield from (Cell(method, dynamics, tier, prompt, seed) for prompt in prompts)
 
 
 def job(cell: Cell, model: FlowModel, reward: RewardModel, judge: RewardModel, nfe: int) -> Job:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rollflow.bench.suites import DATA, Item, Suite, load, save
 from rollflow.engine import Engine, Job, Observer, Result, Task
 from rollflow.errors import RollflowError
 from rollflow.interpolants import Linear
@@ -23,8 +24,9 @@ from rollflow.search import BestOfN
 BANDS: dict[str, tuple[float, float]] = {"easy": (0.30, 0.60), "medium": (0.05, 0.20), "hard": (0.0, 0.02)}
 """Share of plain samples with all counts right, by tier."""
 
-SUITE = Path(__file__).parent / "suite.json"
-"""The graded prompts of the packaged model."""
+SUITE = DATA / "scenes-quantity.jsonl"
+"""The graded prompts of the packaged model: a suite whose categories are the tiers. Beside it, as ``.graded.json``, are
+the model's name and, by prompt, the share of its plain samples that had all counts right."""
 
 
 class Graded(NamedTuple):
@@ -100,13 +102,17 @@ def sort_into_tiers(right: dict[str, list[float]], per_tier: int) -> dict[str, l
 
 
 def save_suite(tiers: dict[str, list[Graded]], model: FlowModel, path: Path = SUITE) -> None:
-    """Write the graded prompts as JSON."""
-    path.write_text(json.dumps({"model": model.name, "tiers": tiers}, indent=1) + "\n")
+    """Write the graded prompts as a suite, and what they were graded by beside it."""
+    items = tuple(Item(row.prompt, tier) for tier, rows in tiers.items() for row in rows)
+    save(Suite(path.stem, f"1, {model.name}", items), path)
+    accuracy = {row.prompt: row.accuracy for rows in tiers.values() for row in rows}
+    path.with_suffix(".graded.json").write_text(
+        json.dumps({"model": model.name, "accuracy": accuracy}, indent=1) + "\n"
+    )
 
 
-def load_suite(path: Path = SUITE) -> dict[str, list[Graded]]:
+def load_suite(path: Path = SUITE) -> Suite:
     """Read the graded prompts; raises RollflowError where none have been graded."""
     if not path.exists():
         raise RollflowError("no prompts have been graded; run 'rollflow bench grade' first")
-    tiers = json.loads(path.read_text())["tiers"]
-    return {tier: [Graded(*row) for row in rows] for tier, rows in tiers.items()}
+    return load(str(path))
