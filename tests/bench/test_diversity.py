@@ -1,0 +1,101 @@
+"""Distances of samples of one noise, where the answer is known."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from rollflow.bench.diversity import Perceptual, diversity, mean_pairwise, scenes_distance
+from rollflow.errors import RollflowError
+from rollflow.interpolants import VP, Linear
+from rollflow.kernels import Euler, EulerMaruyama
+from rollflow.models.gaussian_mixture import GaussianMixture
+from rollflow.models.toy import ToyModel
+from rollflow.sampler import Sampler
+
+
+def squared(x: Tensor, y: Tensor) -> Tensor:
+    """Mean over coordinates."""
+    return (x - y).square().flatten(1).mean(1)
+
+
+def gaussian(dimension: int, std: float) -> ToyModel:
+    """One prompt, centred."""
+    law = GaussianMixture(torch.ones(1), torch.zeros(1, dimension), torch.tensor([std]))
+    return ToyModel({"a": law, "b": law})
+
+
+def modes() -> ToyModel:
+    """Two prompts, of four modes each."""
+    means = torch.randn(2, 4, 12, generator=torch.Generator().manual_seed(0))
+    a, b = (GaussianMixture(torch.ones(4), of, torch.full((4,), 0.2)) for of in means)
+    return ToyModel({"a": a, "b": b})
+
+
+@pytest.mark.parametrize("path", [Linear(), VP()], ids=["linear", "vp"])
+def test_without_noise_on_the_way_there_is_but_one_sample(path: Linear | VP) -> None:
+    found = diversity(modes(), ["a", "b"], Sampler(path, Euler(), steps=6), squared, trajectories=4)
+    assert found.of == {"a": 0.0, "b": 0.0}
+    assert found.mean == (0.0, 0.0, 0.0)
+
+
+def test_trajectories_share_their_first_noise_and_nothing_else() -> None:
+    """Of a Gaussian every step is affine, x' = m x + c + g sqrt(d) z, so that the variance given x_1 is a recursion.
+
+    Two samples are apart by twice that variance, times the square of what the last estimate makes of a state.
+    """
+    std, steps = 0.6, 8
+    model, sampler = gaussian(64, std), Sampler(Linear(), EulerMaruyama(), steps=steps, finish=False)
+    times = sampler.bind(model).times.tolist()
+    variance = 0.0
+    for t, s in pairwise(times):
+        spread, g = (1 - t) ** 2 * std**2 + t**2, 3 * t**2
+        slope = (t - (1 - t) * std**2) / spread + g**2 / 2 / spread
+        variance = (1 - (t - s) * slope) ** 2 * variance + g**2 * (t - s)
+    last = times[-1]
+    estimate = (1 - last) * std**2 / ((1 - last) ** 2 * std**2 + last**2)
+    expected, n = 2 * variance * estimate**2, 200
+    found = diversity(model, ["a"], sampler, squared, trajectories=n).of["a"]
+    assert abs(found / expected - 1) < 4 * (2 / (64 * (n - 1))) ** 0.5
+
+
+def test_a_prompt_is_alone_and_the_seed_decides() -> None:
+    model, sampler = modes(), Sampler(VP(), EulerMaruyama(), steps=5)
+    both = diversity(model, ["a", "b"], sampler, squared, trajectories=3)
+    assert both.of["b"] == diversity(model, ["b"], sampler, squared, trajectories=3).of["b"] > 0
+    assert both.mean.mean == pytest.approx(sum(both.of.values()) / 2)
+    assert both != diversity(model, ["a", "b"], sampler, squared, trajectories=3, seed=1)
+
+
+def test_one_trajectory_has_no_distance() -> None:
+    with pytest.raises(RollflowError, match="at least 2 trajectories, not 1"):
+        diversity(modes(), ["a"], Sampler(), squared, trajectories=1)
+
+
+def test_every_pair_counts_once() -> None:
+    samples = torch.tensor([[0.0], [1.0], [3.0]])
+    assert mean_pairwise(samples, squared) == pytest.approx((1 + 9 + 4) / 3)
+
+
+def test_the_perceptual_distance_by_hand() -> None:
+    """Two layers, two places: at one the features stand at a right angle, at the other they differ in length alone."""
+    x = torch.tensor([[[[1.0, 2.0]], [[0.0, 0.0]]]])
+    y = torch.tensor([[[[0.0, 5.0]], [[3.0, 0.0]]]])
+    distance = Perceptual(lambda pixels: [pixels, -7 * pixels])
+    assert distance(x, y).tolist() == pytest.approx([2 * (2 + 0) / 2])
+
+
+def test_the_distance_of_scenes_is_one() -> None:
+    """Not negative, symmetric, 0 for equal pictures, and larger for what looks less alike."""
+    noise = torch.rand(6, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    distance = scenes_distance()
+    with torch.no_grad():
+        there, back = distance(noise[:3], noise[3:]), distance(noise[3:], noise[:3])
+        same, near = distance(noise[:3], noise[:3]), distance(noise[:3], 0.98 * noise[:3] + 0.02 * noise[3:])
+    assert torch.equal(there, back)
+    assert not same.any()
+    assert (near > 0).all()
+    assert (near < there).all()
