@@ -17,6 +17,8 @@ from PIL import Image
 
 import rollflow
 from rollflow import PipelineSource, RollflowError, UnknownName, load_model
+from rollflow.bench.folder import Tally
+from rollflow.bench.presets import PRESETS
 from rollflow.cli import main
 from rollflow.interpolants import Linear
 from rollflow.models.diffusers import read_argument, source
@@ -230,3 +232,17 @@ def test_auto_device_and_dtype(monkeypatch):
     monkeypatch.setattr(source.torch.backends.mps, "is_available", lambda: False)
     here = PipelineSource("owner/name")
     assert (here._device.type, here._dtype) == ("cpu", torch.float32)
+
+
+@pytest.mark.slow
+def test_a_preset_of_the_bench_on_a_pipeline(folder, tmp_path, capsys):
+    """By --model, with a real reward and the shipped prompts; a picture of it is made again, bit for bit."""
+    given = [*SMALL[:6], "--reward", "jpeg-compressibility", "--held-out", "jpeg-incompressibility", "--prompts", "1"]
+    arguments = ["bench", "run", "--preset", "ablation-vp", "--model", str(folder), *given, "--nfe", "100"]
+    assert main([*arguments, "--seeds", "1", "--max-rows", "4", "--out", str(tmp_path)]) == 0
+    done = Tally(tmp_path).done
+    assert {entry["arm"] for entry in done.values()} == {arm.name for arm in PRESETS["ablation-vp"].arms(100)}
+    assert all(entry["held_out"]["jpeg-incompressibility"] == -entry["reward"] for entry in done.values())
+    for name in done:
+        assert main(["replay", str(tmp_path), name]) == 0
+    assert capsys.readouterr().out.count("the same to the last bit") == len(done)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rollflow.api import Plan
 from rollflow.bench.suites import Item, Suite
 from rollflow.defaults import DEFAULT_STEPS
 from rollflow.engine import Job
-from rollflow.models import FlowModel, Source
+from rollflow.errors import RollflowError
+from rollflow.models import FlowModel, PipelineSource, Source, find_model
+from rollflow.models.diffusers import read_argument
 from rollflow.rewards import RewardModel
 
 
@@ -73,6 +75,8 @@ class Experiment:
     Args:
         name: Of the experiment.
         model: Name of the flow model.
+        pipeline: Where that is a pipeline of diffusers, how it is loaded and called: settings of ``PipelineSource``,
+            its ``arguments`` in texts as on the command line.
         reward: That searches optimise; a text with settings.
         held_out: That no search sees.
         suite: The prompts.
@@ -90,6 +94,7 @@ class Experiment:
     arms: tuple[Arm, ...]
     seeds: int
     max_rows: int
+    pipeline: Mapping[str, Any] = field(default_factory=dict)
 
     def trials(self) -> Iterator[Trial]:
         """Every job, seed by seed, then prompt by prompt, so that an unfinished experiment is a fair smaller one."""
@@ -104,6 +109,20 @@ class Experiment:
         suite = {"name": self.suite.name, "version": self.suite.version, "prompts": len(self.suite.items)}
         config: dict[str, Any] = json.loads(json.dumps(told | {"suite": suite | {"sha256": self.suite.digest}}))
         return config
+
+
+def model_of(name: str, pipeline: Mapping[str, Any]) -> str | PipelineSource:
+    """The model of an experiment, not loaded.
+
+    Raises:
+        RollflowError: On settings that a pipeline does not have, or that are of another model.
+    """
+    if not pipeline:
+        return name
+    if not isinstance(find_model(name), PipelineSource):
+        raise RollflowError(f"{', '.join(pipeline)}: of pipelines of diffusers alone, which '{name}' is not")
+    arguments = {key: read_argument(value) for key, value in pipeline.get("arguments", {}).items()}
+    return PipelineSource(name, **{**pipeline, "arguments": arguments})
 
 
 def plan_of(

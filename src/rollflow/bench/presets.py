@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from rollflow.bench.experiment import Arm, Experiment
 from rollflow.bench.suites import load
@@ -186,6 +186,7 @@ def experiment_of(
     prompts: int | None = None,
     seeds: int | None = None,
     max_rows: int,
+    pipeline: Mapping[str, Any] | None = None,
 ) -> Experiment:
     """A preset on a model; whatever is given takes the place of the preset's own.
 
@@ -201,6 +202,7 @@ def experiment_of(
         prompts: How many of the suite.
         seeds: Seeds a prompt.
         max_rows: Rows of every call of the model.
+        pipeline: How a pipeline of diffusers is loaded and called.
 
     Raises:
         UnknownName: On an unknown preset or suite.
@@ -220,4 +222,5 @@ def experiment_of(
         known.arms(nfe or own[0]),
         seeds or own[2],
         max_rows,
+        pipeline or {},
     )

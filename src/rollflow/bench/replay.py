@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import rollflow
 from rollflow.api import load_model
-from rollflow.bench.experiment import Arm, Trial, job_of
+from rollflow.bench.experiment import Arm, Trial, job_of, model_of
 from rollflow.bench.folder import Tally, read_config
 from rollflow.bench.runner import digest
 from rollflow.bench.suites import Item
@@ -90,6 +90,11 @@ def replay(
     config, entry = read_config(folder), find(folder, job)
     judges = [REWARDS.make(name) for name in config["held_out"]] if held_out is None else held_out
     trial = trial_of(config, entry)
-    again = job_of(trial, model or load_model(config["model"]), reward or REWARDS.make(config["reward"]), judges)
+    again = job_of(
+        trial,
+        model or load_model(model_of(config["model"], config["pipeline"])),
+        reward or REWARDS.make(config["reward"]),
+        judges,
+    )
     [result] = Engine(config["max_rows"], padded=True).run([again])
     return Replayed(entry, result)

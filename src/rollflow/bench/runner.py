@@ -17,7 +17,7 @@ import torch
 
 import rollflow
 from rollflow.api import load_model
-from rollflow.bench.experiment import Experiment, Trial, job_of
+from rollflow.bench.experiment import Experiment, Trial, job_of, model_of
 from rollflow.bench.folder import LEASE, Folder, Tally
 from rollflow.engine import Checkpoint, Ended, Engine, Job, Observer, Result, load_checkpoint, save_checkpoint
 from rollflow.errors import BadCheckpoint, RollflowError
@@ -138,7 +138,7 @@ class Runner:
             reward: That searches optimise.
             held_out: That no search sees.
         """
-        model = model or load_model(self.experiment.model)
+        model = model or load_model(model_of(self.experiment.model, self.experiment.pipeline))
         reward = reward or REWARDS.make(self.experiment.reward)
         judges = [REWARDS.make(name) for name in self.experiment.held_out] if held_out is None else held_out
         for one in (reward, *judges):

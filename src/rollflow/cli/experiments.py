@@ -26,6 +26,17 @@ def run(
     nfe: Annotated[int | None, typer.Option(help="Budget of every search.  [default: by preset]", min=1)] = None,
     prompts: Annotated[int | None, typer.Option(help="How many of the suite.  [default: by preset]", min=1)] = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds a prompt.  [default: by preset]", min=1)] = None,
+    pipeline_arg: Annotated[
+        list[str] | None, typer.Option(help="Argument of a pipeline's call, height=512; any number of times.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Of a pipeline: cpu, cuda:0, mps.  [default: the best]")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Of a pipeline: float32, bfloat16, float16.  [default: by device]")
+    ] = None,
+    offload: Annotated[
+        str | None, typer.Option(help="Keep on the device only what runs: model, sequential.  [default: none]")
+    ] = None,
+    quantize: Annotated[str | None, typer.Option(help="Weights of a pipeline in 8bit or 4bit.  [default: not]")] = None,
     max_rows: Annotated[int, typer.Option(help="Rows of every call of the model.", min=1)] = 64,
     retries: Annotated[int, typer.Option(help="Of a job that fails.", min=0)] = 1,
     minutes: Annotated[float | None, typer.Option(help="Begin no job after so long.")] = None,
@@ -40,8 +51,11 @@ def run(
     from rollflow.bench.runner import Runner
     from rollflow.cli.app import _refusing, complain
     from rollflow.models import MODELS
+    from rollflow.registry import assignment
 
     with _refusing(2):
+        arguments = dict(map(assignment, pipeline_arg or []))
+        pipeline = {"arguments": arguments, "device": device, "dtype": dtype, "offload": offload, "quantize": quantize}
         experiment = experiment_of(
             preset,
             model,
@@ -54,6 +68,7 @@ def run(
             prompts=prompts,
             seeds=seeds,
             max_rows=max_rows,
+            pipeline={name: value for name, value in pipeline.items() if value},
         )
         total = sum(cost_of(experiment).values())
         print(
@@ -76,12 +91,12 @@ def run(
 
 def cost_of(experiment: Any) -> dict[str, int]:
     """NFE of each arm, over all its jobs, told without loading anything."""
-    from rollflow.bench.experiment import Trial, plan_of
+    from rollflow.bench.experiment import Trial, model_of, plan_of
 
-    costs = {}
+    model, costs = model_of(experiment.model, experiment.pipeline), {}
     for arm in experiment.arms:
         trial = Trial(arm, 0, experiment.suite.items[0], 0)
-        plan = plan_of(trial, experiment.model, experiment.reward, list(experiment.held_out))
+        plan = plan_of(trial, model, experiment.reward, list(experiment.held_out))
         one = (plan.baseline_cost() if arm.nfe is None else plan.cost()).nfe
         costs[arm.name] = one * len(experiment.suite.items) * experiment.seeds
     return costs
