@@ -1,0 +1,237 @@
+"""Numbers of studies against hand-computed ones, and their tables in three languages."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_study import HOSTILE, entry, folder, study  # noqa: F401
+
+from rollflow.bench import tabulate, typeset
+from rollflow.bench.analysis import (
+    best_so_far,
+    budget_shares,
+    difference,
+    effective_sizes,
+    estimate,
+    over_optimised,
+    steps,
+    win_rate,
+)
+from rollflow.bench.statistics import Interval, bands, bootstrap, share
+from rollflow.bench.study import Cells, read
+from rollflow.bench.typeset import Table, shown
+from rollflow.errors import RollflowError
+from rollflow.report.figures import parents_of
+
+
+def test_seeds_of_a_prompt_are_averaged_first() -> None:
+    found = estimate({("a", 0): 0.0, ("a", 1): 1.0, ("b", 0): 4.0})
+    assert found is not None
+    assert found == bootstrap([0.5, 4.0], 2_000)
+    assert (found.mean, found.low, found.high) == (2.25, 0.5, 4.0)
+    assert estimate({}) is None
+
+
+def test_intervals_cover_though_seeds_of_a_prompt_agree() -> None:
+    rng, covered, naive = np.random.default_rng(0), [], []
+    for _ in range(150):
+        prompts = rng.normal(size=40)
+        cells: Cells = {(str(p), s): mean + 0.1 * rng.normal() for p, mean in enumerate(prompts) for s in range(4)}
+        found, wrong = estimate(cells), bootstrap(list(cells.values()), 500)
+        assert found is not None
+        covered.append(found.low <= 0 <= found.high)
+        naive.append(wrong.low <= 0 <= wrong.high)
+    assert abs(np.mean(covered) - 0.95) < 3 * (0.95 * 0.05 / 150) ** 0.5 + 0.02
+    assert np.mean(naive) < 0.8  # as it would be if seeds were taken for prompts
+
+
+def test_one_prompt_has_no_interval() -> None:
+    found = estimate({("a", 0): 1.0, ("a", 1): 2.0})
+    assert found is not None
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+    assert shown(found) == "1.5 (n = 1)"
+    assert str(found) == "1.50 (n = 1)"
+    assert found.percent() == "150.0 % (n = 1)"
+    assert np.isnan(bands(np.array([[1.0, 2.0]])).low).all()
+
+
+def test_shares_are_not_certain_where_all_agree() -> None:
+    assert share([1.0, 1.0, 1.0]) == (1.0, pytest.approx(0.025 ** (1 / 3)), 1.0)
+    assert share([0.0] * 10) == (0.0, 0.0, pytest.approx(0.3085, abs=1e-4))  # Clopper & Pearson of 0 in 10
+    assert share([0.5, 0.5]) == (0.5, 0.5, 0.5)
+    assert share([0.0, 1.0]) == bootstrap([0.0, 1.0])
+
+
+def test_differences_and_wins_are_of_pairs_that_both_have() -> None:
+    ours: Cells = {("a", 0): 1.0, ("a", 1): 2.0, ("b", 0): 3.0, ("c", 0): 100.0}
+    theirs: Cells = {("a", 0): 0.0, ("a", 1): 2.0, ("b", 0): 5.0, ("b", 1): -100.0}
+    lead, won = difference(ours, theirs), win_rate(ours, theirs)
+    assert lead.pairs == won.pairs == 3
+    assert lead.interval == bootstrap([0.5, -2.0], 2_000)
+    assert won.interval == bootstrap([0.75, 0.0], 2_000)  # a win and a tie; a loss
+    assert difference(ours, {("z", 0): 1.0}) == (None, 0)
+    back = win_rate(theirs, ours).interval
+    assert back is not None
+    assert back.mean == pytest.approx(1 - 0.375)
+
+
+def test_step_functions() -> None:
+    grid = np.array([1.0, 2.0, 3.0, 5.0, 9.0])
+    np.testing.assert_array_equal(steps([(2, 0.5), (4, 1.5), (4, 2.0)], grid), [np.nan, 0.5, 0.5, 2.0, 2.0])
+
+
+def test_rewards_at_equal_cost() -> None:
+    told = study(
+        entry("A", "p", 0, 3.0, nfe=4, seconds=8.0, trace=[[1, 1.0], [3, 3.0], [4, 3.0]]),
+        entry("A", "q", 0, 2.0, nfe=2, seconds=1.0, trace=[[2, 2.0], [2, 2.0]]),
+        entry("B", "p", 0, 0.0, nfe=1, seconds=1.0, trace=[[1, 0.0]]),
+    )
+    by_nfe = best_so_far(told, np.arange(1.0, 5.0))
+    np.testing.assert_array_equal(by_nfe["A"].x, [2, 3, 4])  # q has nothing at 1; from 2 on it keeps its best
+    np.testing.assert_array_equal(by_nfe["A"].bands.mean, [1.5, 2.5, 2.5])
+    np.testing.assert_array_equal(by_nfe["A"].bands.low, [1, 2, 2])
+    np.testing.assert_array_equal(by_nfe["B"].x, [1])  # it has ended there
+    by_seconds = best_so_far(told, np.array([1.0, 2.0, 6.0, 8.0]), seconds=True)
+    np.testing.assert_array_equal(by_seconds["A"].x, [2, 6, 8])  # NFE 1 of p is at 2 s, NFE 3 at 6 s
+    np.testing.assert_array_equal(by_seconds["A"].bands.mean, [1.5, 2.5, 2.5])
+
+
+def test_bands_resample_rows_whole() -> None:
+    rows = np.random.default_rng(0).normal(size=(30, 2))
+    found = bands(np.column_stack([rows, rows.sum(1)]), 4_000)
+    np.testing.assert_allclose(found.mean[2], found.mean[:2].sum())
+    for column in range(2):
+        np.testing.assert_allclose([found.low[column], found.high[column]], bootstrap(rows[:, column])[1:], atol=0.03)
+
+
+def test_shares_of_the_budget_are_of_whole_jobs() -> None:
+    entries = [
+        entry("A", "p", 0, 0.0, quota=[[1, 3], [1, 3]]),
+        entry("A", "q", 0, 0.0, quota=[[6, 2]]),
+        entry("A", "r", 0, 0.0, quota=[[5]]),  # resumed after its first step
+    ]
+    found = budget_shares(entries)
+    assert found is not None
+    np.testing.assert_allclose(found.curve.bands.mean, [0.5, 0.5])
+    np.testing.assert_allclose(found.curve.bands.low, [0.25, 0.25])
+    assert found.left_out == 1
+    assert budget_shares([entry("A", "p", 0, 0.0)]) is None
+
+
+def test_effective_sample_sizes() -> None:
+    smc = [entry("A", prompt, 0, 0.0, diagnostics=[{"ess": [4.0, ess]}]) for prompt, ess in (("p", 1.0), ("q", 3.0))]
+    found = effective_sizes([*smc, entry("A", "r", 0, 0.0)])
+    assert found is not None
+    np.testing.assert_allclose(found.bands, [[4, 2], [4, 1], [4, 3]])
+    assert effective_sizes([entry("A", "r", 0, 0.0, diagnostics=[{}])]) is None
+
+
+def test_over_optimisation_is_beyond_both_intervals() -> None:
+    def arm(name: str, reward: float, *judged: float) -> list[dict[str, object]]:
+        prompts = zip("abcdefgh", judged, strict=True)
+        return [entry(name, prompt, 0, reward, held_out={"j": value}) for prompt, value in prompts]
+
+    told = study(
+        *arm("plain", 0.0, *[1.0] * 8),
+        *arm("hacks", 1.0, *[0.0] * 8),
+        *arm("unclear", 1.0, *[0.0, 2.0] * 4),
+        *arm("worse", -1.0, *[0.0] * 8),
+    )
+    assert [(name, judge, up.mean, down.mean) for name, judge, up, down in over_optimised(told)] == [
+        ("hacks", "j", 1.0, -1.0)
+    ]
+
+
+def test_accuracy_is_the_share_of_zeros_of_rewards_that_count() -> None:
+    told = study(
+        entry("A", "p", 0, 0.0, held_out={"judge": 0.0, "aesthetic": 0.0}),
+        entry("A", "p", 1, -1.0, held_out={"judge": None, "aesthetic": 1.0}),
+        entry("A", "q", 0, -4.0, held_out={"judge": -1.0, "aesthetic": 1.0}),
+        reward="counting(device=cpu)",
+    )
+    assert [measure.label for measure in told.rewards] == [
+        "counting(device=cpu) (given)",
+        "share of counting(device=cpu) = 0 (given)",
+        "judge (held out)",
+        "share of judge = 0 (held out)",
+        "aesthetic (held out)",
+    ]
+    [row] = tabulate.results(told).rows
+    assert row[:3] == ("A", "3 of 4", 2)
+    means = [cell.mean for cell in row[3:] if isinstance(cell, Interval)]
+    assert means == [-2.25, 0.25, -0.5, 0.5, 0.75]  # what could not be had is not a zero
+
+
+def test_every_table_tells_what_is_missing() -> None:
+    lost = entry("B", "q", 1, 0.0) | {"error": "ValueError: no"}
+    smc = {"log_z": 0.5, "ess": [2.0, 1.0], "resamplings": 2, "ancestors": 1}
+    entries = [
+        entry(arm, prompt, seed, float(seed), category=prompt, held_out={"j": 1.0}, diagnostics=[smc])
+        for arm in ("A", "B")
+        for prompt in ("p", "q")
+        for seed in (0, 1)
+    ]
+    whole, told = study(*entries), study(*entries[:-1], failed=(lost,))
+    assert len(tabulate.tables(told)) == 9
+    for table in tabulate.tables(told):
+        assert "jobs done: B (3 of 4, 1 failed)." in " ".join(table.notes)
+        assert all(len(row) == len(table.columns) for row in table.rows)
+    assert all("All jobs are done." in table.notes for table in tabulate.tables(whole))
+    assert whole.first_search == "B"  # A is the plain one
+    [sequential] = [table for table in tabulate.tables(told) if table.title == "Sequential Monte Carlo"]
+    assert [cell.mean for cell in sequential.rows[0][1:] if isinstance(cell, Interval)] == [0.5, 1.0, 2.0, 1.0]
+
+
+def test_a_table_in_three_languages() -> None:
+    cells = ("a_b|c & 5 % of $3 #1", Interval(0.123456, 0.1, 0.2), Interval(1.0, math.nan, math.nan), None)
+    table = Table("T_1", ("arm", "x [m]", "y", "z"), (cells,), ("A note.",))
+    assert "| a_b\\|c & 5 % of $3 #1 | 0.12 [0.10, 0.20] | 1 (n = 1) | - |" in typeset.markdown([table]).splitlines()
+    set_ = typeset.latex([table])
+    assert r"a\_b|c \& 5 \% of \$3 \#1 & 0.12 {[}0.10, 0.20{]} & 1 (n = 1) & - \\" in set_.splitlines()
+    assert r"\caption{T\_1. A note.}" in set_
+    assert r"\begin{tabular}{lrrr}" in set_
+    assert typeset.escaped("\\x{~^}\n<y>") == (
+        r"\textbackslash{}x\{\textasciitilde{}\textasciicircum{}\} \textless{}y\textgreater{}"
+    )
+    lines = list(csv.DictReader(io.StringIO(typeset.comma_separated([table]))))
+    assert [[line[name] for name in ("column", "value", "low", "high", "note")] for line in lines] == [
+        ["x [m]", "0.123456", "0.1", "0.2", ""],
+        ["y", "1.0", "", "", "n = 1"],
+        ["z", "", "", "", ""],
+    ]
+    assert {line["row"] for line in lines} == {cells[0]}
+
+
+@pytest.mark.parametrize(
+    ("interval", "text"),
+    [
+        (Interval(200, 200, 200), "200 [200, 200]"),
+        (Interval(1234.5, 1000, 1500), "1234 [1000, 1500]"),
+        (Interval(0.00123, 0.001, 0.002), "0.0012 [0.0010, 0.0020]"),
+    ],
+)
+def test_intervals_are_shown_to_two_digits_of_their_width(interval: Interval, text: str) -> None:
+    assert shown(interval) == text
+
+
+def test_genealogies_write_out_the_rows_that_go_on() -> None:
+    assert parents_of([None, [0, 0, 2], None, [1, 1]]) == [[0, 0, 2], [0, 1, 2], [1, 1]]
+    assert parents_of([None]) == []
+
+
+def test_a_folder_is_read(folder: Path, tmp_path: Path) -> None:  # noqa: F811
+    told = read(folder)
+    assert told.arms == ["plain", "BoN", "RBF_1", "SMC"]
+    assert {arm: told.account(arm) for arm in told.arms} == dict.fromkeys(told.arms, "4 of 6, 2 failed")
+    assert [entry["prompt"] for entry in told.of("SMC")] == ["a red square", HOSTILE] * 2
+    assert {entry["prompt"] for entry in told.failed} == {"a unicorn"}
+    means = {row[0]: row[3].mean for row in tabulate.results(told).rows if isinstance(row[3], Interval)}
+    assert means["BoN"] > means["plain"]
+    with pytest.raises(RollflowError, match="no folder of 'rollflow bench run'"):
+        read(tmp_path)

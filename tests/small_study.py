@@ -1,0 +1,76 @@
+"""Studies for tests: a small experiment that is run, and entries that are made up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import Judge, Redness, TinyModel
+
+from rollflow.bench.experiment import Arm, Experiment
+from rollflow.bench.runner import Runner
+from rollflow.bench.study import Entry, Study
+from rollflow.bench.suites import Item, Suite
+
+HOSTILE = '<script>alert("1")</script> | 100 % of_it & $2 #3'
+ITEMS = (Item("a red square"), Item(HOSTILE, "odd", {"square": 2}), Item("a unicorn"))
+ARMS = (
+    Arm("plain", steps=4),
+    Arm("BoN", "bon", 24, "linear", "sde", steps=4),
+    Arm("RBF_1", "rbf(initial=2)", 24, "linear", "sde", steps=4),
+    Arm("SMC", "smc", 24, "linear", "ddim", steps=4),
+)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of an experiment whose every job on unicorns has failed."""
+    path = tmp_path_factory.mktemp("runs") / "tiny"
+    suite = Suite("three", "1", ITEMS)
+    experiment = Experiment("tiny & small", "scenes-base", "caption", ("judge",), suite, ARMS, 2, 8)
+    Runner(experiment, path, retries=0).run(TinyModel(), Redness(), [Judge()])
+    return path
+
+
+def entry(arm: str, prompt: str, seed: int, reward: float, **others: Any) -> dict[str, Any]:
+    """A line of a journal."""
+    return {
+        "id": f"{arm} {prompt} {seed}",
+        "arm": arm,
+        "prompt": prompt,
+        "ask": None,
+        "category": "",
+        "place": ord(prompt[0]),
+        "seed": seed,
+        "reward": reward,
+        "parts": {},
+        "held_out": {},
+        "nfe": 10,
+        "network_rows": 20,
+        "reward_calls": 1,
+        "decodes": 1,
+        "backward_passes": 0,
+        "seconds": 2.0,
+        "trace": [[10, reward]],
+        "diagnostics": [],
+        "quota": [],
+        "versions": {"rollflow": "0"},
+        **others,
+    }
+
+
+def study(*entries: Entry, seeds: int = 2, failed: tuple[Entry, ...] = (), reward: str = "caption") -> Study:
+    """Of entries, as many prompts expected as there are; the first arm searches nothing."""
+    arms = [
+        {"name": arm, "nfe": None if i == 0 else 10} for i, arm in enumerate(dict.fromkeys(e["arm"] for e in entries))
+    ]
+    prompts = len({one["prompt"] for one in entries})
+    config = {
+        "name": "made up",
+        "reward": reward,
+        "arms": arms,
+        "seeds": seeds,
+        "suite": {"name": "s", "prompts": prompts},
+    }
+    return Study("made up", config, entries, failed)
