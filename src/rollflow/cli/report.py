@@ -1,0 +1,59 @@
+"""``rollflow report`` and ``rollflow compare``: what is made of experiment folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Folder = Annotated[Path, typer.Argument(help="Folder of 'rollflow bench run'.", metavar="DIR")]
+
+
+def report(
+    folder: Folder,
+    out: Annotated[
+        Path | None, typer.Option(help="The HTML file; the tables go beside it.  [default: DIR/report.html]")
+    ] = None,
+    gallery: Annotated[int, typer.Option(min=0, help="Prompts and seeds shown in pictures.")] = 8,
+) -> None:
+    """Write one self-contained HTML file of an experiment, and its tables as Markdown, CSV and LaTeX."""
+    from rollflow.cli.app import _refusing
+
+    with _refusing(2):
+        from rollflow.bench import study, tabulate, typeset
+        from rollflow.report import check_folder, write
+        from rollflow.report.html import page
+
+        told, target = study.read(folder), out or folder / "report.html"
+        tables = tabulate.tables(told)
+        files = {
+            target.name: page(told, folder, gallery),
+            "tables.md": f"# {' '.join(told.config['name'].split())}\n\n{typeset.markdown(tables)}",
+            "tables.csv": typeset.comma_separated(tables),
+            "tables.tex": typeset.latex(tables),
+        }
+        check_folder(target.parent)
+        write(target.parent, {name: text.encode() for name, text in files.items()})
+    print(f"wrote {', '.join(str(target.parent / name) for name in files)}\n{told.missing}")
+
+
+def compare(
+    first: Folder,
+    second: Folder,
+    out: Annotated[Path | None, typer.Option(help="Write it to this Markdown file, too.")] = None,
+) -> None:
+    """Compare two experiments: the settings that differ, and the rewards of arms that both have, pair by pair."""
+    from rollflow.cli.app import _refusing
+
+    with _refusing(2):
+        from rollflow.bench import study, tabulate, typeset
+        from rollflow.report import check_folder, write
+
+        studies = study.read(first), study.read(second)
+        head = f"# {studies[0].name} and {studies[1].name}\n\n"
+        text = head + typeset.markdown(tabulate.compared(*studies))
+        if out is not None:
+            check_folder(out.parent)
+            write(out.parent, {out.name: text.encode()})
+    print(text, end="")

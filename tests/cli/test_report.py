@@ -1,0 +1,104 @@
+"""``rollflow report`` and ``rollflow compare``."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+from small_study import ARMS, folder  # noqa: F401
+from typer.testing import CliRunner
+
+from rollflow.cli import report
+
+FILES = {"report.html", "tables.md", "tables.csv", "tables.tex"}
+
+
+@pytest.fixture
+def copy(folder: Path, tmp_path: Path) -> Path:  # noqa: F811
+    """A folder of one's own."""
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def refused(capsys: pytest.CaptureFixture[str], command: str, *arguments: Path) -> str:
+    """The one line on stderr."""
+    with pytest.raises(typer.Exit) as exit_:
+        getattr(report, command)(*arguments)
+    assert exit_.value.exit_code == 2
+    out, err = capsys.readouterr()
+    [line] = err.splitlines()
+    assert out == ""
+    assert line.startswith("error: ")
+    return str(line)
+
+
+def test_report_writes_its_files_into_the_folder(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path.name for path in copy.iterdir()}
+    report.report(copy, gallery=1)
+    assert {path.name for path in copy.iterdir()} - before == FILES
+    assert "each arm (4 of 6, 2 failed)" in capsys.readouterr().out
+    text = (copy / "tables.md").read_text()
+    assert text.startswith("# tiny & small\n")
+    assert "## Paired differences to BoN" in text
+    assert "RBF\\_1" in (copy / "tables.tex").read_text()
+    with (copy / "tables.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    told = {row["row"] for row in rows if row["table"] == "Rewards"}
+    assert told == {arm.name for arm in ARMS}
+    for row in rows:  # no mean without an interval
+        if row["table"] == "Rewards by category" and row["column"] != "prompts":
+            assert row["note"] == "n = 1"
+        elif row["value"] and row["column"] not in {"jobs", "prompts", "pairs"}:
+            assert float(row["low"]) <= float(row["value"]) <= float(row["high"])
+
+
+def test_report_goes_where_it_is_told(copy: Path, tmp_path: Path) -> None:
+    report.report(copy, tmp_path / "far" / "away.html", gallery=0)
+    assert {path.name for path in (tmp_path / "far").iterdir()} == FILES - {"report.html"} | {"away.html"}
+
+
+def test_compare_tells_settings_and_differences(
+    folder: Path,  # noqa: F811
+    copy: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = json.loads((copy / "experiment.json").read_text())
+    config["arms"][1]["nfe"] = 48
+    config["arms"][3]["name"] = "other"
+    (copy / "experiment.json").write_text(json.dumps(config))
+    journal = next(copy.glob("journal-*"))
+    journal.write_bytes(b"".join(line for line in journal.read_bytes().splitlines(True) if b'"SMC"' not in line))
+    report.compare(folder, copy, tmp_path / "told.md")
+    text = capsys.readouterr().out
+    assert (tmp_path / "told.md").read_text() == text
+    lines = text.splitlines()
+    assert lines[0] == "# tiny and copy"
+    assert "| arms.BoN.nfe | 24 | 48 |" in lines
+    assert "| arms.SMC.name | SMC | - |" in lines
+    assert "| arm | pairs | caption | judge | share of judge = 0 |" in lines
+    assert "| RBF_1 | 4 | 0 [0, 0] | 0 [0, 0] | 0 [0, 0] |" in lines
+    assert not any(line.startswith(("| SMC |", "| other |")) for line in lines)
+    assert "Second run: Unfinished; jobs done:" in text
+
+
+def test_what_is_no_folder_is_refused(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no folder of 'rollflow bench run'" in refused(capsys, "report", tmp_path)
+    for journal in copy.glob("journal-*"):
+        journal.unlink()
+    assert "no job of" in refused(capsys, "compare", copy, copy)
+    (copy / "experiment.json").write_text("{")
+    assert "cannot be read" in refused(capsys, "report", copy)
+
+
+@pytest.mark.parametrize("command", [report.report, report.compare])
+def test_commands_can_be_registered(command: Callable[..., None]) -> None:
+    app = typer.Typer()
+    app.command()(command)
+    told = CliRunner().invoke(app, ["--help"])
+    assert told.exit_code == 0
+    assert "DIR" in told.output

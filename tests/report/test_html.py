@@ -1,0 +1,136 @@
+"""The report as a browser reads it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from small_study import ARMS, HOSTILE, entry, folder, study  # noqa: F401
+
+from rollflow.bench.study import read
+from rollflow.report import html
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Page(HTMLParser):
+    """What a page holds; every tag must be closed in its turn."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[tuple[str, str]] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open:
+            self.texts.append((self.open[-1], data))
+
+    def of(self, tag: str) -> list[str]:
+        return [text for inside, text in self.texts if inside == tag]
+
+
+@pytest.fixture(scope="module")
+def text(folder: Path) -> str:  # noqa: F811
+    return html.page(read(folder), folder)
+
+
+@pytest.fixture(scope="module")
+def page(text: str) -> Page:
+    return Page(text)
+
+
+def test_it_loads_nothing_and_runs_nothing(page: Page, text: str) -> None:
+    for tag, attributes in page.tags:
+        assert tag not in {"script", "link", "iframe", "object", "form"}
+        assert not any(name.startswith("on") for name in attributes)
+        assert all((attributes.get(name) or "data:").startswith("data:") for name in ("src", "href", "srcset"))
+    assert "url(" not in text
+    assert "@import" not in text
+
+
+def test_hostile_prompts_are_text(page: Page, text: str) -> None:
+    assert "<script" not in text
+    assert f"{HOSTILE}, seed 0" in page.of("h3")
+    assert HOSTILE in page.of("li")
+
+
+def test_all_arms_prompts_and_failures_are_there(page: Page) -> None:
+    titles = page.of("h3")
+    for prompt in ("a red square", HOSTILE, "a unicorn"):
+        assert {f"{prompt}, seed 0", f"{prompt}, seed 1"} <= set(titles)
+    assert page.of("strong")[1:] == [arm.name for arm in ARMS] * 6
+    assert sum(told.startswith("failed: PromptError") for told in page.of("p")) == 2 * len(ARMS)
+    assert "each arm (4 of 6, 2 failed)" in page.of("strong")[0]
+    assert "8 jobs failed" in page.of("summary")
+    assert {"Rewards", "Costs", "Sequential Monte Carlo", "Best caption so far at equal NFE"} <= set(page.of("caption"))
+
+
+def test_pictures_are_whole_and_described(page: Page) -> None:
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert all(image["alt"] for image in images)
+    pictures = [str(image["src"]) for image in images if str(image["src"]).startswith("data:image/webp")]
+    assert len(pictures) == 4 * len(ARMS)  # two prompts, two seeds
+    assert len(images) - len(pictures) == 5  # cost twice, budget, held-out, ESS
+    for image in images:
+        kind, _, content = str(image["src"]).partition(";base64,")
+        with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
+            assert f"data:image/{(picture.format or '').lower()}" == kind
+            picture.load()
+
+
+def test_tables_have_headers_and_the_sources_are_told(page: Page, text: str) -> None:
+    assert all(attributes.get("scope") in {"col", "row"} for tag, attributes in page.tags if tag == "th")
+    assert text.count("<caption>") == text.count("<thead>")
+    sources = "".join(page.of("pre"))
+    assert "2503.19385" in sources
+    assert "2501.06848" in sources  # SMC
+    assert "2408.08252" not in sources  # SVDD
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_galleries_are_as_long_as_asked(folder: Path) -> None:  # noqa: F811
+    told = read(folder)
+    assert [(row.prompt, row.seed) for row in html.rows(told, folder, 4)] == [
+        ("a red square", 0),
+        (HOSTILE, 0),
+        ("a unicorn", 0),
+        ("a red square", 1),
+    ]
+    assert html.rows(told, folder, 0) == []
+    [row] = html.rows(told, folder / "elsewhere", 1)
+    assert [tile.uri for tile in row.tiles] == [None] * 4
+    assert all("caption (given)" in tile.told for tile in row.tiles)
+
+
+def test_a_study_of_little_has_a_report_too(tmp_path: Path) -> None:
+    told = study(entry("A", "p", 0, 1.0, seconds=0.0), seeds=3)
+    told.config.update(model="scenes-base", held_out=["judge"], suite={"name": "s", "version": "", "prompts": 1})
+    page = Page(html.page(told, tmp_path))
+    assert "1 (n = 1)" in page.of("td")
+    assert "Sequential Monte Carlo" not in page.of("h2")
+    assert "jobs done: A (1 of 3)" in page.of("strong")[0]
+
+
+def test_genealogies_are_drawn_where_they_are_told(tmp_path: Path) -> None:
+    smc = [{"log_z": 0.0, "ess": [2.0, 1.0], "resamplings": 1, "ancestors": 1}]
+    told = study(entry("A", "p", 0, 1.0, diagnostics=smc, ancestors=[[None, [0, 0]]]), seeds=1)
+    assert [shown.alt for shown in html._sequential(told)] == [
+        "Effective sample size after every weighting: one line an arm.",
+        "Genealogy of the particles of one job of A.",
+    ]
