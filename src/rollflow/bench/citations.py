@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rollflow.bench.experiment import Arm, Trial, plan_of
+from rollflow.bench.experiment import Arm, Trial, model_of, plan_of
 from rollflow.bench.suites import PUBLISHED, Item
 from rollflow.errors import RollflowError
 from rollflow.rewards import RewardModel
@@ -80,7 +80,8 @@ def cited(config: dict[str, Any]) -> Citations:
     for arm in config["arms"]:
         try:
             trial = Trial(Arm(**arm), 0, Item("a prompt"), 0)
-            plan = plan_of(trial, config["model"], config["reward"], config["held_out"])
+            model = model_of(config["model"], config.get("pipeline", {}))
+            plan = plan_of(trial, model, config["reward"], config["held_out"])
             search = () if trial.arm.nfe is None else (plan.search, plan.sampler)
             used = {kind for thing in (search, plan.declared_reward, *plan.judges) for kind in _used(thing)}
         except (RollflowError, TypeError) as error:
