@@ -23,9 +23,9 @@ class Colorfulness(PictureReward):
     "moderately", 59 "quite" and 109 "extremely". Deviation: pixels are not rounded to bytes, so that gradients exist;
     they are 0 where one of the roots is, as in a grey picture.
 
-    It stands in for an aesthetic reward where none can be downloaded, and it says nothing of the prompt: nothing of it
-    is held out, and a search that spends enough on it gives up what was asked for. That is what over-optimisation looks
-    like on scenes: give ``judge`` as held-out reward and see it fall while this one rises.
+    It stands in for an aesthetic reward where none can be downloaded. It says nothing of the prompt, so that nothing of
+    it can be held out: what a search on it costs in what was asked for, which is what over-optimisation is, another
+    reward must tell; on scenes ``judge``.
     """
 
     name = "colorfulness"
