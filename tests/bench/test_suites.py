@@ -205,7 +205,7 @@ def test_unknown_names_and_missing_files() -> None:
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
-    items = (Item("a jug"), Item("a pän", "x"), Item("no pan", "", {"pan": 0}), Item("a heap", "y", {}))
+    items = (Item("a jug"), Item("a pän\u2028or two", "x"), Item("no pan", "", {"pan": 0}), Item("a heap", "y", {}))
     suite = Suite("mine", "3", items)
     save(suite, tmp_path / "other.jsonl")
     assert load(str(tmp_path / "other.jsonl")) == suite

@@ -102,7 +102,7 @@ def _of_document(read: Any) -> tuple[dict[str, Any], list[Any]]:
 def _of_lines(text: str) -> tuple[dict[str, Any], list[Any]]:
     """The head, if the first line is one, and an entry a line."""
     entries = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # other ends of lines may stand in a prompt
         try:
             entries += [json.loads(line)] if line.strip() else []
         except ValueError as error:
