@@ -86,7 +86,7 @@ def test_pictures_are_whole_and_described(page: Page) -> None:
     assert all(image["alt"] for image in images)
     pictures = [str(image["src"]) for image in images if str(image["src"]).startswith("data:image/webp")]
     assert len(pictures) == 4 * len(ARMS)  # two prompts, two seeds
-    assert len(images) - len(pictures) == 5  # cost twice, budget, held-out, ESS
+    assert len(images) - len(pictures) == 6  # cost twice, budget, held-out, ESS, genealogy
     for image in images:
         kind, _, content = str(image["src"]).partition(";base64,")
         with Image.open(io.BytesIO(base64.b64decode(content))) as picture:

@@ -9,7 +9,7 @@ import time
 import uuid
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -100,9 +100,14 @@ class Folder:
             return True
         return time.time() - seen > LEASE
 
-    def claimed(self) -> list[str]:
-        """Jobs that some process is at."""
-        return [path.name for path in (self.path / "claims").iterdir() if not path.name.startswith(".")]
+    def tidy(self, done: Collection[str]) -> None:
+        """Remove what a process that was killed has left of jobs that are done."""
+        for path in (self.path / "claims").iterdir():
+            if path.name in done and self._given_up(path):
+                path.unlink(missing_ok=True)
+        for path in (self.path / "checkpoints").iterdir():
+            if path.stem in done:
+                path.unlink(missing_ok=True)
 
     def alive(self, names: list[str]) -> None:
         """A sign of life for jobs of this process."""
@@ -146,12 +151,14 @@ class Tally:
 
     Attributes:
         done: The entry of every job that is done.
-        failures: The errors of every one that failed.
+        failures: The errors of every one that failed, whether or not it was done later ...
+        failed: ... and the last entry of each.
     """
 
     def __init__(self, path: Path) -> None:
         self.done: dict[str, dict[str, Any]] = {}
         self.failures: dict[str, list[str]] = defaultdict(list)
+        self.failed: dict[str, dict[str, Any]] = {}
         self._path = path
         self._read: dict[Path, int] = {}
         self.refresh()
@@ -172,6 +179,7 @@ class Tally:
     def _note(self, entry: dict[str, Any]) -> None:
         if "error" in entry:
             self.failures[entry["id"]].append(entry["error"])
+            self.failed[entry["id"]] = entry
         else:
             self.done.setdefault(entry["id"], entry)
 

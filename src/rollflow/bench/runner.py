@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -27,6 +27,13 @@ from rollflow.rewards import REWARDS, RewardModel
 from rollflow.search import Progress
 
 
+class _Step(NamedTuple):
+    """What a population spent on a step, and the parent of each particle; None is its own row."""
+
+    nfe: int
+    parents: list[int] | None
+
+
 class _Watch(Observer):
     """Per job, what the journal tells of it beside its result, and its checkpoint from time to time.
 
@@ -38,14 +45,15 @@ class _Watch(Observer):
     def __init__(self, folder: Folder, every: float) -> None:
         self.folder, self.every = folder, every
         self.names: dict[int, str] = {}
-        self.quota: dict[int, list[dict[int, int]]] = {}
+        self._steps: dict[int, list[dict[int, _Step]]] = {}
         self._saved: dict[int, float] = {}
 
     def saved(self, job: Job, population: int, progress: Progress) -> None:
-        quota = self.quota.setdefault(id(job), [])
-        while len(quota) <= population:
-            quota.append({})
-        quota[population][progress.step] = progress.nfe_spent
+        populations = self._steps.setdefault(id(job), [])
+        while len(populations) <= population:
+            populations.append({})
+        parents = None if progress.ancestors is None else progress.ancestors.tolist()
+        populations[population][progress.step] = _Step(progress.nfe_spent, parents)
 
     def checkpointed(self, job: Job, checkpoint: Checkpoint) -> None:
         now = time.monotonic()
@@ -53,11 +61,15 @@ class _Watch(Observer):
             save_checkpoint(job, checkpoint, self.folder.checkpoint(self.names[id(job)]))
             self._saved[id(job)] = now
 
-    def forget(self, job: Job) -> list[list[int]]:
-        """NFE that each population spent on each step; nothing of the job is kept."""
+    def forget(self, job: Job) -> dict[str, Any]:
+        """What each population spent on each step and, where particles were drawn anew, from whom; nothing is kept."""
         for known in (self.names, self._saved):
             known.pop(id(job), None)
-        return [[steps[step] for step in sorted(steps)] for steps in self.quota.pop(id(job), [])]
+        populations = [[steps[step] for step in sorted(steps)] for steps in self._steps.pop(id(job), [])]
+        told: dict[str, Any] = {"quota": [[step.nfe for step in steps] for steps in populations]}
+        if any(step.parents for steps in populations for step in steps):
+            told["ancestors"] = [[step.parents for step in steps] for steps in populations]
+        return told
 
 
 class _Heart:
@@ -115,7 +127,7 @@ class Runner:
         told: Callable[[Trial, Ended, int, int], None] = lambda *_: None,
     ) -> None:
         self.experiment, self.retries, self.told = experiment, retries, told
-        self.trials = list(experiment.trials())
+        self.trials = list({trial.id: trial for trial in experiment.trials()}.values())  # a prompt may come twice
         names = [arm.name for arm in experiment.arms]
         if len(set(names)) < len(names):
             raise RollflowError(f"arms are told by their names, which differ; got {', '.join(names)}")
@@ -144,6 +156,7 @@ class Runner:
         for one in (reward, *judges):
             one.load()
         engine = Engine(self.experiment.max_rows, [self._watch], padded=True)
+        self.folder.tidy(self.tally.done)
         with _Heart(self.folder) as heart:
             while self._open():
                 running: dict[int, Trial] = {}
@@ -189,7 +202,7 @@ class Runner:
             yield job
 
     def _end(self, trial: Trial, ended: Ended, heart: _Heart) -> None:
-        quota = self._watch.forget(ended.job)
+        watched = self._watch.forget(ended.job)
         entry: dict[str, Any] = {"id": trial.id, "arm": trial.arm.name, "prompt": trial.item.prompt}
         entry |= {"ask": trial.item.ask, "category": trial.item.category, "place": trial.place, "seed": trial.seed}
         if ended.result is None or ended.result.interrupted:
@@ -197,7 +210,7 @@ class Runner:
             self.folder.record(entry | {"error": f"{type(error).__name__}: {error}"})
         else:
             self.folder.keep_image(trial.id, png(picture(still(ended.result.sample))))
-            self.folder.record(entry | told_of(ended.result) | {"quota": quota})
+            self.folder.record(entry | told_of(ended.result) | watched)
             self.folder.checkpoint(trial.id).unlink(missing_ok=True)
         self._let_go(trial, heart)
         self.tally.refresh()

@@ -156,7 +156,7 @@ def read(path: Path) -> Study:
     Raises:
         RollflowError: If it is no folder of ``rollflow bench run``, or nothing was done in it yet.
     """
-    config, tally = read_config(path), _Tally(path)
+    config, tally = read_config(path), Tally(path)
     places = {arm["name"]: place for place, arm in enumerate(config["arms"])}
     if not tally.done:
         raise RollflowError(f"no job of '{path}' is done yet; go on with 'rollflow bench run'")
@@ -168,19 +168,6 @@ def read(path: Path) -> Study:
     return Study(
         path.resolve().name, config, *(tuple(sorted(some, key=order)) for some in (tally.done.values(), failed))
     )
-
-
-class _Tally(Tally):
-    """Remembers whose the failures were."""
-
-    def __init__(self, path: Path) -> None:
-        self.failed: dict[str, Entry] = {}
-        super().__init__(path)
-
-    def _note(self, entry: dict[str, Any]) -> None:
-        super()._note(entry)
-        if "error" in entry:
-            self.failed[entry["id"]] = entry
 
 
 def _field(*path: str) -> Callable[[Entry], float | None]:

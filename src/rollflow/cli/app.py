@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from rollflow import defaults
-from rollflow.cli import bench, experiments, score, serve
+from rollflow.cli import bench, experiments, report, score, serve
 from rollflow.errors import RollflowError
 
 app = typer.Typer(
@@ -28,6 +28,8 @@ app.add_typer(bench.app, name="bench")
 app.command()(score.score)
 app.command("serve-reward")(serve.serve_reward)
 app.command()(experiments.replay)
+app.command()(report.report)
+app.command()(report.compare)
 bench.app.command("run")(experiments.run)
 bench.app.command()(experiments.presets)
 
