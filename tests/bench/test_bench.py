@@ -1,4 +1,4 @@
-"""The measurements: intervals, tiers, the resumable table, the signal curve."""
+"""The measurements: intervals, tiers, the signal curve."""
 
 from __future__ import annotations
 
@@ -10,19 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from rollflow.bench import table
 from rollflow.bench.signal import signal_curve
 from rollflow.bench.statistics import bootstrap, rank_correlation
-from rollflow.bench.suites import Item, Suite
+from rollflow.bench.suites import Item, Suite, load
 from rollflow.bench.tiers import (
     Graded,
     held_out_captions,
-    load_suite,
     plain_accuracy,
     save_suite,
     sort_into_tiers,
 )
-from rollflow.errors import RollflowError
 from rollflow.interpolants import Linear
 from rollflow.kernels import Euler
 from rollflow.models.gaussian_mixture import GaussianMixture
@@ -81,11 +78,9 @@ def test_grading_sorts_prompts_into_their_bands_and_the_suite_comes_back(tmp_pat
     assert suite["medium"] == []
     assert suite["hard"] == [Graded("b", 0.0)]
     save_suite(suite, toy(), tmp_path / "graded.jsonl")
-    assert load_suite(tmp_path / "graded.jsonl") == Suite("graded", "1, toy", (Item("a", "easy"), Item("b", "hard")))
+    assert load(str(tmp_path / "graded.jsonl")) == Suite("graded", "1, toy", (Item("a", "easy"), Item("b", "hard")))
     beside = json.loads((tmp_path / "graded.graded.json").read_text())
     assert beside == {"model": "toy", "accuracy": {"a": suite["easy"][0].accuracy, "b": 0.0}}
-    with pytest.raises(RollflowError, match="bench grade"):
-        load_suite(tmp_path / "none.jsonl")
 
 
 def test_plain_accuracy_counts_perfect_rewards() -> None:
@@ -96,30 +91,6 @@ def test_plain_accuracy_counts_perfect_rewards() -> None:
     right = plain_accuracy(toy(), Sign(), ["a"], seeds=range(400), steps=8)["a"]
     assert set(right) == {0.0, 1.0}
     assert abs(np.mean(right) - 0.5) < 4 * 0.5 / 20
-
-
-def test_the_table_resumes_where_its_journal_ends(tmp_path: Path) -> None:
-    suite = Suite("toy", "1", (Item("a", "hard"), Item("b", "hard")))
-    wanted = list(table.cells(suite, [0]))
-    journal = tmp_path / "journal.jsonl"
-    model, reward, judge = toy(), ToyReward(torch.tensor([1.0])), Judge(torch.tensor([1.0]))
-    table.run(wanted[:9], journal, model, reward, judge, nfe=90)
-    begun = journal.read_text()
-    assert len(begun.splitlines()) == 9
-    journal.write_text(begun[: -len(begun.splitlines()[-1]) // 2])  # the last line is cut short by a kill
-    table.run(wanted, journal, model, reward, judge, nfe=90)
-    rows = table.read(journal)
-    assert set(rows) == {cell.key for cell in wanted}
-    assert all(row["nfe"] <= 90 for row in rows.values())
-    once = tmp_path / "once.jsonl"
-    table.run(wanted, once, model, reward, judge, nfe=90)
-    assert {key: row["reward"] for key, row in table.read(once).items()} == {
-        key: row["reward"] for key, row in rows.items()
-    }
-    text = table.markdown(rows.values())
-    assert text.count("\n| ") == 1 + 4 * (1 + len(table.METHODS))
-    best = json.loads(next(line for line in once.read_text().splitlines() if "BestOfN" in line and "ODE" in line))
-    assert best["nfe"] == 90
 
 
 def test_the_signal_rises_to_certainty() -> None:

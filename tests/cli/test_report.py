@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from rollflow.cli import report
 
-FILES = {"report.html", "tables.md", "tables.csv", "tables.tex"}
+FILES = {"report.html", "report.md", "report.csv", "report.tex"}
 
 
 @pytest.fixture
@@ -41,11 +41,11 @@ def test_report_writes_its_files_into_the_folder(copy: Path, capsys: pytest.Capt
     report.report(copy, gallery=1)
     assert {path.name for path in copy.iterdir()} - before == FILES
     assert "each arm (4 of 6, 2 failed)" in capsys.readouterr().out
-    text = (copy / "tables.md").read_text()
+    text = (copy / "report.md").read_text()
     assert text.startswith("# tiny & small\n")
     assert "## Paired differences to BoN" in text
-    assert "RBF\\_1" in (copy / "tables.tex").read_text()
-    with (copy / "tables.csv").open() as file:
+    assert "RBF\\_1" in (copy / "report.tex").read_text()
+    with (copy / "report.csv").open() as file:
         rows = list(csv.DictReader(file))
     told = {row["row"] for row in rows if row["table"] == "Rewards"}
     assert told == {arm.name for arm in ARMS}
@@ -58,7 +58,7 @@ def test_report_writes_its_files_into_the_folder(copy: Path, capsys: pytest.Capt
 
 def test_report_goes_where_it_is_told(copy: Path, tmp_path: Path) -> None:
     report.report(copy, tmp_path / "far" / "away.html", gallery=0)
-    assert {path.name for path in (tmp_path / "far").iterdir()} == FILES - {"report.html"} | {"away.html"}
+    assert {path.name for path in (tmp_path / "far").iterdir()} == {name.replace("report", "away") for name in FILES}
 
 
 def test_compare_tells_settings_and_differences(

@@ -17,7 +17,7 @@ from typing import Any
 from rollflow.errors import RollflowError
 from rollflow.report.outputs import check_folder, write
 
-CONFIG = "experiment.json"
+CONFIG, COMMAND = "experiment.json", "command.txt"
 LEASE = 120.0
 """Seconds without a sign of life after which a claim of a process on another machine is given up."""
 
@@ -25,8 +25,9 @@ LEASE = 120.0
 class Folder:
     """Files of an experiment, shared by all processes that work on it.
 
-    ``experiment.json`` is how it was set up; ``journal-*.jsonl`` what was done, a file a process, so that no two write
-    to one; ``claims/`` who is at which job; ``checkpoints/`` how far; ``images/`` what came of it.
+    ``experiment.json`` is how it was set up, ``command.txt`` by which command; ``journal-*.jsonl`` what was done, a
+    file a process, so that no two write to one; ``claims/`` who is at which job; ``checkpoints/`` how far; ``images/``
+    what came of it.
 
     Args:
         path: Of the folder; made if need be.
@@ -42,15 +43,19 @@ class Folder:
         self._me = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._journal = path / f"journal-{self._me.replace(':', '-')}.jsonl"
 
-    def set_up(self, config: dict[str, Any]) -> None:
+    def set_up(self, config: dict[str, Any], command: str | None = None) -> None:
         """Remember the configuration, or compare it with the one that is there.
+
+        Args:
+            config: In JSON's own types.
+            command: That begins the experiment, if it is one.
 
         Raises:
             RollflowError: If the folder is another experiment's, whose differences are named.
         """
         mine = json.dumps(config, indent=1) + "\n"
         if not (self.path / CONFIG).exists():
-            write(self.path, {CONFIG: mine.encode()})
+            write(self.path, {CONFIG: mine.encode()} | ({} if command is None else {COMMAND: command.encode()}))
         theirs = read_config(self.path)
         differences = list(_differences(theirs, config))
         if differences:
@@ -126,6 +131,14 @@ class Folder:
     def keep_image(self, name: str, png: bytes) -> None:
         """Write a job's picture, whole or not at all."""
         write(self.path / "images", {f"{name}.png": png})
+
+
+def read_command(path: Path) -> str | None:
+    """The command that began an experiment, if it was one."""
+    try:
+        return (path / COMMAND).read_text().strip()
+    except OSError:
+        return None
 
 
 def read_config(path: Path) -> dict[str, Any]:

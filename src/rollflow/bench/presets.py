@@ -93,6 +93,20 @@ def initial_arms(nfe: int) -> tuple[Arm, ...]:
     return tuple(arms)
 
 
+def search_arms(nfe: int) -> tuple[Arm, ...]:
+    """What a search adds to each dynamics: one trajectory, best of N, SVDD and RBF."""
+    dynamics = DYNAMICS | {"Linear-DDIM(1)": Dynamics(interpolant="linear", kernel="ddim")}
+    arms = []
+    for name, of in dynamics.items():
+        arms += [
+            Arm(f"one trajectory, {name}", "bon", 19, **of),  # room for finishing, but not for a second one
+            Arm(f"BoN, {name}", "bon", nfe, **of),
+            Arm(f"SVDD, {name}", "svdd", nfe, **of),
+            Arm(f"RBF, {name}", "rbf", nfe, **of),
+        ]
+    return tuple(arms)
+
+
 @dataclass(frozen=True)
 class Preset:
     """An experiment but for its model.
@@ -129,7 +143,7 @@ class Preset:
 _COMPOSITIONAL = Preset(
     "table 1: compositional prompts",
     "scenes-composition",
-    "prompts",
+    "genai-bench-compositional",
     "caption",
     "vqascore",
     ("judge",),
@@ -141,6 +155,7 @@ _QUANTITY = replace(
     _COMPOSITIONAL,
     about="table 2: how many of each",
     suite="scenes-quantity",
+    real="t2i-compbench-numeracy",
     reward="count",
     real_reward="counting",
     real_held_out=("vqascore", "aesthetic"),
@@ -149,6 +164,7 @@ _AESTHETIC = replace(
     _COMPOSITIONAL,
     about="table 3: a differentiable reward, with gradients and without",
     suite="scenes-aesthetic",
+    real="prompts",
     reward="colorfulness",
     real_reward="aesthetic",
     real_held_out=("image-reward",),
@@ -167,6 +183,13 @@ PRESETS: dict[str, Preset] = {
         nfe=1000,
         prompts=60,
         quick=(100, 6, 1),
+    ),
+    "searches": replace(
+        _QUANTITY,
+        about="every dynamics with and without searches, by difficulty",
+        arms=search_arms,
+        nfe=200,
+        prompts=None,
     ),
     "init": replace(_COMPOSITIONAL, about="with first draws of noise and without", arms=initial_arms, prompts=60),
 }

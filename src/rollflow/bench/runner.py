@@ -109,6 +109,7 @@ class Runner:
         retries: Of a job that fails.
         checkpoint_seconds: Between two checkpoints of one job.
         minutes: No job is begun after so long; None is no limit.
+        command: That the experiment is begun by, for reports.
         told: Called with every job that has ended, and with how many of how many have.
 
     Raises:
@@ -124,6 +125,7 @@ class Runner:
         retries: int = 1,
         checkpoint_seconds: float = 10.0,
         minutes: float | None = None,
+        command: str | None = None,
         told: Callable[[Trial, Ended, int, int], None] = lambda *_: None,
     ) -> None:
         self.experiment, self.retries, self.told = experiment, retries, told
@@ -132,7 +134,7 @@ class Runner:
         if len(set(names)) < len(names):
             raise RollflowError(f"arms are told by their names, which differ; got {', '.join(names)}")
         self.folder = Folder(folder)
-        self.folder.set_up(experiment.config())
+        self.folder.set_up(experiment.config(), command)
         self.tally = Tally(folder)
         self._until = math.inf if minutes is None else time.monotonic() + 60 * minutes
         self._watch = _Watch(self.folder, checkpoint_seconds)

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from rollflow.bench.folder import Tally, read_config
+from rollflow.bench.folder import Tally, read_command, read_config
 from rollflow.errors import RollflowError
 
 Entry: TypeAlias = Mapping[str, Any]
@@ -61,12 +61,14 @@ class Study:
         config: How it was set up.
         done: Entries of the jobs that are done, in the experiment's order.
         failed: The last entry of each that failed and was not done since.
+        command: That began it; None where it was none.
     """
 
     name: str
     config: dict[str, Any]
     done: tuple[Entry, ...]
     failed: tuple[Entry, ...] = ()
+    command: str | None = None
 
     @property
     def arms(self) -> list[str]:
@@ -165,9 +167,8 @@ def read(path: Path) -> Study:
         return entry["seed"], entry["place"], places[entry["arm"]]
 
     failed = [entry for name, entry in tally.failed.items() if name not in tally.done]
-    return Study(
-        path.resolve().name, config, *(tuple(sorted(some, key=order)) for some in (tally.done.values(), failed))
-    )
+    done, left = (tuple(sorted(some, key=order)) for some in (tally.done.values(), failed))
+    return Study(path.resolve().name, config, done, left, read_command(path))
 
 
 def _field(*path: str) -> Callable[[Entry], float | None]:

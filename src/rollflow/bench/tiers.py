@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rollflow.bench.suites import DATA, Item, Suite, load, save
+from rollflow.bench.suites import DATA, Item, Suite, save
 from rollflow.engine import Engine, Job, Observer, Result, Task
-from rollflow.errors import RollflowError
 from rollflow.interpolants import Linear
 from rollflow.kernels import Euler
 from rollflow.models.base import FlowModel
@@ -109,10 +108,3 @@ def save_suite(tiers: dict[str, list[Graded]], model: FlowModel, path: Path = SU
     path.with_suffix(".graded.json").write_text(
         json.dumps({"model": model.name, "accuracy": accuracy}, indent=1) + "\n"
     )
-
-
-def load_suite(path: Path = SUITE) -> Suite:
-    """Read the graded prompts; raises RollflowError where none have been graded."""
-    if not path.exists():
-        raise RollflowError("no prompts have been graded; run 'rollflow bench grade' first")
-    return load(str(path))

@@ -24,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "" not in sys.path:
         sys.path.append("")  # module:attribute finds modules of the working directory, as under ``python -m``
     try:
-        code = app(args=arguments, prog_name="rollflow", standalone_mode=False)
+        given = sys.argv[1:] if arguments is None else arguments
+        code = app(args=given, prog_name="rollflow", standalone_mode=False, obj=given)
     except _UsageError as error:
         message = error.format_message().rstrip(".")
         if message.startswith("Usage:"):  # a group without a command answers with its help

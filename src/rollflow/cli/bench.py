@@ -45,39 +45,6 @@ def grade(
 
 
 @app.command()
-def table(
-    model: Model = DEFAULT_MODEL,
-    nfe: Annotated[int, typer.Option(help="Budget of every search.")] = 200,
-    seeds: Annotated[int, typer.Option(help="Seeds a prompt.")] = 3,
-    journal: Annotated[Path, typer.Option(help="One line a finished job; a run goes on from it.")] = Path(
-        "runs/searches.jsonl"
-    ),
-    report: Annotated[Path, typer.Option(help="Where the table is written.")] = Path("docs/results/searches.md"),
-    minutes: Annotated[float | None, typer.Option(help="Stop after so long and report what there is.")] = None,
-) -> None:
-    """Every search with every dynamics on every tier: the table of docs/results/searches.md."""
-    from rollflow.bench import table as comparison
-    from rollflow.bench.tiers import load_suite
-    from rollflow.models import MODELS
-    from rollflow.rewards import REWARDS
-
-    wanted = list(comparison.cells(load_suite(), range(seeds)))
-    flow, reward, judge = MODELS.find(model)(), REWARDS.find("count")(), REWARDS.find("judge")()
-    comparison.run(wanted, journal, flow, reward, judge, nfe=nfe, minutes=minutes)
-    rows = comparison.read(journal)
-    keys = [cell.key for cell in wanted]
-    found = [rows[key] for key in keys if key in rows]
-    head = (
-        f"# Searches at {nfe} NFE\n\nWritten by `rollflow bench table --model {model} --nfe {nfe} --seeds {seeds}`: "
-        f"{len(found)} of {len(keys)} jobs, model {model}, {flow.rows_per_nfe} network row(s) a NFE, reward `count`; "
-        "means with 95 % bootstrap intervals over prompts.\n\n"
-    )
-    report.parent.mkdir(parents=True, exist_ok=True)
-    report.write_text(head + comparison.markdown(found))
-    typer.echo(f"wrote {report} ({len(found)} of {len(keys)} jobs)")
-
-
-@app.command()
 def signal(
     model: Model = DEFAULT_MODEL,
     reward: Annotated[str, typer.Option(help="Name of the reward.")] = "count",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ from rollflow.defaults import DEFAULT_MODEL
 
 
 def run(
+    context: typer.Context,
     preset: Annotated[str, typer.Option(help="Experiment of the paper; 'rollflow bench presets' lists them.")],
     out: Annotated[Path, typer.Option(help="Folder; one that is there is gone on with.")],
     model: Annotated[str, typer.Option(help="See 'rollflow models'; or a pipeline of diffusers.")] = DEFAULT_MODEL,
@@ -76,7 +78,8 @@ def run(
         )
         if dry_run:
             return
-        runner = Runner(experiment, out, retries=retries, minutes=minutes, told=_told)
+        command = shlex.join(["rollflow", *context.obj])
+        runner = Runner(experiment, out, retries=retries, minutes=minutes, command=command, told=_told)
     try:
         with _refusing(1):
             runner.run()

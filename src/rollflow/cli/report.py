@@ -27,11 +27,14 @@ def report(
 
         told, target = study.read(folder), out or folder / "report.html"
         tables = tabulate.tables(told)
+        head = f"# {' '.join(told.config['name'].split())}\n\n"
+        if told.command:
+            head += f"Of the experiment that `{told.command}` ran; written by `rollflow report`.\n\n"
         files = {
             target.name: page(told, folder, gallery),
-            "tables.md": f"# {' '.join(told.config['name'].split())}\n\n{typeset.markdown(tables)}",
-            "tables.csv": typeset.comma_separated(tables),
-            "tables.tex": typeset.latex(tables),
+            f"{target.stem}.md": f"{head}{typeset.markdown(tables)}",
+            f"{target.stem}.csv": typeset.comma_separated(tables),
+            f"{target.stem}.tex": typeset.latex(tables),
         }
         check_folder(target.parent)
         write(target.parent, {name: text.encode() for name, text in files.items()})

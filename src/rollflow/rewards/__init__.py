@@ -5,6 +5,7 @@ from rollflow.registry import Registry
 from rollflow.rewards.aesthetic import Aesthetic, AestheticV1
 from rollflow.rewards.base import Card, PictureReward, RewardModel
 from rollflow.rewards.clipscore import CLIPScore
+from rollflow.rewards.colorfulness import Colorfulness
 from rollflow.rewards.counting import Counting, CountingAccuracy
 from rollflow.rewards.hpsv2 import HPSv2, HPSv21
 from rollflow.rewards.human import Human
@@ -37,6 +38,7 @@ _OWN: tuple[type[RewardModel], ...] = (
     HPSv21,
     CLIPScore,
     Style,
+    Colorfulness,
     JpegCompressibility,
     JpegIncompressibility,
     VLMJudge,
