@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from rollflow.bench.diversity import Perceptual, diversity, mean_pairwise, scenes_distance
+from rollflow.cli import main
 from rollflow.errors import RollflowError
 from rollflow.interpolants import VP, Linear
 from rollflow.kernels import Euler, EulerMaruyama
@@ -99,3 +102,14 @@ def test_the_distance_of_scenes_is_one() -> None:
     assert not same.any()
     assert (near > 0).all()
     assert (near < there).all()
+
+
+@pytest.mark.slow
+def test_the_command(tmp_path: Path) -> None:
+    """A row for each dynamics of the ablation, each with its interval."""
+    small = ["--prompts", "2", "--trajectories", "2", "--out", str(tmp_path)]
+    assert main(["bench", "diversity", "--model", "scenes-base", *small]) == 0
+    text = (tmp_path / "diversity-scenes-base.md").read_text()
+    rows = re.findall(r"^\| (.+) \| (\d+\.\d+) \[(\d+\.\d+), (\d+\.\d+)\] \|$", text, re.M)
+    assert [row[0] for row in rows] == ["Linear-SDE", "VP's grid only", "VP's diffusion only", "VP-SDE"]
+    assert all(0 < float(low) <= float(mean) <= float(high) for _, mean, low, high in rows)

@@ -91,6 +91,46 @@ def signal(
 
 
 @app.command()
+def diversity(
+    model: Model = DEFAULT_MODEL,
+    prompts: Annotated[int, typer.Option(help="Held-out prompts.", min=1)] = 40,
+    trajectories: Annotated[int, typer.Option(help="Trajectories a prompt, of one noise.", min=2)] = 16,
+    seed: Annotated[int, typer.Option(help="Of all noise.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder of the table.")] = Path("docs/results"),
+) -> None:
+    """How far apart samples of one noise come to lie, by the dynamics of the paper's ablation of VP."""
+    from rollflow.bench.diversity import diversity as measured
+    from rollflow.bench.diversity import scenes_distance
+    from rollflow.bench.experiment import Trial, plan_of
+    from rollflow.bench.presets import vp_arms
+    from rollflow.bench.suites import load
+    from rollflow.models import MODELS
+    from rollflow.report import write
+
+    items = load("scenes-composition").first(prompts).items
+    flow, distance = MODELS.find(model)(), scenes_distance()
+    lines = [
+        f"# Diversity of samples of one noise, {model}",
+        "",
+        f"Written by `rollflow bench diversity --model {model} --prompts {prompts} --trajectories {trajectories} "
+        f"--seed {seed}`: mean pairwise",
+        "perceptual distance, in the held-out judge's features (as LPIPS forms it, uniform weights), of trajectories that",
+        "set out from one noise; means over held-out prompts with 95 % bootstrap intervals.",
+        "",
+        "| dynamics | mean pairwise distance |",
+        "|---|---|",
+    ]
+    for arm in vp_arms(100)[1:]:
+        sampler = plan_of(Trial(arm, 0, items[0], seed), flow, "caption", []).sampler
+        texts = [item.prompt for item in items]
+        found = measured(flow, texts, sampler, distance, trajectories=trajectories, seed=seed)
+        lines.append(f"| {arm.name.removeprefix('RBF, ')} | {found.mean} |")
+        typer.echo(lines[-1])
+    out.mkdir(parents=True, exist_ok=True)
+    write(out, {f"diversity-{model}.md": ("\n".join(lines) + "\n").encode()})
+
+
+@app.command()
 def mixture(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds a cell.")] = 200,
     budgets: Annotated[str, typer.Option(help="NFE of every search, with commas between.")] = "25,50,100,200,400,800",
