@@ -114,8 +114,8 @@ def diversity(
         "",
         f"Written by `rollflow bench diversity --model {model} --prompts {prompts} --trajectories {trajectories} "
         f"--seed {seed}`: mean pairwise",
-        "perceptual distance, in the held-out judge's features (as LPIPS forms it, uniform weights), of trajectories that",
-        "set out from one noise; means over held-out prompts with 95 % bootstrap intervals.",
+        "perceptual distance, in the held-out judge's features (as LPIPS forms it, uniform weights), of trajectories",
+        "that set out from one noise; means over held-out prompts with 95 % bootstrap intervals.",
         "",
         "| dynamics | mean pairwise distance |",
         "|---|---|",
