@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rollflow.errors import RollflowError
 from rollflow.registry import Registry
-from rollflow.rewards.base import RewardModel
+from rollflow.rewards.base import Card, RewardModel
 
 
 class Normalization(ABC):
@@ -85,6 +85,7 @@ class Running(Normalization):
         return (scores - seen.mean(0)) / seen.std(0, correction=0).clamp(min=self.floor)
 
 
+_OF_PARTS = Card("that of its parts", "that of its parts", "that of its parts", "that of its parts", "-")
 NORMALIZATIONS: Registry[Normalization] = Registry(
     "normalization", Normalization, {"raw": Raw, "constants": Constants, "running": Running}
 )
@@ -172,6 +173,7 @@ class WeightedSum(Mixture):
 
     name = "sum"
     description = "weighted sum of rewards: sum(parts=A;B, weights=1;0.5)"
+    card = _OF_PARTS._replace(range="that of its parts, weighted")
     _settings = ("normalization", "weights")
 
     def __init__(
@@ -197,6 +199,7 @@ class Minimum(Mixture):
 
     name = "minimum"
     description = "the least of several rewards: minimum(parts=A;B, normalization=running)"
+    card = _OF_PARTS
 
     def mixed(self, scores: Tensor) -> Tensor:
         return scores.min(1).values
@@ -220,6 +223,7 @@ class Lexicographic(Mixture):
 
     name = "lexicographic"
     description = "rewards in order, each until it is good enough: lexicographic(parts=A;B, thresholds=0;0.3)"
+    card = _OF_PARTS._replace(range="0 to the number of parts plus 1")
     _settings = ("thresholds",)
 
     def __init__(self, parts: tuple[RewardModel, ...], thresholds: tuple[float, ...]) -> None:
@@ -251,6 +255,7 @@ class RankAverage(Mixture):
 
     name = "rank-average"
     description = "mean of the ranks by several rewards, of whatever scale: rank-average(parts=A;B); in (0, 1)"
+    card = _OF_PARTS._replace(range="0 to 1")
     _settings = ("weights",)
 
     def __init__(self, parts: tuple[RewardModel, ...], weights: tuple[float, ...] | None = None) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rollflow.errors import BadReward, RollflowError
-from rollflow.rewards.base import RewardModel
+from rollflow.rewards.base import Card, RewardModel
 from rollflow.rewards.connection import Call, Connection
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ class RemoteReward(RewardModel):
     name = "remote"
     description = "a reward that 'rollflow serve-reward' hosts, in another process or on another machine"
     elsewhere = True
+    card = Card(
+        "that of the hosted reward", "nothing", "none here", "that of the hosted reward", "docs/rewards/server.md"
+    )
 
     def __init__(self, url: str = "http://127.0.0.1:8000", timeout: float = 120, patience: float = 600) -> None:
         if not re.fullmatch(r"https?://(\[[\da-fA-F:.]+\]|[^\s/:@\[\]]+)(:\d+)?(/[^\s?#]*)?", url):

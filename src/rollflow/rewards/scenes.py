@@ -10,9 +10,10 @@ from torch import Tensor
 
 from rollflow.models.loading import load_weights
 from rollflow.models.scenes.grammar import KINDS, Caption, parse
-from rollflow.rewards.base import RewardModel
+from rollflow.rewards.base import Card, RewardModel
 from rollflow.rewards.detectors import WEIGHTS, ConvNeXtDetector, Detector, Peaks, PyramidDetector
 
+_PACKAGED = Card("", "nothing: in the package", "1 MB", "Apache-2.0", "this package; training/train_detector.py")
 _KIND_NAMES = tuple(KINDS)
 _SOFTNESS = 0.05
 
@@ -54,6 +55,7 @@ class CountReward(_Scenes):
     """
 
     name = "count"
+    card = _PACKAGED._replace(range="minus infinity to 0, whole numbers", reference="arXiv 2503.19385, section 6")
     description = "minus the squared count errors of the asked objects; 0 is perfect"
     held_out = ("judge",)
     file = "detector.safetensors"
@@ -67,6 +69,7 @@ class JudgeReward(_Scenes):
     """The reward of ``count`` by the held-out judge: another architecture, seed and augmentation."""
 
     name = "judge"
+    card = _PACKAGED._replace(range="minus infinity to 0, whole numbers")
     description = "held-out: the count reward by a detector that no search sees"
     file = "judge.safetensors"
     network = ConvNeXtDetector
@@ -85,6 +88,7 @@ class CaptionReward(_Scenes):
     """
 
     name = "caption"
+    card = _PACKAGED._replace(range="0 to 1")
     description = "smooth probability that counts and relation hold; differentiable; in (0, 1]"
     differentiable = True
     held_out = ("judge",)
