@@ -7,7 +7,7 @@ demo: .venv/.installed
 	$(BIN)/rollflow generate "three cats to the left of two cars on grass background" --method rbf --nfe 200 --compare
 
 test: .venv/.tested
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: .venv/.tested
 	$(BIN)/ruff check src tests training benchmarks
