@@ -129,11 +129,11 @@ class Conversion:
 
     def to_source(self, x_bar: Tensor, s: Time) -> Tensor:
         """The source state x_{t_s} = x_bar / c_s."""
-        return x_bar / broadcast_like(self.scale(s), x_bar)
+        return x_bar if self.source == self.target else x_bar / broadcast_like(self.scale(s), x_bar)
 
     def to_target(self, x: Tensor, s: Time) -> Tensor:
         """The target state x_bar_s = c_s x."""
-        return x * broadcast_like(self.scale(s), x)
+        return x if self.source == self.target else x * broadcast_like(self.scale(s), x)
 
     def velocity(self, u: Tensor, x_bar: Tensor, s: Time) -> Tensor:
         """The target's velocity at (x_bar, s).

@@ -26,7 +26,13 @@ class Spending:
     backward_passes: int = 0
 
     def __add__(self, other: Spending) -> Spending:
-        return Spending(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        return Spending(
+            self.nfe + other.nfe,
+            self.network_rows + other.network_rows,
+            self.reward_calls + other.reward_calls,
+            self.decodes + other.decodes,
+            self.backward_passes + other.backward_passes,
+        )
 
 
 @dataclass(frozen=True)
