@@ -19,6 +19,7 @@ from rollflow.errors import BadReward, BadWeights, BudgetTooSmall, RollflowError
 from rollflow.interpolants import VP, Cosine, Linear
 from rollflow.kernels import DDIM, EulerMaruyama
 from rollflow.models.scenes import PromptError
+from rollflow.rewards.mixing import RankAverage
 from rollflow.search import SVDD, BestOfN, RolloverBudget
 
 PROMPT = "a red square"
@@ -63,6 +64,13 @@ def test_every_combination_spends_what_was_declared(method: str, interpolant: st
     assert result.finished
     rewards = [point.reward for point in result.trace]
     assert all(a <= b for a, b in pairwise(rewards))
+
+
+def test_a_relative_reward_cannot_be_held_out() -> None:
+    ranks = RankAverage((Redness(), Judge()))
+    with pytest.raises(RollflowError, match="'rank-average' looks back at what was scored"):
+        Plan(PROMPT, held_out=[ranks])
+    assert generate(PROMPT, nfe=90, reward=ranks).parts.keys() == {"caption", "judge"}
 
 
 def test_held_out_rewards_are_those_that_the_reward_names() -> None:

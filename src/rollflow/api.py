@@ -29,6 +29,7 @@ from rollflow.lookahead import LOOKAHEADS, Lookahead
 from rollflow.models import DiffusersModel, FlowModel, Source, find_model
 from rollflow.registry import Registry
 from rollflow.rewards import REWARDS, RewardModel, check_differentiable
+from rollflow.rewards.mixing import check_names
 from rollflow.sampler import Sampler
 from rollflow.schedules import GRIDS, Grid
 from rollflow.search import SEARCHES, BestOfN, Search
@@ -98,9 +99,10 @@ class Plan:
             raise RollflowError(f"the seed must lie in [0, 2^63), not {self.seed}")
         if isinstance(self.held_out, str):
             raise RollflowError(f"held_out is a list of rewards, ['{self.held_out}'], not one")
-        names = [judge.name for judge in self.judges]
-        if len(set(names)) < len(names):
-            raise RollflowError(f"held-out rewards are told by their names, which differ; got {', '.join(names)}")
+        check_names("held-out rewards", [judge for judge in self.judges if not judge.elsewhere])
+        for judge in self.judges:
+            if judge.relative:
+                raise RollflowError(f"'{judge.name}' looks back at what was scored, so that it cannot judge one sample")
         if self.guidance is not None:
             check_differentiable(self.declared_reward)
         self.cost()
@@ -151,13 +153,14 @@ class Plan:
     @cached_property
     def task(self) -> Task:
         """Model, prompt and rewards; the first use loads the weights of those given by name."""
-        model = self._flow
-        return Task(
-            model if isinstance(model, FlowModel) else load_model(model),
-            self.prompt,
-            _loaded(self.declared_reward),
-            tuple(map(_loaded, self.judges)),
-        )
+        model, reward = self._flow, _loaded(self.declared_reward)
+        judges = self.judges
+        if self.held_out is None and reward.elsewhere:  # what checks it is known only now
+            judges = [REWARDS.declared(name) for name in reward.held_out]
+        loaded = tuple(map(_loaded, judges))
+        check_names("held-out rewards", loaded)
+        flow = model if isinstance(model, FlowModel) else load_model(model)
+        return Task(flow, self.prompt, reward, loaded)
 
     def cost(self) -> Spending:
         """What the search will spend at most, known before anything loads."""

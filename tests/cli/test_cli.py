@@ -492,3 +492,53 @@ def test_a_reward_that_goes_away_leaves_the_best_so_far(
     resumed, whole = read(folder / "rollflow-out"), read(folder / "whole")
     assert (resumed["reward"], resumed["nfe_used"]) == (whole["reward"], whole["nfe_used"])
     assert (folder / "rollflow-out/image.png").read_bytes() == (folder / "whole/image.png").read_bytes()
+
+
+def test_what_is_found_is_kept_whatever_happens_to_the_path(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A held-out reward that goes away is told, and the user may stop while the path is scored."""
+    calls, score = [0], Redness.score
+
+    def sometimes(self: Redness, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        calls[0] += 1
+        if calls[0] > 1:
+            raise RewardUnavailable("gone")
+        return score(self, samples, prompts)
+
+    arguments = ["generate", PROMPT, "--nfe", "80", "--reward", "judge", "--held-out", "caption", "--held-out-path"]
+    monkeypatch.setattr(Redness, "score", sometimes)
+    assert main(arguments) == 0
+    content = read(folder / "rollflow-out")
+    assert [told["caption"] for _, _, told in content["path"]] == [None] * 9 + [content["held_out"]["caption"]]
+    assert main([*arguments, "--out", "again"]) == 0
+    assert "missing   caption: RewardUnavailable: gone" in capsys.readouterr().out
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rollflow.cli.session.along", stopped)
+    assert main([*arguments, "--out", "stopped"]) == 130
+    assert read(folder / "stopped")["nfe_used"] == content["nfe_used"]
+    assert (folder / "stopped/image.png").exists()
+
+
+def test_going_on_while_the_reward_is_still_away(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The best so far is written again, without a path that nothing is known of."""
+    arguments = ["generate", PROMPT, "--method", "svdd", "--nfe", "60", "--quiet", "--held-out-path"]
+    calls, score = [0], Redness.score
+
+    def sometimes(self: Redness, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        calls[0] += 1
+        if calls[0] > 3:
+            raise RewardUnavailable("gone")
+        return score(self, samples, prompts)
+
+    monkeypatch.setattr(Redness, "score", sometimes)
+    assert main(arguments) == 1
+    first = read(folder / "rollflow-out")
+    assert main([*arguments, "--resume"]) == 1
+    assert read(folder / "rollflow-out")["reward"] == first["reward"]
+    assert capsys.readouterr().err.count("error: gone; the best sample until then is in 'rollflow-out'") == 2

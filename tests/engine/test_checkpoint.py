@@ -27,6 +27,7 @@ from rollflow.guidance import DPS
 from rollflow.interpolants import VP, Linear
 from rollflow.models.gaussian_mixture import GaussianMixture
 from rollflow.models.toy import ToyModel, ToyReward
+from rollflow.prompts import Prompt
 from rollflow.report.checkpoints import CheckpointFile
 from rollflow.requests import Asking
 from rollflow.rewards.mixing import RankAverage
@@ -182,6 +183,18 @@ def test_the_checkpoint_of_another_job_is_refused(other: Job, message: str, tmp_
     save_checkpoint(job, watch.seen[0], tmp_path / "c.pt")
     with pytest.raises(BadCheckpoint, match=f"belongs to another job: {message}"):
         load_checkpoint(other, tmp_path / "c.pt")
+
+
+def test_what_a_prompt_asked_for_is_not_forgotten(tmp_path: Path) -> None:
+    """Scores for what was given are not compared with scores for what is read from the words."""
+    asking = replace(TASK, prompt=Prompt(TASK.prompt, {"mode": 7}))
+    job, plain = (Job(task, SVDD(1), 16, 0, SAMPLERS["linear"]) for task in (asking, TASK))
+    for ours, theirs in ((job, plain), (plain, job)):
+        watch = Killer()
+        Engine(8, [watch]).run([theirs])
+        save_checkpoint(theirs, watch.seen[0], tmp_path / "one.pt")
+        with pytest.raises(BadCheckpoint, match=r"asked was (\{'mode': 7\}|None), is"):
+            load_checkpoint(ours, tmp_path / "one.pt")
 
 
 def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:

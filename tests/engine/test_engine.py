@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rollflow.engine import Engine, Job, JobsFailed, Observer, Result, Spending, Task, declared
+from rollflow.engine import Checkpoint, Engine, Job, JobsFailed, Observer, Result, Spending, Task, declared
 from rollflow.errors import RewardUnavailable, RollflowError
 from rollflow.guidance import DPS
 from rollflow.interpolants import VP, Cosine, Linear
@@ -131,7 +131,8 @@ def test_company_does_not_matter(
         assert torch.equal(single.x0, other.x0)
         assert (single.reward, single.spent) == (other.reward, other.spent)
         # Of several populations that have their turns apart, who is the first depends on the company.
-        assert single.trace == other.trace or job.task.apart
+        assert single.trace[-1] == other.trace[-1]
+        assert single.trace == other.trace or (job.task.apart and isinstance(job.search, RolloverBudget))
 
 
 MIXED: list[tuple[Search, Sampler, str]] = [
@@ -459,3 +460,90 @@ def test_a_reward_that_goes_away_ends_a_job_with_its_best(line: ToyModel, overla
     assert early.reward == early.trace[-1].reward
     assert (whole.interrupted, whole.cause) == (False, None)
     assert math.isnan(whole.held_out["prompted"])
+    assert whole.missing == {"prompted": "RewardUnavailable: no answer"}
+
+
+class Choosy(Prompted):
+    """Refuses to judge one prompt."""
+
+    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        if "wide" in prompts:
+            raise RewardUnavailable("not this one")
+        return super().score(samples, prompts)
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_one_who_is_refused_does_not_end_the_others(line: ToyModel, elsewhere: bool) -> None:
+    judge = Choosy()
+    judge.elsewhere = elsewhere
+    jobs = [Job(Task(line, p, judge), SVDD(1), 16, 0, Sampler(Linear(), steps=4)) for p in ("left", "wide", "right")]
+    with pytest.raises(JobsFailed, match="1 of 3 jobs failed; job 1: not this one") as failed:
+        Engine().run(jobs)
+    first, _, last = failed.value.results
+    assert first is not None
+    assert last is not None
+    assert (first.spent.nfe, first.interrupted, last.interrupted) == (16, False, False)
+
+
+def test_a_held_out_reward_that_fails_costs_nothing_else(line: ToyModel) -> None:
+    """Whatever the error: the search is done and its sample there."""
+
+    class Strict(Held):
+        def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+            raise ValueError("asks for nothing")
+
+    [result] = Engine().run(
+        [Job(Task(line, "left", ToyReward(), (Strict(),)), BestOfN(), 4, 0, Sampler(Linear(), steps=4))]
+    )
+    assert math.isnan(result.held_out["held"])
+    assert result.missing == {"held": "ValueError: asks for nothing"}
+
+
+def test_populations_of_a_relative_reward_are_compared_with_each_other(plane: ToyModel) -> None:
+    """Where all parts agree, so does the choice between chains, though each ranked its own samples alone."""
+
+    class First(ToyReward):
+        name = "first"
+
+    class Cubed(ToyReward):
+        name = "cubed"
+
+        def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+            return super().score(samples, prompts) ** 3
+
+    task = Task(plane, "corners", RankAverage((First(), Cubed())))
+    ends: list[Finished] = []
+
+    class Ends(Observer):
+        def checkpointed(self, job: Job, checkpoint: Checkpoint) -> None:
+            ends[:] = [state for state in checkpoint.populations if isinstance(state, Finished)]
+
+    for seed in range(20):
+        [result] = Engine(8, [Ends()]).run([Job(task, RolloverBudget(2, 3), 24, seed, Sampler(Linear(), steps=3))])
+        assert len(ends) == 2
+        assert float(result.x0[0]) == max(float(end.x0[0]) for end in ends)
+
+
+class Crowded(Elsewhere):
+    """Notices when it is called from two threads at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = self.most = 0
+
+    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        time.sleep(0.002)
+        rewards = super().score(samples, prompts)
+        self.inside -= 1
+        return rewards
+
+
+def test_a_reward_is_never_called_from_two_threads_at_once(line: ToyModel) -> None:
+    judge = Crowded()
+    mixture = WeightedSum((judge, ToyReward()))
+    sampler = Sampler(Linear(), steps=3)
+    jobs = [Job(Task(line, "left", mixture), RolloverBudget(2, 2), 20 + 4 * i, i, sampler) for i in range(6)]
+    Engine(4).run(jobs)
+    assert judge.most == 1

@@ -232,6 +232,16 @@ def test_all_observers_are_told_and_change_nothing(line: ToyModel, toy_reward: T
         assert sorted(saved) == [(population, step) for population in (0, 1) for step in range(4)]
 
 
+def test_an_estimate_that_is_no_number_is_not_the_best(spy: Any) -> None:
+    """A search that scores nothing on the way, stopped: what it would be rescued with is scored, and must be finite."""
+    spy.trouble, spy.fails_at = KeyboardInterrupt(), 2
+    job = Job(Task(spy, "wide", Faulty("wide", poison(float("nan")))), BestOfN(), 12, 0, STEPS4)
+    with pytest.raises(Interrupted) as stopped:
+        Engine().run([job])
+    assert stopped.value.results == (None,)
+    assert isinstance(stopped.value.failures[0], BadReward)
+
+
 def interrupted(spy: Any, jobs: Sequence[Job], calls: int) -> tuple[Interrupted, Diary]:
     """Ctrl-C inside the model after so many calls."""
     diary = Diary()

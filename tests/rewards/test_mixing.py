@@ -103,8 +103,9 @@ def test_ranks_do_not_change_with_scale() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: WeightedSum(PARTS[:1]), "two or more parts of different names; got column 0"),
-        (lambda: WeightedSum((Column(0), Column(0))), "got column 0, column 0"),
+        (lambda: WeightedSum(PARTS[:1]), "two or more parts; got column 0"),
+        (lambda: WeightedSum((Column(0), Column(0))), "told by their names, which differ; got column 0, column 0"),
+        (lambda: WeightedSum((RankAverage(PARTS), Column(2))), "'rank-average' looks back at what was scored"),
         (lambda: WeightedSum(PARTS, (1.0,)), "1 weights do not fit 2 parts"),
         (lambda: Lexicographic(PARTS, (1.0, 2.0, 3.0)), "3 thresholds do not fit 2 parts"),
         (lambda: RankAverage(PARTS, (-1.0, 2.0)), "weights of 0 or more"),
@@ -175,3 +176,27 @@ class TestMixtures(RewardSuite):
     @pytest.fixture
     def prompts(self) -> Sequence[str]:
         return [""] * 4
+
+
+class Renamed(Column):
+    """Known by its name only once it is loaded, as a hosted one is."""
+
+    elsewhere = True
+
+    def __init__(self, name: str) -> None:
+        super().__init__(0)
+        self.late, self.name = name, "remote"  # type: ignore[misc]
+
+    def load(self) -> None:
+        self.name = self.late  # type: ignore[misc]
+        self.structured = self.interactive = True
+
+
+def test_names_of_parts_from_elsewhere_are_compared_once_they_are_known() -> None:
+    mixture = WeightedSum((Renamed("a"), Renamed("b")))
+    assert (mixture.structured, mixture.interactive) == (False, False)
+    mixture.load()
+    assert [part.name for part in mixture.parts] == ["a", "b"]
+    assert (mixture.structured, mixture.interactive) == (True, True)
+    with pytest.raises(RollflowError, match="names, which differ; got column 1, column 1"):
+        WeightedSum((Renamed("column 1"), Column(1))).load()

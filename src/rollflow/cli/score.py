@@ -52,17 +52,17 @@ def _times(duration: float, shortest: float) -> int:
 
 
 def scores(reward: RewardModel, samples: Sequence[Tensor], prompt: str) -> list[float]:
-    """The reward of each sample; those of one size are scored together."""
+    """The reward of each sample; those of one size are scored together, and a relative reward is relative to all."""
     import torch
 
     from rollflow.engine.answers import scored
 
-    found = [0.0] * len(samples)
+    parts = torch.zeros(len(samples), len(reward.parts), dtype=torch.float64)
     for shape in dict.fromkeys(sample.shape for sample in samples):
         rows = [row for row, sample in enumerate(samples) if sample.shape == shape]
-        numbers = scored(reward, torch.stack([samples[row] for row in rows]), [prompt] * len(rows))
-        for row, number in zip(rows, numbers.tolist(), strict=True):
-            found[row] = number
+        stacked = torch.stack([samples[row] for row in rows])
+        parts[rows] = torch.stack([scored(part, stacked, [prompt] * len(rows)) for part in reward.parts], 1)
+    found: list[float] = reward.combine(parts, parts).tolist()
     return found
 
 

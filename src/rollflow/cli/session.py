@@ -11,7 +11,8 @@ from typing import Any
 from rollflow.api import Plan, run
 from rollflow.cli.progress import LiveProgress
 from rollflow.engine import Interrupted, load_checkpoint
-from rollflow.report import CheckpointFile, Recorder, write_run
+from rollflow.report import CheckpointFile, Recorder, summary, write, write_run
+from rollflow.report.outputs import RESULT, encode
 from rollflow.report.overoptimization import along
 
 CHECKPOINT = "checkpoint.pt"
@@ -47,7 +48,7 @@ def execute(
             raise KeyboardInterrupt from None
     recorder, checkpoint = Recorder(), CheckpointFile(folder / CHECKPOINT)
     started = time.perf_counter()
-    with LiveProgress(show and not job.task.reward.interactive) as progress:
+    with LiveProgress(show and not any(one.interactive for one in (job.task.reward, *job.task.held_out))) as progress:
         try:
             result = run(job, (recorder, progress, checkpoint))
         except Interrupted as stopped:
@@ -56,8 +57,10 @@ def execute(
                 raise stopped.failures.get(0, KeyboardInterrupt()) from None
             result = best
     seconds = time.perf_counter() - started
-    path = along(result, recorder) if held_out_path else []
-    content = write_run(folder, result, recorder, seconds, baseline, path)
+    content = write_run(folder, result, recorder, seconds, baseline)
+    if held_out_path:  # what is there is on disk, whatever happens while the path is scored
+        content = summary(result, recorder, seconds, baseline, along(result, recorder))
+        write(folder, {RESULT: encode(content).encode()})
     if checkpoint.error is not None:
         print(f"warning: the checkpoint could not be written: {checkpoint.error}", file=sys.stderr)
     return content

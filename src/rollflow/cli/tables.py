@@ -116,6 +116,7 @@ def outcome(content: Mapping[str, Any], folder: Path) -> str:
     for label, rewards in (("part", "parts"), ("held out", "held_out")):
         for name, reward in content.get(rewards, {}).items():
             rows.append((label, f"{name} {_rewards(baseline.get(rewards, {}).get(name), reward)}"))
+    rows += [("missing", f"{name}: {why}") for name, why in content.get("missing", {}).items()]
     rows += [("warning", warning) for warning in content["warnings"]]
     rows += [
         ("budget", f"{content['nfe_used']} of {content['nfe_budget']} NFE in {content['seconds']:.1f} s"),

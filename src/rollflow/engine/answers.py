@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -164,6 +165,25 @@ def _cut_off(task: Task, *, behind_velocity: bool) -> BadReward:
     return BadReward(
         f"no gradient of reward '{task.reward.name}' reaches the state; {at} must not detach or run under torch.no_grad"
     )
+
+
+class Judged(NamedTuple):
+    """What rewards say of one sample that nothing is decided by, by name; NaN where one could not be had, and why."""
+
+    scores: dict[str, float]
+    missing: dict[str, str]
+
+
+def judged_by(rewards: Sequence[RewardModel], sample: Tensor, prompt: str) -> Judged:
+    """What each says of a sample (1, ...), whatever happens to it."""
+    told = Judged({}, {})
+    for reward in rewards:
+        try:
+            told.scores[reward.name] = float(scored(reward, sample, [prompt]))
+        except Exception as error:
+            told.scores[reward.name] = math.nan
+            told.missing[reward.name] = f"{type(error).__name__}: {error}"
+    return told
 
 
 def scored(reward: RewardModel, samples: Tensor, prompts: Sequence[str]) -> Tensor:

@@ -90,7 +90,8 @@ def load_checkpoint(job: Job, path: Path) -> Checkpoint:
     if version != _VERSION:
         raise BadCheckpoint(f"'{path}' has version {version}; this release reads version {_VERSION}")
     ours = fingerprint(job)
-    different = [f"{key} was {theirs.get(key)}, is {ours[key]}" for key in ours if theirs.get(key) != ours[key]]
+    keys = dict.fromkeys([*ours, *theirs])
+    different = [f"{key} was {theirs.get(key)}, is {ours.get(key)}" for key in keys if theirs.get(key) != ours.get(key)]
     if different:
         raise BadCheckpoint(f"'{path}' belongs to another job: {'; '.join(different)}")
     checkpoint = _unpacked(content["checkpoint"], ("rollflow", type(job.search).__module__))

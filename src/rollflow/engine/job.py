@@ -124,8 +124,9 @@ class Result:
         sample: Decoded, (...), pixels (3, H, W) in [0, 1] for images.
         x0: The same in the model's space.
         reward: Of the sample.
-        parts: What the parts of a mixed reward say of it, by name; empty where it is not mixed.
-        held_out: Held-out rewards by name; NaN where one could not be had (``RewardUnavailable``).
+        parts: What the parts of a mixed reward say of it, by name, scored once more; empty where it is not mixed.
+        held_out: Held-out rewards by name.
+        missing: Why one of these could not be had, by name; it is NaN then, since the sample is there.
         spent: Exact account, the final decode included, held-out scoring not.
         noise_level: 0 for a fully denoised sample, else the linear noise level at which the estimate was made.
         interrupted: Whether the search was stopped early, the sample being the best until then ...
@@ -142,6 +143,7 @@ class Result:
     reward: float
     parts: dict[str, float]
     held_out: dict[str, float]
+    missing: dict[str, str]
     spent: Spending
     noise_level: float
     interrupted: bool

@@ -8,22 +8,22 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from rollflow.engine.answers import Answers, Asked, price, scored
+from rollflow.engine.answers import Answers, Asked, judged_by, price
 from rollflow.engine.checkpoint import Checkpoint
-from rollflow.engine.job import Job, Point, Result
+from rollflow.engine.job import Job, Point, Result, Task
 from rollflow.engine.meter import Meter, Spending
 from rollflow.engine.observers import Observer
 from rollflow.engine.worker import Worker
 from rollflow.errors import BadReward, BudgetExceeded, RewardUnavailable
 from rollflow.requests import Asking, Decode, Grad, Request, Reward, Save, Velocity
-from rollflow.rewards import RewardModel
 from rollflow.search.base import Finished, Progress
 
+T = TypeVar("T")
 _NETWORK = (Velocity, Grad)
 
 
@@ -273,23 +273,29 @@ class Session:
         self.live = [live for live in self.live if live not in group]
         return []
 
+    def _by_worker(self, task: Task, call: Callable[[], T]) -> T:
+        """What ``call`` gives, in the thread of the task's reward where it has one, which no two call at once."""
+        worker = self.workers.get(id(task.reward))
+        if worker is None:
+            return call()
+        answer: T = worker.submit(call).result()
+        return answer
+
     def _deliver(self, kind: type[Request], group: Sequence[_Live], answer: _Timed) -> None:
         """Give those of a group what ``answer`` has for them; if it fails, they are answered alone."""
         try:
             answers = answer()
-        except RewardUnavailable as error:
-            for live in group:
-                if live.run in self.runs:
-                    self._stop(live.run, error)
-            return
         except Exception as error:
             for live in group:
                 if live.run not in self.runs:
                     continue
-                if len(group) == 1:
+                if len(group) > 1:  # alone, so that only who is at fault fails
+                    again = partial(self.answers.of, kind, [live.asked])
+                    self._deliver(kind, [live], _Timed(partial(self._by_worker, live.run.job.task, again)))
+                elif isinstance(error, RewardUnavailable):
+                    self._stop(live.run, error)
+                else:
                     self._fail(live.run, error)
-                else:  # alone, so that only who is at fault fails
-                    self._deliver(kind, [live], _Timed(partial(self.answers.of, kind, [live.asked])))
             return
         rows = max(1, sum(live.rows for live in group))
         for live in group:
@@ -358,8 +364,12 @@ class Session:
             request = Reward(progress.particles.clean, progress.level(run.job.dynamics))
             live = _Live(run, population, iter(()), Spending(), run.seen[population], request)  # type: ignore[arg-type]
             run.meter.debit(price(request, run.job.task.model))
-            [scores] = self.answers.of(Reward, [live.asked])
-            run.note(request, live.judged(scores))
+            [scores] = self._by_worker(run.job.task, partial(self.answers.of, Reward, [live.asked]))
+            rewards = live.judged(scores)
+            error = _not_finite(run.job, rewards, None)
+            if error is not None:
+                raise error
+            run.note(request, rewards)
         return run.best
 
     def _debit(self, live: _Live) -> bool:
@@ -392,13 +402,28 @@ class Session:
         return True
 
     def _complete(self, run: _Run) -> None:
-        best = max(run.finished, key=lambda finished: finished.reward)
         try:
+            best = max(self._reconciled(run), key=lambda finished: finished.reward)
             result = self._result(run, best, interrupted=False, cause=None)
         except Exception as error:
             self._fail(run, error)
         else:
             self._finish(run, result)
+
+    def _reconciled(self, run: _Run) -> list[Finished]:
+        """What the populations returned, with rewards that can be compared.
+
+        Those of a relative reward cannot, since each population looked back at its own samples: what they returned is
+        scored once more, against all samples of all of them; no part of the budget, as held-out rewards are not.
+        """
+        task, finished = run.job.task, run.finished
+        if not task.reward.relative or len(finished) == 1:
+            return finished
+        x0, seen = torch.stack([one.x0 for one in finished]), [some for some in run.seen if some is not None]
+        asked = Asked(Reward(x0, 0.0), task, run.condition)
+        [scores] = self._by_worker(task, partial(self.answers.of, Reward, [asked]))
+        rewards = task.reward.combine(scores, torch.cat([*seen, scores]))
+        return [one._replace(reward=float(reward)) for one, reward in zip(finished, rewards, strict=True)]
 
     def _finish(self, run: _Run, result: Result) -> None:
         self.ended.append(Ended(run.place, run.job, result, None))
@@ -411,18 +436,17 @@ class Session:
         with torch.no_grad():
             sample = task.model.decode(best.x0[None])
         parts = task.reward.parts if len(task.reward.parts) > 1 else ()
-        told, held_out = (
-            {judge.name: _afterwards(judge, sample, task.prompt) for judge in judges}
-            for judges in (parts, task.held_out)
-        )
+        told = self._by_worker(task, partial(judged_by, parts, sample, task.prompt))
+        held_out = judged_by(task.held_out, sample, task.prompt)
         trace = (*run.trace, Point(run.meter.spent.nfe, run.best.reward if run.best else best.reward))
         return Result(
             run.job,
             sample[0],
             best.x0,
             best.reward,
-            told,
-            held_out,
+            told.scores,
+            held_out.scores,
+            told.missing | held_out.missing,
             run.meter.spent,
             best.noise_level,
             interrupted,
@@ -431,14 +455,6 @@ class Session:
             run.seconds,
             tuple(finished.diagnostics or {} for finished in run.finished),
         )
-
-
-def _afterwards(judge: RewardModel, sample: Tensor, prompt: str) -> float:
-    """A reward of the sample (1, ...) that is returned; NaN where it does not answer, since the sample is there."""
-    try:
-        return float(scored(judge, sample, [prompt]))
-    except RewardUnavailable:
-        return math.nan
 
 
 def _not_finite(job: Job, rewards: Tensor, gradients: Tensor | None) -> BadReward | None:

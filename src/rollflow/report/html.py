@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,15 +14,16 @@ from PIL import Image
 
 from rollflow.bench.analysis import best_so_far, budget_shares, effective_sizes, largest, over_optimised
 from rollflow.bench.citations import cited
+from rollflow.bench.scaling import against_budget
 from rollflow.bench.study import Entry, Study, prompt_of
-from rollflow.bench.tabulate import BEST, SECONDS, tables
-from rollflow.bench.typeset import shown
+from rollflow.bench.tabulate import BEST_SO_FAR_NOTE, EVEN_TIME_NOTE, seconds_note
+from rollflow.bench.typeset import Table, shown
 from rollflow.errors import RollflowError
 from rollflow.report import figures, plots
 
 THUMBNAIL = 320
 """The most pixels that a picture of a gallery has along a side."""
-BAND = "Bands are pointwise 95 % bootstrap intervals over prompts."
+BANDS_NOTE = "Bands are pointwise 95 % intervals over prompts, as in the tables."
 
 
 class Shown(NamedTuple):
@@ -63,11 +64,12 @@ class Row(NamedTuple):
     tiles: list[Tile]
 
 
-def page(study: Study, folder: Path, gallery: int = 8) -> str:
+def page(study: Study, tables: Sequence[Table], folder: Path, gallery: int = 8) -> str:
     """The report.
 
     Args:
         study: What it is of.
+        tables: Of it, as ``bench.tabulate`` makes them.
         folder: Where its pictures are.
         gallery: How many prompts and seeds are shown in pictures.
 
@@ -84,7 +86,7 @@ def page(study: Study, folder: Path, gallery: int = 8) -> str:
     environment.filters["shown"] = shown
     return environment.get_template("experiment.html.j2").render(
         study=study,
-        tables=tables(study),
+        tables=tables,
         figures=list(_figures(study)),
         over_optimised=over_optimised(study),
         gallery=rows(study, folder, gallery),
@@ -111,15 +113,27 @@ def _figures(study: Study) -> Iterator[Shown]:
             ends = [max((entry[field] for entry in study.of(arm)), default=most) for arm in study.arms]
             found = best_so_far(study, np.union1d(np.linspace(0, most, 201)[1:], ends), seconds=seconds)
             drawn = figures.lines(found, study.arms, unit, f"best {study.given.name} so far")
-            caption = f"{BEST} {SECONDS if seconds else ''} {BAND}"
+            timed = f" {seconds_note(study)} {EVEN_TIME_NOTE}" if seconds else ""
+            caption = f"{BEST_SO_FAR_NOTE}{timed} {BANDS_NOTE}"
             alt = f"Best {study.given.name} so far against {unit}: {searches}."
             yield Shown("cost", _uri("png", plots.png(drawn)), alt, caption)
+    yield from _scaling(study)
     yield from _shares(study)
     for judge in study.held_out:
         uri = _uri("png", plots.png(figures.scatter(study, judge)))
-        caption = "A dot a prompt, its seeds averaged; means of arms with 95 % bootstrap intervals over prompts."
+        caption = "A dot a prompt, its seeds averaged; means of arms with 95 % intervals over prompts, as in the tables."
         yield Shown("held-out", uri, f"{judge.label} against {study.given.label}, arm by arm.", caption)
     yield from _sequential(study)
+
+
+def _scaling(study: Study) -> Iterator[Shown]:
+    for measure in (study.given, *study.held_out):
+        curves = {family: curve for family, curve in against_budget(study, measure).items() if curve}
+        if curves:
+            uri = _uri("png", plots.png(plots.budgets(curves, {}, measure.label)))
+            caption = f"A point an arm; settings of a method that differ with the budget are in the tables. {BANDS_NOTE}"
+            alt = f"{measure.label} of the sample returned against budget: one line a method and dynamics."
+            yield Shown("scaling", uri, alt, caption)
 
 
 def _shares(study: Study) -> Iterator[Shown]:
@@ -129,7 +143,7 @@ def _shares(study: Study) -> Iterator[Shown]:
         drawn = figures.lines(curves, study.arms, "step, from noise to data", "share of NFE", whole=True)
         left_out = sum(shares.left_out for shares in found.values())
         resumed = f" {left_out} jobs that were resumed are left out." if left_out else ""
-        caption = f"Of the NFE spent on steps, finishing left out. {BAND}{resumed}"
+        caption = f"Of the NFE spent on steps, finishing left out. {BANDS_NOTE}{resumed}"
         uri = _uri("png", plots.png(drawn))
         yield Shown("budget", uri, "Share of the budget that each step took: one line an arm.", caption)
 
@@ -139,7 +153,7 @@ def _sequential(study: Study) -> Iterator[Shown]:
     if sizes:
         drawn = figures.lines(sizes, study.arms, "weighting", "effective sample size", whole=True)
         uri = _uri("png", plots.png(drawn))
-        yield Shown("sequential", uri, "Effective sample size after every weighting: one line an arm.", BAND)
+        yield Shown("sequential", uri, "Effective sample size after every weighting: one line an arm.", BANDS_NOTE)
     for arm in sizes:
         entry = next((entry for entry in study.of(arm) if any(entry.get("ancestors") or ())), None)
         if entry is not None:

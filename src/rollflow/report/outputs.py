@@ -108,6 +108,7 @@ def summary(
         "reward": _number(result.reward),
         **({"parts": _numbers(result.parts)} if result.parts else {}),
         "held_out": _numbers(result.held_out),
+        **({"missing": result.missing} if result.missing else {}),
         "warnings": warnings(result, baseline, path),
         "finished": result.finished,
         "noise_level": result.noise_level,
@@ -129,7 +130,7 @@ def summary(
         content["baseline"] = {
             "image": BASELINE,
             **({"film": BASELINE_FILM} if is_film(baseline.sample) else {}),
-            "reward": _number(baseline.reward),
+            "reward": None if job.task.reward.relative else _number(baseline.reward),
             **({"parts": _numbers(baseline.parts)} if baseline.parts else {}),
             "held_out": _numbers(baseline.held_out),
             "nfe_used": baseline.spent.nfe,
@@ -155,7 +156,6 @@ def write_run(
     recorder: Recorder,
     seconds: float,
     baseline: Result | None = None,
-    path: Sequence[Judged] = (),
 ) -> dict[str, Any]:
     """Write all files of a run and return the content of ``result.json``; the arguments are those of ``summary``.
 
@@ -164,7 +164,7 @@ def write_run(
     """
     from rollflow.report import plots  # matplotlib is slow to load: not before the search is done
 
-    content = summary(result, recorder, seconds, baseline, path)
+    content = summary(result, recorder, seconds, baseline)
     files = _shown(result.sample, IMAGE, FILM)
     if baseline is not None:
         files |= _shown(baseline.sample, BASELINE, BASELINE_FILM)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from rollflow.engine import Result
-from rollflow.engine.answers import scored
+from rollflow.engine.answers import judged_by
 from rollflow.report.recorder import Recorder
 
 
@@ -39,7 +39,7 @@ def along(result: Result, recorder: Recorder) -> list[Judged]:
     for frame in recorder.path(result)[:-1]:
         with torch.no_grad():
             sample = task.model.decode(frame.x0[None])
-        told = {judge.name: float(scored(judge, sample, [task.prompt])) for judge in task.held_out}
+        told = judged_by(task.held_out, sample, task.prompt).scores
         path.append(Judged(frame.noise_level, frame.reward, told))
     return [*path, of(result)]
 
@@ -53,7 +53,8 @@ def warnings(result: Result, baseline: Result | None, path: Sequence[Judged]) ->
     """One line for each held-out reward at whose expense the reward rose.
 
     It did where the sample has a higher reward than the plain one and a lower held-out one; and where it has a higher
-    reward than the sample of its path that the held-out reward liked best.
+    reward than the sample of its path that the held-out reward liked best. A relative reward says nothing of the plain
+    sample, which it never saw.
 
     Args:
         result: Of the search.
@@ -69,7 +70,7 @@ def _warnings(result: Result, baseline: Result | None, path: Sequence[Judged]) -
         known = [point for point in path if not (math.isnan(point.reward) or math.isnan(point.held_out[name]))]
         peak = max(known, key=lambda point: point.held_out[name], default=None)
         for where, before in (
-            ("the plain sample", None if baseline is None else of(baseline)),
+            ("the plain sample", None if baseline is None or result.job.task.reward.relative else of(baseline)),
             (None if peak is None else f"the estimate at noise level {peak.noise_level:.2f}", peak),
         ):
             if before is not None and end.reward > before.reward and end.held_out[name] < before.held_out[name]:

@@ -100,7 +100,11 @@ def signal(curves: Mapping[str, Sequence[SignalPoint]]) -> Figure:
     return figure
 
 
-def budgets(curves: Mapping[str, Mapping[int, Interval]], exact: Mapping[str, Mapping[int, float]]) -> Figure:
+def budgets(
+    curves: Mapping[str, Mapping[int, Interval]],
+    exact: Mapping[str, Mapping[int, float]],
+    reward: str = "reward",
+) -> Figure:
     """Rewards against budget in NFE: means with their 95 % bands, and in black what is known exactly."""
     figure = Figure(figsize=(10, 5), dpi=120, layout="constrained")
     axes = figure.subplots()
@@ -115,6 +119,6 @@ def budgets(curves: Mapping[str, Mapping[int, Interval]], exact: Mapping[str, Ma
     axes.set_xscale("log")
     axes.set_xticks(ticks, [str(nfe) for nfe in ticks])
     axes.minorticks_off()
-    axes.set(xlabel="budget, NFE", ylabel="reward of the returned sample")
+    axes.set(xlabel="budget, NFE", ylabel=f"{reward} of the returned sample")
     figure.legend(loc="outside right upper", fontsize="small")
     return figure

@@ -72,6 +72,9 @@ class Recorder(Observer):
 
         Row i of a population is the same stream at every step, unless the population says who descends from whom.
         """
+        end = Frame(result.x0, result.noise_level, result.reward)
+        if not self.points:  # nothing was scored before the run was stopped, after it was resumed
+            return [end]
         population, row = self._winner(result)
         frames: list[Frame] = []
         for progress in reversed(self.steps.get(population, [])):
@@ -81,7 +84,7 @@ class Recorder(Observer):
         # Where finishing is free the last clean estimate is the result.
         if frames and torch.equal(frames[-1].x0, result.x0):
             frames.pop()
-        return [*frames, Frame(result.x0, result.noise_level, result.reward)]
+        return [*frames, end]
 
     def _winner(self, result: Result) -> tuple[int, int]:
         """(population, row) that the result came from."""

@@ -91,6 +91,13 @@ NORMALIZATIONS: Registry[Normalization] = Registry(
 )
 
 
+def check_names(what: str, rewards: Sequence[RewardModel | type[RewardModel]]) -> None:
+    """Raise a RollflowError if two are of one name, which is all that tells them apart in an account."""
+    names = [reward.name for reward in rewards]
+    if len(set(names)) < len(names):
+        raise RollflowError(f"{what} are told by their names, which differ; got {', '.join(names)}")
+
+
 class Mixture(RewardModel):
     """A reward made of others, each of which is reported on its own beside it.
 
@@ -99,22 +106,40 @@ class Mixture(RewardModel):
         normalization: How their scores are brought to one scale.
 
     Raises:
-        RollflowError: If there are fewer parts than two, or two of one name.
+        RollflowError: If there are fewer parts than two, two of one name, or one that is relative itself: it would be
+            relative to whatever shares its call. Names of rewards from elsewhere are known, and compared, once loaded.
     """
 
     def __init__(self, parts: tuple[RewardModel, ...], normalization: Normalization | None = None) -> None:
-        names = [part.name for part in parts]
-        if len(names) < 2 or len(set(names)) < len(names):
-            raise RollflowError(f"a mixture has two or more parts of different names; got {', '.join(names) or 'none'}")
         self._parts, self.normalization = tuple(parts), normalization or Raw()
+        if len(parts) < 2:
+            raise RollflowError(
+                f"a mixture has two or more parts; got {', '.join(part.name for part in parts) or 'none'}"
+            )
+        for part in parts:
+            if part.relative:
+                raise RollflowError(
+                    f"'{part.name}' looks back at what was scored, so that it cannot be part of a mixture"
+                )
+        check_names("parts of a mixture", [part for part in parts if not part.elsewhere])
         self.normalization.check(len(parts))
         self.relative = self.normalization.relative
         self.differentiable = not self.relative and all(  # type: ignore[misc]
             part.differentiable for part in parts
         )
-        judges = [judge for part in parts for judge in part.held_out if judge not in names]
-        self.held_out = tuple(dict.fromkeys(judges))  # type: ignore[misc]
-        self.structured = any(part.structured for part in parts)
+
+    @property
+    def held_out(self) -> tuple[str, ...]:  # type: ignore[override]
+        names = [part.name for part in self.parts]
+        return tuple(dict.fromkeys(judge for part in self.parts for judge in part.held_out if judge not in names))
+
+    @property
+    def structured(self) -> bool:  # type: ignore[override]
+        return any(part.structured for part in self.parts)
+
+    @property
+    def interactive(self) -> bool:  # type: ignore[override]
+        return any(part.interactive for part in self.parts)
 
     @property
     def parts(self) -> tuple[RewardModel, ...]:
@@ -134,6 +159,7 @@ class Mixture(RewardModel):
     def load(self) -> None:
         for part in self.parts:
             part.load()
+        check_names("parts of a mixture", self.parts)
 
     def combine(self, scores: Tensor, seen: Tensor) -> Tensor:
         return self.mixed(self.normalization(scores, seen))

@@ -82,12 +82,26 @@ class Alone(NamedTuple):
     spent: Spending
 
 
+def _reconciled(job: Job, finished: list[Finished], seen: list[Tensor | None]) -> list[Finished]:
+    """Populations with rewards that can be compared: relative ones are scored against the samples of all."""
+    task = job.task
+    if not task.reward.relative or len(finished) == 1:
+        return finished
+    samples = task.model.decode(torch.stack([one.x0 for one in finished]))
+    prompts = [task.prompt] * len(finished)
+    scores = torch.stack([part.score(samples, prompts).double() for part in task.reward.parts], 1)
+    rewards = task.reward.combine(scores, torch.cat([*(some for some in seen if some is not None), scores]))
+    return [one._replace(reward=float(reward)) for one, reward in zip(finished, rewards, strict=True)]
+
+
 def alone(job: Job) -> Alone:
     """Drive a job's populations one after another."""
     answering = Answering(job.task)
-    finished = []
+    finished: list[Finished] = []
+    seen: list[Tensor | None] = []
     for one in job.populations():
         answering.seen = None
         finished.append(one if isinstance(one, Finished) else drive(one, answering))
-    best = max(finished, key=lambda one: one.reward)
+        seen.append(answering.seen)
+    best = max(_reconciled(job, finished, seen), key=lambda one: one.reward)
     return Alone(best, finished, answering.asked, answering.spent + Spending(decodes=1))
