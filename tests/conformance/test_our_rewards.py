@@ -14,7 +14,7 @@ from torch import Tensor
 import data
 from rollflow.models.scenes import parse
 from rollflow.models.toy import ToyReward
-from rollflow.rewards.scenes import CaptionReward, CountReward, JudgeReward
+from rollflow.rewards.scenes import CaptionJudgeReward, CaptionReward, CountReward, JudgeReward
 from rollflow.testing import RewardSuite
 
 loaded = cache(lambda kind: kind())
@@ -38,7 +38,7 @@ class TestToy(RewardSuite):
 class TestScenes(RewardSuite):
     """Pictures of other scenes than those asked for, and one that is right."""
 
-    @pytest.fixture(params=[CountReward, CaptionReward, JudgeReward], ids=lambda kind: kind.name)
+    @pytest.fixture(params=[CountReward, CaptionReward, JudgeReward, CaptionJudgeReward], ids=lambda kind: kind.name)
     def reward(self, request: pytest.FixtureRequest) -> Any:
         return loaded(request.param)
 

@@ -17,6 +17,9 @@ from rollflow.models import FlowModel, PipelineSource, Source, find_model
 from rollflow.models.diffusers import read_argument
 from rollflow.rewards import RewardModel
 
+PLACES = frozenset({"device", "offload"})
+"""Settings of a pipeline that say where it runs, in which processes at one experiment may differ."""
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -53,13 +56,19 @@ class Trial:
         arm: How.
         place: Of the prompt in its suite.
         item: The prompt.
-        seed: Of all noise.
+        seed: The same for all arms, so that they can be compared pair by pair.
     """
 
     arm: Arm
     place: int
     item: Item
     seed: int
+
+    @property
+    def noise(self) -> int:
+        """The seed of all its noise: another for every prompt, so that prompts are independent of each other."""
+        content = json.dumps([self.item.prompt, self.seed])
+        return int.from_bytes(hashlib.sha256(content.encode()).digest()[:8], "big") >> 1
 
     @property
     def id(self) -> str:
@@ -104,8 +113,9 @@ class Experiment:
                     yield Trial(arm, place, item, seed)
 
     def config(self) -> dict[str, Any]:
-        """What must be the same for a folder to be gone on with."""
+        """What must be the same for a folder to be gone on with; where a pipeline runs need not be."""
         told = {key: value for key, value in asdict(self).items() if key != "suite"}
+        told["pipeline"] = {key: value for key, value in told["pipeline"].items() if key not in PLACES}
         suite = {"name": self.suite.name, "version": self.suite.version, "prompts": len(self.suite.items)}
         config: dict[str, Any] = json.loads(json.dumps(told | {"suite": suite | {"sha256": self.suite.digest}}))
         return config
@@ -140,7 +150,7 @@ def plan_of(
         reward=reward,
         held_out=held_out,
         nfe=arm.steps if arm.nfe is None else arm.nfe,
-        seed=trial.seed,
+        seed=trial.noise,
         interpolant=arm.interpolant,
         kernel=arm.kernel,
         grid=arm.grid,
@@ -148,6 +158,17 @@ def plan_of(
         steps=arm.steps,
         finish=arm.finish,
     )
+
+
+def costs_of(experiment: Experiment) -> dict[str, int]:
+    """NFE of each arm, over all its jobs, told without loading anything; raises what ``Plan`` does."""
+    model, costs = model_of(experiment.model, experiment.pipeline), {}
+    for arm in experiment.arms:
+        trial = Trial(arm, 0, experiment.suite.items[0], 0)
+        plan = plan_of(trial, model, experiment.reward, list(experiment.held_out))
+        one = (plan.baseline_cost() if arm.nfe is None else plan.cost()).nfe
+        costs[arm.name] = one * len(experiment.suite.items) * experiment.seeds
+    return costs
 
 
 def job_of(trial: Trial, model: FlowModel, reward: RewardModel, held_out: list[RewardModel]) -> Job:

@@ -28,6 +28,8 @@ DYNAMICS: dict[str, Dynamics] = {
 
 TABLE_METHODS = {"SMC": "smc", "CoDe": "code", "SVDD": "svdd", "RBF": "rbf"}
 PLAIN = Arm("plain")
+ONE = 2 * DEFAULT_STEPS - 1
+"""NFE with room for one trajectory and its finishing, but not for a second."""
 
 
 def table_arms(nfe: int) -> tuple[Arm, ...]:
@@ -45,16 +47,18 @@ def table_arms(nfe: int) -> tuple[Arm, ...]:
 
 def aesthetic_arms(nfe: int) -> tuple[Arm, ...]:
     """Rows of the aesthetic table: gradients alone, and with searches."""
-    linear, vp = DYNAMICS["Linear-SDE"], DYNAMICS["VP-SDE"]
-    return (
-        PLAIN,
-        Arm("DPS, Linear-SDE", "bon", DEFAULT_STEPS, **linear, guidance="dps"),
-        Arm("SVDD, Linear-SDE", "svdd", nfe, **linear),
-        Arm("SVDD + DPS, Linear-SDE", "svdd", nfe, **linear, guidance="dps"),
-        Arm("RBF, Linear-SDE", "rbf", nfe, **linear),
-        Arm("RBF + DPS, Linear-SDE", "rbf", nfe, **linear, guidance="dps"),
-        Arm("RBF + DPS, VP-SDE", "rbf", nfe, **vp, guidance="dps"),
-    )
+    arms = [PLAIN, Arm("BoN, Linear-ODE", "bon", nfe, **DYNAMICS["Linear-ODE"])]
+    for name in ("Linear-SDE", "VP-SDE"):
+        of = DYNAMICS[name]
+        arms += [
+            Arm(f"DPS, {name}", "bon", ONE, **of, guidance="dps"),
+            Arm(f"BoN + DPS, {name}", "bon", nfe, **of, guidance="dps"),
+            Arm(f"SVDD, {name}", "svdd", nfe, **of),
+            Arm(f"SVDD + DPS, {name}", "svdd", nfe, **of, guidance="dps"),
+            Arm(f"RBF, {name}", "rbf", nfe, **of),
+            Arm(f"RBF + DPS, {name}", "rbf", nfe, **of, guidance="dps"),
+        ]
+    return tuple(arms)
 
 
 def vp_arms(nfe: int) -> tuple[Arm, ...]:
@@ -99,7 +103,7 @@ def search_arms(nfe: int) -> tuple[Arm, ...]:
     arms = []
     for name, of in dynamics.items():
         arms += [
-            Arm(f"one trajectory, {name}", "bon", 19, **of),  # room for finishing, but not for a second one
+            Arm(f"one trajectory, {name}", "bon", ONE, **of),
             Arm(f"BoN, {name}", "bon", nfe, **of),
             Arm(f"SVDD, {name}", "svdd", nfe, **of),
             Arm(f"RBF, {name}", "rbf", nfe, **of),
@@ -121,7 +125,8 @@ class Preset:
         real_held_out: ... and on a pipeline.
         arms: Of a budget in NFE.
         nfe: The budget.
-        prompts: How many of the suite; None is all.
+        prompts: How many of the suite on the embedded model ...
+        real_prompts: ... and on a pipeline; None is all.
         seeds: Seeds a prompt.
         quick: Budget, prompts and seeds of ``--quick``.
     """
@@ -136,6 +141,7 @@ class Preset:
     arms: Callable[[int], tuple[Arm, ...]]
     nfe: int = 500
     prompts: int | None = None
+    real_prompts: int | None = None
     seeds: int = 3
     quick: tuple[int, int, int] = (100, 8, 1)
 
@@ -146,7 +152,7 @@ _COMPOSITIONAL = Preset(
     "genai-bench-compositional",
     "caption",
     "vqascore",
-    ("judge",),
+    ("judge", "caption-judge"),
     ("vqascore-instructblip", "aesthetic"),
     table_arms,
     prompts=100,
@@ -156,8 +162,10 @@ _QUANTITY = replace(
     about="table 2: how many of each",
     suite="scenes-quantity",
     real="t2i-compbench-numeracy",
+    real_prompts=100,
     reward="count",
     real_reward="counting",
+    held_out=("judge",),
     real_held_out=("vqascore", "aesthetic"),
 )
 _AESTHETIC = replace(
@@ -167,6 +175,7 @@ _AESTHETIC = replace(
     real="prompts",
     reward="colorfulness",
     real_reward="aesthetic",
+    held_out=("judge", "caption-judge"),
     real_held_out=("image-reward",),
     arms=aesthetic_arms,
     prompts=60,
@@ -233,7 +242,8 @@ def experiment_of(
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
     known = PRESETS[preset]
-    own = known.quick if quick else (known.nfe, known.prompts, known.seeds)
+    full = known.nfe, known.prompts if embedded else known.real_prompts, known.seeds
+    own = known.quick if quick else full
     wanted = load(suite or (known.suite if embedded else known.real))
     count = prompts or own[1]
     return Experiment(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -63,6 +63,14 @@ class Answers:
     max_grad_rows: int
     padded: bool = False
 
+    def full(self, rows: int) -> int:
+        """As many of so many rows as calls can be full of."""
+        return rows // self.max_rows * self.max_rows
+
+    def computed(self, rows: int) -> int:
+        """Rows that answering so many takes, those that fill calls up included."""
+        return -(-rows // self.max_rows) * self.max_rows if self.padded else rows
+
     def of(self, kind: type[Request], group: Sequence[Asked]) -> list[Any]:
         """The answer to each request of one kind; to a ``Reward``, what the reward's parts say (``rewards``)."""
         if kind is Grad:
@@ -90,7 +98,8 @@ class Answers:
         task, prompts = group[0].task, _prompts(group)
         with torch.no_grad():
             samples = self._alone([asked.request.x0 for asked in group], lambda rows, x0: task.model.decode(x0))
-        return lambda: self._alone(samples, lambda rows, some: _parts(task.reward, some, _at(prompts, rows)))
+        unpadded = replace(self, padded=False)  # whoever is elsewhere makes batches of its own
+        return lambda: unpadded._alone(samples, lambda rows, some: _parts(task.reward, some, _at(prompts, rows)))
 
     def _velocities(self, group: Sequence[Asked]) -> list[Tensor]:
         model, t = group[0].task.model, torch.cat([asked.request.t for asked in group])

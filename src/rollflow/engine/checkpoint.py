@@ -16,6 +16,7 @@ from rollflow.engine.meter import Spending
 from rollflow.errors import BadCheckpoint
 from rollflow.prompts import Prompt
 from rollflow.search.base import Finished, Progress
+from rollflow.sharing import mark
 
 if TYPE_CHECKING:
     from rollflow.engine.job import Job, Point
@@ -36,6 +37,7 @@ class Checkpoint:
         best: The best clean sample seen; None where none was scored.
         trace: Best reward so far against NFE.
         seen: What each population's reward goes on from, where it is relative (``RewardModel.combine``): (n, k).
+        seconds: Computing time until then (``Result.seconds``).
     """
 
     populations: tuple[Progress | Finished | None, ...]
@@ -43,6 +45,7 @@ class Checkpoint:
     best: Finished | None
     trace: tuple[Point, ...]
     seen: tuple[Tensor | None, ...] = ()
+    seconds: float = 0.0
 
 
 def fingerprint(job: Job) -> dict[str, str]:
@@ -69,9 +72,12 @@ def save_checkpoint(job: Job, checkpoint: Checkpoint, path: Path) -> None:
     content = {"version": _VERSION, "job": fingerprint(job), "checkpoint": _packed(checkpoint)}
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(buffer.getvalue())
-    os.replace(part, path)
+    part = path.with_name(f"{path.name}.{mark()}.part")
+    try:
+        part.write_bytes(buffer.getvalue())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def load_checkpoint(job: Job, path: Path) -> Checkpoint:

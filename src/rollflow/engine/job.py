@@ -132,8 +132,7 @@ class Result:
         interrupted: Whether the search was stopped early, the sample being the best until then ...
         cause: ... and by what; None is the user.
         trace: Best reward so far against NFE, one point a rise and one at the end.
-        seconds: Spent in calls of model, decoder and reward since the job began or was resumed; of a call that was
-            shared, its rows' share.
+        seconds: Spent in calls of model, decoder and reward; of a call that was shared, its rows' share.
         diagnostics: Of each population that ran to its end, the search's own figures by name.
     """
 

@@ -27,6 +27,15 @@ T = TypeVar("T")
 _NETWORK = (Velocity, Grad)
 
 
+class _Rise(NamedTuple):
+    """A better sample than any before: of which population, what that had spent, and where it is in the trace."""
+
+    population: int
+    nfe: int
+    point: Point
+    best: Finished
+
+
 @dataclass(eq=False)
 class _Run:
     """A job in flight."""
@@ -38,9 +47,10 @@ class _Run:
     states: list[Progress | Finished | None]
     spent: list[Spending]
     seen: list[Tensor | None]
-    best: Finished | None = None
-    trace: list[Point] = field(default_factory=list)
-    seconds: float = 0.0
+    best: Finished | None
+    trace: list[Point]
+    seconds: float
+    rises: list[_Rise] = field(default_factory=list)
 
     @property
     def finished(self) -> list[Finished]:
@@ -50,16 +60,27 @@ class _Run:
     @property
     def checkpoint(self) -> Checkpoint:
         """Where the job can go on from."""
-        nfe = sum(spent.nfe for spent in self.spent)
-        trace = tuple(point for point in self.trace if point.nfe <= nfe)
-        return Checkpoint(tuple(self.states), tuple(self.spent), self.best, trace, tuple(self.seen))
+        unsaved = [rise for rise in self.rises if rise.nfe > self.spent[rise.population].nfe]
+        lost = {id(rise.point) for rise in unsaved}
+        kept = [rise for rise in self.rises if id(rise.point) not in lost]
+        trace = tuple(point for point in self.trace if id(point) not in lost)
+        best = kept[-1].best if kept else self.job.resume.best if self.job.resume else None
+        return Checkpoint(tuple(self.states), tuple(self.spent), best, trace, tuple(self.seen), self.seconds)
 
-    def note(self, request: Reward, rewards: Tensor) -> None:
-        """Keep the best clean sample seen, so that a job that is stopped has something to show."""
+    def note(self, request: Reward, rewards: Tensor, population: int, nfe: int) -> None:
+        """Keep the best clean sample seen, so that a job that is stopped has something to show.
+
+        Args:
+            request: About the samples.
+            rewards: (B,) of them.
+            population: That asked.
+            nfe: That this population has spent.
+        """
         at = int(rewards.argmax())
         if self.best is None or float(rewards[at]) > self.best.reward:
             self.best = Finished(request.x0[at], float(rewards[at]), request.noise_level)
             self.trace.append(Point(self.meter.spent.nfe, self.best.reward))
+            self.rises.append(_Rise(population, nfe, self.trace[-1], self.best))
 
 
 @dataclass(eq=False)
@@ -206,7 +227,11 @@ class Session:
         return sum(live.rows for live in self.live if isinstance(live.request, _NETWORK))
 
     def _due(self, out: list[_Flight]) -> list[_Live]:
-        """Whose turn it is with the network: that of all, but of those whose rewards are sent off only of half."""
+        """Whose turn it is with the network: that of all, but of those whose rewards are sent off only of half.
+
+        Where calls are padded, and there is more to do than fits one, only as many jobs have it as fill their calls; the
+        populations of a job together, so that its trace does not depend on its company.
+        """
         turn = [live for live in self.live if not self._sent_off(live)]
         sent_off = [live for live in self.live if self._sent_off(live)]
         flying = sum(live.rows for flight in out for live in flight.group)
@@ -215,7 +240,17 @@ class Session:
             if left > 0:
                 turn.append(live)
                 left -= live.rows
-        return turn
+        room = self.answers.full(sum(live.rows for live in turn))
+        if not (self.answers.padded and room):
+            return turn
+        filling: list[_Live] = []
+        for run in dict.fromkeys(live.run for live in turn):
+            together = [live for live in turn if live.run is run]
+            rows = sum(live.rows for live in together)
+            if rows <= room:
+                filling += together
+                room -= rows
+        return filling or turn
 
     def _sent_off(self, live: _Live) -> bool:
         return self.overlap and live.run.job.task.apart
@@ -235,7 +270,8 @@ class Session:
                 observer.failed(job, error)
             return
         seen = list(at.seen) or [None] * len(populations)
-        run = _Run(place, job, meter, condition, list(at.populations), list(at.spent), seen, at.best, list(at.trace))
+        states, spent, trace = list(at.populations), list(at.spent), list(at.trace)
+        run = _Run(place, job, meter, condition, states, spent, seen, at.best, trace, at.seconds)
         self.runs.append(run)
         for observer in self.observers:
             observer.admitted(job)
@@ -297,7 +333,7 @@ class Session:
                 else:
                     self._fail(live.run, error)
             return
-        rows = max(1, sum(live.rows for live in group))
+        rows = max(1, self.answers.computed(sum(live.rows for live in group)))
         for live in group:
             live.run.seconds += answer.seconds * live.rows / rows
         for live, of_live in zip(group, answers, strict=False):  # none for a group that was sent off
@@ -369,7 +405,7 @@ class Session:
             error = _not_finite(run.job, rewards, None)
             if error is not None:
                 raise error
-            run.note(request, rewards)
+            run.note(request, rewards, population, run.spent[population].nfe)
         return run.best
 
     def _debit(self, live: _Live) -> bool:
@@ -396,7 +432,7 @@ class Session:
             if error is not None:
                 self._fail(run, error)
                 return False
-            run.note(request, answer)
+            run.note(request, answer, live.population, live.spent.nfe)
             for observer in self.observers:
                 observer.scored(run.job, live.population, request, answer, run.meter.spent)
         return True

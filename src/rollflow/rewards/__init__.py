@@ -16,7 +16,7 @@ from rollflow.rewards.mixing import Lexicographic, Minimum, RankAverage, Weighte
 from rollflow.rewards.pickscore import PickScore
 from rollflow.rewards.qwen_vl import QwenVQAScore
 from rollflow.rewards.remote import RemoteReward
-from rollflow.rewards.scenes import CaptionReward, CountReward, JudgeReward
+from rollflow.rewards.scenes import CaptionJudgeReward, CaptionReward, CountReward, JudgeReward
 from rollflow.rewards.style import Style
 from rollflow.rewards.vlm_judge import VLMJudge
 from rollflow.rewards.vqascore import VQAScore
@@ -25,6 +25,7 @@ _OWN: tuple[type[RewardModel], ...] = (
     CountReward,
     CaptionReward,
     JudgeReward,
+    CaptionJudgeReward,
     VQAScore,
     InstructBlipVQAScore,
     QwenVQAScore,

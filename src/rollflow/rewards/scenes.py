@@ -33,7 +33,12 @@ class _Scenes(RewardModel):
 
     def __init__(self, weights: Path | None = None) -> None:
         self.detector = self.network()
-        load_weights(self.detector, (weights or WEIGHTS) / self.file)
+        self._digest = load_weights(self.detector, (weights or WEIGHTS) / self.file)
+
+    @property
+    def identity(self) -> str:
+        """Its name, and the beginning of the SHA-256 of the detector's file, wherever that lies."""
+        return f"{self.name}({self._digest})"
 
     def counts(self, samples: Tensor) -> Tensor:
         """(B, kinds) objects found."""
@@ -93,12 +98,22 @@ class CaptionReward(_Scenes):
     differentiable = True
     held_out = ("judge",)
     file = "detector.safetensors"
-    network = PyramidDetector
+    network: type[Detector] = PyramidDetector
 
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         captions = [parse(prompt) for prompt in prompts]
         facts = caption_facts(self.detector.peaks(samples), captions)
         return torch.stack([probabilities.log().mean().exp() for probabilities in facts])
+
+
+class CaptionJudgeReward(CaptionReward):
+    """The reward of ``caption`` by the held-out judge: it sees relations, which ``judge`` does not."""
+
+    name = "caption-judge"
+    description = "held-out: the caption reward by a detector that no search sees; in (0, 1]"
+    held_out = ()
+    file = "judge.safetensors"
+    network = ConvNeXtDetector
 
 
 def count_probability(probability: Tensor, counts: Tensor) -> Tensor:
