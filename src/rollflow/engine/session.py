@@ -229,8 +229,8 @@ class Session:
     def _due(self, out: list[_Flight]) -> list[_Live]:
         """Whose turn it is with the network: that of all, but of those whose rewards are sent off only of half.
 
-        Where calls are padded, and there is more to do than fits one, only as many jobs have it as fill their calls; the
-        populations of a job together, so that its trace does not depend on its company.
+        Where calls are padded, and there is more to do than fits one, only as many jobs have it as fill their calls;
+        the populations of a job together, so that its trace does not depend on its company.
         """
         turn = [live for live in self.live if not self._sent_off(live)]
         sent_off = [live for live in self.live if self._sent_off(live)]
