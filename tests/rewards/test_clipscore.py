@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rollflow.errors import RollflowError
+from rollflow.rewards import texts
 from rollflow.rewards.clipscore import CLIPScore
 from rollflow.testing import RewardSuite
 
@@ -54,6 +55,18 @@ def test_a_prompt_is_embedded_once(tiny, monkeypatch: pytest.MonkeyPatch) -> Non
     for _ in range(2):
         reward.score(tiny_clip.pictures(3), ["new", "newer", "new"])
     assert len(passes) == 2
+
+
+def test_embeddings_of_the_last_prompts_are_kept(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(texts, "KEPT", 2)
+    reward = CLIPScore(tiny[1].checkpoint, device="cpu")
+    passes = []
+    model = reward.networks.model.text_model
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", lambda **given: passes.append(given) or forward(**given))
+    for prompts in (["a", "b"], ["a", "c"], ["a", "b"]):
+        reward.score(tiny_clip.pictures(2), prompts)
+    assert len(passes) == 4
 
 
 def test_gradients(tiny) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import BertTokenizer
 
 from rollflow.errors import RollflowError
+from rollflow.rewards import texts
 from rollflow.rewards.image_reward import ImageReward
 from rollflow.testing import RewardSuite
 
@@ -187,6 +188,16 @@ def test_what_lies_beyond_35_tokens_is_not_read(tiny) -> None:
     pixels = tiny_clip.pictures(1)
     assert torch.equal(reward.score(pixels, [tiny_clip.LONG]), reward.score(pixels, [tiny_clip.LONG[:60] + "a dog"]))
     assert not torch.equal(reward.score(pixels, ["a cat"]), reward.score(pixels, ["a dog"]))
+
+
+def test_tokens_of_the_last_prompts_are_kept(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(texts, "KEPT", 2)
+    reward = ImageReward(tiny[-1].checkpoint, tiny[-1].base, device="cpu")
+    tokens = reward.networks.tokens
+    a, b = tokens("a"), tokens("b")
+    assert tokens("a") is a
+    tokens("c")
+    assert tokens("b") is not b
 
 
 def test_gradients(tiny) -> None:

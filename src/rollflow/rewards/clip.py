@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -11,13 +12,21 @@ from torch import Tensor
 
 from rollflow.rewards.preprocessing import Preprocess
 from rollflow.rewards.pretrained import Pretrained
+from rollflow.rewards.texts import kept
 
 
 class Clip(NamedTuple):
-    """A ``CLIPModel`` and the tokenizer of its texts."""
+    """What it takes to compare.
+
+    Args:
+        model: A ``CLIPModel``.
+        tokenizer: Of its texts.
+        text: The embedding (D,) of a text, of length one.
+    """
 
     model: Any
     tokenizer: Any
+    text: Callable[[str], Tensor]
 
 
 class PictureTower(Pretrained):
@@ -52,7 +61,7 @@ class ClipReward(PictureTower):
         cos(x, c) = <f(x), g(c)> / (|f(x)| |g(c)|)
 
     of the picture's embedding f(x) and the prompt's g(c), in float32. Texts are cut to 77 tokens, the last of them the
-    end of text; each is embedded alone and once.
+    end of text; each is embedded alone, and once as long as it is among the last ``texts.KEPT``.
 
     Args:
         checkpoint: Repository of the hub (``owner/name``) or folder; None is the published one.
@@ -79,7 +88,6 @@ class ClipReward(PictureTower):
     ) -> None:
         super().__init__(checkpoint, device, batch_size)
         self.base = base or self.tuned_from or self.checkpoint
-        self._texts: dict[str, Tensor] = {}
 
     @property
     def _settings(self) -> tuple[str, ...]:
@@ -88,18 +96,17 @@ class ClipReward(PictureTower):
     def _networks(self) -> Clip:
         from transformers import AutoTokenizer
 
-        return Clip(self._clip(), self.loaded(AutoTokenizer.from_pretrained, self.base))
+        model, tokenizer = self._clip(), self.loaded(AutoTokenizer.from_pretrained, self.base)
+        return Clip(model, tokenizer, kept(partial(_embedded, model, tokenizer, self.device)))
 
     def cosines(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         """(B,) of pictures (B, 3, H, W) in [0, 1], each with its prompt."""
-        pictures = self.embedded(self.networks.model, pixels)
-        return (pictures * torch.stack([self._text(prompt) for prompt in prompts])).sum(-1)
+        model, _, text = self.networks
+        return (self.embedded(model, pixels) * torch.stack([text(self.prefix + prompt) for prompt in prompts])).sum(-1)
 
-    @torch.no_grad()
-    def _text(self, prompt: str) -> Tensor:
-        if prompt not in self._texts:
-            model, tokenizer = self.networks
-            tokens = tokenizer(self.prefix + prompt, truncation=True, max_length=77, return_tensors="pt")
-            pooled = model.text_model(input_ids=tokens["input_ids"].to(self.device)).pooler_output
-            self._texts[prompt] = F.normalize(model.text_projection(pooled), dim=-1)[0]
-        return self._texts[prompt]
+
+@torch.no_grad()
+def _embedded(model: Any, tokenizer: Any, device: torch.device, text: str) -> Tensor:
+    tokens = tokenizer(text, truncation=True, max_length=77, return_tensors="pt")
+    pooled = model.text_model(input_ids=tokens["input_ids"].to(device)).pooler_output
+    return F.normalize(model.text_projection(pooled), dim=-1)[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -17,6 +17,7 @@ from rollflow.rewards.base import Card
 from rollflow.rewards.heads import Stack
 from rollflow.rewards.preprocessing import Preprocess
 from rollflow.rewards.pretrained import Pretrained
+from rollflow.rewards.texts import kept
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
 """Of the raw scores (ImageReward.py, ImageReward.__init__)."""
@@ -32,12 +33,12 @@ HEAD_WIDTH = 64
 
 
 class Blip(NamedTuple):
-    """BLIP's two encoders, the head on the text that has seen the picture, and the tokenizer."""
+    """BLIP's two encoders, the head on the text that has seen the picture, and a text's tokens with their mask."""
 
     vision: Any
     text: Any
     head: nn.Module
-    tokenizer: Any
+    tokens: Callable[[str], tuple[Tensor, Tensor]]
 
 
 class ImageReward(Pretrained):
@@ -84,7 +85,6 @@ class ImageReward(Pretrained):
     ) -> None:
         super().__init__(checkpoint, device, batch_size)
         self.base = base or BERT
-        self._tokens: dict[str, tuple[Tensor, Tensor]] = {}
 
     @property
     def _settings(self) -> tuple[str, ...]:
@@ -105,23 +105,21 @@ class ImageReward(Pretrained):
             self.built(BlipVisionModel.from_pretrained, vision_config, seeing),
             self.built(partial(BlipTextModel.from_pretrained, add_pooling_layer=False), text_config, reading),
             self.ready(head),
-            self.loaded(AutoTokenizer.from_pretrained, self.base),
+            kept(partial(_tokenized, self.loaded(AutoTokenizer.from_pretrained, self.base), self.device)),
         )
 
     def score_pictures(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
-        vision, text, head, _ = self.networks
+        vision, text, head, tokens = self.networks
         seen = vision(pixel_values=self.prepare(pixels).to(self.device, torch.float32)).last_hidden_state
-        ids, mask = (torch.stack(of_prompts) for of_prompts in zip(*map(self._tokenized, prompts), strict=True))
+        ids, mask = (torch.stack(of_prompts) for of_prompts in zip(*map(tokens, prompts), strict=True))
         read = text(input_ids=ids, attention_mask=mask, encoder_hidden_states=seen).last_hidden_state
         scores: Tensor = (head(read[:, 0])[:, 0] - MEAN) / STD
         return scores
 
-    def _tokenized(self, prompt: str) -> tuple[Tensor, Tensor]:
-        if prompt not in self._tokens:
-            settings = {"padding": "max_length", "truncation": True, "max_length": TOKENS, "return_tensors": "pt"}
-            made = self.networks.tokenizer(prompt, **settings).to(self.device)
-            self._tokens[prompt] = made["input_ids"][0], made["attention_mask"][0]
-        return self._tokens[prompt]
+
+def _tokenized(tokenizer: Any, device: torch.device, prompt: str) -> tuple[Tensor, Tensor]:
+    made = tokenizer(prompt, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt").to(device)
+    return made["input_ids"][0], made["attention_mask"][0]
 
 
 _NAMES = (

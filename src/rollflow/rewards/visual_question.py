@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any, ClassVar
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from rollflow.errors import unknown
 from rollflow.rewards.pretrained import Pretrained
+from rollflow.rewards.texts import kept
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -58,7 +58,7 @@ class VisualQuestion(Pretrained):
 
 
 def reader(name: str, device: torch.device, folder: str = "", longest: int | None = None) -> Callable[[str], Tensor]:
-    """What turns a text into its tokens (n,), once a text.
+    """What turns a text into its tokens (n,), and keeps those of the last texts.
 
     Args:
         name: Repository or folder of the tokenizer.
@@ -70,7 +70,7 @@ def reader(name: str, device: torch.device, folder: str = "", longest: int | Non
 
     tokenizer = AutoTokenizer.from_pretrained(name, subfolder=folder, truncation_side="left")
 
-    @cache
+    @kept
     def tokens(text: str) -> Tensor:
         return torch.tensor(tokenizer(text, truncation=longest is not None, max_length=longest).input_ids).to(device)
 

@@ -1,0 +1,18 @@
+"""What networks make of texts, once for each of those that were last asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TypeVar
+
+T = TypeVar("T")
+
+KEPT = 4096
+"""Texts; of embeddings of 1024 numbers, 16 MB."""
+
+
+def kept(make: Callable[[str], T]) -> Callable[[str], T]:
+    """``make``, which must depend on the text alone, with its answers to the last ``KEPT`` texts."""
+    last = lru_cache(KEPT)(make)
+    return lambda text: last(str(text))  # without what a Prompt asks for, which may be of any size
