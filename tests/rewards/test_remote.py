@@ -35,6 +35,7 @@ from rollflow.testing.jobs import assert_same
 PICTURES = torch.rand(5, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 PROMPTS = ["a cat", Prompt("two dogs", {"dog": 2}), "", "x", Prompt("nothing", {})]
 EXACT = Wavy().score(PICTURES, PROMPTS)
+INFO = info_of(Wavy(), Limits()).model_dump_json()
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,20 @@ def test_once_loaded_it_is_what_is_hosted(wavy: Host) -> None:
     reward.load()
     assert (reward.name, reward.description, reward.identity) == (Wavy.name, Wavy.description, "wavy")
     assert (reward.batch_size, reward.structured, reward.differentiable) == (4, False, False)
-    assert (reward.elsewhere, RemoteReward.name) == (True, "remote")
+    assert (reward.elsewhere, RemoteReward.name, RemoteReward.held_out) == (True, "remote", ())
+
+
+def test_what_checks_the_hosted_reward_and_what_it_reads_are_its_own() -> None:
+    class Counted(Wavy):
+        """Checked by others."""
+
+        held_out = ("aesthetic", "clipscore")
+        structured = interactive = True
+
+    with hosted(Counted()) as host:
+        reward = RemoteReward(host.url)
+        reward.load()
+    assert (reward.held_out, reward.structured, reward.interactive) == (("aesthetic", "clipscore"), True, False)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +99,38 @@ def test_limits_of_the_server_split_what_is_asked(samples: Tensor, sizes: list[i
 def test_a_sample_too_large_for_the_server_says_so() -> None:
     with hosted(Wavy(), limits=Limits(megabytes=0.0003)) as host, pytest.raises(BadReward, match=r"413.*300 bytes"):
         RemoteReward(host.url).score(PICTURES, PROMPTS)
+
+
+def test_a_server_that_comes_back_with_smaller_limits_is_sent_less() -> None:
+    spy = Spy()
+    host = Host(spy)
+    try:
+        reward = RemoteReward(host.url, patience=10)
+        assert torch.equal(reward.score(PICTURES, PROMPTS), EXACT)
+        host.stop()
+        host.limits = Limits(rows=2, megabytes=0.0008)
+        host.start()
+        for _ in range(2):
+            assert torch.equal(reward.score(PICTURES, PROMPTS), EXACT)
+    finally:
+        host.stop()
+    assert [len(prompts) for prompts in spy.calls] == [4, 1, *[2, 1, 2] * 2]
+
+
+def test_less_is_sent_where_something_on_the_way_takes_less() -> None:
+    halves = [wire.Scores(reward="wavy", scores=half).model_dump_json() for half in ([1.0, 2.0], [3.0, 4.0, 5.0])]
+    with Script(INFO, 413, INFO, *halves) as script:
+        assert RemoteReward(script.url).score(PICTURES, PROMPTS).tolist() == [1, 2, 3, 4, 5]
+    assert script.asked == ["/info", "/score", "/info", "/score", "/score"]
+
+
+def test_another_reward_with_smaller_limits_is_told() -> None:
+    other = INFO.replace('"identity":"wavy"', '"identity":"other"')
+    with (
+        Script(INFO, 413, other) as script,
+        pytest.raises(RollflowError, match="now hosts 'other'; the run began with"),
+    ):
+        RemoteReward(script.url).score(PICTURES, PROMPTS)
 
 
 def jobs(model: ToyModel, reward: RewardModel) -> list[Job]:
@@ -162,7 +208,6 @@ def test_a_server_that_is_slower_than_the_time_out_scores_once() -> None:
     assert spy.calls == [PROMPTS[:2]]
 
 
-INFO = info_of(Wavy(), Limits()).model_dump_json()
 SCORES = wire.Scores(reward="wavy", scores=EXACT.tolist()).model_dump_json()
 
 
@@ -249,7 +294,6 @@ FEW = wire.Scores(reward="wavy", scores=[1.0]).model_dump_json()
     ("answer", "kind", "told"),
     [
         (400, BadReward, "answered 400: no way"),
-        (413, BadReward, "answered 413: no way"),
         (422, BadReward, "answered 422: no way"),
         (500, BadReward, "answered 500: no way"),
         (302, BadReward, "answered 302: no way"),
@@ -258,7 +302,7 @@ FEW = wire.Scores(reward="wavy", scores=[1.0]).model_dump_json()
         (OTHER, RollflowError, "now hosts 'other'; the run began with 'wavy'"),
         (FEW, BadReward, "1 scores for 5 samples"),
     ],
-    ids=["400", "413", "422", "500", "302", "401", "html", "other", "few"],
+    ids=["400", "422", "500", "302", "401", "html", "other", "few"],
 )
 def test_what_will_not_pass_is_told_at_once(answer: str | int, kind: type[Exception], told: str) -> None:
     with Script(INFO, answer) as script, pytest.raises(kind, match=told):

@@ -32,7 +32,7 @@ from rollflow.serve.host import _Punctual
 from rollflow.serve.server import app_of
 from rollflow.serve.wire import KEY, PICTURES, TENSORS, Batch, Scores, encode
 
-SMALL = Limits(megabytes=0.05, rows=6, pixels=500, requests=3, seconds=0.3)
+SMALL = Limits(megabytes=0.05, rows=6, pixels=500, requests=3, seconds=0.3, characters=50)
 TOKEN = "kept-between-us"
 
 
@@ -244,6 +244,8 @@ def test_too_much(wavy: Host, client: httpx.Client) -> None:
     small = png(Image.new("RGB", (2, 2)))
     refused(post(client, wavy, pictures(*[small] * 7), PICTURES), 413, "7 samples")
     refused(post(client, wavy, pictures(*[png(Image.new("RGB", (15, 15)))] * 3), PICTURES), 413, "675 pixels")
+    for prompt in ("x" * 51, Prompt("x" * 30, {"y" * 11: 1, "z" * 10: 2})):
+        refused(post(client, wavy, body_of(numbers(2, 2), ["a", prompt])), 422, "prompt 1 has 51 characters", "most 50")
 
 
 def test_endless_bodies_are_not_read_to_their_end(wavy: Host) -> None:
@@ -417,7 +419,7 @@ def test_trouble_of_one_is_not_that_of_others(
             assert scores(answer) == Wavy().score(numbers(1, 2), [name]).tolist()
         assert client.get(f"{host.url}/health").status_code == 200
     assert spy.calls == [["first"], ["fine", "trouble", "good"], ["fine"], ["trouble"], ["good"]]
-    logged = [record for record in caplog.records if record.name == "rollflow.serve.server" and record.exc_info]
+    logged = [record for record in caplog.records if record.name == "rollflow.serve.batcher" and record.exc_info]
     assert len(logged) == (status == 500)
 
 
@@ -431,19 +433,28 @@ def test_a_request_made_again_is_not_scored_again(spy: Spy, client: httpx.Client
     assert spy.calls == [["first"], ["x", "x"]]
 
 
+def test_a_key_is_that_of_what_was_sent(spy: Spy, client: httpx.Client) -> None:
+    """Programs that number their requests do not know of each other."""
+    with hosted(spy) as host:
+        for samples, prompt in ((numbers(1, 2), "x"), (numbers(1, 2), "y y"), (numbers(1, 3), "x")):
+            answer = post(client, host, body_of(samples, [prompt]), **{KEY: "1"})
+            assert answer.json()["scores"] == Wavy().score(samples, [prompt]).tolist()
+    assert len(spy.calls) == 3
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_health_tells_that_the_thread_is_dead(spy: Spy, client: httpx.Client) -> None:
     spy.trouble = SystemExit()
     with hosted(spy) as host:
-        with pytest.raises(httpx.ReadTimeout):
-            client.post(
-                f"{host.url}/score",
-                content=body_of(numbers(1, 2), ["trouble"]),
-                headers={"Content-Type": TENSORS},
-                timeout=0.3,
-            )
-        refused(client.get(f"{host.url}/health"), 503, "restart")
-        host.server.force_exit = True
+        crowd = Crowd(spy, host, client)
+        asked = [crowd.ask(numbers(1, 2), [prompt]) for prompt in ("trouble", "after")]
+        crowd.go_on()
+        for answer in (
+            *[future.result() for future in asked],
+            post(client, host, body_of(numbers(1, 2))),
+            client.get(f"{host.url}/health"),
+        ):
+            refused(answer, 503, "restart")
 
 
 def test_what_is_not_finite_is_said_in_json(client: httpx.Client) -> None:

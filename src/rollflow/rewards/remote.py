@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 
 class RemoteReward(RewardModel):
-    """The reward that ``rollflow serve-reward`` hosts; once loaded, it has that one's name, description and identity.
+    """The reward that ``rollflow serve-reward`` hosts; once loaded, it says of itself what that one says.
 
     Scores are those of the hosted reward to the last bit; samples go there as they are, in as many requests as the
-    server's limits make necessary. When the server does not answer, a run waits: every request is made again, with
-    growing pauses, for ``patience`` seconds, and then fails with ``RewardUnavailable``. ``load`` does not wait, since
-    nothing is lost yet. What the server refuses fails at once. The token is that of the environment variable
-    ``ROLLFLOW_TOKEN``.
+    server's limits make necessary; where something on the way takes less (413), the limits are asked for again, and
+    halves are sent. When the server does not answer, a run waits: every request is made again, with growing pauses, for
+    ``patience`` seconds, and then fails with ``RewardUnavailable``. ``load`` does not wait, since nothing is lost yet.
+    What else the server refuses fails at once. The token is that of the environment variable ``ROLLFLOW_TOKEN``.
 
     Args:
         url: Of the server.
@@ -68,6 +68,7 @@ class RemoteReward(RewardModel):
             description=self._info.description,
             batch_size=self._info.batch_size,
             structured=self._info.structured,
+            held_out=tuple(self._info.held_out),
         )
 
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -92,24 +93,46 @@ class RemoteReward(RewardModel):
 
         return self._told(Info, self._connection.ask(Call("GET", "/info"), patience=0))
 
+    def _renew(self) -> None:
+        """Ask for the limits again, since the server may have been started again with others."""
+        from rollflow.serve.wire import Info
+
+        info = self._told(Info, self._connection.ask(Call("GET", "/info"), self.patience))
+        self._check(info.identity)
+        self._info = info
+
+    def _check(self, identity: str) -> None:
+        """Do nothing if the server still hosts what it did.
+
+        Raises:
+            RollflowError: If it does not.
+        """
+        if identity != self._info.identity:
+            raise RollflowError(
+                f"the server at {self.url} now hosts '{identity}'; the run began with '{self._info.identity}'"
+            )
+
     def _scores(self, samples: Tensor, prompts: Sequence[str]) -> list[float]:
         from rollflow.serve import wire
 
         rows = len(samples)
         body = wire.encode(wire.Batch(samples, prompts)) if rows <= self._info.max_rows else None
         if rows > 1 and (body is None or len(body) > self._info.max_bytes):
-            half = rows // 2
-            return self._scores(samples[:half], prompts[:half]) + self._scores(samples[half:], prompts[half:])
+            return self._in_halves(samples, prompts)
         headers = {"Content-Type": wire.TENSORS, wire.KEY: uuid.uuid4().hex}
         answer = self._connection.ask(Call("POST", "/score", body, headers), self.patience)
+        if answer.status_code == 413 and rows > 1:
+            self._renew()
+            return self._in_halves(samples, prompts)
         told = self._told(wire.Scores, answer)
-        if told.reward != self._info.identity:
-            raise RollflowError(
-                f"the server at {self.url} now hosts '{told.reward}'; the run began with '{self._info.identity}'"
-            )
+        self._check(told.reward)
         if len(told.scores) != rows:
             raise BadReward(f"the server at {self.url} gave {len(told.scores)} scores for {rows} samples")
         return told.scores
+
+    def _in_halves(self, samples: Tensor, prompts: Sequence[str]) -> list[float]:
+        half = len(samples) // 2
+        return self._scores(samples[:half], prompts[:half]) + self._scores(samples[half:], prompts[half:])
 
     def _told(self, kind: type[T], answer: httpx.Response) -> T:
         """What an answer says.

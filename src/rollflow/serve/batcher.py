@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 
 import torch
 
 from rollflow.engine.answers import scored
+from rollflow.errors import RewardUnavailable, RollflowError
 from rollflow.rewards.base import RewardModel
+from rollflow.serve.bodies import Refusal
 from rollflow.serve.wire import Batch
 
+_LOG = logging.getLogger(__name__)
 _REMEMBERED = 1024
 
 
@@ -35,7 +40,8 @@ class Batcher:
 
     What came in while a call ran is there for the next: the request that has waited longest, and with it all of its
     shape and type that fit into the reward's ``batch_size``, whole. There is no waiting for more. If a call raises,
-    those who shared it are scored alone, so that only who is at fault fails.
+    those who shared it are scored alone, so that only who is at fault fails. Whatever ends the thread, every request is
+    answered. Of a request that was, only the scores stay in memory.
 
     Args:
         reward: Only that thread calls it.
@@ -44,66 +50,127 @@ class Batcher:
     def __init__(self, reward: RewardModel) -> None:
         self.reward = reward
         self._arrived: SimpleQueue[_Waiting | None] = SimpleQueue()
-        self._remembered: OrderedDict[str, Future[list[float]]] = OrderedDict()
+        self._closed = self._ended = False
+        self._lock = Lock()  # of the next two, and of whether the thread has ended
+        self._open: set[Future[list[float]]] = set()
+        self._remembered: OrderedDict[bytes, Future[list[float]]] = OrderedDict()
         self._thread = Thread(target=self._work, name="rollflow-reward", daemon=True)
         self._thread.start()
 
     @property
     def alive(self) -> bool:
         """Whether what is submitted will be scored."""
-        return self._thread.is_alive()
+        return not self._ended
 
-    def submit(self, batch: Batch, key: str | None = None) -> Future[list[float]]:
-        """The scores to come; those of the last requests with a key are remembered, unless they failed."""
-        known = None if key is None else self._remembered.get(key)
-        if known is not None and not (known.done() and known.exception()):
-            return known
+    def submit(self, batch: Batch, key: bytes | None = None) -> Future[list[float]]:
+        """The scores to come, or the ``Refusal`` to.
+
+        Args:
+            batch: What is to be scored.
+            key: By which a request that is made again is known (``bodies.fingerprint``), so that it is not scored
+                again; the last ones are remembered, unless they failed.
+
+        Raises:
+            Refusal: 503 if the thread has ended.
+        """
         waiting = _Waiting(batch)
-        if key is not None:
-            self._remembered[key] = waiting.scores
-            if len(self._remembered) > _REMEMBERED:
-                self._remembered.popitem(last=False)
+        with self._lock:
+            self.check()
+            known = None if key is None else self._remembered.get(key)
+            if known is not None:
+                return known
+            self._open.add(waiting.scores)
+            if key is not None:
+                self._remembered[key] = waiting.scores
+                if len(self._remembered) > _REMEMBERED:
+                    self._remembered.popitem(last=False)
+        waiting.scores.add_done_callback(partial(self._settle, key))
         self._arrived.put(waiting)
         return waiting.scores
+
+    def check(self) -> None:
+        """Do nothing if it is alive.
+
+        Raises:
+            Refusal: 503 if not.
+        """
+        if not self.alive:
+            raise _dead()
 
     def close(self) -> None:
         """Let the thread end once it has scored what it was given."""
         self._arrived.put(None)
 
+    def _settle(self, key: bytes | None, scores: Future[list[float]]) -> None:
+        with self._lock:
+            self._open.discard(scores)
+            if key is not None and scores.exception() and self._remembered.get(key) is scores:
+                del self._remembered[key]
+
     def _work(self) -> None:
         waiting: list[_Waiting] = []
-        closed = False
-        while waiting or not closed:
-            while not (waiting and self._arrived.empty()) and not closed:
-                arrived = self._arrived.get()
-                closed = arrived is None
-                waiting += [] if arrived is None else [arrived]
-            if waiting:
-                together = self._together(waiting)
-                waiting = [request for request in waiting if request not in together]
-                self._answer(together)
+        try:
+            while self._receive(waiting):
+                self._answer(self._take(waiting))
+        finally:
+            with self._lock:
+                self._ended = True
+                left = list(self._open)
+            for scores in left:
+                scores.set_exception(_dead())
 
-    def _together(self, waiting: list[_Waiting]) -> list[_Waiting]:
+    def _receive(self, waiting: list[_Waiting]) -> bool:
+        """Add what has arrived, or what arrives next if nothing waits; whether there is anything to score."""
+        while not (self._closed or (waiting and self._arrived.empty())):
+            arrived = self._arrived.get()
+            if arrived is None:
+                self._closed = True
+            else:
+                waiting.append(arrived)
+        return bool(waiting)
+
+    def _take(self, waiting: list[_Waiting]) -> list[_Waiting]:
+        """Those to be scored together, which no longer wait."""
         together, rows = waiting[:1], len(waiting[0].batch.prompts)
         for request in waiting[1:]:
             more = rows + len(request.batch.prompts)
             if request.kind == together[0].kind and more <= self.reward.batch_size:
                 together.append(request)
                 rows = more
+        waiting[:] = [request for request in waiting if request not in together]
         return together
 
     def _answer(self, requests: list[_Waiting]) -> None:
-        samples = torch.cat([request.batch.samples for request in requests])
-        prompts = [prompt for request in requests for prompt in request.batch.prompts]
         try:
-            scores = scored(self.reward, samples, prompts)
+            parts = self._scored(requests)
         except Exception as error:
             if len(requests) == 1:
-                requests[0].scores.set_exception(error)
-            else:
-                for request in requests:
-                    self._answer([request])
+                requests[0].scores.set_exception(_refusal(self.reward, error))
+                return
+            # not here, where the error's frames hold what may have been too much for the memory
+        else:
+            for request, part in zip(requests, parts, strict=True):
+                request.scores.set_result(part)
             return
-        parts = torch.split(scores, [len(request.batch.prompts) for request in requests])
-        for request, part in zip(requests, parts, strict=True):
-            request.scores.set_result(part.tolist())
+        for request in requests:
+            self._answer([request])
+
+    def _scored(self, requests: list[_Waiting]) -> list[list[float]]:
+        samples = torch.cat([request.batch.samples for request in requests])
+        prompts = [prompt for request in requests for prompt in request.batch.prompts]
+        parts = torch.split(scored(self.reward, samples, prompts), [len(request.batch.prompts) for request in requests])
+        return [part.tolist() for part in parts]
+
+
+def _dead() -> Refusal:
+    return Refusal(503, "the thread that scores has ended; restart the server")
+
+
+def _refusal(reward: RewardModel, error: Exception) -> Refusal:
+    """What is told of an error, without its traceback, whose frames hold the samples."""
+    if isinstance(error, RewardUnavailable):
+        return Refusal(503, str(error))
+    if isinstance(error, RollflowError | ValueError):
+        return Refusal(422, f"reward '{reward.name}' refused: {error}")
+    _LOG.error("reward '%s' failed", reward.name, exc_info=error)
+    return Refusal(500, f"reward '{reward.name}' failed: {type(error).__name__}: {error}")

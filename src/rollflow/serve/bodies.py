@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import math
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from rollflow.errors import RollflowError
+from rollflow.prompts import Prompt
 from rollflow.rewards.preprocessing import from_pictures
 from rollflow.serve.wire import PICTURES, TENSORS, Batch, Pictures, decode, prompts_of
 
@@ -31,6 +33,7 @@ class Limits:
         pixels: Of the PNGs of a request together; what a tensor holds is limited by its bytes.
         requests: That are read, wait or are scored at once.
         seconds: Until a body is complete.
+        characters: Of a prompt, and of the names of what it asks for.
     """
 
     megabytes: float = 128
@@ -38,6 +41,7 @@ class Limits:
     pixels: int = 2**25
     requests: int = 32
     seconds: float = 120
+    characters: int = 10_000
 
     def __post_init__(self) -> None:
         for name, limit in vars(self).items():
@@ -99,6 +103,17 @@ def _check(batch: Batch, limits: Limits) -> None:
     if len(samples) != len(prompts):
         raise Refusal(422, f"expected one prompt a sample, got {len(prompts)} for {len(samples)}")
     _at_most(limits.rows, len(samples), "samples")
+    for row, prompt in enumerate(prompts):
+        length = len(prompt) + (sum(map(len, prompt.ask)) if isinstance(prompt, Prompt) else 0)
+        if length > limits.characters:
+            raise Refusal(422, f"prompt {row} has {length} characters; at most {limits.characters}: send a shorter one")
+
+
+def fingerprint(key: str, body: bytes) -> bytes:
+    """By which a request that is made again is known: its ``Idempotency-Key``, and all that it asks."""
+    digest = hashlib.sha256(hashlib.sha256(key.encode()).digest())
+    digest.update(body)
+    return digest.digest()
 
 
 def _at_most(limit: int, got: int, what: str) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import logging
 import platform
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 
 import anyio
@@ -18,13 +18,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 import rollflow
-from rollflow.errors import RewardUnavailable, RollflowError
+from rollflow.errors import RollflowError
 from rollflow.rewards.base import RewardModel
 from rollflow.serve.batcher import Batcher
-from rollflow.serve.bodies import Limits, Refusal, check_media, read
+from rollflow.serve.bodies import Limits, Refusal, check_media, fingerprint, read
 from rollflow.serve.wire import KEY, TOKEN, Failure, Health, Info, Scores
 
-_LOG = logging.getLogger(__name__)
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}
 
 
@@ -56,6 +55,12 @@ def app_of(reward: RewardModel, token: str | None = None, limits: Limits | None 
         yield
         batcher.close()
 
+    async def submitted(request: Request, media: str) -> Future[list[float]]:
+        body = await _body(request, limits)
+        key = request.headers.get(KEY)
+        known_by = None if key is None else await run_sync(fingerprint, key, body)
+        return batcher.submit(await run_sync(read, media, body, limits), known_by)
+
     app = FastAPI(title=f"rollflow: {reward.name}", openapi_url=None, lifespan=lifespan)
     guarded = [Depends(_guard(token))]
 
@@ -70,8 +75,7 @@ def app_of(reward: RewardModel, token: str | None = None, limits: Limits | None 
 
     @app.get("/health")
     async def health() -> Health:
-        if not batcher.alive:
-            raise Refusal(503, "the thread that scores has died; restart the server")
+        batcher.check()
         return Health(status="ok", requests=desk.taken)
 
     @app.get("/info", dependencies=guarded)
@@ -81,14 +85,10 @@ def app_of(reward: RewardModel, token: str | None = None, limits: Limits | None 
     @app.post("/score", dependencies=guarded)
     async def score(request: Request) -> Response:
         media = check_media(request.headers.get("Content-Type", ""))
+        batcher.check()
         with desk.place():
-            body = await _body(request, limits)
-            batch = await run_sync(read, media, body, limits)
-            answer = batcher.submit(batch, request.headers.get(KEY))
-            try:
-                scores = await asyncio.shield(asyncio.wrap_future(answer))
-            except Exception as error:
-                raise _failed(reward, error) from None
+            answer = await submitted(request, media)
+            scores = await asyncio.shield(asyncio.wrap_future(answer))
         content = Scores(reward=reward.identity, scores=scores).model_dump_json()
         return Response(content, media_type="application/json")
 
@@ -143,16 +143,15 @@ def _guard(token: str | None) -> Callable[[Request], Awaitable[None]]:
 
 async def _body(request: Request, limits: Limits) -> bytes:
     """The body, no more of which is held than is allowed."""
-    too_large = Refusal(413, f"a body of more than {limits.bytes} bytes; send fewer samples, or start with more")
     if int(request.headers.get("Content-Length", 0)) > limits.bytes:
-        raise too_large
+        raise _too_large(limits)
     body = bytearray()
     try:
         with anyio.fail_after(limits.seconds):
             async for part in request.stream():
                 body += part
                 if len(body) > limits.bytes:
-                    raise too_large
+                    raise _too_large(limits)
     except TimeoutError:
         raise Refusal(408, f"the body took more than {limits.seconds} s") from None
     except ClientDisconnect:
@@ -160,10 +159,5 @@ async def _body(request: Request, limits: Limits) -> bytes:
     return bytes(body)
 
 
-def _failed(reward: RewardModel, error: Exception) -> Refusal:
-    if isinstance(error, RewardUnavailable):
-        return Refusal(503, str(error))
-    if isinstance(error, RollflowError | ValueError):
-        return Refusal(422, f"reward '{reward.name}' refused: {error}")
-    _LOG.error("reward '%s' failed", reward.name, exc_info=error)
-    return Refusal(500, f"reward '{reward.name}' failed: {type(error).__name__}: {error}")
+def _too_large(limits: Limits) -> Refusal:
+    return Refusal(413, f"a body of more than {limits.bytes} bytes; send fewer samples, or start with more")

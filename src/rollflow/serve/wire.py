@@ -21,7 +21,7 @@ from rollflow.prompts import Prompt
 
 TENSORS, PICTURES = "application/x-safetensors", "application/json"
 KEY = "Idempotency-Key"
-"""Header by which a request that is made again is known, so that it is not scored again."""
+"""Header by which a request that is made again, with the same body, is known, so that it is not scored again."""
 TOKEN = "ROLLFLOW_TOKEN"
 
 
