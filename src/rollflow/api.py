@@ -155,8 +155,8 @@ class Plan:
         """Model, prompt and rewards; the first use loads the weights of those given by name."""
         model, reward = self._flow, _loaded(self.declared_reward)
         judges = self.judges
-        if self.held_out is None and reward.elsewhere:  # what checks it is known only now
-            judges = [REWARDS.declared(name) for name in reward.held_out]
+        if self.held_out is None and reward.elsewhere:  # what checks it is known only now, and may not be known here
+            judges = [REWARDS.declared(name) for name in reward.held_out if name in REWARDS.names()]
         loaded = tuple(map(_loaded, judges))
         check_names("held-out rewards", loaded)
         flow = model if isinstance(model, FlowModel) else load_model(model)
