@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 import data
 from rollflow.models.scenes.grammar import KINDS, Caption, Group, parse
-from rollflow.rewards.detectors import Detector, Peaks
+from rollflow.rewards.detectors import WEIGHTS, Detector, Peaks
 from rollflow.rewards.scenes import (
     CaptionReward,
     CountReward,
@@ -155,3 +157,14 @@ def test_the_caption_reward_has_a_gradient_in_the_picture() -> None:
     with torch.no_grad():
         up, down = (reward.score(pixels + sign * step, prompts).log() for sign in (1, -1))
     assert float((up - down) / 2) == pytest.approx(1e-3 * float(gradient.norm()), rel=0.1)
+
+
+@pytest.mark.parametrize("reward", [CountReward, JudgeReward, CaptionReward])
+def test_other_weights_set_it_apart(reward: type[CountReward | JudgeReward | CaptionReward], tmp_path: Path) -> None:
+    """By what the file holds, not by where it lies."""
+    content = (WEIGHTS / reward.file).read_bytes()
+    told = f"{reward.name}({hashlib.sha256(content).hexdigest()[:12]})"
+    (tmp_path / reward.file).write_bytes(content)
+    assert reward().identity == reward(WEIGHTS).identity == reward(tmp_path).identity == told
+    (tmp_path / reward.file).write_bytes(content[:-4] + bytes(4))
+    assert reward(tmp_path).identity != told

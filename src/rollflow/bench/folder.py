@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
-import time
-import uuid
 import zlib
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from rollflow.bench.claims import LEASE, Claims, clock
 from rollflow.errors import RollflowError
 from rollflow.report.outputs import check_folder, write
+from rollflow.sharing import create, gone
 
-CONFIG, COMMAND = "experiment.json", "command.txt"
-LEASE = 120.0
-"""Seconds without a sign of life after which a claim of a process on another machine is given up."""
+CONFIG, COMMAND, IDENTITIES = "experiment.json", "command.txt", "identities.json"
 
 
 class Folder:
     """Files of an experiment, shared by all processes that work on it.
 
-    ``experiment.json`` is how it was set up, ``command.txt`` by which command; ``journal-*.jsonl`` what was done, a
-    file a process, so that no two write to one; ``claims/`` who is at which job; ``checkpoints/`` how far; ``images/``
-    what came of it.
+    ``experiment.json`` is how it was set up, ``command.txt`` by which command, ``identities.json`` with which weights;
+    ``journal-*.jsonl`` what was done, a file a process, so that no two write to one; ``claims/`` who is at which job;
+    ``checkpoints/`` how far; ``images/`` what came of it.
 
     Args:
         path: Of the folder; made if need be.
+
+    Attributes:
+        claims: Who is at which job.
 
     Raises:
         RollflowError: If it cannot be written to.
@@ -40,8 +42,9 @@ class Folder:
         self.path = path
         for part in ("claims", "checkpoints", "images"):
             check_folder(path / part)
-        self._me = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self._journal = path / f"journal-{self._me.replace(':', '-')}.jsonl"
+        self.claims = Claims(path / "claims")
+        host = re.sub(r"[^A-Za-z0-9.]", "-", socket.gethostname())
+        self._journal = path / f"journal-{host}-{self.claims.owner}.jsonl"
 
     def set_up(self, config: dict[str, Any], command: str | None = None) -> None:
         """Remember the configuration, or compare it with the one that is there.
@@ -53,76 +56,71 @@ class Folder:
         Raises:
             RollflowError: If the folder is another experiment's, whose differences are named.
         """
-        mine = json.dumps(config, indent=1) + "\n"
-        if not (self.path / CONFIG).exists():
-            write(self.path, {CONFIG: mine.encode()} | ({} if command is None else {COMMAND: command.encode()}))
-        theirs = read_config(self.path)
-        differences = list(_differences(theirs, config))
+        path = self.path / CONFIG
+        if not path.exists() and create(path, _lines(config)) and command is not None:
+            write(self.path, {COMMAND: command.encode()})
+        differences = list(_differences(read_config(self.path), config))
         if differences:
             raise RollflowError(
                 f"the folder '{self.path}' is of another experiment: {'; '.join(differences)}; choose another folder"
             )
 
+    def identify(self, identities: dict[str, Any]) -> list[str]:
+        """Remember with which weights and versions the experiment is run, or compare them with those that are there.
+
+        Args:
+            identities: As of ``identities.identities_of``.
+
+        Returns:
+            Where versions differ.
+
+        Raises:
+            RollflowError: If anything else differs, which is named, or if the file cannot be read.
+        """
+        path = self.path / IDENTITIES
+        if not path.exists():
+            create(path, _lines(identities))
+        theirs = read_identities(self.path)
+        assert theirs is not None
+        other = differing(theirs, identities)
+        if other:
+            raise RollflowError(
+                f"'{self.path}' was begun with other weights or settings: {'; '.join(other)}; "
+                "go on with those, or choose another folder"
+            )
+        return list(_differences(theirs["versions"], identities["versions"]))
+
     def record(self, entry: dict[str, Any]) -> None:
         """Append to the journal: on disk when this returns, and never half of it.
 
-        A line is its own checksum and what it says; one that a kill cut short is not a line.
+        A line is its own checksum and what it says; one that a kill or a full disk cut short is not a line, and what is
+        written after it begins a new one.
         """
         content = json.dumps(entry, allow_nan=False)
-        with self._journal.open("a", encoding="utf-8") as file:
-            file.write(f"{zlib.crc32(content.encode()):08x} {content}\n")
+        with self._journal.open("a+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            if end:
+                file.seek(end - 1)
+            torn = end and file.read(1) != b"\n"
+            file.write(b"\n" * bool(torn) + f"{zlib.crc32(content.encode()):08x} {content}\n".encode())
             file.flush()
             os.fsync(file.fileno())
 
-    def claim(self, name: str) -> bool:
-        """Take a job for this process; False if another has it.
+    def tidy(self, over: Callable[[str], bool]) -> None:
+        """Remove what processes that were killed have left: of jobs that are over, and parts of files.
 
-        A claim whose process is gone, or has given no sign of life for ``LEASE`` seconds, is taken over.
+        Args:
+            over: Whether a job, by its id, is done or given up.
         """
-        path = self.path / "claims" / name
-        for _ in range(2):
-            try:
-                with path.open("x") as file:
-                    file.write(self._me)
-                return True
-            except FileExistsError:
-                if not self._given_up(path):
-                    return False
-                aside = path.with_name(f".{name}-{uuid.uuid4().hex}")
-                with suppress(FileNotFoundError):  # only one of those who try can move it away
-                    os.rename(path, aside)
-                    aside.unlink(missing_ok=True)
-        return False
-
-    def _given_up(self, path: Path) -> bool:
-        try:
-            owner, seen = path.read_text(), path.stat().st_mtime
-        except FileNotFoundError:
-            return True
-        host, _, rest = owner.partition(":")
-        process = rest.partition(":")[0]
-        if host == socket.gethostname() and process.isdecimal() and not _alive(int(process)):
-            return True
-        return time.time() - seen > LEASE
-
-    def tidy(self, done: Collection[str]) -> None:
-        """Remove what a process that was killed has left of jobs that are done."""
-        for path in (self.path / "claims").iterdir():
-            if path.name in done and self._given_up(path):
-                path.unlink(missing_ok=True)
-        for path in (self.path / "checkpoints").iterdir():
-            if path.stem in done:
-                path.unlink(missing_ok=True)
-
-    def alive(self, names: list[str]) -> None:
-        """A sign of life for jobs of this process."""
-        for name in names:
-            with suppress(FileNotFoundError):
-                os.utime(self.path / "claims" / name)
-
-    def release(self, name: str) -> None:
-        """Give a job back."""
-        (self.path / "claims" / name).unlink(missing_ok=True)
+        self.claims.tidy(over)
+        for path in (self.path / "checkpoints").glob("*.pt"):
+            if over(path.stem) and not (self.claims.path / path.stem).exists():
+                discard(path)
+        now = clock(self.claims.path)
+        for folder in (self.path, self.claims.path, self.path / "checkpoints", self.path / "images"):
+            for path in folder.iterdir():
+                if (path.name.startswith(".") or ".part" in path.name) and _left(path, now):
+                    discard(path)
 
     def checkpoint(self, name: str) -> Path:
         """Where a job's checkpoint is."""
@@ -131,6 +129,32 @@ class Folder:
     def keep_image(self, name: str, png: bytes) -> None:
         """Write a job's picture, whole or not at all."""
         write(self.path / "images", {f"{name}.png": png})
+
+
+def discard(path: Path) -> None:
+    """Remove a file that is of no more use, if that can be done."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def read_identities(path: Path) -> dict[str, Any] | None:
+    """With which weights and versions an experiment was begun; None where it has not been.
+
+    Raises:
+        RollflowError: If that cannot be read.
+    """
+    try:
+        told: dict[str, Any] = json.loads((path / IDENTITIES).read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RollflowError(f"{IDENTITIES} of '{path}' cannot be read: {error}") from error
+    return told
+
+
+def differing(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+    """Where identities differ in more than versions."""
+    return list(_differences(theirs | {"versions": None}, ours | {"versions": None}))
 
 
 def read_command(path: Path) -> str | None:
@@ -197,14 +221,16 @@ class Tally:
             self.done.setdefault(entry["id"], entry)
 
 
-def _alive(process: int) -> bool:
+def _left(path: Path, now: float) -> bool:
+    """Whether nobody writes a part of a file any more: its process is gone, or it has not grown for long."""
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+        return path.is_file() and (gone(path.name) or now - path.stat().st_mtime > LEASE)
+    except FileNotFoundError:
         return False
-    except PermissionError:
-        return True
-    return True
+
+
+def _lines(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1) + "\n").encode()
 
 
 def _differences(theirs: Any, ours: Any, name: str = "") -> Iterator[str]:

@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 
 import rollflow
 from rollflow.api import load_model
+from rollflow.bench.entries import digest
 from rollflow.bench.experiment import Arm, Trial, job_of, model_of
-from rollflow.bench.folder import Tally, read_config
-from rollflow.bench.runner import digest
+from rollflow.bench.folder import Tally, differing, read_config, read_identities
+from rollflow.bench.identities import identities_of
 from rollflow.bench.suites import Item
 from rollflow.engine import Engine, Result
 from rollflow.errors import RollflowError
-from rollflow.models import FlowModel
+from rollflow.models import FlowModel, PipelineSource, find_model
 from rollflow.rewards import REWARDS, RewardModel
 
 
@@ -23,10 +24,12 @@ class Replayed(NamedTuple):
     Args:
         entry: What the journal says of it.
         result: What it gave this time.
+        identities: Where model and rewards are not those that the experiment was begun with.
     """
 
     entry: dict[str, Any]
     result: Result
+    identities: list[str]
 
     @property
     def same(self) -> bool:
@@ -87,14 +90,14 @@ def replay(
     Raises:
         RollflowError: If there is no such job, or something cannot be loaded.
     """
-    config, entry = read_config(folder), find(folder, job)
+    config, entry, begun = read_config(folder), find(folder, job), read_identities(folder)
     judges = [REWARDS.make(name) for name in config["held_out"]] if held_out is None else held_out
-    trial = trial_of(config, entry)
-    again = job_of(
-        trial,
-        model or load_model(model_of(config["model"], config["pipeline"])),
-        reward or REWARDS.make(config["reward"]),
-        judges,
-    )
+    if model is None:
+        again_on_cpu = entry.get("device") == "cpu" and isinstance(find_model(config["model"]), PipelineSource)
+        where = {"device": "cpu"} if again_on_cpu else {}
+        model = load_model(model_of(config["model"], config["pipeline"] | where))
+    reward = reward or REWARDS.make(config["reward"])
+    again = job_of(trial_of(config, entry), model, reward, judges)
     [result] = Engine(config["max_rows"], padded=True).run([again])
-    return Replayed(entry, result)
+    now = identities_of(model, reward, judges)
+    return Replayed(entry, result, [] if begun is None else differing(begun, now))

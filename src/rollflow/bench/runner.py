@@ -210,4 +210,4 @@ def _entry(trial: Trial) -> dict[str, Any]:
     """Which job an entry is of."""
     item = trial.item
     told = {"id": trial.id, "arm": trial.arm.name, "prompt": item.prompt, "ask": item.ask, "category": item.category}
-    return told | {"place": trial.place, "seed": trial.seed}
+    return told | {"place": trial.place, "seed": trial.seed, "noise": trial.noise}

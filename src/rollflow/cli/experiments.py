@@ -49,9 +49,11 @@ def run(
     Any number of processes may run the same command at once; each job is done by one of them. What was killed is gone
     on with by running the command again.
     """
+    from rollflow.bench.experiment import costs_of
     from rollflow.bench.presets import experiment_of
     from rollflow.bench.runner import Runner
     from rollflow.cli.app import _refusing, complain
+    from rollflow.errors import RewardUnavailable
     from rollflow.models import MODELS
     from rollflow.registry import assignment
 
@@ -72,44 +74,59 @@ def run(
             max_rows=max_rows,
             pipeline={name: value for name, value in pipeline.items() if value},
         )
-        total = sum(cost_of(experiment).values())
+        total = sum(costs_of(experiment).values())
         print(
             f"{len(experiment.arms)} arms, {len(experiment.suite.items)} prompts, {experiment.seeds} seeds: {total} NFE"
         )
         if dry_run:
             return
         command = shlex.join(["rollflow", *context.obj])
-        runner = Runner(experiment, out, retries=retries, minutes=minutes, command=command, told=_told)
+        runner = Runner(experiment, out, retries=retries, minutes=minutes, command=command, told=_told, warned=_warn)
+    interrupted, goes_on = False, True
     try:
         with _refusing(1):
-            runner.run()
+            try:
+                runner.run()
+            except KeyboardInterrupt:
+                interrupted = True
+            except RewardUnavailable:
+                raise
+            except Exception:
+                goes_on = False
+                raise
     finally:
-        left = len(runner.trials) - len(runner.tally.done)
-        if left:
-            failed = sum(name not in runner.tally.done for name in runner.tally.failures)
-            complain(f"{left} of {len(runner.trials)} jobs are not done, of which {failed} have failed; run it again")
-    if left:
+        done, jobs = len(runner.tally.done), len(runner.trials)
+        if interrupted:
+            complain(f"interrupted; {done} of {jobs} jobs are done, and the same command goes on")
+        elif done < jobs:
+            complain(f"{jobs - done} of {jobs} jobs are not done{_advice(runner, goes_on=goes_on)}")
+    if interrupted:
+        raise typer.Exit(130)
+    if done < jobs:
         raise typer.Exit(1)
 
 
-def cost_of(experiment: Any) -> dict[str, int]:
-    """NFE of each arm, over all its jobs, told without loading anything."""
-    from rollflow.bench.experiment import Trial, model_of, plan_of
+def _advice(runner: Any, *, goes_on: bool) -> str:
+    """What can be done about jobs that are not done."""
+    given_up = len(runner.given_up)
+    left = len(runner.trials) - len(runner.tally.done) - given_up
+    told = []
+    if given_up:
+        told.append(f"{given_up} have failed too often and are given up; raise --retries to try them again")
+    if left and goes_on:
+        told.append(f"{left} are left; run the same command again to go on")
+    return "".join(f"; {one}" for one in told)
 
-    model, costs = model_of(experiment.model, experiment.pipeline), {}
-    for arm in experiment.arms:
-        trial = Trial(arm, 0, experiment.suite.items[0], 0)
-        plan = plan_of(trial, model, experiment.reward, list(experiment.held_out))
-        one = (plan.baseline_cost() if arm.nfe is None else plan.cost()).nfe
-        costs[arm.name] = one * len(experiment.suite.items) * experiment.seeds
-    return costs
 
-
-def _told(trial: Any, ended: Any, done: int, jobs: int) -> None:
-    if ended.error is not None:
-        print(f"failed: {trial.arm.name}, '{trial.item.prompt}', seed {trial.seed}: {ended.error}", file=sys.stderr)
+def _told(trial: Any, error: Exception | None, done: int, jobs: int) -> None:
+    if error is not None:
+        print(f"failed: {trial.arm.name}, '{trial.item.prompt}', seed {trial.seed}: {error}", file=sys.stderr)
     elif done % max(1, jobs // 100) == 0 or done == jobs:
         print(f"{done} of {jobs} jobs", file=sys.stderr)
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {' '.join(message.split())}", file=sys.stderr)
 
 
 def presets() -> None:
@@ -137,7 +154,7 @@ def replay(
     entry = made.entry
     print(f"{entry['arm']}, '{entry['prompt']}', seed {entry['seed']}: reward {made.result.reward:.6g}")
     if not made.same:
-        why = "; ".join(made.versions) or "the versions are the same, so that the processor is another"
+        why = "; ".join([*made.identities, *made.versions]) or "all else is the same, so that the processor is another"
         complain(f"the sample is not that of the journal, whose reward is {entry['reward']:.6g}: {why}")
         raise typer.Exit(1)
     print("the same to the last bit")

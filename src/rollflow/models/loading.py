@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import nn
 
 from rollflow.errors import BadWeights
 
 
-def load_weights(network: nn.Module, path: Path, device: torch.device | str = "cpu") -> None:
+def load_weights(network: nn.Module, path: Path, device: torch.device | str = "cpu") -> str:
     """Load a safetensors file into a network, in the network's own dtype, and freeze it.
+
+    Returns:
+        The beginning of the file's SHA-256, to tell it from files of other training.
 
     Raises:
         BadWeights: If the file is missing, cut short, or of another network.
     """
     mend = "reinstall rollflow, or train it again with the scripts in training/"
     try:
-        tensors = load_file(path)
+        content = path.read_bytes()
+        tensors = load(content)
     except FileNotFoundError:
         raise BadWeights(f"no weights at {path.name} in the package; {mend}") from None
     except (SafetensorError, OSError) as error:
@@ -31,3 +36,4 @@ def load_weights(network: nn.Module, path: Path, device: torch.device | str = "c
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise BadWeights(f"the weights file {path.name} is of another network ({first}); {mend}") from None
     network.requires_grad_(False).eval().to(device)
+    return hashlib.sha256(content).hexdigest()[:12]

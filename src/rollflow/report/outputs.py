@@ -23,6 +23,7 @@ from rollflow.report.overoptimization import Judged, warnings
 from rollflow.report.pictures import is_film, picture, png, still, webp
 from rollflow.report.recorder import Recorder
 from rollflow.search import SEARCHES
+from rollflow.sharing import mark
 
 IMAGE, BASELINE, TRACE, FILMSTRIP, RESULT = "image.png", "baseline.png", "trace.png", "filmstrip.png", "result.json"
 FILM, BASELINE_FILM = "film.webp", "baseline.webp"
@@ -35,7 +36,7 @@ def check_folder(folder: Path) -> None:
     Raises:
         RollflowError: If it cannot be written to.
     """
-    probe = folder / f".rollflow-{os.getpid()}"
+    probe = folder / f".rollflow-{mark()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
@@ -49,7 +50,7 @@ def write(folder: Path, files: Mapping[str, bytes]) -> None:
 
     A failure (a full disk, Ctrl-C) while they are written leaves the earlier ones as they were.
     """
-    parts = {name: folder / f".{name}.{os.getpid()}.part" for name in files}
+    parts = {name: folder / f".{name}.{mark()}.part" for name in files}
     try:
         for name, content in files.items():
             parts[name].write_bytes(content)

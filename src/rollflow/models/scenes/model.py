@@ -35,8 +35,16 @@ class _Scenes(FlowModel):
         self.device = torch.device(device)
         self.network = DiT(VOCABULARY_SIZE)
         self.autoencoder = Autoencoder()
-        load_weights(self.network, weights / self.file, device)
-        load_weights(self.autoencoder, weights / "autoencoder.safetensors", device)
+        self._digests = (
+            load_weights(self.network, weights / self.file, device),
+            load_weights(self.autoencoder, weights / "autoencoder.safetensors", device),
+        )
+
+    @property
+    def identity(self) -> str:
+        """Its name, and the beginnings of the SHA-256 of both files."""
+        network, autoencoder = self._digests
+        return f"{self.name}({network}, autoencoder={autoencoder})"
 
     def encode(self, prompt: str) -> list[int]:
         """The tokens of a prompt; raises PromptError, which names the word that it does not know."""
