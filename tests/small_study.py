@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +61,23 @@ def entry(arm: str, prompt: str, seed: int, reward: float, **others: Any) -> dic
     }
 
 
-def study(*entries: Entry, seeds: int = 2, failed: tuple[Entry, ...] = (), reward: str = "caption") -> Study:
-    """Of entries, as many prompts expected as there are; the first arm searches nothing."""
-    arms = [
-        {"name": arm, "nfe": None if i == 0 else 10} for i, arm in enumerate(dict.fromkeys(e["arm"] for e in entries))
-    ]
+def study(
+    *entries: Entry,
+    seeds: int = 2,
+    failed: tuple[Entry, ...] = (),
+    reward: str = "caption",
+    arms: tuple[Arm, ...] = (),
+) -> Study:
+    """Of entries, as many prompts expected as there are; without ``arms`` the first searches nothing."""
+    names = dict.fromkeys(entry["arm"] for entry in entries)
+    arms = arms or tuple(Arm(name, nfe=10 if i else None) for i, name in enumerate(names))
     prompts = len({one["prompt"] for one in entries})
     config = {
         "name": "made up",
         "reward": reward,
-        "arms": arms,
+        "arms": [asdict(arm) for arm in arms],
         "seeds": seeds,
+        "max_rows": 8,
         "suite": {"name": "s", "prompts": prompts},
     }
     return Study("made up", config, entries, failed)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 from small_study import HOSTILE, entry, folder, study  # noqa: F401
 
-from rollflow.bench import tabulate, typeset
+from rollflow.bench import analysis, tabulate, typeset
 from rollflow.bench.analysis import (
     best_so_far,
     budget_shares,
@@ -22,7 +23,10 @@ from rollflow.bench.analysis import (
     steps,
     win_rate,
 )
-from rollflow.bench.statistics import Interval, bands, bootstrap, share
+from rollflow.bench.experiment import Arm
+from rollflow.bench.presets import PRESETS
+from rollflow.bench.scaling import against_budget, families
+from rollflow.bench.statistics import Interval, bands, bootstrap, interval, share
 from rollflow.bench.study import Cells, read
 from rollflow.bench.typeset import Table, shown
 from rollflow.errors import RollflowError
@@ -30,11 +34,39 @@ from rollflow.report.figures import parents_of
 
 
 def test_seeds_of_a_prompt_are_averaged_first() -> None:
-    found = estimate({("a", 0): 0.0, ("a", 1): 1.0, ("b", 0): 4.0})
+    found = estimate({("a", 0): 0.0, ("a", 1): 1.0, ("b", 0): 4.0, ("c", 2): 1.5})
     assert found is not None
-    assert found == bootstrap([0.5, 4.0], 2_000)
-    assert (found.mean, found.low, found.high) == (2.25, 0.5, 4.0)
+    assert (found.mean, found.n) == (2.0, 3)
+    half = 4.302653 * (3.25 / 3) ** 0.5  # Student's quantile of 2 degrees of freedom; a variance of 3.25
+    np.testing.assert_allclose([found.low, found.high], [2 - half, 2 + half], rtol=1e-6)
     assert estimate({}) is None
+
+
+@pytest.mark.parametrize("n", [4, 8])
+def test_intervals_of_few_prompts_cover_as_often_as_they_say(n: int) -> None:
+    rng = np.random.default_rng(0)
+    found = [interval(row) for row in rng.normal(1, 2, size=(2_000, n))]
+    assert abs(np.mean([one.low <= 1 <= one.high for one in found]) - 0.95) < 4 * (0.95 * 0.05 / 2_000) ** 0.5
+    columns = bands(rng.normal(1, 2, size=(n, 2_000)))
+    assert abs(np.mean((columns.low <= 1) & (columns.high >= 1)) - 0.95) < 4 * (0.95 * 0.05 / 2_000) ** 0.5
+    for truth in (0.1, 0.5, 0.8):
+        shares = [share(row) for row in (rng.random((1_000, n)) < truth).astype(float)]
+        assert np.mean([one.low <= truth <= one.high for one in shares]) > 0.95 - 4 * (0.95 * 0.05 / 1_000) ** 0.5
+        seeds = [share(row) for row in (rng.random((1_000, n, 3)) < truth).mean(2)]
+        assert np.mean([one.low <= truth <= one.high for one in seeds]) > 0.95
+
+
+def test_intervals_of_many_are_the_bootstrap() -> None:
+    values = np.random.default_rng(0).random(20)
+    assert interval(values, 500) == share(values, 500) == bootstrap(values, 500)
+
+
+def test_few_values_that_agree_prove_nothing() -> None:
+    for values in ([2.0] * 8, [0.1 + 0.2, 0.3, 0.3]):
+        assert math.isnan(interval(values).low)
+        assert math.isnan(interval(values).high)
+    assert shown(interval([2.0] * 8)) == "2 (all 8 equal)"
+    assert shown(interval([2.0] * 20)) == "2 [2, 2]"
 
 
 def test_intervals_cover_though_seeds_of_a_prompt_agree() -> None:
@@ -50,7 +82,7 @@ def test_intervals_cover_though_seeds_of_a_prompt_agree() -> None:
     assert np.mean(naive) < 0.8  # as it would be if seeds were taken for prompts
 
 
-def test_one_prompt_has_no_interval() -> None:
+def test_one_prompt_or_two_have_no_interval() -> None:
     found = estimate({("a", 0): 1.0, ("a", 1): 2.0})
     assert found is not None
     assert math.isnan(found.low)
@@ -59,13 +91,16 @@ def test_one_prompt_has_no_interval() -> None:
     assert str(found) == "1.50 (n = 1)"
     assert found.percent() == "150.0 % (n = 1)"
     assert np.isnan(bands(np.array([[1.0, 2.0]])).low).all()
+    assert np.isnan(bands(np.array([[1.0, 2.0], [3.0, 4.0]])).high).all()
+    two = [estimate({("a", 0): 0.0, ("b", 0): 1.0}, shares=shares) for shares in (False, True)]
+    assert [one and shown(one) for one in two] == ["0.5 (n = 2)"] * 2
 
 
 def test_shares_are_not_certain_where_all_agree() -> None:
-    assert share([1.0, 1.0, 1.0]) == (1.0, pytest.approx(0.025 ** (1 / 3)), 1.0)
-    assert share([0.0] * 10) == (0.0, 0.0, pytest.approx(0.3085, abs=1e-4))  # Clopper & Pearson of 0 in 10
-    assert share([0.5, 0.5]) == (0.5, 0.5, 0.5)
-    assert share([0.0, 1.0]) == bootstrap([0.0, 1.0])
+    assert share([1.0] * 3) == (1.0, pytest.approx(0.025 ** (1 / 3)), 1.0, 3)
+    assert share([1.0] * 30) == (1.0, pytest.approx(0.025 ** (1 / 30)), 1.0, 30)
+    assert share([0.0] * 10) == (0.0, 0.0, pytest.approx(0.3085, abs=1e-4), 10)  # Clopper & Pearson of 0 in 10
+    assert share([1.0, 0.0] * 5) == (0.5, pytest.approx(0.1871, abs=1e-4), pytest.approx(0.8129, abs=1e-4), 10)
 
 
 def test_differences_and_wins_are_of_pairs_that_both_have() -> None:
@@ -73,8 +108,10 @@ def test_differences_and_wins_are_of_pairs_that_both_have() -> None:
     theirs: Cells = {("a", 0): 0.0, ("a", 1): 2.0, ("b", 0): 5.0, ("b", 1): -100.0}
     lead, won = difference(ours, theirs), win_rate(ours, theirs)
     assert lead.pairs == won.pairs == 3
-    assert lead.interval == bootstrap([0.5, -2.0], 2_000)
-    assert won.interval == bootstrap([0.75, 0.0], 2_000)  # a win and a tie; a loss
+    assert lead.interval is not None
+    assert won.interval is not None
+    assert (lead.interval.mean, lead.interval.n) == (-0.75, 2)
+    assert (won.interval.mean, won.interval.n) == (0.375, 2)  # a win and a tie; a loss
     assert difference(ours, {("z", 0): 1.0}) == (None, 0)
     back = win_rate(theirs, ours).interval
     assert back is not None
@@ -95,11 +132,11 @@ def test_rewards_at_equal_cost() -> None:
     by_nfe = best_so_far(told, np.arange(1.0, 5.0))
     np.testing.assert_array_equal(by_nfe["A"].x, [2, 3, 4])  # q has nothing at 1; from 2 on it keeps its best
     np.testing.assert_array_equal(by_nfe["A"].bands.mean, [1.5, 2.5, 2.5])
-    np.testing.assert_array_equal(by_nfe["A"].bands.low, [1, 2, 2])
-    np.testing.assert_array_equal(by_nfe["B"].x, [1])  # it has ended there
+    np.testing.assert_array_equal(by_nfe["B"].x, [1, 2, 3, 4])  # it has ended, but not its budget of 10
     by_seconds = best_so_far(told, np.array([1.0, 2.0, 6.0, 8.0]), seconds=True)
     np.testing.assert_array_equal(by_seconds["A"].x, [2, 6, 8])  # NFE 1 of p is at 2 s, NFE 3 at 6 s
     np.testing.assert_array_equal(by_seconds["A"].bands.mean, [1.5, 2.5, 2.5])
+    np.testing.assert_array_equal(best_so_far(told, np.array([0.5, 2.0]), seconds=True)["B"].x, [])
 
 
 def test_bands_resample_rows_whole() -> None:
@@ -107,7 +144,7 @@ def test_bands_resample_rows_whole() -> None:
     found = bands(np.column_stack([rows, rows.sum(1)]), 4_000)
     np.testing.assert_allclose(found.mean[2], found.mean[:2].sum())
     for column in range(2):
-        np.testing.assert_allclose([found.low[column], found.high[column]], bootstrap(rows[:, column])[1:], atol=0.03)
+        np.testing.assert_allclose([found.low[column], found.high[column]], bootstrap(rows[:, column])[1:3], atol=0.03)
 
 
 def test_shares_of_the_budget_are_of_whole_jobs() -> None:
@@ -119,7 +156,6 @@ def test_shares_of_the_budget_are_of_whole_jobs() -> None:
     found = budget_shares(entries)
     assert found is not None
     np.testing.assert_allclose(found.curve.bands.mean, [0.5, 0.5])
-    np.testing.assert_allclose(found.curve.bands.low, [0.25, 0.25])
     assert found.left_out == 1
     assert budget_shares([entry("A", "p", 0, 0.0)]) is None
 
@@ -128,24 +164,89 @@ def test_effective_sample_sizes() -> None:
     smc = [entry("A", prompt, 0, 0.0, diagnostics=[{"ess": [4.0, ess]}]) for prompt, ess in (("p", 1.0), ("q", 3.0))]
     found = effective_sizes([*smc, entry("A", "r", 0, 0.0)])
     assert found is not None
-    np.testing.assert_allclose(found.bands, [[4, 2], [4, 1], [4, 3]])
+    np.testing.assert_allclose(found.bands.mean, [4, 2])
+    assert found.bands.n == 2
     assert effective_sizes([entry("A", "r", 0, 0.0, diagnostics=[{}])]) is None
 
 
 def test_over_optimisation_is_beyond_both_intervals() -> None:
-    def arm(name: str, reward: float, *judged: float) -> list[dict[str, object]]:
-        prompts = zip("abcdefgh", judged, strict=True)
-        return [entry(name, prompt, 0, reward, held_out={"j": value}) for prompt, value in prompts]
+    def arm(name: str, rewards: list[float], judged: list[float]) -> list[dict[str, object]]:
+        prompts = zip("abcdefgh", rewards, judged, strict=False)
+        return [entry(name, prompt, 0, reward, held_out={"j": value}) for prompt, reward, value in prompts]
 
     told = study(
-        *arm("plain", 0.0, *[1.0] * 8),
-        *arm("hacks", 1.0, *[0.0] * 8),
-        *arm("unclear", 1.0, *[0.0, 2.0] * 4),
-        *arm("worse", -1.0, *[0.0] * 8),
+        *arm("plain", [0.0] * 8, [1.0] * 8),
+        *arm("hacks", [0.5, 1.5] * 4, [-0.5, 0.5] * 4),
+        *arm("unclear", [0.5, 1.5] * 4, [0.0, 2.0] * 4),
+        *arm("worse", [-0.5, -1.5] * 4, [-0.5, 0.5] * 4),
+        *arm("of two", [0.5, 1.5], [-0.5, 0.5]),
+        *arm("of eight that agree", [1.0] * 8, [0.0] * 8),
     )
     assert [(name, judge, up.mean, down.mean) for name, judge, up, down in over_optimised(told)] == [
         ("hacks", "j", 1.0, -1.0)
     ]
+
+
+def test_what_one_arm_wins_the_other_loses(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def counted(ours: Cells, theirs: Cells) -> analysis.Paired:
+        calls.append(1)
+        return win_rate(ours, theirs)
+
+    monkeypatch.setattr(analysis, "win_rate", counted)
+    rewards = np.random.default_rng(0).normal(size=(3, 9))
+    told = study(*(entry(arm, p, 0, rewards[i, j]) for i, arm in enumerate("ABC") for j, p in enumerate("abcdefghi")))
+    found = analysis.win_rates(told, told.given)
+    assert len(calls) == 3
+    for (ours, theirs), won in found.items():
+        direct = win_rate(told.cells(told.given, ours), told.cells(told.given, theirs))
+        assert won.pairs == direct.pairs == 9
+        np.testing.assert_allclose(won.interval, direct.interval)  # type: ignore[arg-type]
+    assert tabulate.win_rates(told, told.given).rows[2][1] == found["C", "A"].interval
+
+
+def test_equal_cost_goes_on_to_every_budget() -> None:
+    arms = (Arm("plain"), Arm("short", nfe=50), Arm("long", nfe=1_000))
+    spent = {"plain": 19, "short": 48, "long": 990}
+    told = study(*(entry(a, p, 0, 1.0, nfe=n, trace=[[10, 1.0]]) for a, n in spent.items() for p in "abc"), arms=arms)
+    table = tabulate.equal_cost(told, "nfe")
+    assert table.columns[1:] == tuple(f"{nfe} NFE" for nfe in (12, 25, 37, 50, 100, 200, 400, 800, 1000))
+    ended = {row[0]: [cell is None for cell in row[1:]].index(True) for row in table.rows if None in row}
+    assert ended == {"plain": 1, "short": 4}  # after its steps, and after its budget
+    told = study(*(entry("A", p, 0, 1.0, seconds=s, trace=[[1, 1.0]]) for p, s in zip("abc", (1, 5, 2), strict=True)))
+    assert tabulate.equal_cost(told, "seconds").columns[-1] == "5 s"
+
+
+def test_arms_of_one_method_are_told_by_their_configuration() -> None:
+    arms = (
+        Arm("plain"),
+        Arm("x", "svdd", 100, "vp", "sde"),
+        Arm("y", "svdd", 50, "vp", "sde"),
+        Arm("z", "svdd", 50, "linear", "sde"),
+        Arm("u", "rbf(initial=6)", 50, "vp", "sde"),
+        Arm("v", "rbf(initial=25)", 500, "vp", "sde"),
+    )
+    configured = [asdict(arm) for arm in arms]
+    assert families(configured) == {"svdd, vp": {50: "y", 100: "x"}, "rbf, vp": {50: "u", 500: "v"}}
+    known = [asdict(arm) for arm in (*arms, Arm("w", "rbf(initial=6)", 500, "vp", "sde"))]
+    assert families(known)["rbf(initial=6), vp"] == {50: "u", 500: "w"}
+    assert len(families(known)) == 2
+    scaled = families([asdict(arm) for arm in PRESETS["nfe-scaling"].arms(1_000)])
+    assert len(scaled) == 5
+    assert all(list(budgets) == [50, 100, 200, 500, 1000] for budgets in scaled.values())
+    assert families([asdict(arm) for arm in PRESETS["init"].arms(500)]) == {}
+    told = study(*(entry(arm.name, p, 0, float(ord(p))) for arm in arms for p in "abc"), arms=arms)
+    rows = tabulate.scaling(told).rows
+    assert [row[:4] for row in rows[:2]] == [("svdd, vp", 50, "3 of 6", 3), ("svdd, vp", 100, "3 of 6", 3)]
+    assert against_budget(told, told.given)["rbf, vp"][500] == interval([97.0, 98.0, 99.0])
+
+
+def test_time_is_told_with_padding_and_devices() -> None:
+    told = study(*(entry("A", p, 0, 1.0, device="a GPU") for p in "abc"), entry("B", "a", 0, 1.0))
+    for table in (tabulate.costs(told), tabulate.equal_cost(told, "seconds")):
+        assert "padded to 8 rows" in " ".join(table.notes)
+        assert "reward, on a GPU, of" in " ".join(table.notes)
 
 
 def test_accuracy_is_the_share_of_zeros_of_rewards_that_count() -> None:
@@ -189,7 +290,7 @@ def test_every_table_tells_what_is_missing() -> None:
 
 
 def test_a_table_in_three_languages() -> None:
-    cells = ("a_b|c & 5 % of $3 #1", Interval(0.123456, 0.1, 0.2), Interval(1.0, math.nan, math.nan), None)
+    cells = ("a_b|c & 5 % of $3 #1", Interval(0.123456, 0.1, 0.2, 9), Interval(1.0, math.nan, math.nan, 1), None)
     table = Table("T_1", ("arm", "x [m]", "y", "z"), (cells,), ("A note.",))
     assert "| a_b\\|c & 5 % of $3 #1 | 0.12 [0.10, 0.20] | 1 (n = 1) | - |" in typeset.markdown([table]).splitlines()
     set_ = typeset.latex([table])
@@ -211,9 +312,9 @@ def test_a_table_in_three_languages() -> None:
 @pytest.mark.parametrize(
     ("interval", "text"),
     [
-        (Interval(200, 200, 200), "200 [200, 200]"),
-        (Interval(1234.5, 1000, 1500), "1234 [1000, 1500]"),
-        (Interval(0.00123, 0.001, 0.002), "0.0012 [0.0010, 0.0020]"),
+        (Interval(200, 200, 200, 20), "200 [200, 200]"),
+        (Interval(1234.5, 1000, 1500, 9), "1234 [1000, 1500]"),
+        (Interval(0.00123, 0.001, 0.002, 9), "0.0012 [0.0010, 0.0020]"),
     ],
 )
 def test_intervals_are_shown_to_two_digits_of_their_width(interval: Interval, text: str) -> None:

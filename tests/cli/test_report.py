@@ -13,6 +13,7 @@ import typer
 from small_study import ARMS, folder  # noqa: F401
 from typer.testing import CliRunner
 
+from rollflow.bench import tabulate
 from rollflow.cli import report
 
 FILES = {"report.html", "report.md", "report.csv", "report.tex"}
@@ -49,16 +50,27 @@ def test_report_writes_its_files_into_the_folder(copy: Path, capsys: pytest.Capt
         rows = list(csv.DictReader(file))
     told = {row["row"] for row in rows if row["table"] == "Rewards"}
     assert told == {arm.name for arm in ARMS}
-    for row in rows:  # no mean without an interval
-        if row["table"] == "Rewards by category" and row["column"] != "prompts":
-            assert row["note"] == "n = 1"
-        elif row["value"] and row["column"] not in {"jobs", "prompts", "pairs"}:
-            assert float(row["low"]) <= float(row["value"]) <= float(row["high"])
+    for row in rows:  # no mean without an interval, or how many it is of
+        if row["value"] and row["column"] not in {"jobs", "prompts", "pairs"}:
+            assert row["note"] == ("n = 1" if row["table"] == "Rewards by category" else "n = 2")
 
 
 def test_report_goes_where_it_is_told(copy: Path, tmp_path: Path) -> None:
     report.report(copy, tmp_path / "far" / "away.html", gallery=0)
     assert {path.name for path in (tmp_path / "far").iterdir()} == {name.replace("report", "away") for name in FILES}
+
+
+@pytest.mark.parametrize("name", ["results.md", "results"])
+def test_a_report_that_would_be_no_html_is_refused(copy: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"{name}', expected a name that ends in .html" in refused(capsys, "report", copy, copy / name)
+    assert not (copy / name).exists()
+
+
+def test_tables_are_made_once(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, once = [], tabulate.tables
+    monkeypatch.setattr(tabulate, "tables", lambda study: calls.append(study) or once(study))
+    report.report(copy, gallery=0)
+    assert len(calls) == 1
 
 
 def test_compare_tells_settings_and_differences(
@@ -81,7 +93,7 @@ def test_compare_tells_settings_and_differences(
     assert "| arms.BoN.nfe | 24 | 48 |" in lines
     assert "| arms.SMC.name | SMC | - |" in lines
     assert "| arm | pairs | caption | judge | share of judge = 0 |" in lines
-    assert "| RBF_1 | 4 | 0 [0, 0] | 0 [0, 0] | 0 [0, 0] |" in lines
+    assert "| RBF_1 | 4 | 0 (n = 2) | 0 (n = 2) | 0 (n = 2) |" in lines
     assert not any(line.startswith(("| SMC |", "| other |")) for line in lines)
     assert "Second run: Unfinished; jobs done:" in text
 

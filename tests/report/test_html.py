@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 from PIL import Image
 from small_study import ARMS, HOSTILE, entry, folder, study  # noqa: F401
 
-from rollflow.bench.study import read
+from rollflow.bench import tabulate
+from rollflow.bench.experiment import Arm
+from rollflow.bench.study import Study, read
 from rollflow.report import html
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -45,9 +48,13 @@ class Page(HTMLParser):
         return [text for inside, text in self.texts if inside == tag]
 
 
+def made(told: Study, folder: Path) -> str:  # noqa: F811
+    return html.page(told, tabulate.tables(told), folder)
+
+
 @pytest.fixture(scope="module")
 def text(folder: Path) -> str:  # noqa: F811
-    return html.page(read(folder), folder)
+    return made(read(folder), folder)
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +128,29 @@ def test_galleries_are_as_long_as_asked(folder: Path) -> None:  # noqa: F811
 def test_a_study_of_little_has_a_report_too(tmp_path: Path) -> None:
     told = study(entry("A", "p", 0, 1.0, seconds=0.0), seeds=3)
     told.config.update(model="scenes-base", held_out=["judge"], suite={"name": "s", "version": "", "prompts": 1})
-    page = Page(html.page(told, tmp_path))
+    page = Page(made(told, tmp_path))
     assert "1 (n = 1)" in page.of("td")
     assert "Sequential Monte Carlo" not in page.of("h2")
     assert "jobs done: A (1 of 3)" in page.of("strong")[0]
+
+
+def test_settings_tell_the_command_padding_and_device(tmp_path: Path) -> None:
+    told = study(*(entry("A", p, 0, 1.0, device="cuda: <H100>") for p in "abc"))
+    told.config.update(model="scenes-base", held_out=[], suite={"name": "s", "version": "", "prompts": 3})
+    page = Page(made(replace(told, command="rollflow bench run --preset init --out 'a & b'"), tmp_path))
+    assert "rollflow bench run --preset init --out 'a & b'" in page.of("pre")
+    [padding] = [text for text in page.of("p") if text.startswith("Calls of the model")]
+    assert padding == "Calls of the model padded to 8 rows; on cuda: <H100>."
+
+
+def test_the_reward_returned_is_drawn_against_the_budget() -> None:
+    arms = (Arm("plain"), Arm("A", "svdd", 50), Arm("B", "svdd", 100))
+    entries = [entry(arm.name, p, 0, float(ord(p)), held_out={"j": 1.0}) for arm in arms for p in "abc"]
+    assert [shown.alt for shown in html._scaling(study(*entries, arms=arms))] == [
+        "caption (given) of the sample returned against budget: one line a method and dynamics.",
+        "j (held out) of the sample returned against budget: one line a method and dynamics.",
+    ]
+    assert list(html._scaling(study(*entries, arms=arms[:2]))) == []
 
 
 def test_genealogies_are_drawn_where_they_are_told(tmp_path: Path) -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rollflow.bench.statistics import Bands, Interval, bands, bootstrap, share
+from rollflow.bench.statistics import FEW, Bands, Interval, bands, interval, share
 from rollflow.bench.study import Cells, Entry, Measure, Study, prompt_of
 
 RESAMPLES = 2_000
-METHOD = (
-    "Means over prompts, the seeds of a prompt averaged first; in brackets 95 % percentile bootstrap intervals, "
-    f"prompts resampled whole ({RESAMPLES:,} times). Seeds are the same for all prompts and are not resampled."
+INTERVALS_NOTE = (
+    f"Means over prompts, the seeds of a prompt averaged first; in brackets 95 % intervals over prompts: of {FEW} or "
+    f"more a percentile bootstrap, prompts resampled whole ({RESAMPLES:,} times), of fewer Student's, and of shares "
+    "Clopper and Pearson's. Fewer than 3 prompts, and few that are all equal, have none. Arms share the noise of a "
+    "prompt and seed."
 )
 """What a reader of any table must know."""
 
@@ -47,7 +50,7 @@ def estimate(cells: Cells, *, shares: bool = False) -> Interval | None:
         cells: A number for each (prompt, seed).
         shares: Whether all lie in [0, 1].
     """
-    return (share if shares else bootstrap)(by_prompt(cells), RESAMPLES) if cells else None
+    return (share if shares else interval)(by_prompt(cells), RESAMPLES) if cells else None
 
 
 def difference(ours: Cells, theirs: Cells) -> Paired:
@@ -60,6 +63,15 @@ def win_rate(ours: Cells, theirs: Cells) -> Paired:
     """The share of pairs in which ours is higher; a tie is half a win."""
     wins = {key: (1 + float(np.sign(value - theirs[key]))) / 2 for key, value in ours.items() if key in theirs}
     return Paired(estimate(wins, shares=True), len(wins))
+
+
+def win_rates(study: Study, measure: Measure) -> dict[tuple[str, str], Paired]:
+    """Of every arm against every other, by both names; what one wins the other loses."""
+    cells, found = {arm: study.cells(measure, arm) for arm in study.arms}, {}
+    for ours, theirs in combinations(cells, 2):
+        found[ours, theirs] = won = win_rate(cells[ours], cells[theirs])
+        found[theirs, ours] = won if won.interval is None else won._replace(interval=won.interval.complement)
+    return found
 
 
 class Curve(NamedTuple):
@@ -88,8 +100,8 @@ def curve(entries: Sequence[Entry], values: Sequence[NDArray[np.float64]], x: ND
 def best_so_far(study: Study, grid: NDArray[np.float64], *, seconds: bool = False) -> dict[str, Curve]:
     """The best reward of any clean sample seen until then, finished or estimated, of every arm on one grid (m,).
 
-    A curve begins where each of the arm's jobs has scored something, and ends with the last of them; a job that ended
-    before keeps its best.
+    A curve begins where each of the arm's jobs has scored something, and ends with the last of them, in NFE with the
+    arm's budget if that is more; a job that ended before keeps its best.
 
     Args:
         study: Whose.
@@ -105,7 +117,8 @@ def best_so_far(study: Study, grid: NDArray[np.float64], *, seconds: bool = Fals
             steps([(nfe * unit, reward) for nfe, reward in entry["trace"]], grid)
             for unit, entry in zip(units, entries, strict=True)
         ]
-        over = grid > max(ends, default=0.0) * (1 + 1e-9)
+        budget = 0 if seconds else study.budgets.get(arm, 0)
+        over = grid > max(*ends, budget, 0) * (1 + 1e-9)
         if entries:
             found[arm] = curve(entries, [np.where(over, np.nan, trace) for trace in traces], grid)
     return found
@@ -161,7 +174,7 @@ def effective_sizes(entries: Sequence[Entry]) -> Curve | None:
 def over_optimised(study: Study) -> list[tuple[str, str, Interval, Interval]]:
     """Arm, held-out reward and both differences, where against the first arm the given one rose and that one fell.
 
-    Both beyond their intervals.
+    Both beyond their intervals; where there is none, nothing is proved.
     """
     [reference, *others], found = study.arms, []
     for arm in others:

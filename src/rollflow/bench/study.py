@@ -17,8 +17,8 @@ Entry: TypeAlias = Mapping[str, Any]
 Cells: TypeAlias = dict[tuple[str, int], float]
 """A number for each (prompt, seed)."""
 
-PERFECT_AT_ZERO = frozenset({"count", "counting", "judge"})
-"""Rewards that are 0 where all is as asked for and negative elsewhere, so that the share of zeros is an accuracy."""
+REWARDS_WITH_ACCURACY = frozenset({"count", "counting", "judge"})
+"""Those that are 0 where all is as asked for and negative elsewhere, so that the share of zeros is an accuracy."""
 
 
 class Measure(NamedTuple):
@@ -76,14 +76,19 @@ class Study:
         return [arm["name"] for arm in self.config["arms"]]
 
     @property
-    def searches(self) -> list[str]:
-        """Of these, those that search."""
-        return [arm["name"] for arm in self.config["arms"] if arm["nfe"] is not None]
+    def budgets(self) -> dict[str, int]:
+        """Of these, those that search, each with its budget in NFE."""
+        return {arm["name"]: arm["nfe"] for arm in self.config["arms"] if arm["nfe"] is not None}
 
     @property
     def first_search(self) -> str:
         """The arm that the others are held against: the first that searches, if any does."""
-        return [*self.searches, *self.arms][0]
+        return [*self.budgets, *self.arms][0]
+
+    @cached_property
+    def devices(self) -> list[str]:
+        """That jobs ran on, as far as their entries say."""
+        return list(dict.fromkeys(str(entry["device"]) for entry in self.done if entry.get("device")))
 
     @property
     def expected(self) -> int:
@@ -95,9 +100,16 @@ class Study:
         """Of prompts, as far as any job of theirs is done."""
         return list(dict.fromkeys(entry["category"] for entry in self.done))
 
+    @cached_property
+    def _by_arm(self) -> dict[str, list[Entry]]:
+        found: dict[str, list[Entry]] = {arm: [] for arm in self.arms}
+        for entry in self.done:
+            found.setdefault(entry["arm"], []).append(entry)
+        return found
+
     def of(self, arm: str) -> list[Entry]:
         """The jobs of an arm that are done."""
-        return [entry for entry in self.done if entry["arm"] == arm]
+        return self._by_arm.get(arm, [])
 
     def cells(self, measure: Measure, arm: str, category: str | None = None) -> Cells:
         """What a measure says of an arm's jobs, of one category or of all."""
@@ -131,12 +143,12 @@ class Study:
     @cached_property
     def held_out(self) -> list[Measure]:
         """Those that none saw."""
-        return self._told("held_out", "held out")
+        return self._rewards_in("held_out", "held out")
 
     @cached_property
     def rewards(self) -> list[Measure]:
         """All rewards, each with its accuracy where it has one."""
-        every = [self.given, *self._told("parts", "part"), *self.held_out]
+        every = [self.given, *self._rewards_in("parts", "part"), *self.held_out]
         return [one for measure in every for one in (measure, *_accuracy(measure))]
 
     @cached_property
@@ -147,7 +159,7 @@ class Study:
             names["backward_passes"] = "backward passes"
         return [Measure(name, "spent", _field(key)) for key, name in (names | {"seconds": "seconds"}).items()]
 
-    def _told(self, where: str, kind: str) -> list[Measure]:
+    def _rewards_in(self, where: str, kind: str) -> list[Measure]:
         names = dict.fromkeys(name for entry in self.done for name in entry[where])
         return [Measure(name, kind, _field(where, name)) for name in names]
 
@@ -167,8 +179,16 @@ def read(path: Path) -> Study:
         return entry["seed"], entry["place"], places[entry["arm"]]
 
     failed = [entry for name, entry in tally.failed.items() if name not in tally.done]
-    done, left = (tuple(sorted(some, key=order)) for some in (tally.done.values(), failed))
+    known = map(_without_some_steps, tally.done.values())
+    done, left = (tuple(sorted(some, key=order)) for some in (known, failed))
     return Study(path.resolve().name, config, done, left, read_command(path))
+
+
+def _without_some_steps(entry: Entry) -> Entry:
+    """Of a job that was resumed only the last steps are told, of which no share and no genealogy can be made."""
+    if not entry.get("resumed"):
+        return entry
+    return {key: value for key, value in entry.items() if key != "ancestors"} | {"quota": []}
 
 
 def _field(*path: str) -> Callable[[Entry], float | None]:
@@ -186,5 +206,5 @@ def _accuracy(measure: Measure) -> list[Measure]:
         value = measure.of(entry)
         return None if value is None else float(value == 0)
 
-    known = measure.name.partition("(")[0].strip() in PERFECT_AT_ZERO
+    known = measure.name.partition("(")[0].strip() in REWARDS_WITH_ACCURACY
     return [measure._replace(of=of, accuracy=True)] if known else []

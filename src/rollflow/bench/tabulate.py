@@ -4,24 +4,40 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import combinations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rollflow.bench.analysis import METHOD, best_so_far, difference, estimate, largest, win_rate
+from rollflow.bench import analysis
+from rollflow.bench.analysis import INTERVALS_NOTE, best_so_far, difference, estimate, largest
+from rollflow.bench.scaling import families
 from rollflow.bench.statistics import Interval
 from rollflow.bench.study import Cells, Entry, Measure, Study
 from rollflow.bench.typeset import Cell, Table
 
-BEST = (
+BEST_SO_FAR_NOTE = (
     "The best reward of any clean sample seen until then, estimates on the way included, so that it can lie above that "
     "of the sample returned."
 )
-SECONDS = (
-    "Seconds are those that a job spent in calls of model, decoder and reward, of a shared call its rows' share; each "
-    "NFE of a job is taken for an equal share of its time. Of a job that was resumed, the time before is not known."
+BUDGETS_NOTE = (
+    "Of the sample returned, by arms of one method and the same dynamics with several budgets. Where a method is named "
+    "without settings, these go with the budget, as the configuration says."
 )
+EVEN_TIME_NOTE = (
+    "Each NFE of a job is taken for an equal share of its time. Of a job that was resumed, the time before is not "
+    "known."
+)
+
+
+def seconds_note(study: Study) -> str:
+    """What seconds are, where they were spent, and how calls were padded."""
+    where = f", on {' and '.join(study.devices)}" if study.devices else ""
+    return (
+        f"Seconds are those that a job spent in calls of model, decoder and reward{where}, of a shared call its rows' "
+        f"share. Every call of the model was padded to {study.config['max_rows']} rows, so that a job that had few "
+        "others beside it paid for empty rows."
+    )
 
 
 def tables(study: Study) -> list[Table]:
@@ -33,6 +49,7 @@ def _tables(study: Study) -> Iterator[Table]:
     yield results(study)
     if len(study.categories) > 1:
         yield by_category(study)
+    yield scaling(study)
     yield differences(study)
     for measure in (study.given, *study.held_out):
         yield win_rates(study, measure)
@@ -59,7 +76,7 @@ def results(study: Study) -> Table:
         told = (_measured(some, measure) for measure, some in cells)
         rows.append((arm, study.account(arm), _prompts(cells[0][1]), *told))
     columns = ("arm", "jobs", "prompts", *(measure.label for measure in study.rewards))
-    return Table("Rewards", columns, tuple(rows), (METHOD, study.missing))
+    return Table("Rewards", columns, tuple(rows), (INTERVALS_NOTE, study.missing))
 
 
 def by_category(study: Study) -> Table:
@@ -71,7 +88,21 @@ def by_category(study: Study) -> Table:
             told = (_measured(some, measure) for measure, some in cells)
             rows.append((category or "none", arm, _prompts(cells[0][1]), *told))
     columns = ("category", "arm", "prompts", *(measure.label for measure in study.rewards))
-    return Table("Rewards by category", columns, tuple(rows), (METHOD, study.missing), labels=2)
+    return Table("Rewards by category", columns, tuple(rows), (INTERVALS_NOTE, study.missing), labels=2)
+
+
+def scaling(study: Study) -> Table:
+    """Every reward of arms that differ in their budget, against it."""
+    rows: list[tuple[Cell, ...]] = []
+    for family, arms in families(study.config["arms"]).items():
+        for nfe, arm in arms.items():
+            cells = [(measure, study.cells(measure, arm)) for measure in study.rewards]
+            measured = (_measured(some, measure) for measure, some in cells)
+            rows.append((family, nfe, study.account(arm), _prompts(cells[0][1]), *measured))
+    columns = ("method", "budget, NFE", "jobs", "prompts", *(measure.label for measure in study.rewards))
+    return Table(
+        "Rewards against budget", columns, tuple(rows), (BUDGETS_NOTE, INTERVALS_NOTE, study.missing), labels=2
+    )
 
 
 def differences(study: Study) -> Table:
@@ -83,56 +114,76 @@ def differences(study: Study) -> Table:
         rows.append((arm, pairs[0].pairs, *(pair.interval for pair in pairs)))
     columns = ("arm", "pairs", *(measure.label for measure in study.rewards))
     note = f"Differences to {base} over the pairs (a prompt and a seed) that both arms have."
-    return Table(f"Paired differences to {base}", columns, tuple(rows), (note, METHOD, study.missing))
+    return Table(f"Paired differences to {base}", columns, tuple(rows), (note, INTERVALS_NOTE, study.missing))
 
 
 def win_rates(study: Study, measure: Measure) -> Table:
     """Every arm against every other."""
-    cells = {arm: study.cells(measure, arm) for arm in study.arms}
+    found = analysis.win_rates(study, measure)
     rows = tuple(
-        (arm, *(None if other == arm else win_rate(cells[arm], cells[other]).interval for other in cells))
-        for arm in cells
-        if len(cells) > 1
+        (arm, *(None if other == arm else found[arm, other].interval for other in study.arms))
+        for arm in study.arms
+        if found
     )
-    pairs = sorted({len(cells[a].keys() & cells[b].keys()) for a, b in combinations(cells, 2)})
+    pairs = sorted({won.pairs for won in found.values()})
     note = (
         "The share of pairs (a prompt and a seed) that the arm of the row wins against that of the column; a tie is "
         f"half a win. Pairs that two arms have: {', '.join(map(str, pairs))}."
     )
-    return Table(f"Win rates, {measure.label}", ("arm", *cells), rows, (note, METHOD, study.missing))
+    return Table(f"Win rates, {measure.label}", ("arm", *study.arms), rows, (note, INTERVALS_NOTE, study.missing))
 
 
 def equal_cost(study: Study, field: str) -> Table:
-    """The best reward so far: at quarters of what the least spending search spent, then at twice that, and so on.
+    """The best reward so far: at quarters of the least that a search may spend, at doublings of it, and at the end.
 
     Args:
         study: Whose.
-        field: ``nfe`` or ``seconds``.
+        field: ``nfe``, where the end is every arm's own budget, and the most that any job spent; or ``seconds``, where
+            a search may spend what it did.
     """
-    seconds, most = field == "seconds", largest(study, field)
-    spent = [max(entry[field] for entry in study.of(arm)) for arm in study.searches if study.of(arm)]
-    least = min((amount for amount in spent if amount), default=most)
-    doublings = least * 2.0 ** np.arange(1, int(np.log2(most / least)) + 1)
-    grid = np.concatenate([least * np.arange(1, 5) / 4, doublings])
-    grid = grid if seconds else np.unique(np.floor(grid))
-    found = best_so_far(study, grid, seconds=seconds)
-    rows = []
-    for arm, curve in found.items():
-        known = {x: Interval(*map(float, row)) for x, *row in zip(curve.x, *curve.bands, strict=True)}
-        rows.append((arm, *(known.get(x) for x in grid)))
+    seconds = field == "seconds"
+    grid = _times(study) if seconds else _budgets(study)
+    rows: list[tuple[Cell, ...]] = []
+    for arm, (x, found) in best_so_far(study, grid, seconds=seconds).items():
+        at = zip(found.mean.tolist(), found.low.tolist(), found.high.tolist(), strict=True)
+        known = {key: Interval(*three, found.n) for key, three in zip(x.tolist(), at, strict=True)}
+        rows.append((arm, *(known.get(key) for key in grid.tolist())))
     unit = "s" if seconds else "NFE"
-    notes = (BEST, *((SECONDS,) if seconds else ()), "Empty where an arm has nothing yet, or has ended.", METHOD)
+    ended = "Empty where an arm has nothing yet, or has ended."
+    timed = (seconds_note(study), EVEN_TIME_NOTE) if seconds else ()
     title = f"Best {study.given.name} so far at equal {'wall time' if seconds else 'NFE'}"
-    columns = ("arm", *(f"{x:.3g} {unit}" for x in grid))
-    return Table(title, columns, tuple(rows), (*notes, study.missing))
+    columns = ("arm", *(f"{_short(x)} {unit}" for x in grid))
+    return Table(title, columns, tuple(rows), (BEST_SO_FAR_NOTE, *timed, ended, INTERVALS_NOTE, study.missing))
+
+
+def _short(x: float) -> str:
+    """Three digits, or all of a whole number."""
+    return f"{x:.0f}" if x >= 100 or x == round(x) else f"{x:.3g}"
+
+
+def _budgets(study: Study) -> NDArray[np.float64]:
+    budgets = [nfe for arm, nfe in study.budgets.items() if study.of(arm)]
+    most = max(largest(study, "nfe"), *budgets, 0)
+    return np.unique(np.floor([*_rising(min(budgets, default=most), most), *budgets, most]))
+
+
+def _times(study: Study) -> NDArray[np.float64]:
+    most = largest(study, "seconds")
+    spent = [max(float(entry["seconds"]) for entry in study.of(arm)) for arm in study.budgets if study.of(arm)]
+    rising = _rising(min((one for one in spent if one), default=most), most)
+    return np.array([*(x for x in rising if _short(x) != _short(most)), most])
+
+
+def _rising(least: float, most: float) -> list[float]:
+    """Quarters of the least, and doublings of it up to the most."""
+    return [*(least * k / 4 for k in range(1, 5)), *(least * 2.0**k for k in range(1, int(np.log2(most / least)) + 1))]
 
 
 def costs(study: Study) -> Table:
     """What a job of every arm spent."""
     rows = tuple((arm, *(estimate(study.cells(m, arm)) for m in study.spent)) for arm in study.arms)
     columns = ("arm", *(measure.label for measure in study.spent))
-    note = "Of one job; seconds in calls of model, decoder and reward, of a shared call its rows' share."
-    return Table("Costs", columns, rows, (note, METHOD, study.missing))
+    return Table("Costs", columns, rows, ("Of one job.", seconds_note(study), INTERVALS_NOTE, study.missing))
 
 
 def sequential(study: Study) -> Table:
@@ -151,7 +202,7 @@ def sequential(study: Study) -> Table:
             rows.append((arm, *told))
     note = "Of one job; first ancestors left are the particles at the start that any at the end descends from."
     title = "Sequential Monte Carlo"
-    return Table(title, ("arm", *figures), tuple(rows), (note, METHOD, study.missing))
+    return Table(title, ("arm", *figures), tuple(rows), (note, INTERVALS_NOTE, study.missing))
 
 
 def _of_populations(figure: Callable[[Mapping[str, Any]], float]) -> Callable[[Entry], float | None]:
@@ -171,7 +222,7 @@ def compared(first: Study, second: Study) -> list[Table]:
         found.append((arm, pairs[0].pairs, *(pair.interval for pair in pairs)))
     notes = (
         "The second run less the first, over the pairs (a prompt and a seed) that both have.",
-        METHOD,
+        INTERVALS_NOTE,
         f"First run: {first.missing} Second run: {second.missing}",
     )
     columns = ("arm", "pairs", *(measure.title for measure, _ in shared))

@@ -41,9 +41,9 @@ def shown(cell: Cell) -> str:
         return "-" if cell is None else str(cell)
     width = cell.high - cell.low
     if not width > 0:
-        return cell.told(f"{cell.mean:.6g}", f"{cell.low:.6g}, {cell.high:.6g}")
+        return cell.text(f"{cell.mean:.6g}", f"{cell.low:.6g}, {cell.high:.6g}")
     digits = min(max(1 - math.floor(math.log10(width)), 0), 8)
-    return cell.told(f"{cell.mean:.{digits}f}", f"{cell.low:.{digits}f}, {cell.high:.{digits}f}")
+    return cell.text(f"{cell.mean:.{digits}f}", f"{cell.low:.{digits}f}, {cell.high:.{digits}f}")
 
 
 def markdown(tables: Iterable[Table]) -> str:
@@ -121,4 +121,4 @@ def comma_separated(tables: Iterable[Table]) -> str:
 def _values(cell: Cell) -> tuple[object, ...]:
     if not isinstance(cell, Interval):
         return ("" if cell is None else cell, "", "", "")
-    return (cell.mean, "", "", "n = 1") if math.isnan(cell.low) else (*cell, "")
+    return (cell.mean, *(("", "") if cell.lacking else (cell.low, cell.high)), cell.lacking)

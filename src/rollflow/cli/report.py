@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
+from rollflow.errors import RollflowError
+
 Folder = Annotated[Path, typer.Argument(help="Folder of 'rollflow bench run'.", metavar="DIR")]
 
 
 def report(
     folder: Folder,
     out: Annotated[
-        Path | None, typer.Option(help="The HTML file; the tables go beside it.  [default: DIR/report.html]")
+        Path | None, typer.Option(help="The file, NAME.html; the tables go beside it.  [default: DIR/report.html]")
     ] = None,
     gallery: Annotated[int, typer.Option(min=0, help="Prompts and seeds shown in pictures.")] = 8,
 ) -> None:
@@ -25,13 +27,16 @@ def report(
         from rollflow.report import check_folder, write
         from rollflow.report.html import page
 
-        told, target = study.read(folder), out or folder / "report.html"
+        target = out or folder / "report.html"
+        if target.suffix.lower() != ".html":
+            raise RollflowError(f"a report is an HTML file; got '{target}', expected a name that ends in .html")
+        told = study.read(folder)
         tables = tabulate.tables(told)
         head = f"# {' '.join(told.config['name'].split())}\n\n"
         if told.command:
             head += f"Of the experiment that `{told.command}` ran; written by `rollflow report`.\n\n"
         files = {
-            target.name: page(told, folder, gallery),
+            target.name: page(told, tables, folder, gallery),
             f"{target.stem}.md": f"{head}{typeset.markdown(tables)}",
             f"{target.stem}.csv": typeset.comma_separated(tables),
             f"{target.stem}.tex": typeset.latex(tables),

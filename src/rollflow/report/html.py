@@ -16,7 +16,7 @@ from rollflow.bench.analysis import best_so_far, budget_shares, effective_sizes,
 from rollflow.bench.citations import cited
 from rollflow.bench.scaling import against_budget
 from rollflow.bench.study import Entry, Study, prompt_of
-from rollflow.bench.tabulate import BEST_SO_FAR_NOTE, EVEN_TIME_NOTE, seconds_note
+from rollflow.bench.tabulate import BEST_SO_FAR_NOTE, BUDGETS_NOTE, EVEN_TIME_NOTE, seconds_note
 from rollflow.bench.typeset import Table, shown
 from rollflow.errors import RollflowError
 from rollflow.report import figures, plots
@@ -121,7 +121,9 @@ def _figures(study: Study) -> Iterator[Shown]:
     yield from _shares(study)
     for judge in study.held_out:
         uri = _uri("png", plots.png(figures.scatter(study, judge)))
-        caption = "A dot a prompt, its seeds averaged; means of arms with 95 % intervals over prompts, as in the tables."
+        caption = (
+            "A dot a prompt, its seeds averaged; means of arms with 95 % intervals over prompts, as in the tables."
+        )
         yield Shown("held-out", uri, f"{judge.label} against {study.given.label}, arm by arm.", caption)
     yield from _sequential(study)
 
@@ -131,7 +133,7 @@ def _scaling(study: Study) -> Iterator[Shown]:
         curves = {family: curve for family, curve in against_budget(study, measure).items() if curve}
         if curves:
             uri = _uri("png", plots.png(plots.budgets(curves, {}, measure.label)))
-            caption = f"A point an arm; settings of a method that differ with the budget are in the tables. {BANDS_NOTE}"
+            caption = f"{BUDGETS_NOTE} {BANDS_NOTE}"
             alt = f"{measure.label} of the sample returned against budget: one line a method and dynamics."
             yield Shown("scaling", uri, alt, caption)
 
