@@ -15,13 +15,17 @@ from rollflow.prompts import Prompt, asked, read_ask, singular
     ("text", "counts"),
     [
         ("six airplanes and seven camels", {"airplane": 6, "camel": 7}),
-        ("A photo of 12 red foxes, two boxes of tomatoes", {"photo": 1, "red fox": 12, "box": 2}),
+        ("A photo of 12 red foxes, two boxes of tomatoes", {"red fox": 12, "box": 2}),
         ("no dogs and three sheep", {"dog": 0, "sheep": 3}),
         ("two women next to four knives on the table", {"woman": 2, "knife": 4}),
         ("one cat and one cat", {"cat": 2}),
         ("a steaming cup of coffee", {"steaming cup": 1}),
         ("mountains at dawn", {}),
         ("two of them", {}),
+        ("1,000 balloons, 2,500,000 ants", {"balloon": 1000, "ant": 2500000}),
+        ("in 2, 300 cats", {"cat": 300}),
+        ("a close-up photograph of three cookies", {"cookie": 3}),
+        ("two paintings of a cat, a painting on a wall", {"painting": 3, "cat": 1, "wall": 1}),
     ],
 )
 def test_the_rule(text: str, counts: dict[str, int]) -> None:
@@ -40,7 +44,13 @@ def test_what_is_given_is_not_read() -> None:
     ("many", "one"),
     [("airplanes", "airplane"), ("berries", "berry"), ("buses", "bus"), ("dresses", "dress"), ("potatoes", "potato"),
      ("horses", "horse"), ("glasses", "glasses"), ("people", "person"), ("tree", "tree"), ("pies", "pie"),
-     ("watches", "watch"), ("shoes", "shoe"), ("grass", "grass"), ("houses", "house"), ("vases", "vase")],
+     ("watches", "watch"), ("shoes", "shoe"), ("grass", "grass"), ("houses", "house"), ("vases", "vase"),
+     ("octopuses", "octopus"), ("walruses", "walrus"), ("canoes", "canoe"), ("movies", "movie"), ("cookies", "cookie"),
+     ("snowmen", "snowman"), ("specimens", "specimen"), ("ramen", "ramen"), ("women", "woman"), ("oases", "oasis"),
+     ("T-shirts", "T-shirt"), ("walkie-talkies", "walkie-talkie"), ("axes", "axe"), ("headaches", "headache"),
+     ("grandchildren", "grandchild"), ("menus", "menu"), ("cactus", "cactus"), ("cactuses", "cactus"),
+     ("horseshoes", "horseshoe"), ("toes", "toe"), ("causes", "cause"), ("waltzes", "waltz"), ("wolves", "wolf"),
+     ("gloves", "glove"), ("binoculars", "binoculars")],
 )  # fmt: skip
 def test_singulars(many: str, one: str) -> None:
     assert singular(f"red {many}") == f"red {one}"
@@ -48,6 +58,12 @@ def test_singulars(many: str, one: str) -> None:
 
 def test_asking_on_the_command_line() -> None:
     assert read_ask(["airplanes=6", " wild camels = 7"]) == {"airplane": 6, "wild camel": 7}
+    assert read_ask(["Legos=3", "red Mars=1", "Red cars=2"]) == {"Legos": 3, "red Mars": 1, "Red car": 2}
+    for twice in (["cats=2", "dogs=1", "cat=3"], ["cats=2", "Cat=2"]):
+        with pytest.raises(
+            RollflowError, match=rf"'cats=2' and '{twice[-1]}' are both of '(?i:cat)'; give each thing once"
+        ):
+            read_ask(twice)
     for bad in ("airplanes", "=3", "cats=many", "cats=-1"):
         with pytest.raises(RollflowError, match=r"THING=COUNT"):
             read_ask([bad])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rollflow.errors import RollflowError
+from rollflow.plurals import singular
 
 NUMBERS = {
     word: number
@@ -30,27 +31,12 @@ ENDS = frozenset(
 )
 """Words at which the name of what is counted ends."""
 
-IRREGULAR = {
-    "men": "man",
-    "women": "woman",
-    "people": "person",
-    "children": "child",
-    "mice": "mouse",
-    "geese": "goose",
-    "feet": "foot",
-    "teeth": "tooth",
-    "knives": "knife",
-    "loaves": "loaf",
-    "leaves": "leaf",
-    "wolves": "wolf",
-    "shelves": "shelf",
-    "scarves": "scarf",
-    "buses": "bus",
-    "lenses": "lens",
-    "shoes": "shoe",
-    "toes": "toe",
-}
-UNCHANGED = ("sheep", "fish", "deer", "aircraft", "series", "glasses", "scissors", "trousers", "bus", "lens")
+PICTURES = frozenset(
+    re.findall(r"\w+", "drawing illustration image painting photo photograph picture portrait render rendering sketch")
+)
+"""What a prompt calls the picture itself, where "of" follows: such a thing is not counted."""
+
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 
 class Prompt(str):
@@ -81,15 +67,23 @@ class Prompt(str):
 def read_ask(parts: list[str]) -> dict[str, int]:
     """``["airplanes=6", "camels=7"]`` as counts by the name of one thing.
 
+    A plural is put into the singular, unless its last word has a capital letter: such a name stays as it is given.
+
     Raises:
-        RollflowError: If a part is not of that form.
+        RollflowError: If a part is not of that form, or two are of one thing.
     """
     asked: dict[str, int] = {}
+    given: dict[str, str] = {}
     for part in parts:
         thing, _, count = part.partition("=")
-        if not (thing.strip() and count.strip().isdecimal()):
+        words = thing.split()
+        if not (words and count.strip().isdecimal()):
             raise RollflowError(f"expected THING=COUNT, such as airplanes=6, not '{part}'")
-        asked[singular(thing.strip())] = int(count)
+        name = " ".join(words)
+        name = singular(name) if words[-1].islower() else name
+        if name.lower() in given:
+            raise RollflowError(f"'{given[name.lower()]}' and '{part}' are both of '{name}'; give each thing once")
+        given[name.lower()], asked[name] = part, int(count)
     return asked
 
 
@@ -98,40 +92,28 @@ def asked(prompt: str) -> dict[str, int]:
 
     The rule: a number (a numeral, or a word from ``NUMBERS``) counts the words behind it, up to five of them, which end
     at one of ``ENDS``, at another number, or at a mark of punctuation; the last of them is put into the singular. "no"
-    counts zero. The same thing counted twice is added up. "six airplanes and seven red camels in a desert" asks for
-    {airplane: 6, red camel: 7, desert: 1}: give what is meant where the rule reads too much.
+    counts zero. The same thing counted twice is added up. One of ``PICTURES`` "of" something is not a thing. "a photo
+    of six airplanes and seven red camels in a desert" asks for {airplane: 6, red camel: 7, desert: 1}: give what is
+    meant where the rule reads too much.
     """
     if isinstance(prompt, Prompt):
         return dict(prompt.ask)
     found: dict[str, int] = {}
-    for clause in re.split(r"[^\w\s'-]+", prompt.lower()):
+    for clause in re.split(r"[^\w\s'-]+", _THOUSANDS.sub("", prompt.lower())):
         words = clause.split()
         for i, word in enumerate(words):
             count = int(word) if word.isdecimal() else NUMBERS.get(word)
             if count is None:
                 continue
-            thing = []
-            for following in words[i + 1 : i + 6]:
-                if following in ENDS or following in NUMBERS or following.isdecimal():
-                    break
-                thing.append(following)
-            if thing:
+            thing = _thing(words[i + 1 :])
+            after = words[i + 1 + len(thing) :]
+            if thing and not (count == 1 and thing[-1] in PICTURES and after[:1] == ["of"]):
                 name = singular(" ".join(thing))
                 found[name] = found.get(name, 0) + count
     return found
 
 
-def singular(thing: str) -> str:
-    """The name of one of many, by the last word: "red foxes" is "red fox"."""
-    first, space, word = thing.rpartition(" ")
-    if word in IRREGULAR:
-        word = IRREGULAR[word]
-    elif word in UNCHANGED or word.endswith("ss"):
-        pass
-    elif len(word) > 4 and word.endswith("ies"):
-        word = word[:-3] + "y"
-    elif re.search(r"(x|ch|sh|ss|zz|[^aeou]o)es$", word):
-        word = word[:-2]
-    elif len(word) > 2 and word.endswith("s") and not word.endswith("us"):
-        word = word[:-1]
-    return first + space + word
+def _thing(words: Sequence[str]) -> list[str]:
+    """The words, behind a number, that name what it counts."""
+    ends = (i for i, word in enumerate(words) if word in ENDS or word in NUMBERS or word.isdecimal())
+    return list(words[: min(next(ends, 5), 5)])

@@ -1,0 +1,77 @@
+"""Plurals to singulars, by a rule of spelling and the words that it does not hold for."""
+
+from __future__ import annotations
+
+import re
+
+IRREGULAR: dict[str, str] = dict(
+    pair.split(":")
+    for pair in re.findall(
+        r"\S+",
+        """
+        people:person mice:mouse lice:louse geese:goose feet:foot teeth:tooth oxen:ox
+        knives:knife penknives:penknife wives:wife housewives:housewife lives:life loaves:loaf leaves:leaf thieves:thief
+        wolves:wolf werewolves:werewolf shelves:shelf bookshelves:bookshelf elves:elf halves:half calves:calf
+        scarves:scarf hooves:hoof dwarves:dwarf
+        cacti:cactus fungi:fungus octopi:octopus larvae:larva antennae:antenna nebulae:nebula
+        vertices:vertex matrices:matrix oases:oasis crises:crisis
+        gases:gas atlases:atlas canvases:canvas lenses:lens irises:iris mantises:mantis ibises:ibis trellises:trellis
+        thermoses:thermos rhinoceroses:rhinoceros quizzes:quiz
+        menus:menu emus:emu gnus:gnu gurus:guru tutus:tutu
+        """,
+    )
+)
+"""Plurals of which no rule of spelling tells the singular."""
+
+UNCHANGED = frozenset(
+    re.findall(
+        r"\w+",
+        "series species news clothes scissors trousers pants jeans shorts tights pajamas pyjamas glasses sunglasses "
+        "eyeglasses goggles binoculars tongs pliers tweezers headquarters gas lens iris atlas canvas christmas mantis "
+        "ibis trellis axis tennis thermos rhinoceros chaos cosmos mars molasses",
+    )
+)
+"""Words in s that are singular already, or have none."""
+
+MEN = frozenset(re.findall(r"\w+", "abdomen amen cyclamen omen ramen regimen semen specimen stamen"))
+"""Singulars in men."""
+
+ONLY_S = frozenset(
+    re.findall(
+        r"\w+",
+        "aunties beanies birdies brownies budgies calories collies cookies foodies genies goalies hippies hoodies "
+        "junkies magpies movies neckties newbies pixies prairies rookies selfies smoothies talkies veggies walkies "
+        "yuppies zombies aloes canoes does floes foes hoes mistletoes oboes roes sloes throes tiptoes toes aches "
+        "avalanches backaches brioches caches cliches creches ganaches headaches moustaches mustaches niches pastiches "
+        "porsches psyches quiches toothaches axes pickaxes excuses fuses muses recluses ruses uses",
+    )
+)
+"""Plurals of words in e, which look like those of words without."""
+
+
+def singular(thing: str) -> str:
+    """The name of one of many, by the last word, or what is behind its last hyphen: "red foxes" is "red fox".
+
+    The rule, of words in small letters: -ies is -y; -es goes after x, ch, sh, ss, zz, tz, us and o, and else -s; -men
+    is -man; -ss, -us and -sis stay. The exceptions are those listed above.
+    """
+    last = max(thing.rfind(" "), thing.rfind("-")) + 1
+    return thing[:last] + _singular(thing[last:])
+
+
+def _singular(word: str) -> str:
+    if word in IRREGULAR:
+        return IRREGULAR[word]
+    if word in UNCHANGED or word.endswith(("ss", "us", "sis")):
+        return word
+    if word.endswith("children"):
+        return word.removesuffix("ren")
+    if word.endswith("men") and word not in MEN:
+        return word.removesuffix("men") + "man"
+    if word in ONLY_S or word.endswith(("shoes", "auses", "ouses")):
+        return word[:-1]
+    if len(word) > 4 and word.endswith("ies"):
+        return word[:-3] + "y"
+    if re.search(r"(x|ch|sh|ss|zz|tz|us|[^aeou]o)es$", word):
+        return word[:-2]
+    return word[:-1] if len(word) > 2 and word.endswith("s") else word
