@@ -33,7 +33,7 @@ class BudgetExceeded(RollflowError):
 
 
 class BadReward(RollflowError):
-    """A reward that is not one finite number a sample."""
+    """A reward that is not one finite number a sample, or that refuses the sample."""
 
 
 class RewardUnavailable(RollflowError):

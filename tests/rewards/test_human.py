@@ -171,6 +171,24 @@ def test_there_must_be_answers_to_go_on_from(folder: str) -> None:
         Human(folder=folder, resume=True).load()
 
 
+def test_answers_are_not_written_over(folder: str) -> None:
+    """Not even by who goes on with a run and forgets to say so of the person: levels would begin at 1 again."""
+    human = Human(folder=folder, asker=Reddest())
+    human.load()
+    human.score(reds(0.1, 0.2), ["a", "a"])
+    human.load()
+    kept = Path(folder, "choose.pt").read_bytes()
+    again = Human(folder=folder, asker=Reddest())
+    for _ in range(2):
+        with pytest.raises(RollflowError, match=r"choose\.pt' holds answers.*human\(resume=true\).*human\(folder="):
+            again.load()
+        with pytest.raises(RollflowError, match="holds answers"):
+            again.score(reds(0.3), ["a"])
+    assert Path(folder, "choose.pt").read_bytes() == kept
+    Human("rate", folder, asker=Reddest()).load()
+    assert Human(folder=folder, resume=True, asker=Reddest()).score(reds(0.3), ["a"]).tolist() == [2]
+
+
 def typed(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
 
@@ -242,8 +260,8 @@ def test_the_viewer_is_opened_if_asked(folder: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("typer.launch", opened.append)
     for show in (False, True):
         typed(monkeypatch, "1")
-        Human(folder=folder, show=show).score(reds(0.1, 0.2), ["x"] * 2)
-    assert opened == [f"{folder}/candidates.png"]
+        Human(folder=f"{folder}-{show}", show=show).score(reds(0.1, 0.2), ["x"] * 2)
+    assert opened == [f"{folder}-True/candidates.png"]
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

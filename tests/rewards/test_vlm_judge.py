@@ -18,15 +18,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import TinyModel
 from torch import Tensor
 
-from rollflow.errors import RewardUnavailable, RollflowError
+from rollflow.engine import Engine, Job, JobsFailed, Task
+from rollflow.errors import BadReward, RewardUnavailable, RollflowError
 from rollflow.prompts import Prompt
 from rollflow.rewards import REWARDS, chat
 from rollflow.rewards.answer_cache import user_cache
 from rollflow.rewards.own_rubric import rubric
 from rollflow.rewards.rubrics import Alignment, Counts, Erasure
 from rollflow.rewards.vlm_judge import VLMJudge
+from rollflow.sampler import Sampler
+from rollflow.search import BestOfN
 from rollflow.testing import RewardSuite
 
 PAGE = (Path(__file__).parents[2] / "docs/rewards/others.md").read_text()
@@ -228,9 +232,9 @@ def test_an_invalid_answer_is_asked_for_again(text: str, server: Server, make: C
         Reply("too late", delay=0.6),
         Reply("<html>", raw=True),
         Reply('{"choices": []}', raw=True),
-        Reply('{"choices": [{"message": {"content": null, "refusal": "no"}}]}', raw=True),
+        Reply('{"choices": [{"message": {"content": null}}]}', raw=True),
     ],
-    ids=["500", "429", "503", "timeout", "html", "no choice", "refusal"],
+    ids=["500", "429", "503", "timeout", "html", "no choice", "no text"],
 )
 def test_trouble_passes(trouble: Reply, server: Server, make: Callable[..., VLMJudge]) -> None:
     server.script = [trouble] * 2
@@ -268,22 +272,62 @@ def test_retry_after_is_kept_to(server: Server, make: Callable[..., VLMJudge]) -
 
 
 @pytest.mark.parametrize(
-    ("reply", "advice"),
+    ("reply", "kind", "advice"),
     [
-        (Reply("bad key", 401), "401 bad key; put a key that is valid there into MY_KEY"),
-        (Reply("unknown field response_format", 400), "response_format; .* strict=false asks"),
-        (Reply("no such model", 404), "404 no such model$"),
-        (Reply("", 302, {"Location": "http://elsewhere.invalid/"}), "refused: 302"),
+        (Reply("bad key", 401), RewardUnavailable, "401 bad key; put a key that is valid there into MY_KEY"),
+        (Reply("unknown field response_format", 400), BadReward, "response_format; .* strict=false asks"),
+        (Reply("picture too large", 413), BadReward, "413 picture too large$"),
+        (Reply('{"input": "flagged"}', 422), BadReward, "422 .*flagged"),
+        (Reply("no such model", 404), RewardUnavailable, "404 no such model$"),
+        (Reply("", 302, {"Location": "http://elsewhere.invalid/"}), RewardUnavailable, "refused: 302"),
     ],
-    ids=["key", "schemas", "model", "redirect"],
+    ids=["key", "schemas", "size", "echo", "model", "redirect"],
 )
 def test_a_refusal_is_final_and_says_what_helps(
-    reply: Reply, advice: str, server: Server, make: Callable[..., VLMJudge]
+    reply: Reply, kind: type[RollflowError], advice: str, server: Server, make: Callable[..., VLMJudge]
 ) -> None:
+    """What no request would get through goes away with time; of one request, no other is to blame."""
     server.script = [reply]
-    with pytest.raises(RewardUnavailable, match=advice):
-        make(key="MY_KEY").score(reds(1), ["x"])
+    with pytest.raises(kind, match=advice):
+        make(key="MY_KEY", refused=0).score(reds(1), ["x"])
     assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        (Reply('{"error": {"code": "content_policy_violation"}}', 400), '400 .*"content_policy_violation"'),
+        (Reply("Your input was flagged", 403), "403 Your input was flagged"),
+        (Reply('{"choices": [{"message": {"content": null, "refusal": "I cannot"}}]}', raw=True), "I cannot"),
+        (
+            Reply('{"choices": [{"message": {"content": "{"}, "finish_reason": "content_filter"}]}', raw=True),
+            "content_filter",
+        ),
+    ],
+    ids=["moderation", "flagged", "refusal", "filter"],
+)
+def test_a_picture_that_is_refused_fails_alone_or_has_a_stated_reward(
+    reply: Reply, why: str, server: Server, make: Callable[..., VLMJudge]
+) -> None:
+    server.answer = lambda asked: reply if asked.picture[0, 0, 0] > 240 else redness(asked)
+    with pytest.raises(BadReward, match=rf"refused to judge: .*{why}.*; vlm-judge\(refused=0\)"):
+        make().score(reds(10), ["x"])
+    assert len(server.asked) == 1
+    assert make(refused=-1).score(reds(1, 10, 4), ["x"] * 3).tolist() == [1, -1, 4]
+    assert make(refused=-1).identity != make().identity
+
+
+def test_a_refused_picture_ends_no_other_job_of_its_call(server: Server, make: Callable[..., VLMJudge]) -> None:
+    server.answer = lambda asked: Reply("unsafe: flagged", 400) if '"red"' in asked.question else redness(asked)
+    judge = make()
+    jobs = [Job(Task(TinyModel(), prompt, judge), BestOfN(), 8, 5, Sampler(steps=4)) for prompt in ("red", "blue")]
+    with pytest.raises(JobsFailed) as failed:
+        Engine().run(jobs)
+    assert isinstance(failed.value.failures[0], BadReward)
+    red, blue = failed.value.results
+    assert red is None
+    assert blue is not None
+    assert not blue.interrupted
 
 
 def test_without_schemas_the_answer_is_asked_for_in_words(server: Server, make: Callable[..., VLMJudge]) -> None:
@@ -341,7 +385,7 @@ def test_a_damaged_answer_on_disk_is_asked_for_again(server: Server, make: Calla
 
 def test_what_could_be_had_is_kept_when_something_could_not(server: Server, make: Callable[..., VLMJudge]) -> None:
     server.answer = lambda asked: Reply("no", 400) if asked.picture[0, 0, 0] > 240 else redness(asked)
-    with pytest.raises(RewardUnavailable):
+    with pytest.raises(BadReward):
         make(concurrency=1).score(reds(1, 2, 10, 4), ["x"] * 4)
     asked = len(server.asked)
     server.answer = redness
@@ -355,7 +399,7 @@ def test_a_failure_does_not_wait_for_the_others_retries(
     monkeypatch.setattr(chat, "FIRST_WAIT", 30.0)
     server.answer = lambda asked: Reply("no", 400) if asked.picture[0, 0, 0] < 30 else Reply("later", 500)
     started = time.monotonic()
-    with pytest.raises(RewardUnavailable, match="400 no"):
+    with pytest.raises(BadReward, match="400 no"):
         make(concurrency=2).score(reds(1, 9), ["x"] * 2)
     assert time.monotonic() - started < 5
 
@@ -381,6 +425,11 @@ def test_counts_by_hand() -> None:
     assert Counts().number(Counts().read('{"thing_1": 5, "thing_2": 1}', prompt), prompt) == -10
     with pytest.raises(RollflowError, match="counts nothing"):
         Counts().question("peace")
+
+
+@pytest.mark.parametrize(("name", "structured"), [("alignment", False), ("erasure", True), ("counts", True)])
+def test_rubrics_that_read_what_is_asked_for_say_so(name: str, structured: bool) -> None:
+    assert VLMJudge(rubric=name).structured == structured
 
 
 def test_the_rubric_of_the_page(server: Server, make: Callable[..., VLMJudge], tmp_path: Path) -> None:
@@ -436,12 +485,16 @@ def test_settings_that_cannot_be(tmp_path: Path) -> None:
         VLMJudge().load()
     with pytest.raises(RollflowError, match="retries >= 0"):
         VLMJudge(retries=-1)
+    with pytest.raises(RollflowError, match="finite number for refused, not nan"):
+        VLMJudge(refused=float("nan"))
 
 
 def test_settings_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(REWARDS, VLMJudge.name, VLMJudge)
     judge = REWARDS.make("vlm-judge(url=http://localhost:8000/v1, model=Qwen/Qwen2.5-VL, rubric=erasure, cache=none)")
     assert isinstance(judge, VLMJudge)
+    assert judge.refused is None
+    assert REWARDS.make("vlm-judge(refused=-2)").refused == -2  # type: ignore[attr-defined]
     assert isinstance(judge.rubric, Erasure)
     assert judge.cache.folder is None
     assert judge.identity != VLMJudge("http://localhost:8000/v1", "Qwen/Qwen2.5-VL").identity

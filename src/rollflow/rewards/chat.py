@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rollflow.errors import RewardUnavailable, RollflowError
+from rollflow.errors import BadReward, RewardUnavailable, RollflowError
 
 if TYPE_CHECKING:
     import httpx
@@ -26,13 +26,27 @@ LONGEST_WAIT = 120.0
 TRY_AGAIN = frozenset({408, 409, 425, 429})
 """Status codes, beside those from 500, after which the same request may succeed."""
 
+OF_THE_ACCOUNT = frozenset({401, 402, 403, 404})
+"""Status codes of a key, a quota or an address that is wrong, whatever is asked."""
+
+_FILTERED = re.compile(
+    r"content.?(filter|policy|management)|moderation|flagged|safety.?(system|filter|policy|check|reason)"
+    r"|(prohibited|inappropriate).?content",
+    re.IGNORECASE,
+)
+"""What filters say of what they do not let through, with status 400 or 403."""
+
+
+class Refused(BadReward):
+    """What is asked about is refused by a model or its filter; asked again, it would be refused again."""
+
 
 @dataclass(frozen=True)
 class Chat:
     """Where completions come from, and how patiently they are waited for.
 
     A request that is not answered, or answered by one of ``TRY_AGAIN``, by 500 or more, or by what cannot be read, is
-    made again, after as long as the server's ``Retry-After`` says.
+    made again, after as long as the server's ``Retry-After`` says. A refusal is final.
 
     Args:
         url: Base of the API, to which ``/chat/completions`` is appended.
@@ -75,6 +89,8 @@ class Chat:
             stop: Set by whoever has no more use for the answer.
 
         Raises:
+            Refused: If the model, or a filter before it, refuses what it is asked about.
+            BadReward: If the server refuses the request.
             RewardUnavailable: If there is no answer, which says what came instead.
         """
         import httpx
@@ -95,12 +111,20 @@ class Chat:
                     raise RewardUnavailable(f"'{self.url}' asks to wait {wait:.0f} s: {problem}")
             elif response.is_success:
                 try:
-                    return read(_content(response))
+                    return read(self._content(response))
                 except ValueError as error:
                     problem = str(error)
             else:
-                raise RewardUnavailable(f"'{self.url}' refused: {_told(response)}{self._advice(response)}")
+                raise self._refusal(response)
         raise RewardUnavailable(f"'{self.url}' gave no answer in {self.retries + 1} tries; the last: {problem}")
+
+    def _refusal(self, response: httpx.Response) -> RollflowError:
+        """The error of a status that is neither success nor worth another try."""
+        if response.status_code in (400, 403) and _FILTERED.search(response.text):
+            return Refused(f"'{self.url}' refused to judge: {_told(response)}")
+        for_now = response.status_code in OF_THE_ACCOUNT or not response.is_client_error
+        kind = RewardUnavailable if for_now else BadReward
+        return kind(f"'{self.url}' refused: {_told(response)}{self._advice(response)}")
 
     def _advice(self, response: httpx.Response) -> str:
         if response.status_code in (401, 403):
@@ -108,6 +132,19 @@ class Chat:
         if any(word in response.text for word in ("response_format", "json_schema", "guided")):
             return "; if it knows no JSON schemas, strict=false asks for JSON in words"
         return ""
+
+    def _content(self, response: httpx.Response) -> str:
+        """The text of the first choice."""
+        try:
+            choice = response.json()["choices"][0]
+            content, refusal = choice["message"].get("content"), choice["message"].get("refusal")
+            if refusal or choice.get("finish_reason") == "content_filter":
+                raise Refused(f"'{self.url}' refused to judge: {_excerpt(str(refusal or 'content_filter'))}")
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+            content = None
+        if not isinstance(content, str):
+            raise ValueError(f"no text of an answer in: {_excerpt(response.text)}")
+        return content
 
 
 def _told(response: httpx.Response) -> str:
@@ -126,14 +163,3 @@ def _retry_after(response: httpx.Response, otherwise: float) -> float:
     except ValueError:
         return otherwise
     return max(0.0, seconds)
-
-
-def _content(response: httpx.Response) -> str:
-    """The text of the first choice."""
-    try:
-        content = response.json()["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
-        content = None
-    if not isinstance(content, str):
-        raise ValueError(f"no text of an answer in: {_excerpt(response.text)}")
-    return content

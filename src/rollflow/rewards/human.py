@@ -92,13 +92,14 @@ class Human(RewardModel):
         mode: ``choose`` the best, or ``rate`` each; or a ``Mode``.
         folder: Of the contact sheets and the answers.
         show: Whether the terminal opens each contact sheet in the system's viewer.
-        resume: Whether to go on from the answers in ``folder``; otherwise the first answer replaces them.
+        resume: Whether to go on from the answers in ``folder``; otherwise there must be none of that mode.
         asker: Who asks; None is the terminal.
 
     Cost: a question a prompt and batch of up to 12 candidates.
 
     Raises:
-        RollflowError: If there is no such mode; from ``load`` and ``score`` if there are no answers to go on from.
+        RollflowError: If there is no such mode; from ``load`` and ``score`` if there are no answers to go on from, or
+            some that would be lost.
         RewardUnavailable: From ``score`` if nobody answers.
     """
 
@@ -133,6 +134,11 @@ class Human(RewardModel):
     def _judged(self) -> dict[str, _Judged]:
         """By prompt."""
         if not self.resume:
+            if self._file.exists():
+                raise RollflowError(
+                    f"'{self._file}' holds answers of an earlier run, which would be lost: human(resume=true) goes on "
+                    "from them, human(folder=...) keeps new ones elsewhere"
+                )
             return {}
         try:
             kept = torch.load(self._file, weights_only=True)

@@ -89,9 +89,11 @@ class Rubric(ABC):
 
     Attributes:
         name: As on the command line.
+        structured: Whether it reads what a prompt asks for (``prompts.asked``), not only its words.
     """
 
     name: ClassVar[str]
+    structured: ClassVar[bool] = False
 
     @abstractmethod
     def question(self, prompt: str) -> str:
@@ -165,6 +167,7 @@ class Erasure(Rubric):
     """
 
     name = "erasure"
+    structured = True
 
     def _concepts(self, prompt: str) -> dict[str, str]:
         concepts = [thing for thing, count in asked(prompt).items() if count == 0]
@@ -192,6 +195,7 @@ class Counts(Rubric):
     """
 
     name = "counts"
+    structured = True
 
     def _asked(self, prompt: str) -> dict[str, int]:
         counts = asked(prompt)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import math
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from torch import Tensor
 from rollflow.errors import RollflowError
 from rollflow.rewards.answer_cache import AnswerCache, user_cache
 from rollflow.rewards.base import Card, PictureReward
-from rollflow.rewards.chat import Chat
+from rollflow.rewards.chat import Chat, Refused
 from rollflow.rewards.own_rubric import rubric as rubric_of
 from rollflow.rewards.preprocessing import as_pictures
 from rollflow.rewards.rubrics import Rubric
@@ -59,11 +60,13 @@ class VLMJudge(PictureReward):
         cache: Folder of the answers; ``auto`` is one of the user's, None keeps none.
         strict: Whether the schema is sent as ``response_format``; if not, it is told in words.
         temperature: Of sampling; None sends none, for models that refuse it.
+        refused: The reward of a picture that the model, or a filter before it, refuses to judge; None is an error.
 
     Cost: a request a picture that was not judged before.
 
     Raises:
         RollflowError: On a setting that cannot be; from ``load`` and ``score`` if there is no model.
+        BadReward: From ``score`` if the server refuses a picture, and ``refused`` says nothing, or a request.
         RewardUnavailable: From ``score`` if an answer cannot be had; those that could are kept.
     """
 
@@ -90,14 +93,18 @@ class VLMJudge(PictureReward):
         cache: str | None = "auto",
         strict: bool = True,
         temperature: float | None = 0.0,
+        refused: float | None = None,
     ) -> None:
         if timeout <= 0 or retries < 0 or concurrency < 1:
             raise RollflowError(
                 "vlm-judge needs timeout > 0, retries >= 0 and concurrency >= 1, "
                 f"not {timeout}, {retries} and {concurrency}"
             )
+        if refused is not None and not math.isfinite(refused):
+            raise RollflowError(f"vlm-judge needs a finite number for refused, not {refused}")
         self.model = model
         self.rubric = rubric_of(rubric) if isinstance(rubric, str) else rubric
+        self.structured = self.rubric.structured
         self.chat = Chat(url, key, timeout, retries)
         self.concurrency = concurrency
         self.cache = AnswerCache(
@@ -105,10 +112,12 @@ class VLMJudge(PictureReward):
         )
         self.strict = strict
         self.temperature = temperature
+        self.refused = refused
 
     @property
     def identity(self) -> str:
         asked = f"{self.chat.url}, {self.model}, {self.rubric!r}, strict={self.strict}, temperature={self.temperature}"
+        asked += "" if self.refused is None else f", refused={self.refused}"
         return f"{self.name}({asked})"
 
     def load(self) -> None:
@@ -126,10 +135,14 @@ class VLMJudge(PictureReward):
         ]
         prompt_of = dict(zip(cases, prompts, strict=True))
         answers = self._answers(prompt_of)
-        numbers = [self.rubric.number(answers[case], prompt) for case, prompt in zip(cases, prompts, strict=True)]
+        numbers = [self._number(answers[case], prompt) for case, prompt in zip(cases, prompts, strict=True)]
         return torch.tensor(numbers, dtype=torch.float64)
 
-    def _answers(self, prompt_of: dict[_Case, str]) -> dict[_Case, dict[str, Any]]:
+    def _number(self, answer: dict[str, Any] | None, prompt: str) -> float | None:
+        return self.refused if answer is None else self.rubric.number(answer, prompt)
+
+    def _answers(self, prompt_of: dict[_Case, str]) -> dict[_Case, dict[str, Any] | None]:
+        """None for what is refused, where that has a reward."""
         stop = threading.Event()
         with self._client() as client, ThreadPoolExecutor(self.concurrency) as threads:
             try:
@@ -139,7 +152,7 @@ class VLMJudge(PictureReward):
                 stop.set()
                 threads.shutdown(wait=False, cancel_futures=True)
 
-    def _answer(self, client: httpx.Client, stop: threading.Event, case: _Case, prompt: str) -> dict[str, Any]:
+    def _answer(self, client: httpx.Client, stop: threading.Event, case: _Case, prompt: str) -> dict[str, Any] | None:
         body = self._body(case)
         key = hashlib.sha256(json.dumps([self.chat.url, body]).encode()).hexdigest()
         kept = self.cache.get(key)
@@ -148,7 +161,12 @@ class VLMJudge(PictureReward):
                 return self.rubric.read(kept, prompt)
             except ValueError:
                 pass  # damaged: asked for again
-        answer = self.chat.complete(client, body, partial(self._read, prompt), stop)
+        try:
+            answer = self.chat.complete(client, body, partial(self._read, prompt), stop)
+        except Refused as error:
+            if self.refused is None:
+                raise Refused(f"{error}; vlm-judge(refused=0) would give such pictures 0") from error
+            return None
         self.cache.put(key, json.dumps(answer))
         return answer
 
