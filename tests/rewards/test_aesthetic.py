@@ -71,8 +71,10 @@ def test_another_head_is_refused(tiny, tmp_path) -> None:
     torch.save(nn.Linear(3, 1).state_dict(), tmp_path / "other.pth")
     (tmp_path / "broken.pth").write_bytes(b"no weights")
     for name in ("other.pth", "broken.pth", "missing.pth"):
-        with pytest.raises(RollflowError, match=f"reward '{reward.name}' cannot load"):
+        with pytest.raises(RollflowError, match=f"reward '{reward.name}' cannot load '{tmp_path / name}': ") as told:
             type(reward)(reward.checkpoint, str(tmp_path / name), device="cpu").load()
+        assert "\n" not in str(told.value)
+        assert len(str(told.value)) < 900
 
 
 class TestSuite(RewardSuite):

@@ -11,11 +11,14 @@ from rollflow.rewards.boxes import Boxes, BoxFilter
 CAT, DOG = 0, 1
 
 
-def boxes(*given: tuple[int, float], corners: list[list[float]] | None = None) -> Boxes:
-    """Of (class, score), small and apart unless said otherwise."""
+def boxes(
+    *given: tuple[int, float], peaks: list[float] | None = None, corners: list[list[float]] | None = None
+) -> Boxes:
+    """Of (class, score), small, apart and of one word each unless said otherwise."""
     kinds, scores = zip(*given, strict=True) if given else ((), ())
     places = [[i / 10, 0, i / 10 + 0.1, 0.1] for i in range(len(given))] if corners is None else corners
-    return Boxes(torch.tensor(places).reshape(-1, 4), torch.tensor(scores), torch.tensor(kinds, dtype=torch.long))
+    best = torch.tensor(scores if peaks is None else peaks)
+    return Boxes(torch.tensor(places).reshape(-1, 4), torch.tensor(scores), torch.tensor(kinds, dtype=torch.long), best)
 
 
 def strips(*spans: tuple[int, int]) -> Tensor:
@@ -43,6 +46,12 @@ def strips(*spans: tuple[int, int]) -> Tensor:
 def test_thresholds(given: list[tuple[int, float]], kept: list[bool]) -> None:
     """An absolute floor, and half of the best of the class itself."""
     assert BoxFilter().promising(boxes(*given)).tolist() == kept
+
+
+def test_the_floor_is_held_against_the_best_word() -> None:
+    """Each by itself may fail the other's; a share of the best is one of scores."""
+    cats = [(CAT, 0.3), (CAT, 0.34), (CAT, 0.14), (CAT, 0.2)]
+    assert BoxFilter().promising(boxes(*cats, peaks=[0.5, 0.34, 0.6, 0.36])).tolist() == [True, False, False, True]
 
 
 SMALL, LARGE, BEYOND = [0.1, 0.1, 0.3, 0.4], [0.02, 0.02, 0.99, 0.99], [-0.2, -0.2, 1.3, 1.2]
@@ -126,7 +135,7 @@ def test_the_order_of_boxes_does_not_matter() -> None:
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(30, 4, generator=generator).sort(1).values
     scores = torch.rand(30, generator=generator)
-    given = Boxes(corners, scores, torch.arange(30) % 3)
+    given = Boxes(corners, scores, torch.arange(30) % 3, (1.2 * scores).clamp(max=1))
     masks = torch.rand(30, 6, 6, generator=generator) > 0.5
     order = torch.randperm(30, generator=generator)
     shuffled = given.where(order)

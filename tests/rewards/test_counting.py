@@ -132,11 +132,14 @@ def test_boxes_are_those_that_transformers_finds(reward_of: Counting, shape: tup
     assert len(marks) == 2
     chances = told.logits.sigmoid()
     by_name = torch.stack([chances[..., 1 : marks[0]].mean(-1), chances[..., marks[0] + 1 : marks[1]].mean(-1)], -1)
+    best = torch.stack([chances[..., 1 : marks[0]].amax(-1), chances[..., marks[0] + 1 : marks[1]].amax(-1)], -1)
     x, y, wide, tall = told.pred_boxes.unbind(-1)
     corners = torch.stack([x - wide / 2, y - tall / 2, x + wide / 2, y + tall / 2], -1)
     for row, boxes in enumerate(found):
         torch.testing.assert_close(boxes.scores, by_name[row].max(-1).values, atol=1e-4, rtol=1e-4)
         assert torch.equal(boxes.kinds, by_name[row].argmax(-1))
+        peaks = best[row].gather(-1, boxes.kinds[:, None])[:, 0]
+        torch.testing.assert_close(boxes.peaks, peaks, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(boxes.corners, corners[row], atol=1e-4, rtol=1e-4)
     assert {0, 1} == set(torch.cat([boxes.kinds for boxes in found]).tolist())
 
@@ -185,7 +188,8 @@ class Found(Detector):
         corners = torch.tensor([[0.0, 0.0, 0.2, 0.2], [0.4, 0.4, 0.6, 0.6], [0.8, 0.8, 1.0, 1.0]])
         kinds = torch.tensor([names.index(name) if name in names else 0 for name in ("cat", "cat", "dog")])
         scores = torch.tensor([[0.9, 0.8, 0.7], [0.9, 0.2, 0.2]])
-        return [Boxes(corners, scores[int(picture.mean() > 0.5)], kinds) for picture in pixels]
+        of_pictures = [scores[int(picture.mean() > 0.5)] for picture in pixels]
+        return [Boxes(corners, of_picture, kinds, of_picture) for of_picture in of_pictures]
 
 
 class Boxed(Segmenter):

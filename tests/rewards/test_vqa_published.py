@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from huggingface_hub import try_to_load_from_cache
+from hub_cache import cached, weights_cached
 
 from rollflow.rewards.instructblip import InstructBlipVQAScore
 from rollflow.rewards.qwen_vl import QwenVQAScore
@@ -19,8 +19,14 @@ REWARDS = [VQAScore(size="xl"), VQAScore(), InstructBlipVQAScore(), QwenVQAScore
 @pytest.mark.parametrize("reward", REWARDS, ids=lambda reward: reward.checkpoint)
 def test_a_colour_is_told_from_another(reward: VisualQuestion) -> None:
     """What any right assembly of these networks does, and a wrong one (a layer, a template, a tied weight) does not."""
-    if not isinstance(try_to_load_from_cache(reward.checkpoint, "config.json"), str):
-        pytest.skip(f"{reward.checkpoint} is not in the hub's cache")
+    networks, words = [reward.checkpoint], reward.checkpoint
+    if isinstance(reward, VQAScore):
+        networks, words = [*networks, "openai/clip-vit-large-patch14-336"], reward.vocabulary
+    for network in networks:
+        if not weights_cached(network):
+            pytest.skip(f"the weights of {network} are not in the hub's cache")
+    if cached(words, "tokenizer_config.json") is None:
+        pytest.skip(f"the tokenizer of {words} is not in the hub's cache")
     discs = (torch.linspace(-1, 1, 448)[:, None] ** 2 + torch.linspace(-1, 1, 448) ** 2 < 0.4).float()
     pixels = torch.stack([1 - discs * (1 - colour[:, None, None]) for colour in (RED, BLUE)])
     right = reward.score(pixels, ["a red circle", "a blue circle"])

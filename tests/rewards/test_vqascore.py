@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from rollflow.errors import RollflowError, UnknownName
+from rollflow.rewards.instructblip import InstructBlipVQAScore
 from rollflow.rewards.preprocessing import CLIP_MEAN, CLIP_STD, as_pictures
 from rollflow.rewards.vqascore import VQAScore
 from rollflow.testing import RewardSuite
@@ -142,14 +143,24 @@ def test_gradients_are_those_of_the_values(parts: Parts) -> None:
 def test_sizes_and_precisions_by_name() -> None:
     assert (VQAScore().checkpoint, VQAScore().vocabulary) == ("zhiqiulin/clip-flant5-xxl", "google/flan-t5-xxl")
     assert VQAScore(size="xl").checkpoint == "zhiqiulin/clip-flant5-xl"
-    assert VQAScore(size="xl").identity == "vqascore(zhiqiulin/clip-flant5-xl)"
     assert VQAScore(device="cpu").dtype == torch.float32
     assert VQAScore(device="cuda").dtype == torch.bfloat16
-    assert VQAScore(dtype="bfloat16").identity == "vqascore(bfloat16)"
     with pytest.raises(UnknownName, match="did you mean 'xl'"):
         VQAScore(size="xll")
     with pytest.raises(UnknownName, match="dtype 'bfloat'"):
         VQAScore(dtype="bfloat")
+
+
+def test_what_sets_it_apart() -> None:
+    """All that scores depend on; the precision also where it follows from the device."""
+    assert VQAScore(device="cpu").identity == VQAScore(dtype="float32").identity == "vqascore(float32)"
+    assert VQAScore(device="cuda").identity == VQAScore(dtype="bfloat16").identity == "vqascore(bfloat16)"
+    assert VQAScore("xl", device="cpu").identity == "vqascore(zhiqiulin/clip-flant5-xl, float32)"
+    assert VQAScore(device="cpu", tower="clip").identity == "vqascore(float32, tower=clip)"
+    other = VQAScore("xl", "mine", "cpu").identity
+    assert other == "vqascore(mine, float32, tokenizer=google/flan-t5-xl)"
+    assert VQAScore("xxl", "mine", "cpu", tokenizer="google/flan-t5-xl").identity == other
+    assert InstructBlipVQAScore(device="cpu").identity != InstructBlipVQAScore(device="cuda").identity
 
 
 def test_in_bfloat16_only_the_probability_is_not(parts: Parts) -> None:

@@ -70,7 +70,7 @@ class _Aesthetic(PictureTower):
     def _networks(self) -> Predictor:
         model = self._clip()
         head = self._empty_head(model.config.projection_dim)
-        self.loaded(head.load_state_dict, self.tensors(self._head_file()))
+        self.loaded(lambda path: head.load_state_dict(self.tensors(path)), self._head_file())
         return Predictor(model, self.ready(head))
 
     def _head_file(self) -> Path:

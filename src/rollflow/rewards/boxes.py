@@ -16,11 +16,13 @@ class Boxes(NamedTuple):
         corners: (n, 4) left, top, right and bottom, as shares of the picture's sides.
         scores: (n,) in [0, 1].
         kinds: (n,) index of the class that each is of.
+        peaks: (n,) in [0, 1], the best that any one word of its class scores.
     """
 
     corners: Tensor
     scores: Tensor
     kinds: Tensor
+    peaks: Tensor
 
     def where(self, kept: Tensor) -> Boxes:
         """Those of which ``kept`` (n,) is true."""
@@ -31,7 +33,7 @@ class Boxes(NamedTuple):
 class BoxFilter:
     """Boxes of single objects.
 
-    1. Boxes that score below ``floor`` go.
+    1. Boxes of which no word scores ``floor`` go.
     2. A box that spans the share ``whole`` of the picture is of a group, or of nothing: it goes where its class has a
        smaller one; alone, it may be one large object.
     3. Of each class, boxes that score below ``relative`` times its best go.
@@ -40,10 +42,11 @@ class BoxFilter:
        of another class is more than ``across`` of their union (one object, two names: the better claims the pixels).
 
     The paper (arXiv 2503.19385, section 6) says only that boxes are filtered by masks: the steps and all constants are
-    ours, except ``floor``, the ``box_threshold`` of GroundingDINO's own example (IDEA-Research/GroundingDINO, README).
+    ours, except ``floor``, the ``box_threshold`` of GroundingDINO's own example (IDEA-Research/GroundingDINO, README),
+    which is held against the best token too (util/inference.py, ``predict``), there of the whole text.
 
     Args:
-        floor: Least score.
+        floor: Least score of the best word.
         relative: Least score of a class, as a share of its best.
         whole: Share of the picture from which a box spans all of it.
         within: Most overlap of two of a class, as a share of the smaller mask.
@@ -65,7 +68,7 @@ class BoxFilter:
     def promising(self, boxes: Boxes) -> Tensor:
         """(n,) Whether each passes steps 1 to 3, for which no mask is needed."""
         width, height = (boxes.corners[:, 2:] - boxes.corners[:, :2]).clamp(0, 1).unbind(1)
-        kept = boxes.scores >= self.floor
+        kept = boxes.peaks >= self.floor
         large = width * height >= self.whole
         for kind in set(boxes.kinds.tolist()):
             of_kind = kept & (boxes.kinds == kind)

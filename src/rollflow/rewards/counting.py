@@ -49,7 +49,7 @@ class Counting(Pretrained):
         device: ``auto`` or a device of torch.
         batch_size: The most pictures at once.
         side: Shorter side of the picture that GroundingDINO sees, in pixels.
-        floor: Least score of a box.
+        floor: Least score of a box by the best word of its name.
         relative: Least score of a box, as a share of the best of its class.
         whole: Share of the picture from which a box spans all of it, which is of a group.
         within: Most overlap of two of a class, as a share of the smaller mask.
@@ -141,7 +141,7 @@ class CountingAccuracy(Counting):
         device: ``auto`` or a device of torch.
         batch_size: The most pictures at once.
         side: Shorter side of the picture that GroundingDINO sees, in pixels.
-        floor: Least score of a box.
+        floor: Least score of a box by the best word of its name.
         relative: Least score of a box, as a share of the best of its class.
         whole: Share of the picture from which a box spans all of it, which is of a group.
         within: Most overlap of two of a class, as a share of the smaller mask.

@@ -51,7 +51,7 @@ class Detector:
 
     The names are read as one text, "airplane. camel."; the score of a box for a name is the mean over its tokens of the
     probability that the box matches the token, as in the authors' evaluation on COCO (demo/test_ap_on_coco.py), and its
-    class is the name with the best score.
+    class is the name with the best score. Its peak is the best of the tokens of that name.
 
     Args:
         network: A ``GroundingDinoForObjectDetection``.
@@ -71,10 +71,12 @@ class Detector:
         seen = _prepare(self.side, Shorter())(pixels).to(self.network.device)
         found = self.network(pixel_values=seen, input_ids=ids)
         matches = found.logits[..., : ids.shape[1]].sigmoid()
-        scores = torch.stack([matches[..., span].mean(-1) for span in spans(told, text.offset_mapping)], -1)
+        of_names = [matches[..., span] for span in spans(told, text.offset_mapping)]
+        scores, kinds = torch.stack([of_name.mean(-1) for of_name in of_names], -1).max(-1)
+        peaks = torch.stack([of_name.amax(-1) for of_name in of_names], -1).gather(-1, kinds[..., None])[..., 0]
         centre, size = found.pred_boxes.chunk(2, -1)
         corners = torch.cat([centre - size / 2, centre + size / 2], -1)
-        return [Boxes(box, *best.max(-1)) for box, best in zip(corners, scores, strict=True)]
+        return [Boxes(*of_picture) for of_picture in zip(corners, scores, kinds, peaks, strict=True)]
 
 
 def spans(names: Sequence[str], offsets: Sequence[tuple[int, int]]) -> list[list[int]]:

@@ -120,7 +120,7 @@ class Pretrained(PictureReward):
         except ImportError as error:
             raise self._lacking(error) from error
         except (OSError, ValueError, RuntimeError, KeyError, EOFError, UnpicklingError) as error:
-            what = names[0] if names and names[0] is not None else self.checkpoint
+            what = names[0] if names and isinstance(names[0], str | Path) else self.checkpoint
             raise RollflowError(
                 f"reward '{self.name}' cannot load '{what}': {_line(error)}; give a folder or a repository with "
                 f"{self.given_by}, or go online once (published: {self.published})"

@@ -50,11 +50,10 @@ class VisualQuestion(Pretrained):
             raise unknown("dtype", dtype, ["auto", *PRECISIONS])
         usual = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         self.dtype = PRECISIONS.get(dtype, usual)
-        self._told = () if dtype == "auto" else (dtype,)
 
     @property
     def _settings(self) -> tuple[str, ...]:
-        return self._told
+        return (str(self.dtype).removeprefix("torch."),)
 
 
 def reader(name: str, device: torch.device, folder: str = "", longest: int | None = None) -> Callable[[str], Tensor]:

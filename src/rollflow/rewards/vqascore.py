@@ -110,6 +110,12 @@ class VQAScore(VisualQuestion):
         self.vocabulary = tokenizer or SIZES[size].tokenizer
         self.tower = tower
 
+    @property
+    def _settings(self) -> tuple[str, ...]:
+        usual = next((size.tokenizer for size in SIZES.values() if size.checkpoint == self.checkpoint), None)
+        told = {"tokenizer": self.vocabulary if self.vocabulary != usual else None, "tower": self.tower}
+        return *super()._settings, *(f"{name}={value}" for name, value in told.items() if value is not None)
+
     def _networks(self) -> Networks:
         from rollflow.rewards.clip_flant5 import ClipFlanT5
 
