@@ -127,19 +127,15 @@ class Mixture(RewardModel):
         self.differentiable = not self.relative and all(  # type: ignore[misc]
             part.differentiable for part in parts
         )
+        self._learn()
 
-    @property
-    def held_out(self) -> tuple[str, ...]:  # type: ignore[override]
+    def _learn(self) -> None:
+        """Take over from the parts what those from elsewhere know of themselves only once they are loaded."""
         names = [part.name for part in self.parts]
-        return tuple(dict.fromkeys(judge for part in self.parts for judge in part.held_out if judge not in names))
-
-    @property
-    def structured(self) -> bool:  # type: ignore[override]
-        return any(part.structured for part in self.parts)
-
-    @property
-    def interactive(self) -> bool:  # type: ignore[override]
-        return any(part.interactive for part in self.parts)
+        judges = [judge for part in self.parts for judge in part.held_out if judge not in names]
+        self.held_out = tuple(dict.fromkeys(judges))  # type: ignore[misc]
+        self.structured = any(part.structured for part in self.parts)
+        self.interactive = any(part.interactive for part in self.parts)
 
     @property
     def parts(self) -> tuple[RewardModel, ...]:
@@ -160,6 +156,7 @@ class Mixture(RewardModel):
         for part in self.parts:
             part.load()
         check_names("parts of a mixture", self.parts)
+        self._learn()
 
     def combine(self, scores: Tensor, seen: Tensor) -> Tensor:
         return self.mixed(self.normalization(scores, seen))

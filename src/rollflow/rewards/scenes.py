@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -96,7 +97,7 @@ class CaptionReward(_Scenes):
     card = _PACKAGED._replace(range="0 to 1")
     description = "smooth probability that counts and relation hold; differentiable; in (0, 1]"
     differentiable = True
-    held_out = ("judge",)
+    held_out: ClassVar[tuple[str, ...]] = ("judge",)
     file = "detector.safetensors"
     network: type[Detector] = PyramidDetector
 
