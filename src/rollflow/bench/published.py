@@ -14,7 +14,8 @@ from typing import TypeAlias
 
 from rollflow.bench.items import Item, Suite
 from rollflow.errors import RollflowError
-from rollflow.prompts import NUMBERS, singular
+from rollflow.plurals import singular
+from rollflow.prompts import NUMBERS
 
 Reader: TypeAlias = Callable[[Sequence[str]], Iterable[Item]]
 """Texts of a set's files to its prompts."""
