@@ -126,8 +126,9 @@ def test_by_name() -> None:
     assert [part.name for part in made.parts] == ["count", "minimum"]
     assert made.weights == (1.0, 0.5)
     assert made.normalization == Constants((0.0, 1.0), (1.0, 2.0))
+    count, caption, judge = (REWARDS.make(name).identity for name in ("count", "caption", "judge"))
     assert made.identity == (
-        "sum(count, minimum(caption, judge, normalization=Raw()), "
+        f"sum({count}, minimum({caption}, {judge}, normalization=Raw()), "
         "normalization=Constants(mean=(0.0, 1.0), std=(1.0, 2.0)), weights=(1.0, 0.5))"
     )
     with pytest.raises(RollflowError, match=r"reward 'sum' needs parts: sum\(parts=...\)"):

@@ -1,0 +1,121 @@
+"""Folders of experiments: what processes agree on, journals that a full disk has cut, and what is left lying about."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_claims import dead, marked
+from tiny_experiment import experiment
+
+from rollflow.bench.claims import LEASE
+from rollflow.bench.folder import CONFIG, IDENTITIES, Folder, Tally, read_config
+from rollflow.bench.study import read
+from rollflow.errors import RollflowError
+from rollflow.report.outputs import write
+from rollflow.sharing import mark
+
+IDENTITY = {"model": "m(1)", "reward": "r(1)", "held_out": ["j(1)"], "versions": {"rollflow": "1", "torch": "2"}}
+
+
+def test_of_two_that_set_a_folder_up_at_once_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both have seen that there is no configuration."""
+    first, second = Folder(tmp_path), Folder(tmp_path)
+    first.set_up({"nfe": 1}, "first")
+    exists = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path: path.name != CONFIG and exists(path))
+    with pytest.raises(RollflowError, match="nfe was 1, is 2"):
+        second.set_up({"nfe": 2}, "second")
+    second.set_up({"nfe": 1}, "second")
+    assert read_config(tmp_path) == {"nfe": 1}
+    assert (tmp_path / "command.txt").read_text() == "first"
+
+
+def test_threads_may_write_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace, both = os.replace, threading.Barrier(2)
+
+    def late(*paths: Path) -> None:
+        both.wait(10)
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", late)
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(write, tmp_path, {"a.txt": b"content"}) for _ in range(2)]:
+            done.result()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_where_a_pipeline_runs_need_not_be_agreed_on() -> None:
+    def config(**pipeline: str) -> dict[str, Any]:
+        return experiment(pipeline=pipeline).config()
+
+    one = config(dtype="bfloat16", device="cuda:0")
+    assert one == config(dtype="bfloat16", device="cuda:1", offload="model")
+    assert one != config(dtype="float32", device="cuda:0")
+    assert config(quantize="8bit") != config()
+
+
+def test_a_line_that_a_full_disk_has_cut_spoils_no_other(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.record({"id": "a"})
+    [journal] = tmp_path.glob("journal-*.jsonl")
+    with journal.open("a") as file:
+        file.write('1234abcd {"id": "b", "rew')
+    tally = Tally(tmp_path)
+    folder.record({"id": "c"})
+    folder.record({"id": "d"})
+    tally.refresh()
+    assert list(tally.done) == list(Tally(tmp_path).done) == ["a", "c", "d"]
+
+
+def test_other_weights_are_refused_and_other_versions_told(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    assert folder.identify(IDENTITY) == []
+    assert (tmp_path / IDENTITIES).exists()
+    newer = {**IDENTITY, "versions": {"rollflow": "1", "torch": "3"}}
+    assert Folder(tmp_path).identify(newer) == ['versions.torch was "2", is "3"'.removeprefix("versions.")]
+    with pytest.raises(
+        RollflowError, match=r'other weights or settings: model was "m\(1\)", is "m\(2\)"; held_out\[0\]'
+    ):
+        folder.identify({**newer, "model": "m(2)", "held_out": ["j(2)"]})
+
+
+def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
+    folder, realm = Folder(tmp_path), mark().split("-")[0]
+    killed, far = marked(realm, dead()), marked("0" * 12, 1)
+    parts = ["checkpoints/open.pt.{}.part", "images/.x.png.{}.part", "claims/.open-{}", ".experiment.json.{}.part"]
+    kept = {"checkpoints/open.pt", "claims/open", *(part.format(mark()) for part in parts)}
+    kept |= {part.format(far) for part in parts[:2]} | {"experiment.json", "images/over.png", "checkpoints/at work.pt"}
+    kept |= {"claims/at work"}
+    left = {part.format(killed) for part in parts} | {"checkpoints/over.pt", "checkpoints/old.pt.part", "claims/over"}
+    for name in kept | left:
+        (tmp_path / name).write_text(folder.claims.owner)
+    (tmp_path / "claims/over").write_text(killed)
+    old = time.time() - LEASE - 1
+    os.utime(tmp_path / "checkpoints/old.pt.part", (old, old))
+    folder.tidy(lambda name: name in ("over", "at work"))
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == kept
+
+
+def test_jobs_that_were_resumed_have_no_genealogy(tmp_path: Path) -> None:
+    """Their first steps are not in the journal."""
+    folder = Folder(tmp_path)
+    folder.set_up(experiment().config())
+    steps: dict[str, Any] = {
+        "arm": "SMC",
+        "prompt": "p",
+        "ask": None,
+        "seed": 0,
+        "quota": [[2, 2]],
+        "ancestors": [[[0, 0]]],
+    }
+    folder.record({"id": "a", "place": 0, **steps, "resumed": True, "steps": [[4, 5]]})
+    folder.record({"id": "b", "place": 1, **steps})
+    first, second = read(tmp_path).done
+    assert (first["quota"], second["quota"]) == ([], [[2, 2]])
+    assert ("ancestors" in first, "ancestors" in second) == (False, True)

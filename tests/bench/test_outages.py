@@ -1,0 +1,219 @@
+"""What goes wrong around an experiment: rewards that do not answer, full disks, bad checkpoints, impatient users."""
+
+from __future__ import annotations
+
+import errno
+import math
+import shutil
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_runner import told, whole  # noqa: F401
+from tiny import Judge, Redness, TinyModel, registered  # noqa: F401
+from tiny_experiment import ARMS, ITEMS, experiment, run
+from torch import Tensor
+
+from rollflow.api import generate
+from rollflow.bench import runner as runners
+from rollflow.bench import watch
+from rollflow.bench.claims import Claims
+from rollflow.bench.entries import told_of
+from rollflow.bench.folder import Folder, Tally
+from rollflow.bench.replay import replay
+from rollflow.bench.runner import Runner
+from rollflow.bench.suites import Item, Suite
+from rollflow.bench.watch import Heart
+from rollflow.cli import main
+from rollflow.errors import BudgetTooSmall, RewardUnavailable, RollflowError
+
+JOBS = len(ARMS) * len(ITEMS) * 2
+
+
+class Away(Redness):
+    """Does not answer after so many calls."""
+
+    def __init__(self, calls: int) -> None:
+        self.calls = calls
+
+    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        self.calls -= 1
+        if self.calls < 0:
+            raise RewardUnavailable("the server does not answer")
+        return super().score(samples, prompts)
+
+
+def test_an_outage_fails_no_job(whole: Path, tmp_path: Path) -> None:  # noqa: F811
+    """Retries are left as they were, what was begun goes on, and the rest is the same to the last bit."""
+    heard: list[Any] = []
+    for _ in range(3):
+        runner = Runner(experiment(), tmp_path, retries=0, told=lambda *what: heard.append(what))
+        with pytest.raises(RewardUnavailable, match="does not answer"):
+            runner.run(TinyModel(), Away(12), [Judge()])
+        assert runner.tally.failures == {}
+        assert list((tmp_path / "claims").iterdir()) == []
+    assert all(what[1] is None for what in heard)
+    assert list((tmp_path / "checkpoints").iterdir())
+    assert 0 < len(Tally(tmp_path).done) < JOBS
+    run(tmp_path, retries=0)
+    assert told(tmp_path) == told(whole)
+    assert any(entry.get("resumed") for entry in Tally(tmp_path).done.values())
+
+
+def test_the_command_says_what_helps(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    (tmp_path / "mine.jsonl").write_text('{"prompt": "a red square"}\n{"prompt": "a unicorn"}\n')
+    options = ["--preset", "init", "--suite", str(tmp_path / "mine.jsonl"), "--nfe", "100", "--seeds", "1"]
+    arguments = ["bench", "run", *options, "--out", str(tmp_path / "run"), "--reward", "caption", "--held-out", "judge"]
+    away = Away(3)
+    with monkeypatch.context() as patched:
+        patched.setattr(Redness, "score", lambda _, *asked: away.score(*asked))
+        patched.setattr(Away, "score", lambda self, *asked: _answer(self, *asked))
+        assert main([*arguments, "--retries", "0"]) == 1
+    told = capsys.readouterr().err
+    assert "error: the server does not answer" in told
+    assert "are left; run the same command again to go on" in told
+    monkeypatch.setattr(TinyModel, "interrupt_at", 2)
+    assert main([*arguments, "--retries", "0"]) == 130
+    told = capsys.readouterr().err
+    assert "of 14 jobs are done, and the same command goes on" in told
+    assert "sample to keep" not in told
+    monkeypatch.setattr(TinyModel, "interrupt_at", None)
+    assert main([*arguments, "--retries", "0"]) == 1
+    told = capsys.readouterr().err
+    assert "7 of 14 jobs are not done; 7 have failed too often and are given up; raise --retries to try them" in told
+    assert "run the same command again" not in told
+
+
+def _answer(away: Away, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+    away.calls -= 1
+    if away.calls < 0:
+        raise RewardUnavailable("the server does not answer")
+    return samples[:, 0].mean((1, 2))
+
+
+def test_every_arm_is_planned_before_anything_is_written(tmp_path: Path) -> None:
+    arms = (*ARMS, replace(ARMS[1], name="poor", nfe=1))
+    with pytest.raises(BudgetTooSmall):
+        Runner(experiment(arms=arms), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_job_that_cannot_be_made_fails_alone(tmp_path: Path) -> None:
+    suite = Suite("two", "1", (ITEMS[0], Item(" ")))
+    runner, _ = run(tmp_path, experiment=experiment(suite=suite, seeds=1), retries=1)
+    assert len(runner.tally.done) == len(runner.given_up) == len(ARMS)
+    assert {error for errors in runner.tally.failures.values() for error in errors} == {
+        "RollflowError: the prompt is empty; say what to make"
+    }
+    assert {len(errors) for errors in runner.tally.failures.values()} == {2}
+
+
+def _spoilt(tree: Any, kind: str) -> Any:
+    if isinstance(tree, dict):
+        if kind == "class" and str(tree.get("", "")).endswith(":Checkpoint"):
+            return {**tree, "": "rollflow.engine.checkpoint:Nothing"}
+        if kind == "populations" and "populations" in tree:
+            return {**tree, "populations": tree["populations"] * 3, "spent": tree["spent"] * 3}
+        return {key: _spoilt(part, kind) for key, part in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_spoilt(part, kind) for part in tree]
+    return torch.zeros(7) if kind == "shapes" and isinstance(tree, Tensor) and tree.ndim > 1 else tree
+
+
+@pytest.mark.parametrize("kind", ["class", "populations", "shapes"])
+def test_a_checkpoint_that_cannot_be_used_is_none(whole: Path, tmp_path: Path, kind: str) -> None:  # noqa: F811
+    """Whatever is wrong with it, and whenever that shows, the job begins anew and has not failed."""
+    with pytest.raises(RewardUnavailable):
+        Runner(experiment(), tmp_path).run(TinyModel(), Away(9), [Judge()])
+    checkpoints = list((tmp_path / "checkpoints").iterdir())
+    assert checkpoints
+    for path in checkpoints:
+        content = torch.load(path, weights_only=True)
+        torch.save({**content, "checkpoint": _spoilt(content["checkpoint"], kind)}, path)
+    runner, _ = run(tmp_path, retries=0)
+    assert runner.tally.failures == {}
+    assert told(tmp_path) == told(whole)
+
+
+def test_a_full_disk_costs_checkpoints_alone(whole: Path, tmp_path: Path, monkeypatch: Any) -> None:  # noqa: F811
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(watch, "save_checkpoint", full)
+    warnings: list[str] = []
+    run(tmp_path, checkpoint_seconds=0.0, warned=warnings.append)
+    assert told(tmp_path) == told(whole)
+    assert len(warnings) == 1
+    assert "No space left" in warnings[0]
+
+
+def test_signs_of_life_go_on_after_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, warnings, beats, lively = Folder(tmp_path), list[str](), list[int](), threading.Event()
+
+    def alive(_: Claims, names: Sequence[str]) -> None:
+        beats.append(len(names))
+        if len(beats) < 3:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        lively.set()
+
+    monkeypatch.setattr(Claims, "alive", alive)
+    with Heart(folder, warnings.append, every=0.001):
+        assert lively.wait(10)
+    assert len(warnings) == 1
+    assert "Stale" in warnings[0]
+
+
+def test_a_job_that_another_has_just_given_up_is_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = experiment(arms=ARMS[:1], suite=Suite("one", "1", ITEMS[:1]), seeds=1)
+    runner, other, take = Runner(one, tmp_path, retries=0), Folder(tmp_path), Claims.take
+
+    def late(claims: Claims, name: str) -> bool:
+        other.record({"id": name, "error": "failed elsewhere"})
+        return take(claims, name)
+
+    monkeypatch.setattr(Claims, "take", late)
+    model = TinyModel()
+    runner.run(model, Redness(), [Judge()])
+    assert model.calls == 0
+    assert list((tmp_path / "claims").iterdir()) == []
+
+
+def test_numbers_that_json_does_not_know(tmp_path: Path) -> None:
+    result = generate("a red square", method="bon", nfe=20, steps=4)
+    odd = replace(result, parts={"a": math.nan, "b": 1.0}, held_out={"j": math.nan}, missing={"j": "away"})
+    entry = told_of(odd)
+    Folder(tmp_path).record({"id": "x"} | entry)
+    assert (entry["parts"], entry["held_out"], entry["missing"]) == ({"a": None, "b": 1.0}, {"j": None}, {"j": "away"})
+    assert "missing" not in told_of(result)
+
+
+def test_an_entry_that_cannot_be_written_fails_its_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runners, "told_of", lambda _: {"reward": math.nan})
+    runner, _ = run(tmp_path, experiment=experiment(arms=ARMS[:1], seeds=1), retries=0)
+    assert len(runner.given_up) == len(ITEMS)
+    assert all("ValueError" in errors[0] for errors in runner.tally.failures.values())
+
+
+class Heavier(TinyModel):
+    """Of other weights."""
+
+    @property
+    def identity(self) -> str:
+        return "tiny(2)"
+
+    def decode(self, x0: Tensor) -> Tensor:
+        return super().decode(x0) * 0.999
+
+
+def test_other_weights_are_named(whole: Path, tmp_path: Path) -> None:  # noqa: F811
+    folder = tmp_path / "copy"
+    shutil.copytree(whole, folder)
+    with pytest.raises(RollflowError, match=r'model was "scenes-base", is "tiny\(2\)"'):
+        Runner(experiment(), folder).run(Heavier(), Redness(), [Judge()])
+    made = replay(folder, next(iter(Tally(folder).done)), Heavier(), Redness(), [Judge()])
+    assert not made.same
+    assert made.identities == ['model was "scenes-base", is "tiny(2)"']
