@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from rollflow.bench.entries import versions
-from rollflow.models import FlowModel
+from rollflow.models import DiffusersModel, FlowModel
 from rollflow.rewards import RewardModel
 
 
 def identities_of(model: FlowModel, reward: RewardModel, held_out: Sequence[RewardModel]) -> dict[str, Any]:
-    """What ``identities.json`` says; the rewards are loaded."""
+    """What ``identities.json`` says; the rewards are loaded.
+
+    The precision of a pipeline is its device's where it was not asked for, and devices may differ.
+    """
     told = versions()
     return {
         "model": model.identity,
+        **({"dtype": str(model.calls.pipeline.dtype)} if isinstance(model, DiffusersModel) else {}),
         "reward": reward.identity,
         "held_out": [judge.identity for judge in held_out],
         "versions": {name: told[name] for name in ("rollflow", "torch")},
