@@ -126,7 +126,7 @@ def main() -> None:
         print(f"  error at t = {at:.2f}: {trained:.4f} on paths trained on, {kept_aside:.4f} on others", flush=True)
         draw_sheet(average, given.out / "sheet.png", device, steps=10, scale=1.0, times=(1.0, 0.7, 0.5))
 
-    average = Loop(given, network, optimizers(network, 4e-4), loss, sheet, report_seconds=240).run()
+    average = Loop(given, network, optimizers(network, 2e-4), loss, sheet, report_seconds=240).run()
     ship(average, MODEL_WEIGHTS / "turbo.safetensors", {"seed": str(given.seed), "minutes": str(given.minutes)})
 
 
