@@ -237,8 +237,28 @@ def test_auto_device_and_dtype(monkeypatch):
 @pytest.mark.slow
 def test_a_preset_of_the_bench_on_a_pipeline(folder, tmp_path, capsys):
     """By --model, with a real reward and the shipped prompts; a picture of it is made again, bit for bit."""
-    given = [*SMALL[:6], "--reward", "jpeg-compressibility", "--held-out", "jpeg-incompressibility", "--prompts", "1"]
-    arguments = ["bench", "run", "--preset", "ablation-vp", "--model", str(folder), *given, "--nfe", "100"]
+    given = [
+        *SMALL[:6],
+        "--reward",
+        "jpeg-compressibility",
+        "--held-out",
+        "jpeg-incompressibility",
+        "--suite",
+        "prompts",
+    ]
+    arguments = [
+        "bench",
+        "run",
+        "--preset",
+        "ablation-vp",
+        "--model",
+        str(folder),
+        *given,
+        "--nfe",
+        "100",
+        "--prompts",
+        "1",
+    ]
     assert main([*arguments, "--seeds", "1", "--max-rows", "4", "--out", str(tmp_path)]) == 0
     done = Tally(tmp_path).done
     assert {entry["arm"] for entry in done.values()} == {arm.name for arm in PRESETS["ablation-vp"].arms(100)}
