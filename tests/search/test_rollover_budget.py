@@ -128,7 +128,7 @@ def better_half(rewards: list[float], r: float, r_star: float) -> bool:
         (AtLeast(3), third_over_best),
         (OverQuantile(0.5), better_half),
     ],
-    ids=repr,
+    ids=lambda given: getattr(given, "__name__", repr(given)),
 )
 @pytest.mark.parametrize("weights", [(), (5.0, 3.0, 1.0, 2.0, 4.0)])
 def test_other_decisions_give_the_same_bits(
