@@ -1,0 +1,73 @@
+"""The paper's experiments: every preset can be run, and its prompts are what they are said to be."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from rollflow.bench.experiment import Experiment
+from rollflow.bench.presets import PRESETS, experiment_of
+from rollflow.bench.suites import DATA, Suite, load
+from rollflow.bench.tiers import BANDS, plain_accuracy
+from rollflow.cli.experiments import cost_of
+from rollflow.defaults import DEFAULT_MODEL
+from rollflow.models import MODELS
+from rollflow.models.scenes import parse
+from rollflow.rewards import REWARDS
+
+
+def made(name: str, *, quick: bool) -> Experiment:
+    return experiment_of(name, DEFAULT_MODEL, embedded=True, quick=quick, max_rows=64)
+
+
+@pytest.mark.parametrize("quick", [True, False], ids=["quick", "full"])
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_fits_its_budget(name: str, quick: bool) -> None:
+    """No arm asks for more than can be had or less than it takes; names of arms differ, so do the arms themselves."""
+    experiment = made(name, quick=quick)
+    costs = cost_of(experiment)
+    jobs = len(experiment.suite.items) * experiment.seeds
+    for arm in experiment.arms:
+        assert 0 < costs[arm.name] <= jobs * (arm.nfe or arm.steps)
+        assert arm.nfe is None or costs[arm.name] > 0.8 * jobs * arm.nfe or arm.nfe < 20, f"{arm.name} leaves too much"
+    assert len({repr(arm).replace(arm.name, "") for arm in experiment.arms}) == len(experiment.arms)
+    assert quick == (experiment.config() != made(name, quick=False).config())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_names_what_there_is(name: str) -> None:
+    preset = PRESETS[name]
+    for reward in (preset.reward, preset.real_reward, *preset.held_out, *preset.real_held_out):
+        REWARDS.find(reward)
+    assert preset.reward not in preset.held_out
+    assert preset.real_reward not in preset.real_held_out
+
+
+@pytest.fixture(scope="module")
+def graded() -> Suite:
+    return load("scenes-quantity")
+
+
+def test_the_graded_suite_is_held_out_and_in_its_bands(graded: Suite) -> None:
+    """By what the plain samples of the default model had right when it was graded."""
+    told = json.loads((DATA / "scenes-quantity.graded.json").read_text())
+    assert told["model"] == DEFAULT_MODEL
+    assert list(dict.fromkeys(item.category for item in graded.items)) == list(BANDS)
+    for tier, (low, high) in BANDS.items():
+        prompts = [item.prompt for item in graded.items if item.category == tier]
+        assert len(prompts) >= 60
+        assert all(low <= told["accuracy"][prompt] <= high for prompt in prompts)
+        assert all(parse(prompt).held_out for prompt in prompts)
+
+
+@pytest.mark.slow
+def test_the_graded_suite_stays_in_its_bands(graded: Suite) -> None:
+    """On seeds that it was not graded by, twelve prompts of each tier: means in the bands, with room for chance."""
+    model, judge = MODELS.find(DEFAULT_MODEL)(), REWARDS.find("judge")()
+    for tier, (low, high) in BANDS.items():
+        prompts = [item.prompt for item in graded.items if item.category == tier][::5][:12]
+        right = plain_accuracy(model, judge, prompts, seeds=range(5), steps=10)
+        mean = float(np.mean([np.mean(values) for values in right.values()]))
+        assert low - 0.12 <= mean <= high + 0.12, tier
