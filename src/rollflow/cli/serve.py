@@ -21,6 +21,7 @@ def serve_reward(
     max_pixels: Annotated[int, typer.Option(help="Of the PNGs of a request together.")] = 2**25,
     max_requests: Annotated[int, typer.Option(help="That are read, wait or are scored at once.")] = 32,
     max_seconds: Annotated[float, typer.Option(help="Until the body of a request is complete.")] = 120,
+    max_characters: Annotated[int, typer.Option(help="Of a prompt.")] = 10_000,
 ) -> None:
     """Host the reward NAME over HTTP, for searches in other processes and on other machines.
 
@@ -38,7 +39,7 @@ def serve_reward(
             raise RollflowError(f"{error}; install with pip install 'rollflow[server]'") from error
         from rollflow.rewards import REWARDS
 
-        limits = Limits(max_megabytes, max_rows, max_pixels, max_requests, max_seconds)
+        limits = Limits(max_megabytes, max_rows, max_pixels, max_requests, max_seconds, max_characters)
         token = wire.token()
         listener = hosting.bound(host, port, token)
     with listener:
