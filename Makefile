@@ -4,7 +4,7 @@ BIN := .venv/bin
 .PHONY: demo test lint clean
 
 demo: .venv/.installed
-	$(BIN)/rollflow generate "three cats to the left of two cars on grass background" --method rbf --nfe 200 --compare
+	$(BIN)/rollflow generate "three cats to the left of two cars on grass background" --method rbf --nfe 200 --seed 2 --compare
 
 test: .venv/.tested
 	$(BIN)/python -m pytest -n auto --dist worksteal
