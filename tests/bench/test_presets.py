@@ -7,11 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from rollflow.bench.experiment import Experiment
+from rollflow.bench.experiment import Experiment, costs_of
 from rollflow.bench.presets import PRESETS, experiment_of
 from rollflow.bench.suites import DATA, Suite, load
 from rollflow.bench.tiers import BANDS, plain_accuracy
-from rollflow.cli.experiments import cost_of
 from rollflow.defaults import DEFAULT_MODEL
 from rollflow.models import MODELS
 from rollflow.models.scenes import parse
@@ -27,7 +26,7 @@ def made(name: str, *, quick: bool) -> Experiment:
 def test_every_preset_fits_its_budget(name: str, quick: bool) -> None:
     """No arm asks for more than can be had or less than it takes; names of arms differ, so do the arms themselves."""
     experiment = made(name, quick=quick)
-    costs = cost_of(experiment)
+    costs = costs_of(experiment)
     jobs = len(experiment.suite.items) * experiment.seeds
     for arm in experiment.arms:
         assert 0 < costs[arm.name] <= jobs * (arm.nfe or arm.steps)
