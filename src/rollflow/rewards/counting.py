@@ -135,17 +135,7 @@ class CountingAccuracy(Counting):
 
         reward = 1 if n_c = asked_c for every asked thing c, else 0
 
-    Args:
-        checkpoint: GroundingDINO's repository or folder.
-        segmenter: SAM's repository or folder.
-        device: ``auto`` or a device of torch.
-        batch_size: The most pictures at once.
-        side: Shorter side of the picture that GroundingDINO sees, in pixels.
-        floor: Least score of a box by the best word of its name.
-        relative: Least score of a box, as a share of the best of its class.
-        whole: Share of the picture from which a box spans all of it, which is of a group.
-        within: Most overlap of two of a class, as a share of the smaller mask.
-        across: Most overlap of two of different classes, as a share of the union.
+    Settings are those of ``Counting``.
 
     Raises:
         NothingAsked: On scoring, if a prompt asks for nothing.
