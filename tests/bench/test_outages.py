@@ -117,7 +117,7 @@ def _spoilt(tree: Any, kind: str) -> Any:
         if kind == "class" and str(tree.get("", "")).endswith(":Checkpoint"):
             return {**tree, "": "rollflow.engine.checkpoint:Nothing"}
         if kind == "populations" and "populations" in tree:
-            return {**tree, "populations": tree["populations"] * 3, "spent": tree["spent"] * 3}
+            return {**tree, "populations": tree["populations"] * 3}
         return {key: _spoilt(part, kind) for key, part in tree.items()}
     if isinstance(tree, list | tuple):
         return [_spoilt(part, kind) for part in tree]

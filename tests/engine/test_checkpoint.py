@@ -66,7 +66,7 @@ def same(ours: Result, theirs: Result) -> None:
     assert torch.equal(ours.x0, theirs.x0)
     assert torch.equal(ours.sample, theirs.sample)
     assert (ours.reward, ours.spent, ours.noise_level) == (theirs.reward, theirs.spent, theirs.noise_level)
-    assert ours.trace[-1] == theirs.trace[-1]
+    assert (ours.trace, ours.shares) == (theirs.trace, theirs.shares)
 
 
 @pytest.mark.parametrize("search", SEARCHES, ids=repr)
@@ -88,7 +88,7 @@ def test_killed_at_any_save_it_ends_with_the_same_bits(
         with pytest.raises(Interrupted):
             Engine(8, [CheckpointFile(path), Killer(at)]).run([job])
         resumed = replace(job, resume=load_checkpoint(job, path))
-        evaluated = sum(spent.nfe for spent in resumed.resume.spent) if resumed.resume else 0
+        evaluated = sum(one.spent.nfe for one in resumed.resume.populations) if resumed.resume else 0
         counting = Counting({"two modes": MIXTURE})
         [result] = Engine(8).run([replace(resumed, task=replace(task, model=counting))])
         same(result, whole)
@@ -114,20 +114,11 @@ class Counting(ToyModel):
         return super().velocity(x, t, conditions)
 
 
-def test_a_single_population_leaves_the_same_trace() -> None:
-    job = Job(TASK, RolloverBudget(1, 4), 40, 2, SAMPLERS["linear"])
-    watch = Killer()
-    [whole] = Engine(8, [watch]).run([job])
-    for checkpoint in watch.seen:
-        [result] = Engine(8).run([replace(job, resume=checkpoint)])
-        assert result.trace == whole.trace
-
-
 def test_a_finished_population_is_not_run_again() -> None:
     job = Job(TASK, RolloverBudget(2, 3), 60, 5, SAMPLERS["linear"])
     watch = Killer()
     [whole] = Engine(8, [watch]).run([job])
-    assert all(isinstance(state, Finished) for state in watch.seen[-1].populations)
+    assert all(isinstance(one.state, Finished) for one in watch.seen[-1].populations)
     counting = Counting({"two modes": MIXTURE})
     [result] = Engine(8).run([replace(job, task=replace(TASK, model=counting), resume=watch.seen[-1])])
     same(result, whole)
@@ -152,8 +143,13 @@ def test_a_checkpoint_file_keeps_every_bit(tmp_path: Path) -> None:
     checkpoint = watch.seen[4]
     save_checkpoint(job, checkpoint, tmp_path / "c.pt")
     read = load_checkpoint(job, tmp_path / "c.pt")
-    assert (read.spent, read.trace) == (checkpoint.spent, checkpoint.trace)
-    for ours, theirs in zip(read.populations, checkpoint.populations, strict=True):
+    for one, other in zip(read.populations, checkpoint.populations, strict=True):
+        assert (one.spent, one.rises, one.seen) == (other.spent, other.rises, other.seen)
+        assert one.best is not None
+        assert other.best is not None
+        assert torch.equal(one.best.x0, other.best.x0)
+        assert one.best[1:] == other.best[1:]
+        ours, theirs = one.state, other.state
         assert isinstance(ours, Progress)
         assert isinstance(theirs, Progress)
         assert (ours.step, ours.nfe_left, ours.nfe_spent, ours.extra) == (
@@ -254,9 +250,9 @@ def test_states_of_other_packages(tmp_path: Path) -> None:
 
     job, saved = checkpoint(Odd({"a": (1, 2)}))
     save_checkpoint(job, saved, tmp_path / "c.pt")
-    [state] = load_checkpoint(job, tmp_path / "c.pt").populations
-    assert isinstance(state, Progress)
-    assert state.extra == Odd({"a": (1, 2)})
+    [only] = load_checkpoint(job, tmp_path / "c.pt").populations
+    assert isinstance(only.state, Progress)
+    assert only.state.extra == Odd({"a": (1, 2)})
     job, saved = checkpoint({1, 2})
     with pytest.raises(TypeError, match="set cannot be saved"):
         save_checkpoint(job, saved, tmp_path / "d.pt")

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rollflow.engine import Checkpoint, Engine, Job, JobsFailed, Observer, Result, Spending, Task, declared
+from rollflow.engine import Caps, Checkpoint, Engine, Job, JobsFailed, Observer, Result, Spending, Task, declared
 from rollflow.errors import RewardUnavailable, RollflowError
 from rollflow.guidance import DPS
 from rollflow.interpolants import VP, Cosine, Linear
@@ -130,9 +130,31 @@ def test_company_does_not_matter(
         other = together[id(job)]
         assert torch.equal(single.x0, other.x0)
         assert (single.reward, single.spent) == (other.reward, other.spent)
-        # Of several populations that have their turns apart, who is the first depends on the company.
-        assert single.trace[-1] == other.trace[-1]
-        assert single.trace == other.trace or (job.task.apart and isinstance(job.search, RolloverBudget))
+        assert (single.trace, single.shares) == (other.trace, other.shares)
+
+
+@settings(max_examples=30)
+@given(st.integers(2, 3), st.integers(0, 60), st.lists(recipes, max_size=3), st.integers(1, 40), st.booleans())
+def test_where_a_cap_ends_a_job_does_not_depend_on_company(
+    line: ToyModel,
+    plane: ToyModel,
+    chains: int,
+    calls: int,
+    recipes: list[tuple[Search, Sampler, int, int, int]],
+    max_rows: int,
+    padded: bool,
+) -> None:
+    """Nor on whether its rewards are sent off while the model runs."""
+    sampler = Sampler(Linear(), steps=4)
+    task = Task(plane, "corners", Elsewhere())
+    job = Job(task, RolloverBudget(chains, 3), 25 * chains, 3, sampler, Caps(reward_calls=10 * chains + calls))
+    others = [make(recipe, line, plane) for recipe in recipes]
+    [alone] = Engine(7, overlap=False).run([job])
+    *_, ours = Engine(max_rows, padded=padded).run([*others, job])
+    assert alone.interrupted == (alone.spent.reward_calls < 25 * chains)
+    assert torch.equal(ours.x0, alone.x0)
+    assert (ours.reward, ours.spent, ours.interrupted) == (alone.reward, alone.spent, alone.interrupted)
+    assert (ours.trace, ours.shares) == (alone.trace, alone.shares)
 
 
 MIXED: list[tuple[Search, Sampler, str]] = [
@@ -516,7 +538,7 @@ def test_populations_of_a_relative_reward_are_compared_with_each_other(plane: To
 
     class Ends(Observer):
         def checkpointed(self, job: Job, checkpoint: Checkpoint) -> None:
-            ends[:] = [state for state in checkpoint.populations if isinstance(state, Finished)]
+            ends[:] = [one.state for one in checkpoint.populations if isinstance(one.state, Finished)]
 
     for seed in range(20):
         [result] = Engine(8, [Ends()]).run([Job(task, RolloverBudget(2, 3), 24, seed, Sampler(Linear(), steps=3))])

@@ -47,6 +47,7 @@ class LiveProgress(Observer):
 
     def admitted(self, job: Job) -> None:
         self._started, self._nfe, self._kept = time.perf_counter(), 0, 0
+        self._spent = {i: one.spent.nfe for i, one in enumerate(job.resume.populations)} if job.resume else {}
         self._best = float("-inf")
         self._reached: dict[int, Step] = {}
         self._dynamics = job.dynamics
@@ -54,7 +55,8 @@ class LiveProgress(Observer):
 
     def scored(self, job: Job, population: int, request: Reward, rewards: Tensor, spent: Spending) -> None:
         self._best = max(self._best, float(rewards.max()))
-        self._show(spent.nfe)
+        self._spent[population] = spent.nfe
+        self._show(sum(self._spent.values()))
 
     def saved(self, job: Job, population: int, progress: Step) -> None:
         self._reached[population] = progress

@@ -1,11 +1,12 @@
 """The engine: many jobs over one model, metered."""
 
-from rollflow.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from rollflow.engine.checkpoint import load_checkpoint, save_checkpoint
 from rollflow.engine.engine import Engine, Interrupted, JobsFailed
-from rollflow.engine.job import Job, Point, Result, Task, declared
+from rollflow.engine.job import Job, Result, Task, declared
 from rollflow.engine.meter import Caps, Meter, Spending
 from rollflow.engine.observers import Observer
 from rollflow.engine.session import Ended
+from rollflow.engine.standing import Checkpoint, Point, Standing, abreast
 
 __all__ = [
     "Caps",
@@ -20,7 +21,9 @@ __all__ = [
     "Point",
     "Result",
     "Spending",
+    "Standing",
     "Task",
+    "abreast",
     "declared",
     "load_checkpoint",
     "save_checkpoint",

@@ -1,51 +1,26 @@
-"""Where a job stands between two steps, in memory and as a file, so that a killed run goes on inside a prompt."""
+"""Where a job stands between two steps as a file, so that a killed run goes on inside a prompt."""
 
 from __future__ import annotations
 
 import importlib
 import io
 import os
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from rollflow.engine.meter import Spending
+from rollflow.engine.standing import Checkpoint
 from rollflow.errors import BadCheckpoint
 from rollflow.prompts import Prompt
-from rollflow.search.base import Finished, Progress
 from rollflow.sharing import mark
 
 if TYPE_CHECKING:
-    from rollflow.engine.job import Job, Point
+    from rollflow.engine.job import Job
 
-_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """The last saved state of every population, and what led there.
-
-    What a population did after its last save is not in it: a job that goes on from here does that again, draw for draw,
-    and ends with the same bits and the same account as one that was never stopped.
-
-    Args:
-        populations: Of each population its last ``Progress``, what it returned, or None before its first save.
-        spent: By each of them until then.
-        best: The best clean sample seen; None where none was scored.
-        trace: Best reward so far against NFE.
-        seen: What each population's reward goes on from, where it is relative (``RewardModel.combine``): (n, k).
-        seconds: Computing time until then (``Result.seconds``).
-    """
-
-    populations: tuple[Progress | Finished | None, ...]
-    spent: tuple[Spending, ...]
-    best: Finished | None
-    trace: tuple[Point, ...]
-    seen: tuple[Tensor | None, ...] = ()
-    seconds: float = 0.0
+_VERSION = 2
 
 
 def fingerprint(job: Job) -> dict[str, str]:

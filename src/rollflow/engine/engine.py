@@ -57,9 +57,8 @@ class Engine:
         max_rows: The most rows in one call of a model or decoder.
         max_grad_rows: The same for calls that are differentiated, whose graph is what takes memory.
         overlap: Whether rewards from elsewhere (another process, another device) are computed while the model runs.
-            Half of the populations then have their turn with the model at once, so that its calls are smaller. Samples
-            and what they cost stay the same; of several populations of one job, who is the first to find or to spend
-            something may not: the order of ``trace``, and where a cap ends the job.
+            Half of the populations then have their turn with the model at once, so that its calls are smaller; those
+            of a job with caps stay together. No result changes.
         padded: Whether calls of fewer rows than ``max_rows`` are filled up, so that all are of one shape: what a row
             gets is then the same, to the last bit, whatever shares its call, also where the kernels that a network is
             computed with depend on the shape. The rows that fill a call are in no account.

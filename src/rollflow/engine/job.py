@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
-from rollflow.engine.checkpoint import Checkpoint
 from rollflow.engine.meter import Caps, Spending
+from rollflow.engine.standing import Checkpoint, Point
 from rollflow.errors import RollflowError
 from rollflow.models.base import Declared, FlowModel
 from rollflow.requests import Asking
@@ -89,6 +89,11 @@ class Job:
             check_differentiable(self.task.reward)
         self.search.cost(self.dynamics, self.nfe)
 
+    @property
+    def capped(self) -> bool:
+        """Whether there is a limit beside the budget."""
+        return replace(self.caps, nfe=None) != Caps()
+
     @cached_property
     def dynamics(self) -> Dynamics:
         """The sampler bound to the task's model."""
@@ -97,7 +102,7 @@ class Job:
     def populations(self) -> list[Asking[Finished] | Finished]:
         """The job's populations, not yet started, or what they returned before the run that is resumed stopped."""
         model, shares = self.task.model, self.search.shares(self.dynamics, self.nfe)
-        saved = self.resume.populations if self.resume else (None,) * len(shares)
+        saved = [one.state for one in self.resume.populations] if self.resume else [None] * len(shares)
         made: list[Asking[Finished] | Finished] = []
         for i, (share, state) in enumerate(zip(shares, saved, strict=True)):
             if isinstance(state, Finished):
@@ -106,13 +111,6 @@ class Job:
                 noise = Noise(self.seed, i, model.shape, model.dtype)
                 made.append(self.search.population(Walk(self.dynamics, noise, share, model.origin), state))
         return made
-
-
-class Point(NamedTuple):
-    """The best reward after so many NFE."""
-
-    nfe: int
-    reward: float
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,9 @@ class Result:
         noise_level: 0 for a fully denoised sample, else the linear noise level at which the estimate was made.
         interrupted: Whether the search was stopped early, the sample being the best until then ...
         cause: ... and by what; None is the user.
-        trace: Best reward so far against NFE, one point a rise and one at the end.
+        trace: Best reward so far against NFE, one point a rise and one at the end; populations are taken abreast, as
+            if all spent at the same rate, since who of them is really the first depends on what else runs.
+        shares: NFE that each population has spent.
         seconds: Spent in calls of model, decoder and reward; of a call that was shared, its rows' share.
         diagnostics: Of each population that ran to its end, the search's own figures by name.
     """
@@ -148,6 +148,7 @@ class Result:
     interrupted: bool
     cause: Exception | None
     trace: tuple[Point, ...]
+    shares: tuple[int, ...]
     seconds: float
     diagnostics: tuple[dict[str, Any], ...] = ()
 

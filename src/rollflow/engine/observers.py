@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from rollflow.engine.checkpoint import Checkpoint
 from rollflow.engine.job import Job, Result
 from rollflow.engine.meter import Spending
+from rollflow.engine.standing import Checkpoint
 from rollflow.requests import Reward
 from rollflow.search.base import Progress
 
@@ -18,7 +18,7 @@ class Observer:
         """The job has begun."""
 
     def scored(self, job: Job, population: int, request: Reward, rewards: Tensor, spent: Spending) -> None:
-        """Clean samples of one population were scored: (B,) rewards; ``spent`` by the whole job so far."""
+        """Clean samples of one population were scored: (B,) rewards; ``spent`` by that population so far."""
 
     def saved(self, job: Job, population: int, progress: Progress) -> None:
         """A population has made a step."""

@@ -6,115 +6,25 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from rollflow.engine.answers import Answers, Asked, judged_by, price
-from rollflow.engine.checkpoint import Checkpoint
-from rollflow.engine.job import Job, Point, Result, Task
+from rollflow.engine.answers import Answers, Asked, judged_by
+from rollflow.engine.job import Job, Result, Task
+from rollflow.engine.live import NETWORK, Live, Run, parties
 from rollflow.engine.meter import Meter, Spending
 from rollflow.engine.observers import Observer
+from rollflow.engine.standing import Checkpoint, Point, Standing, best_of, trace_of
 from rollflow.engine.worker import Worker
 from rollflow.errors import BadReward, BudgetExceeded, RewardUnavailable
-from rollflow.requests import Asking, Decode, Grad, Request, Reward, Save, Velocity
+from rollflow.requests import Decode, Grad, Request, Reward, Save
 from rollflow.search.base import Finished, Progress
 
 T = TypeVar("T")
-_NETWORK = (Velocity, Grad)
-
-
-class _Rise(NamedTuple):
-    """A better sample than any before: of which population, what that had spent, and where it is in the trace."""
-
-    population: int
-    nfe: int
-    point: Point
-    best: Finished
-
-
-@dataclass(eq=False)
-class _Run:
-    """A job in flight."""
-
-    place: int
-    job: Job
-    meter: Meter
-    condition: Any
-    states: list[Progress | Finished | None]
-    spent: list[Spending]
-    seen: list[Tensor | None]
-    best: Finished | None
-    trace: list[Point]
-    seconds: float
-    rises: list[_Rise] = field(default_factory=list)
-
-    @property
-    def finished(self) -> list[Finished]:
-        """What the populations that are done returned."""
-        return [state for state in self.states if isinstance(state, Finished)]
-
-    @property
-    def checkpoint(self) -> Checkpoint:
-        """Where the job can go on from."""
-        unsaved = [rise for rise in self.rises if rise.nfe > self.spent[rise.population].nfe]
-        lost = {id(rise.point) for rise in unsaved}
-        kept = [rise for rise in self.rises if id(rise.point) not in lost]
-        trace = tuple(point for point in self.trace if id(point) not in lost)
-        best = kept[-1].best if kept else self.job.resume.best if self.job.resume else None
-        return Checkpoint(tuple(self.states), tuple(self.spent), best, trace, tuple(self.seen), self.seconds)
-
-    def note(self, request: Reward, rewards: Tensor, population: int, nfe: int) -> None:
-        """Keep the best clean sample seen, so that a job that is stopped has something to show.
-
-        Args:
-            request: About the samples.
-            rewards: (B,) of them.
-            population: That asked.
-            nfe: That this population has spent.
-        """
-        at = int(rewards.argmax())
-        if self.best is None or float(rewards[at]) > self.best.reward:
-            self.best = Finished(request.x0[at], float(rewards[at]), request.noise_level)
-            self.trace.append(Point(self.meter.spent.nfe, self.best.reward))
-            self.rises.append(_Rise(population, nfe, self.trace[-1], self.best))
-
-
-@dataclass(eq=False)
-class _Live:
-    """A population and the request that it waits for.
-
-    ``seen`` (n, k) is what its reward, if it is relative, was told so far.
-    """
-
-    run: _Run
-    population: int
-    asking: Asking[Finished]
-    spent: Spending
-    seen: Tensor | None
-    request: Any = None
-
-    @property
-    def rows(self) -> int:
-        """Samples of its request; 0 of one to save."""
-        asked = self.request
-        return 0 if isinstance(asked, Save) else len(asked.x if isinstance(asked, _NETWORK) else asked.x0)
-
-    def judged(self, scores: Tensor) -> Tensor:
-        """Rewards (B,) of the samples that it asks about, from what the parts of the reward say, (B, k)."""
-        reward = self.run.job.task.reward
-        seen = scores if self.seen is None else torch.cat([self.seen, scores])
-        if reward.relative:
-            self.seen = seen
-        return reward.combine(scores, seen)
-
-    @property
-    def asked(self) -> Asked:
-        """The request as it is answered."""
-        return Asked(self.request, self.run.job.task, self.run.condition)
 
 
 class Ended(NamedTuple):
@@ -149,7 +59,7 @@ class _Timed:
 class _Flight(_Timed):
     """Rewards that are computed elsewhere, for those who wait for them; called, it waits."""
 
-    def __init__(self, group: list[_Live], work: _Timed, worker: Worker) -> None:
+    def __init__(self, group: list[Live], work: _Timed, worker: Worker) -> None:
         self.group, self._work, self._answers = group, work, worker.submit(work)
 
     def __call__(self) -> list[Any]:
@@ -182,8 +92,8 @@ class Session:
         self.answers = answers
         self.observers = observers
         self.ended: list[Ended] = []
-        self.runs: list[_Run] = []
-        self.live: list[_Live] = []
+        self.runs: list[Run] = []
+        self.live: list[Live] = []
         self.flights: list[_Flight] = []
         self.workers: dict[int, Worker] = {}
 
@@ -200,7 +110,7 @@ class Session:
                 yield from self._since()
             out, self.flights = self.flights, []
             due = self._due(out)
-            for kind in _NETWORK:
+            for kind in NETWORK:
                 self._serve(kind, due)
                 self._settle()
             for flight in out:
@@ -224,26 +134,25 @@ class Session:
         return self._since()
 
     def _waiting_rows(self) -> int:
-        return sum(live.rows for live in self.live if isinstance(live.request, _NETWORK))
+        return sum(live.rows for live in self.live if isinstance(live.request, NETWORK))
 
-    def _due(self, out: list[_Flight]) -> list[_Live]:
+    def _due(self, out: list[_Flight]) -> list[Live]:
         """Whose turn it is with the network: that of all, but of those whose rewards are sent off only of half.
 
-        Where calls are padded, and there is more to do than fits one, only as many jobs have it as fill their calls;
-        the populations of a job together, so that its trace does not depend on its company.
+        Where calls are padded, and there is more to do than fits one, only as many jobs have it as fill their calls.
         """
         turn = [live for live in self.live if not self._sent_off(live)]
         sent_off = [live for live in self.live if self._sent_off(live)]
-        flying = sum(live.rows for flight in out for live in flight.group)
-        left = (flying + sum(live.rows for live in sent_off)) / 2
-        for live in sent_off:
+        flying = [live for flight in out for live in flight.group]
+        left = sum(live.rows for live in (*flying, *sent_off)) / 2
+        for party in parties(flying, sent_off):
             if left > 0:
-                turn.append(live)
-                left -= live.rows
+                turn += party
+                left -= sum(live.rows for live in party)
         room = self.answers.full(sum(live.rows for live in turn))
         if not (self.answers.padded and room):
             return turn
-        filling: list[_Live] = []
+        filling: list[Live] = []
         for run in dict.fromkeys(live.run for live in turn):
             together = [live for live in turn if live.run is run]
             rows = sum(live.rows for live in together)
@@ -252,7 +161,7 @@ class Session:
                 room -= rows
         return filling or turn
 
-    def _sent_off(self, live: _Live) -> bool:
+    def _sent_off(self, live: Live) -> bool:
         return self.overlap and live.run.job.task.apart
 
     def _admit(self, place: int, job: Job) -> None:
@@ -262,34 +171,32 @@ class Session:
             with torch.no_grad():
                 condition = job.task.model.encode(job.task.prompt)
             populations = job.populations()
-            at = job.resume or Checkpoint((None,) * len(populations), (Spending(),) * len(populations), None, ())
-            meter.debit(sum(at.spent, Spending()))
+            at = job.resume or Checkpoint((Standing(),) * len(populations))
+            meter.debit(sum((one.spent for one in at.populations), Spending()))
         except Exception as error:
             self.ended.append(Ended(place, job, None, error))
             for observer in self.observers:
                 observer.failed(job, error)
             return
-        seen = list(at.seen) or [None] * len(populations)
-        states, spent, trace = list(at.populations), list(at.spent), list(at.trace)
-        run = _Run(place, job, meter, condition, states, spent, seen, at.best, trace, at.seconds)
+        run = Run(place, job, meter, condition, list(at.populations), list(at.populations), at.seconds)
         self.runs.append(run)
         for observer in self.observers:
             observer.admitted(job)
         for i, asking in enumerate(populations):
             if run in self.runs and not isinstance(asking, Finished):
-                self._advance(_Live(run, i, asking, at.spent[i], seen[i]), None)
-        if run in self.runs and len(run.finished) == len(run.states):
+                self._advance(Live(run, i, asking), None)
+        if run in self.runs and run.done:
             self._complete(run)
 
     def _settle(self) -> None:
         """Answer everything that needs no network until all that live wait for one, or for rewards from elsewhere."""
-        while any(not isinstance(live.request, _NETWORK) for live in self.live):
+        while any(not isinstance(live.request, NETWORK) for live in self.live):
             for kind in (Save, Reward, Decode):
                 self._serve(kind, self.live)
 
-    def _serve(self, kind: type[Request], due: Sequence[_Live]) -> None:
+    def _serve(self, kind: type[Request], due: Sequence[Live]) -> None:
         """Answer the requests of one kind, those that can share a call together, or send them off."""
-        groups: dict[tuple[int, int | None], list[_Live]] = {}
+        groups: dict[tuple[int, int | None], list[Live]] = {}
         for live in [live for live in due if isinstance(live.request, kind)]:
             if live.run in self.runs and self._debit(live):
                 task = live.run.job.task
@@ -300,7 +207,7 @@ class Session:
             how = partial(self._send, group, asked) if kind is Reward and self._sent_off(group[0]) else None
             self._deliver(kind, group, _Timed(how or partial(self.answers.of, kind, asked)))
 
-    def _send(self, group: list[_Live], asked: list[Asked]) -> list[Any]:
+    def _send(self, group: list[Live], asked: list[Asked]) -> list[Any]:
         """Have a group's rewards computed elsewhere; nothing is answered yet."""
         reward, work = id(group[0].run.job.task.reward), self.answers.rewards_later(asked)
         if reward not in self.workers:
@@ -317,7 +224,7 @@ class Session:
         answer: T = worker.submit(call).result()
         return answer
 
-    def _deliver(self, kind: type[Request], group: Sequence[_Live], answer: _Timed) -> None:
+    def _deliver(self, kind: type[Request], group: Sequence[Live], answer: _Timed) -> None:
         """Give those of a group what ``answer`` has for them; if it fails, they are answered alone."""
         try:
             answers = answer()
@@ -345,44 +252,43 @@ class Session:
                     self.live.remove(live)
                 self._advance(live, told)
 
-    def _advance(self, live: _Live, answer: object) -> None:
+    def _advance(self, live: Live, answer: object) -> None:
         """Send an answer; the population asks again, returns, or fails its job."""
         run = live.run
         try:
             live.request = live.asking.send(answer)
         except StopIteration as stop:
             self._keep(live, stop.value)
-            if len(run.finished) == len(run.states):
+            if run.done:
                 self._complete(run)
         except Exception as error:
             self._fail(run, error)
         else:
             self.live.append(live)
 
-    def _keep(self, live: _Live, state: Progress | Finished) -> None:
+    def _keep(self, live: Live, state: Progress | Finished) -> None:
         """Remember where a population stands."""
         run = live.run
-        run.states[live.population], run.spent[live.population] = state, live.spent
-        run.seen[live.population] = live.seen
+        live.keep(state)
         for observer in self.observers:
             if isinstance(state, Progress):
                 observer.saved(run.job, live.population, state)
             observer.checkpointed(run.job, run.checkpoint)
 
-    def _drop(self, run: _Run) -> None:
+    def _drop(self, run: Run) -> None:
         self.live = [live for live in self.live if live.run is not run]
         self.runs.remove(run)
 
-    def _fail(self, run: _Run, error: Exception) -> None:
+    def _fail(self, run: Run, error: Exception) -> None:
         self.ended.append(Ended(run.place, run.job, None, error))
         self._drop(run)
         for observer in self.observers:
             observer.failed(run.job, error)
 
-    def _stop(self, run: _Run, why: Exception | None) -> None:
+    def _stop(self, run: Run, why: Exception | None) -> None:
         """End a job early with the best that it has; without any, it fails for the reason given, if there is one."""
         try:
-            best = run.best or (None if isinstance(why, RewardUnavailable) else self._best_of_progress(run))
+            best = best_of(run.now) or (None if isinstance(why, RewardUnavailable) else self._best_of_progress(run))
             result = None if best is None else self._result(run, best, interrupted=True, cause=why)
         except Exception as error:
             self._fail(run, error)
@@ -392,34 +298,32 @@ class Session:
         elif why is not None:
             self._fail(run, why)
 
-    def _best_of_progress(self, run: _Run) -> Finished | None:
+    def _best_of_progress(self, run: Run) -> Finished | None:
         """The best of the latest clean estimates, scored now, of a search that does not score on the way."""
-        for population, progress in enumerate(run.states):
-            if not isinstance(progress, Progress):
+        for population, standing in enumerate(run.now):
+            if not isinstance(standing.state, Progress):
                 continue
-            request = Reward(progress.particles.clean, progress.level(run.job.dynamics))
-            live = _Live(run, population, iter(()), Spending(), run.seen[population], request)  # type: ignore[arg-type]
-            run.meter.debit(price(request, run.job.task.model))
+            request = Reward(standing.state.particles.clean, standing.state.level(run.job.dynamics))
+            live = Live(run, population, iter(()), request)  # type: ignore[arg-type]
+            live.debit()
             [scores] = self._by_worker(run.job.task, partial(self.answers.of, Reward, [live.asked]))
             rewards = live.judged(scores)
             error = _not_finite(run.job, rewards, None)
             if error is not None:
                 raise error
-            run.note(request, rewards, population, run.spent[population].nfe)
-        return run.best
+            live.standing = live.standing.scored(request, rewards)
+        return best_of(run.now)
 
-    def _debit(self, live: _Live) -> bool:
+    def _debit(self, live: Live) -> bool:
         """Account for a request before it is evaluated; False if that ended its job."""
-        cost = price(live.request, live.run.job.task.model)
         try:
-            live.run.meter.debit(cost)
+            live.debit()
         except BudgetExceeded as error:
             self._stop(live.run, error)
             return False
-        live.spent += cost
         return True
 
-    def _note(self, live: _Live, answer: Any) -> bool:
+    def _note(self, live: Live, answer: Any) -> bool:
         """Remember an answer and tell the observers; False if it failed its job."""
         run, request = live.run, live.request
         if isinstance(request, Save):
@@ -432,12 +336,12 @@ class Session:
             if error is not None:
                 self._fail(run, error)
                 return False
-            run.note(request, answer, live.population, live.spent.nfe)
+            live.standing = live.standing.scored(request, answer)
             for observer in self.observers:
-                observer.scored(run.job, live.population, request, answer, run.meter.spent)
+                observer.scored(run.job, live.population, request, answer, live.standing.spent)
         return True
 
-    def _complete(self, run: _Run) -> None:
+    def _complete(self, run: Run) -> None:
         try:
             best = max(self._reconciled(run), key=lambda finished: finished.reward)
             result = self._result(run, best, interrupted=False, cause=None)
@@ -446,7 +350,7 @@ class Session:
         else:
             self._finish(run, result)
 
-    def _reconciled(self, run: _Run) -> list[Finished]:
+    def _reconciled(self, run: Run) -> list[Finished]:
         """What the populations returned, with rewards that can be compared.
 
         Those of a relative reward cannot, since each population looked back at its own samples: what they returned is
@@ -455,26 +359,27 @@ class Session:
         task, finished = run.job.task, run.finished
         if not task.reward.relative or len(finished) == 1:
             return finished
-        x0, seen = torch.stack([one.x0 for one in finished]), [some for some in run.seen if some is not None]
+        x0, seen = torch.stack([one.x0 for one in finished]), [one.seen for one in run.now if one.seen is not None]
         asked = Asked(Reward(x0, 0.0), task, run.condition)
         [scores] = self._by_worker(task, partial(self.answers.of, Reward, [asked]))
         rewards = task.reward.combine(scores, torch.cat([*seen, scores]))
         return [one._replace(reward=float(reward)) for one, reward in zip(finished, rewards, strict=True)]
 
-    def _finish(self, run: _Run, result: Result) -> None:
+    def _finish(self, run: Run, result: Result) -> None:
         self.ended.append(Ended(run.place, run.job, result, None))
         self._drop(run)
         for observer in self.observers:
             observer.completed(run.job, result)
 
-    def _result(self, run: _Run, best: Finished, *, interrupted: bool, cause: Exception | None) -> Result:
+    def _result(self, run: Run, best: Finished, *, interrupted: bool, cause: Exception | None) -> Result:
         task = run.job.task
         with torch.no_grad():
             sample = task.model.decode(best.x0[None])
         parts = task.reward.parts if len(task.reward.parts) > 1 else ()
         told = self._by_worker(task, partial(judged_by, parts, sample, task.prompt))
         held_out = judged_by(task.held_out, sample, task.prompt)
-        trace = (*run.trace, Point(run.meter.spent.nfe, run.best.reward if run.best else best.reward))
+        rises = trace_of(run.now)
+        end = Point(run.meter.spent.nfe, rises[-1].reward if rises else best.reward)
         return Result(
             run.job,
             sample[0],
@@ -487,7 +392,8 @@ class Session:
             best.noise_level,
             interrupted,
             cause,
-            trace,
+            (*rises, end),
+            tuple(one.spent.nfe for one in run.now),
             run.seconds,
             tuple(finished.diagnostics or {} for finished in run.finished),
         )

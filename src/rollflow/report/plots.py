@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from rollflow.bench.signal import SignalPoint
 from rollflow.bench.statistics import Interval
-from rollflow.engine import Result
+from rollflow.engine import Result, abreast
 from rollflow.report.pictures import still
 from rollflow.report.recorder import Recorder
 
@@ -35,7 +35,7 @@ def trace(result: Result, recorder: Recorder, baseline: Result | None = None) ->
     rewards, quotas = figure.subplots(1, 2)
     name = result.job.task.reward.name
     rewards.plot(
-        [point.nfe for point in recorder.points],
+        [abreast(point.nfe, result.shares) for point in recorder.points],
         [point.reward for point in recorder.points],
         ".",
         color="0.75",

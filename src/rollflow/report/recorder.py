@@ -13,7 +13,7 @@ from rollflow.search import Progress
 
 
 class Scored(NamedTuple):
-    """One reward, and what the whole job had spent by then."""
+    """One reward, and what its population had spent by then."""
 
     nfe: int
     population: int

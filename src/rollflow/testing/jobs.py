@@ -79,4 +79,4 @@ def assert_same(ours: Result, theirs: Result) -> None:
     assert torch.equal(ours.sample, theirs.sample)
     assert (ours.reward, ours.noise_level, ours.spent) == (theirs.reward, theirs.noise_level, theirs.spent)
     assert same(ours.diagnostics, theirs.diagnostics)
-    assert ours.trace[-1] == theirs.trace[-1]
+    assert (ours.trace, ours.shares) == (theirs.trace, theirs.shares)
