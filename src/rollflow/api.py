@@ -30,7 +30,7 @@ from rollflow.models import DiffusersModel, FlowModel, Source, find_model
 from rollflow.registry import Registry
 from rollflow.rewards import REWARDS, RewardModel, check_differentiable
 from rollflow.rewards.mixing import check_names
-from rollflow.sampler import Sampler
+from rollflow.sampler import Dynamics, Sampler
 from rollflow.schedules import GRIDS, Grid
 from rollflow.search import SEARCHES, BestOfN, Search
 
@@ -149,6 +149,11 @@ class Plan:
             finish=self.finish,
             guidance=None if self.guidance is None else _named(self.guidance, GUIDANCE),
         )
+
+    @property
+    def dynamics(self) -> Dynamics:
+        """The sampler, bound to what the model declares."""
+        return self.sampler.bind(self._flow)
 
     @cached_property
     def task(self) -> Task:

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import re
+import sys
+import types
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tiny import TinyModel
+from tiny_experiment import ARMS, ITEMS, experiment, run
 from torch import Tensor
 
-from rollflow.bench.diversity import Perceptual, diversity, mean_pairwise, scenes_distance
+from rollflow.bench import runner as runners
+from rollflow.bench import tabulate
+from rollflow.bench.diversity import (
+    DISTANCES,
+    Perceptual,
+    distance_of,
+    diversity,
+    diversity_of,
+    mean_pairwise,
+    scenes_distance,
+)
+from rollflow.bench.experiment import Arm, Experiment, Spread, diversity_cost
+from rollflow.bench.folder import Tally
+from rollflow.bench.study import read
 from rollflow.cli import main
-from rollflow.errors import RollflowError
+from rollflow.errors import RollflowError, UnknownName
 from rollflow.interpolants import VP, Linear
 from rollflow.kernels import Euler, EulerMaruyama
 from rollflow.models.gaussian_mixture import GaussianMixture
@@ -102,6 +120,92 @@ def test_the_distance_of_scenes_is_one() -> None:
     assert not same.any()
     assert (near > 0).all()
     assert (near < there).all()
+
+
+def test_lpips_is_asked_as_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For pictures from -1 to 1; frames of a film one by one."""
+
+    class Network(torch.nn.Module):
+        def __init__(self, net: str, verbose: bool) -> None:
+            super().__init__()
+            assert (net, verbose) == ("alex", False)
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            assert x.shape[1:] == (3, 8, 8)
+            assert not self.training
+            return (x - y).abs().amax((1, 2, 3), keepdim=True)
+
+    monkeypatch.setitem(sys.modules, "lpips", types.SimpleNamespace(LPIPS=Network))
+    distance = distance_of("lpips")
+    black, grey, white = (torch.full((2, 3, 8, 8), value) for value in (0.0, 0.5, 1.0))
+    assert distance(black, white).tolist() == [2.0, 2.0]
+    film = torch.stack([black, grey], 1)
+    assert distance(film, torch.zeros_like(film)).tolist() == [0.5, 0.5]
+
+
+def test_a_distance_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    with pytest.raises(RollflowError, match="pip install lpips"):
+        distance_of("lpips")
+    with pytest.raises(UnknownName, match="unknown distance 'lpip'; did you mean 'lpips'"):
+        distance_of("lpip")
+
+
+WITH_VP = (*ARMS, Arm("RBF, VP", "rbf(initial=2)", 24, "vp", "sde", steps=4))
+
+
+@pytest.fixture
+def spread(monkeypatch: pytest.MonkeyPatch) -> Experiment:
+    """An experiment that measures diversity, and does not search for long."""
+    monkeypatch.setitem(DISTANCES, "squared", lambda: squared)
+    return experiment(arms=WITH_VP, seeds=1, diversity=Spread(3, "squared"))
+
+
+def test_an_experiment_measures_each_dynamics_once(spread: Experiment, tmp_path: Path) -> None:
+    """On every prompt, as the function does; the report has a row for each."""
+    run(tmp_path, experiment=spread)
+    study = read(tmp_path)
+    assert [(entry["arm"], entry["prompt"]) for entry in study.diversity] == [
+        (arm, item.prompt) for item in ITEMS for arm in ("BoN", "RBF, VP")
+    ]
+    for (_, trial), entry in zip(spread.measurements(), study.diversity, strict=True):
+        sampler = Sampler(VP() if trial.arm.interpolant == "vp" else Linear(), EulerMaruyama(), steps=4)
+        of = diversity(TinyModel(), [trial.item.prompt], sampler, squared, trajectories=3, seed=trial.noise)
+        assert entry["diversity"] == of.of[trial.item.prompt] > 0
+    table = tabulate.diversity(study)
+    assert [row[:2] for row in table.rows] == [("BoN", 2), ("RBF, VP", 2)]
+    assert "('squared') of 3 trajectories" in table.notes[0]
+    _, again = run(tmp_path, experiment=spread)
+    assert again.rows == 0
+
+
+def test_a_measurement_that_was_stopped_goes_on(
+    spread: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was measured is not measured again, nor jobs done; what is left costs what was declared."""
+    asked: list[str] = []
+
+    def failing(model: Any, prompt: str, *settings: Any) -> float:
+        asked.append(prompt)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return diversity_of(model, prompt, *settings)
+
+    monkeypatch.setattr(runners, "diversity_of", failing)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, experiment=spread)
+    assert len(Tally(tmp_path).diversity) == 1
+    assert not list((tmp_path / "claims").iterdir())
+    runner, model = run(tmp_path, experiment=spread)
+    assert len(asked) == 1 + len(spread.measurements())
+    assert len(runner.tally.diversity) == len(spread.measurements())
+    assert model.rows == diversity_cost(spread) - (1 + 3 * 3)
+
+
+def test_an_experiment_that_measures_none_says_nothing_of_it(tmp_path: Path) -> None:
+    assert "diversity" not in experiment().config()
+    run(tmp_path)
+    assert not tabulate.diversity(read(tmp_path)).rows
 
 
 @pytest.mark.slow

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor
 
 from rollflow.bench.statistics import Interval, bootstrap
-from rollflow.errors import RollflowError
+from rollflow.errors import RollflowError, unknown
 from rollflow.models.base import FlowModel
 from rollflow.models.loading import load_weights
 from rollflow.requests import Asking, Request, Reward, Velocity, drive
 from rollflow.rewards.detectors import WEIGHTS, ConvNeXtDetector
 from rollflow.rewards.scenes import JudgeReward
 from rollflow.rng import Noise
-from rollflow.sampler import Sampler
+from rollflow.sampler import Dynamics, Sampler
 from rollflow.search.base import Walk
 
 Distance: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -65,10 +65,50 @@ def scenes_distance() -> Perceptual:
     return Perceptual(features)
 
 
+def lpips_distance() -> Distance:
+    """LPIPS with AlexNet (arXiv 1801.03924), by the package ``lpips``; of films, the mean over frames.
+
+    Raises:
+        RollflowError: If the package is not installed.
+    """
+    try:
+        import lpips
+    except ImportError:
+        raise RollflowError("the distance 'lpips' needs the package of that name; pip install lpips") from None
+    network = lpips.LPIPS(net="alex", verbose=False).eval()
+
+    def distance(x: Tensor, y: Tensor) -> Tensor:
+        frames = [2 * samples.float().flatten(0, -4) - 1 for samples in (x, y)]
+        return cast(Tensor, network(*frames)).double().view(len(x), -1).mean(1)
+
+    return distance
+
+
+DISTANCES: dict[str, Callable[[], Distance]] = {"scenes": scenes_distance, "lpips": lpips_distance}
+"""By name."""
+
+
+def distance_of(name: str) -> Distance:
+    """A distance by its name.
+
+    Raises:
+        UnknownName: If there is none of that name.
+        RollflowError: If it cannot be had.
+    """
+    if name not in DISTANCES:
+        raise unknown("distance", name, DISTANCES)
+    return DISTANCES[name]()
+
+
 def mean_pairwise(samples: Tensor, distance: Distance) -> float:
     """Mean distance of the pairs of different samples (n, ...), n of 2 or more."""
-    first, second = torch.triu_indices(len(samples), len(samples), 1)
-    return float(distance(samples[first], samples[second]).mean())
+    rows = (distance(one.expand_as(later), later) for one, later in _pairs(samples))
+    return float(torch.cat(list(rows)).mean())
+
+
+def _pairs(samples: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every sample, and those after it."""
+    return ((samples[i], samples[i + 1 :]) for i in range(len(samples) - 1))
 
 
 class Diversity(NamedTuple):
@@ -83,7 +123,6 @@ class Diversity(NamedTuple):
     of: dict[str, float]
 
 
-@torch.no_grad()
 def diversity(
     model: FlowModel,
     prompts: Sequence[str],
@@ -101,26 +140,34 @@ def diversity(
         model: Decodes to what ``distance`` takes.
         prompts: Different ones.
         sampler: How they move; what it returns, estimates or finished samples, is compared.
-        distance: ``scenes_distance()`` for the embedded model; for others such as
-            ``lambda x, y: lpips(2 * x - 1, 2 * y - 1).flatten()``.
+        distance: ``scenes_distance()`` for the embedded model, ``lpips_distance()`` for others.
         trajectories: A prompt, 2 or more, all in one call of the model.
         seed: Of all noise.
 
-    Cost: a prompt, 1 + trajectories (T - 1 + F) NFE of a kernel of one evaluation, T the sampler's steps and F the
-    finishing.
+    Cost: that of ``diversity_nfe`` a prompt.
 
     Raises:
         RollflowError: On fewer than two trajectories.
     """
+    of = {prompt: diversity_of(model, prompt, sampler, distance, trajectories, seed) for prompt in prompts}
+    return Diversity(bootstrap(list(of.values()), seed=seed), of)
+
+
+@torch.no_grad()
+def diversity_of(
+    model: FlowModel, prompt: str, sampler: Sampler, distance: Distance, trajectories: int, seed: int
+) -> float:
+    """The same of one prompt."""
     if trajectories < 2:
         raise RollflowError(f"distances need at least 2 trajectories, not {trajectories}")
-    dynamics = sampler.bind(model)
-    walk = Walk(dynamics, Noise(seed, 0, model.shape, model.dtype), 0, model.origin)
-    of = {}
-    for prompt in prompts:
-        clean = drive(_siblings(walk, trajectories), _answering(model, model.encode(prompt)))
-        of[prompt] = mean_pairwise(model.decode(clean), distance)
-    return Diversity(bootstrap(list(of.values()), seed=seed), of)
+    walk = Walk(sampler.bind(model), Noise(seed, 0, model.shape, model.dtype), 0, model.origin)
+    clean = drive(_siblings(walk, trajectories), _answering(model, model.encode(prompt)))
+    return mean_pairwise(model.decode(clean), distance)
+
+
+def diversity_nfe(dynamics: Dynamics, trajectories: int) -> int:
+    """NFE of the diversity of one prompt: one evaluation of the noise, and the ways from there."""
+    return 1 + trajectories * (dynamics.transitions * dynamics.step_nfe + dynamics.finish_nfe)
 
 
 def _siblings(walk: Walk, count: int) -> Asking[Tensor]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rollflow.api import Plan
+from rollflow.bench.diversity import diversity_nfe
 from rollflow.bench.suites import Item, Suite
 from rollflow.defaults import DEFAULT_STEPS
 from rollflow.engine import Job
@@ -78,6 +79,19 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """That the diversity of samples of one noise is measured, too (``bench.diversity``).
+
+    Args:
+        trajectories: A prompt, for the dynamics of every arm that searches.
+        distance: Name of the distance of samples.
+    """
+
+    trajectories: int
+    distance: str
+
+
+@dataclass(frozen=True)
 class Experiment:
     """Every arm on every prompt with every seed.
 
@@ -93,6 +107,7 @@ class Experiment:
         seeds: How many, from 0.
         max_rows: Rows of every call of the model; calls of fewer are padded, so that a job has the same bits in any
             company and can be replayed alone.
+        diversity: What is measured beside the jobs; None is nothing.
     """
 
     name: str
@@ -104,6 +119,7 @@ class Experiment:
     seeds: int
     max_rows: int
     pipeline: Mapping[str, Any] = field(default_factory=dict)
+    diversity: Spread | None = None
 
     def trials(self) -> Iterator[Trial]:
         """Every job, seed by seed, then prompt by prompt, so that an unfinished experiment is a fair smaller one."""
@@ -112,9 +128,27 @@ class Experiment:
                 for arm in self.arms:
                     yield Trial(arm, place, item, seed)
 
+    def measurements(self) -> list[tuple[str, Trial]]:
+        """What diversity is measured of, a prompt and an arm each, of arms that move alike the first; with ids."""
+        if self.diversity is None:
+            return []
+        alike: dict[str, Arm] = {}
+        for arm in (arm for arm in self.arms if arm.nfe is not None):
+            method = arm.method if arm.kernel is None else ""  # which decides on the kernel then, and else on nothing
+            alike.setdefault(json.dumps(asdict(replace(arm, name="", method=method, nfe=None))), arm)
+        told = []
+        for place, item in enumerate(self.suite.items):
+            for dynamics, arm in alike.items():
+                content = json.dumps([dynamics, asdict(item), asdict(self.diversity)], sort_keys=True)
+                name = f"diversity-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+                told.append((name, Trial(arm, place, item, 0)))
+        return told
+
     def config(self) -> dict[str, Any]:
         """What must be the same for a folder to be gone on with; where a pipeline runs need not be."""
         told = {key: value for key, value in asdict(self).items() if key != "suite"}
+        if self.diversity is None:
+            del told["diversity"]
         told["pipeline"] = {key: value for key, value in told["pipeline"].items() if key not in PLACES}
         suite = {"name": self.suite.name, "version": self.suite.version, "prompts": len(self.suite.items)}
         config: dict[str, Any] = json.loads(json.dumps(told | {"suite": suite | {"sha256": self.suite.digest}}))
@@ -169,6 +203,17 @@ def costs_of(experiment: Experiment) -> dict[str, int]:
         one = (plan.baseline_cost() if arm.nfe is None else plan.cost()).nfe
         costs[arm.name] = one * len(experiment.suite.items) * experiment.seeds
     return costs
+
+
+def diversity_cost(experiment: Experiment) -> int:
+    """NFE of measuring the diversity, told without loading anything."""
+    if experiment.diversity is None:
+        return 0
+    model, nfe = model_of(experiment.model, experiment.pipeline), 0
+    for _, trial in experiment.measurements():
+        plan = plan_of(trial, model, experiment.reward, [])
+        nfe += diversity_nfe(plan.dynamics, experiment.diversity.trajectories)
+    return nfe
 
 
 def job_of(trial: Trial, model: FlowModel, reward: RewardModel, held_out: list[RewardModel]) -> Job:

@@ -190,12 +190,14 @@ class Tally:
         done: The entry of every job that is done.
         failures: The errors of every one that failed, whether or not it was done later ...
         failed: ... and the last entry of each.
+        diversity: The entry of every measurement of diversity.
     """
 
     def __init__(self, path: Path) -> None:
         self.done: dict[str, dict[str, Any]] = {}
         self.failures: dict[str, list[str]] = defaultdict(list)
         self.failed: dict[str, dict[str, Any]] = {}
+        self.diversity: dict[str, dict[str, Any]] = {}
         self._path = path
         self._read: dict[Path, int] = {}
         self.refresh()
@@ -217,6 +219,8 @@ class Tally:
         if "error" in entry:
             self.failures[entry["id"]].append(entry["error"])
             self.failed[entry["id"]] = entry
+        elif "diversity" in entry:
+            self.diversity.setdefault(entry["id"], entry)
         else:
             self.done.setdefault(entry["id"], entry)
 

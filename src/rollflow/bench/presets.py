@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
-from rollflow.bench.experiment import Arm, Experiment
+from rollflow.bench.experiment import Arm, Experiment, Spread
 from rollflow.bench.suites import load
 from rollflow.defaults import DEFAULT_STEPS
 from rollflow.errors import unknown
@@ -129,6 +129,7 @@ class Preset:
         real_prompts: ... and on a pipeline; None is all.
         seeds: Seeds a prompt.
         quick: Budget, prompts and seeds of ``--quick``.
+        trajectories: A prompt, of which diversity is measured; 0 is none.
     """
 
     about: str
@@ -144,6 +145,7 @@ class Preset:
     real_prompts: int | None = None
     seeds: int = 3
     quick: tuple[int, int, int] = (100, 8, 1)
+    trajectories: int = 0
 
 
 _COMPOSITIONAL = Preset(
@@ -184,7 +186,7 @@ PRESETS: dict[str, Preset] = {
     "table-compositional": _COMPOSITIONAL,
     "table-quantity": _QUANTITY,
     "table-aesthetic": _AESTHETIC,
-    "ablation-vp": replace(_COMPOSITIONAL, about="section 5: what of the VP-SDE helps", arms=vp_arms),
+    "ablation-vp": replace(_COMPOSITIONAL, about="section 5: what of the VP-SDE helps", arms=vp_arms, trajectories=16),
     "nfe-scaling": replace(
         _COMPOSITIONAL,
         about="reward against budget, 50 to 1,000 NFE",
@@ -256,4 +258,5 @@ def experiment_of(
         seeds or own[2],
         max_rows,
         pipeline or {},
+        Spread(known.trajectories, "scenes" if embedded else "lpips") if known.trajectories else None,
     )

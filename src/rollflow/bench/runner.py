@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from rollflow.api import load_model
+from rollflow.bench.diversity import distance_of, diversity_of
 from rollflow.bench.entries import told_of
-from rollflow.bench.experiment import Experiment, Trial, costs_of, job_of, model_of
+from rollflow.bench.experiment import Experiment, Trial, costs_of, job_of, model_of, plan_of
 from rollflow.bench.folder import Folder, Tally, discard
 from rollflow.bench.identities import identities_of
 from rollflow.bench.watch import Heart, Watch
@@ -38,6 +39,7 @@ class Runner:
         command: That the experiment is begun by, for reports.
         told: Called with every job that has ended, what failed it (None if nothing did), and how many of how many are
             done.
+        measured: Called after every measurement of diversity with how many of how many are done.
         warned: Called with what a user should know and the run does not stop at; from any thread.
 
     Raises:
@@ -55,14 +57,17 @@ class Runner:
         minutes: float | None = None,
         command: str | None = None,
         told: Callable[[Trial, Exception | None, int, int], None] = lambda *_: None,
+        measured: Callable[[int, int], None] = lambda *_: None,
         warned: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.experiment, self.retries, self.told, self.warned = experiment, retries, told, warned
+        self.experiment, self.retries = experiment, retries
+        self.told, self.measured, self.warned = told, measured, warned
         self.trials = list({trial.id: trial for trial in experiment.trials()}.values())  # a prompt may come twice
         names = [arm.name for arm in experiment.arms]
         if len(set(names)) < len(names):
             raise RollflowError(f"arms are told by their names, which differ; got {', '.join(names)}")
         costs_of(experiment)
+        self.measurements = experiment.measurements()
         self.folder = Folder(folder)
         self.folder.set_up(experiment.config(), command)
         self.tally = Tally(folder)
@@ -75,7 +80,7 @@ class Runner:
         reward: RewardModel | None = None,
         held_out: list[RewardModel] | None = None,
     ) -> None:
-        """Do what is left to do; ends when nothing is, or the time is over.
+        """Do what is left to do, then measure what is left to measure; ends when nothing is, or the time is over.
 
         However it ends, what was begun goes on from where it stood when the experiment is run again.
 
@@ -87,7 +92,7 @@ class Runner:
         Raises:
             RewardUnavailable: If the reward does not answer; no job counts as failed by that.
             RollflowError: If the folder was begun with other weights, which are named; or if something cannot be
-                loaded.
+                loaded, or measured.
         """
         model = model or load_model(model_of(self.experiment.model, self.experiment.pipeline))
         reward = reward or REWARDS.make(self.experiment.reward)
@@ -110,6 +115,7 @@ class Runner:
                     time.sleep(1)  # what is left is with other processes, or has failed and is tried again
             finally:
                 self._watch.save_all()
+            self._measure(model, reward, heart)
         self._tidy()
 
     @property
@@ -158,6 +164,28 @@ class Runner:
             running[id(job)] = trial
             self._watch.begin(job, trial.id)
             yield job
+
+    def _measure(self, model: FlowModel, reward: RewardModel, heart: Heart) -> None:
+        """Diversity, prompt by prompt; what another process is at is left to it."""
+        spread = self.experiment.diversity
+        if spread is None or len(self.tally.diversity) == len(self.measurements):
+            return
+        distance = distance_of(spread.distance)
+        for name, trial in self.measurements:
+            if time.monotonic() > self._until:
+                return
+            if name in self.tally.diversity or not heart.take(name):
+                continue
+            try:
+                self.tally.refresh()
+                if name not in self.tally.diversity:
+                    plan = plan_of(trial, model, reward, [])
+                    told = diversity_of(model, plan.prompt, plan.sampler, distance, spread.trajectories, plan.seed)
+                    self.folder.record(_entry(trial) | {"id": name, "diversity": told})
+            finally:
+                heart.give_back(name)
+            self.tally.refresh()
+            self.measured(len(self.tally.diversity), len(self.measurements))
 
     def _job(self, trial: Trial, model: FlowModel, reward: RewardModel, judges: list[RewardModel]) -> Job:
         """The job, from its checkpoint if there is one that can be used."""

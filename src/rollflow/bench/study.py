@@ -61,6 +61,7 @@ class Study:
         config: How it was set up.
         done: Entries of the jobs that are done, in the experiment's order.
         failed: The last entry of each that failed and was not done since.
+        diversity: Entries of what was measured beside the jobs.
         command: That began it; None where it was none.
     """
 
@@ -68,6 +69,7 @@ class Study:
     config: dict[str, Any]
     done: tuple[Entry, ...]
     failed: tuple[Entry, ...] = ()
+    diversity: tuple[Entry, ...] = ()
     command: str | None = None
 
     @property
@@ -181,7 +183,8 @@ def read(path: Path) -> Study:
     failed = [entry for name, entry in tally.failed.items() if name not in tally.done]
     known = map(_without_some_steps, tally.done.values())
     done, left = (tuple(sorted(some, key=order)) for some in (known, failed))
-    return Study(path.resolve().name, config, done, left, read_command(path))
+    measured = tuple(sorted(tally.diversity.values(), key=order))
+    return Study(path.resolve().name, config, done, left, measured, read_command(path))
 
 
 def _without_some_steps(entry: Entry) -> Entry:

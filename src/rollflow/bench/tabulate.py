@@ -13,7 +13,7 @@ from rollflow.bench import analysis
 from rollflow.bench.analysis import INTERVALS_NOTE, best_so_far, difference, estimate, largest
 from rollflow.bench.scaling import families
 from rollflow.bench.statistics import Interval
-from rollflow.bench.study import Cells, Entry, Measure, Study
+from rollflow.bench.study import Cells, Entry, Measure, Study, prompt_of
 from rollflow.bench.typeset import Cell, Table
 
 BEST_SO_FAR_NOTE = (
@@ -57,6 +57,7 @@ def _tables(study: Study) -> Iterator[Table]:
     if largest(study, "seconds") > 0:
         yield equal_cost(study, "seconds")
     yield costs(study)
+    yield diversity(study)
     yield sequential(study)
 
 
@@ -184,6 +185,21 @@ def costs(study: Study) -> Table:
     rows = tuple((arm, *(estimate(study.cells(m, arm)) for m in study.spent)) for arm in study.arms)
     columns = ("arm", *(measure.label for measure in study.spent))
     return Table("Costs", columns, rows, ("Of one job.", seconds_note(study), INTERVALS_NOTE, study.missing))
+
+
+def diversity(study: Study) -> Table:
+    """Of samples that set out from one noise, where it was measured: what a search has to choose from."""
+    found: dict[str, Cells] = {}
+    for entry in study.diversity:
+        found.setdefault(entry["arm"], {})[prompt_of(entry), int(entry["seed"])] = entry["diversity"]
+    rows = tuple((arm, _prompts(cells), estimate(cells)) for arm, cells in found.items())
+    told = study.config.get("diversity") or {}
+    note = (
+        f"Mean pairwise distance ('{told.get('distance')}') of {told.get('trajectories')} trajectories a prompt that "
+        "part from one noise and move as the arm does, without its search; of arms that move alike the first stands "
+        "for all."
+    )
+    return Table("Diversity", ("arm", "prompts", "mean pairwise distance"), rows, (note, INTERVALS_NOTE))
 
 
 def sequential(study: Study) -> Table:

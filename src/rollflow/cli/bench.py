@@ -93,41 +93,52 @@ def signal(
 @app.command()
 def diversity(
     model: Model = DEFAULT_MODEL,
-    prompts: Annotated[int, typer.Option(help="Held-out prompts.", min=1)] = 40,
+    suite: Annotated[
+        str | None, typer.Option(help="Prompts: a name, NAME=COPY of a published set, or a file.  [default: by model]")
+    ] = None,
+    prompts: Annotated[int, typer.Option(help="How many of them.", min=1)] = 40,
     trajectories: Annotated[int, typer.Option(help="Trajectories a prompt, of one noise.", min=2)] = 16,
+    distance: Annotated[
+        str | None, typer.Option(help="Of samples: scenes, for the embedded model, or lpips.  [default: by model]")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of all noise.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the table.")] = Path("docs/results"),
 ) -> None:
     """How far apart samples of one noise come to lie, by the dynamics of the paper's ablation of VP."""
+    from rollflow.api import Plan, load_model
+    from rollflow.bench.diversity import distance_of
     from rollflow.bench.diversity import diversity as measured
-    from rollflow.bench.diversity import scenes_distance
-    from rollflow.bench.experiment import Trial, plan_of
-    from rollflow.bench.presets import vp_arms
+    from rollflow.bench.presets import PRESETS, vp_arms
     from rollflow.bench.suites import load
+    from rollflow.cli.app import _refusing
     from rollflow.models import MODELS
     from rollflow.report import write
 
-    items = load("scenes-composition").first(prompts).items
-    flow, distance = MODELS.find(model)(), scenes_distance()
+    with _refusing(2):
+        embedded, preset = model in MODELS, PRESETS["ablation-vp"]
+        items = load(suite or (preset.suite if embedded else preset.real)).first(prompts).items
+        far = distance_of(distance or ("scenes" if embedded else "lpips"))
+        flow = load_model(model)
+    shown = model.rstrip("/").rpartition("/")[2]
+    options = f" --suite {suite}" * bool(suite) + f" --distance {distance}" * bool(distance)
     lines = [
-        f"# Diversity of samples of one noise, {model}",
+        f"# Diversity of samples of one noise, {shown}",
         "",
         f"Written by `rollflow bench diversity --model {model} --prompts {prompts} --trajectories {trajectories} "
-        f"--seed {seed}`: mean pairwise",
-        "perceptual distance, in the held-out judge's features (as LPIPS forms it, uniform weights), of trajectories",
-        "that set out from one noise; means over held-out prompts with 95 % bootstrap intervals.",
+        f"--seed {seed}{options}`:",
+        "mean pairwise distance (docs/bench/README.md) of trajectories that set out from one noise; means over",
+        "held-out prompts with 95 % bootstrap intervals.",
         "",
         "| dynamics | mean pairwise distance |",
         "|---|---|",
     ]
     for arm in vp_arms(100)[1:]:
-        sampler = plan_of(Trial(arm, 0, items[0], seed), flow, "caption", []).sampler
-        texts = [item.prompt for item in items]
-        found = measured(flow, texts, sampler, distance, trajectories=trajectories, seed=seed)
+        sampler = Plan("any", model=flow, interpolant=arm.interpolant, kernel=arm.kernel, grid=arm.grid).sampler
+        found = measured(flow, [item.prompt for item in items], sampler, far, trajectories=trajectories, seed=seed)
         lines.append(f"| {arm.name.removeprefix('RBF, ')} | {found.mean} |")
         typer.echo(lines[-1])
     out.mkdir(parents=True, exist_ok=True)
-    write(out, {f"diversity-{model}.md": ("\n".join(lines) + "\n").encode()})
+    write(out, {f"diversity-{shown}.md": ("\n".join(lines) + "\n").encode()})
 
 
 @app.command()

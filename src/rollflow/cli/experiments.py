@@ -49,7 +49,7 @@ def run(
     Any number of processes may run the same command at once; each job is done by one of them. What was killed is gone
     on with by running the command again.
     """
-    from rollflow.bench.experiment import costs_of
+    from rollflow.bench.experiment import costs_of, diversity_cost
     from rollflow.bench.presets import experiment_of
     from rollflow.bench.runner import Runner
     from rollflow.cli.app import _refusing, complain
@@ -74,14 +74,23 @@ def run(
             max_rows=max_rows,
             pipeline={name: value for name, value in pipeline.items() if value},
         )
-        total = sum(costs_of(experiment).values())
+        total = sum(costs_of(experiment).values()) + diversity_cost(experiment)
         print(
             f"{len(experiment.arms)} arms, {len(experiment.suite.items)} prompts, {experiment.seeds} seeds: {total} NFE"
         )
         if dry_run:
             return
         command = shlex.join(["rollflow", *context.obj])
-        runner = Runner(experiment, out, retries=retries, minutes=minutes, command=command, told=_told, warned=_warn)
+        runner = Runner(
+            experiment,
+            out,
+            retries=retries,
+            minutes=minutes,
+            command=command,
+            told=_told,
+            measured=_measured,
+            warned=_warn,
+        )
     interrupted, goes_on = False, True
     try:
         with _refusing(1):
@@ -96,13 +105,16 @@ def run(
                 raise
     finally:
         done, jobs = len(runner.tally.done), len(runner.trials)
+        unmeasured = len(runner.measurements) - len(runner.tally.diversity)
         if interrupted:
             complain(f"interrupted; {done} of {jobs} jobs are done, and the same command goes on")
         elif done < jobs:
             complain(f"{jobs - done} of {jobs} jobs are not done{_advice(runner, goes_on=goes_on)}")
+        elif unmeasured:
+            complain(f"{unmeasured} of {len(runner.measurements)} measurements of diversity are left")
     if interrupted:
         raise typer.Exit(130)
-    if done < jobs:
+    if done < jobs or unmeasured:
         raise typer.Exit(1)
 
 
@@ -123,6 +135,11 @@ def _told(trial: Any, error: Exception | None, done: int, jobs: int) -> None:
         print(f"failed: {trial.arm.name}, '{trial.item.prompt}', seed {trial.seed}: {error}", file=sys.stderr)
     elif done % max(1, jobs // 100) == 0 or done == jobs:
         print(f"{done} of {jobs} jobs", file=sys.stderr)
+
+
+def _measured(done: int, measurements: int) -> None:
+    if done % max(1, measurements // 10) == 0 or done == measurements:
+        print(f"{done} of {measurements} measurements of diversity", file=sys.stderr)
 
 
 def _warn(message: str) -> None:
