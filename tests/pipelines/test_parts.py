@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 
 pytest.importorskip("diffusers")
 
 import torch
+from accelerate import cpu_offload
 from checks import Brightness, loaded
 from diffusers import DDIMScheduler
 from families import FAMILIES
+from families.parts import seeded
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from rollflow import BestOfN, Engine, Job, RollflowError, Task
 from rollflow.engine.checkpoint import fingerprint
@@ -21,6 +25,7 @@ from rollflow.interpolants import VP, Linear
 from rollflow.models.diffusers.model import is_few_step
 from rollflow.models.diffusers.probe import RowTimes
 from rollflow.models.diffusers.schedule import Discrete, discrete
+from rollflow.models.loading import weights_digest
 from rollflow.sampler import Sampler
 
 FLUX = "FluxPipeline, true guidance"
@@ -152,3 +157,30 @@ def test_a_checkpoint_is_of_a_pipeline_with_its_arguments() -> None:
         made = [one, one, one._replace(arguments={**one.arguments, name: value})]
         prints = [fingerprint(Job(Task(loaded(some), "a cat", Brightness()), BestOfN(), 20)) for some in made]
         assert prints[0] == prints[1] != prints[2]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_weights_are_told_from_others_wherever_they_are() -> None:
+    """Trained a little, the pipeline is another; offloaded or compiled it is the same."""
+
+    def digest(change: Callable[[Any], None] = lambda pipeline: None) -> str:
+        seeded()
+        pipeline = FAMILIES[FLUX]().pipeline
+        change(pipeline)
+        return weights_digest({name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)})
+
+    def trained(pipeline: Any) -> None:
+        with torch.no_grad():
+            pipeline.text_encoder.get_input_embeddings().weight.mul_(1.01)
+
+    def compiled(pipeline: Any) -> None:
+        pipeline.transformer = torch.compile(pipeline.transformer)
+
+    def offloaded(pipeline: Any) -> None:
+        for part in (pipeline.transformer, pipeline.vae):
+            cpu_offload(part, torch.device("cpu"))
+        assert all(weight.is_meta for weight in pipeline.transformer.parameters())
+
+    assert digest() == digest(compiled) == digest(offloaded) != digest(trained)
+    seeded()
+    assert f"weights={digest()}" in loaded(FAMILIES[FLUX]()).identity

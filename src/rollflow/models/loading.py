@@ -1,14 +1,15 @@
-"""Packaged weights into networks."""
+"""Packaged weights into networks, and what tells the weights of networks from others."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
-from torch import nn
+from torch import Tensor, nn
 
 from rollflow.errors import BadWeights
 
@@ -37,3 +38,29 @@ def load_weights(network: nn.Module, path: Path, device: torch.device | str = "c
         raise BadWeights(f"the weights file {path.name} is of another network ({first}); {mend}") from None
     network.requires_grad_(False).eval().to(device)
     return hashlib.sha256(content).hexdigest()[:12]
+
+
+def weights_digest(networks: Mapping[str, nn.Module]) -> str:
+    """The beginning of a SHA-256 of networks' weights as they are in memory: by name, shape and some of the numbers.
+
+    Training or merging changes nearly all numbers of a weight, and an adapter adds some, so that 64 of each tell;
+    reading all would take as long as loading them. Weights that ``accelerate`` keeps elsewhere are looked up there.
+    """
+    told = hashlib.sha256()
+    for part, network in sorted(networks.items()):
+        for prefix, module in network.named_modules():
+            for name, weight in module.named_parameters(recurse=False):
+                whole = f"{part}.{prefix}.{name}".replace("_orig_mod.", "")  # of a compiled module
+                told.update(f"{whole} {tuple(weight.shape)}".encode())
+                values = _kept(module, name, weight).detach().reshape(-1)
+                some = values[torch.arange(min(64, len(values)), device=values.device) * max(1, len(values) // 64)]
+                told.update(some.double().cpu().numpy().tobytes())
+    return told.hexdigest()[:12]
+
+
+def _kept(module: nn.Module, name: str, weight: Tensor) -> Tensor:
+    """A weight, or what a hook of ``accelerate`` puts in its place when the module runs."""
+    if not weight.is_meta:
+        return weight
+    kept: Tensor = module._hf_hook.weights_map[name]  # type: ignore[union-attr,index]
+    return kept

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from rollflow.models.diffusers.calls import Calls
 from rollflow.models.diffusers.encoded import Encoded
 from rollflow.models.diffusers.probe import RowTimes
 from rollflow.models.diffusers.schedule import convention, is_flow
+from rollflow.models.loading import weights_digest
 from rollflow.schedules import Grid
 
 GIVEN = ("prompt", "latents", "num_inference_steps", "output_type", "return_dict", "timesteps", "sigmas", "generator")
@@ -118,8 +120,14 @@ class DiffusersModel(FlowModel):
 
     @property
     def identity(self) -> str:
+        """Its name, the arguments of its call, and what tells its weights, when this is first asked, from others."""
         told = [f"{name}={_told(value)}" for name, value in sorted(self.arguments.items())]
-        return f"{self.name}({', '.join(told)})"
+        return f"{self.name}({', '.join([*told, f'weights={self._weights}'])})"
+
+    @cached_property
+    def _weights(self) -> str:
+        parts = self.calls.pipeline.components
+        return weights_digest({name: part for name, part in parts.items() if isinstance(part, nn.Module)})
 
     def start(self, steps: int) -> float:
         return 1.0 if self.origin is None else float(self.own_times(steps)[0])
