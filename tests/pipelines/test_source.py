@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -234,8 +236,18 @@ def test_auto_device_and_dtype(monkeypatch):
     assert (here._device.type, here._dtype) == ("cpu", torch.float32)
 
 
+class Apart(torch.nn.Module):
+    """In place of LPIPS."""
+
+    def __init__(self, **settings):
+        super().__init__()
+
+    def forward(self, x, y):
+        return (x - y).abs().mean((1, 2, 3), keepdim=True)
+
+
 @pytest.mark.slow
-def test_a_preset_of_the_bench_on_a_pipeline(folder, tmp_path, capsys):
+def test_a_preset_of_the_bench_on_a_pipeline(folder, tmp_path, capsys, monkeypatch):
     """By --model, with a real reward and the shipped prompts; a picture of it is made again, bit for bit."""
     given = [
         *SMALL[:6],
@@ -259,7 +271,14 @@ def test_a_preset_of_the_bench_on_a_pipeline(folder, tmp_path, capsys):
         "--prompts",
         "1",
     ]
-    assert main([*arguments, "--seeds", "1", "--max-rows", "4", "--out", str(tmp_path)]) == 0
+    arguments += ["--seeds", "1", "--max-rows", "4", "--out", str(tmp_path)]
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    assert main(arguments) == 1
+    assert "pip install lpips" in capsys.readouterr().err
+    assert not Tally(tmp_path).done
+    monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=Apart))
+    assert main(arguments) == 0
+    assert len(Tally(tmp_path).diversity) == len(PRESETS["ablation-vp"].arms(100)) - 1
     done = Tally(tmp_path).done
     assert {entry["arm"] for entry in done.values()} == {arm.name for arm in PRESETS["ablation-vp"].arms(100)}
     assert all(entry["held_out"]["jpeg-incompressibility"] == -entry["reward"] for entry in done.values())

@@ -219,6 +219,7 @@ def experiment_of(
     nfe: int | None = None,
     prompts: int | None = None,
     seeds: int | None = None,
+    distance: str | None = None,
     max_rows: int,
     pipeline: Mapping[str, Any] | None = None,
 ) -> Experiment:
@@ -235,6 +236,7 @@ def experiment_of(
         nfe: Budget of every search.
         prompts: How many of the suite.
         seeds: Seeds a prompt.
+        distance: Of samples, where the preset measures diversity; ``none`` measures nothing.
         max_rows: Rows of every call of the model.
         pipeline: How a pipeline of diffusers is loaded and called.
 
@@ -247,7 +249,7 @@ def experiment_of(
     full = known.nfe, known.prompts if embedded else known.real_prompts, known.seeds
     own = known.quick if quick else full
     wanted = load(suite or (known.suite if embedded else known.real))
-    count = prompts or own[1]
+    count, distance = prompts or own[1], distance or ("scenes" if embedded else "lpips")
     return Experiment(
         preset,
         model,
@@ -258,5 +260,5 @@ def experiment_of(
         seeds or own[2],
         max_rows,
         pipeline or {},
-        Spread(known.trajectories, "scenes" if embedded else "lpips") if known.trajectories else None,
+        Spread(known.trajectories, distance) if known.trajectories and distance != "none" else None,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rollflow.api import load_model
-from rollflow.bench.diversity import distance_of, diversity_of
+from rollflow.bench.diversity import Distance, distance_of, diversity_of
 from rollflow.bench.entries import told_of
 from rollflow.bench.experiment import Experiment, Trial, costs_of, job_of, model_of, plan_of
 from rollflow.bench.folder import Folder, Tally, discard
@@ -99,6 +99,8 @@ class Runner:
         judges = [REWARDS.make(name) for name in self.experiment.held_out] if held_out is None else held_out
         for one in (reward, *judges):
             one.load()
+        spread = self.experiment.diversity
+        distance = None if spread is None else distance_of(spread.distance)
         others = self.folder.identify(identities_of(model, reward, judges))
         if others:
             self.warned(f"the experiment was begun with other versions: {'; '.join(others)}")
@@ -115,7 +117,8 @@ class Runner:
                     time.sleep(1)  # what is left is with other processes, or has failed and is tried again
             finally:
                 self._watch.save_all()
-            self._measure(model, reward, heart)
+            if spread is not None and distance is not None:
+                self._measure(model, reward, distance, spread.trajectories, heart)
         self._tidy()
 
     @property
@@ -165,12 +168,10 @@ class Runner:
             self._watch.begin(job, trial.id)
             yield job
 
-    def _measure(self, model: FlowModel, reward: RewardModel, heart: Heart) -> None:
+    def _measure(
+        self, model: FlowModel, reward: RewardModel, distance: Distance, trajectories: int, heart: Heart
+    ) -> None:
         """Diversity, prompt by prompt; what another process is at is left to it."""
-        spread = self.experiment.diversity
-        if spread is None or len(self.tally.diversity) == len(self.measurements):
-            return
-        distance = distance_of(spread.distance)
         for name, trial in self.measurements:
             if time.monotonic() > self._until:
                 return
@@ -180,7 +181,7 @@ class Runner:
                 self.tally.refresh()
                 if name not in self.tally.diversity:
                     plan = plan_of(trial, model, reward, [])
-                    told = diversity_of(model, plan.prompt, plan.sampler, distance, spread.trajectories, plan.seed)
+                    told = diversity_of(model, plan.prompt, plan.sampler, distance, trajectories, plan.seed)
                     self.folder.record(_entry(trial) | {"id": name, "diversity": told})
             finally:
                 heart.give_back(name)

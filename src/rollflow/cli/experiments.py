@@ -28,6 +28,10 @@ def run(
     nfe: Annotated[int | None, typer.Option(help="Budget of every search.  [default: by preset]", min=1)] = None,
     prompts: Annotated[int | None, typer.Option(help="How many of the suite.  [default: by preset]", min=1)] = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds a prompt.  [default: by preset]", min=1)] = None,
+    distance: Annotated[
+        str | None,
+        typer.Option(help="Of samples, where diversity is measured: scenes, lpips, none.  [default: by model]"),
+    ] = None,
     pipeline_arg: Annotated[
         list[str] | None, typer.Option(help="Argument of a pipeline's call, height=512; any number of times.")
     ] = None,
@@ -71,6 +75,7 @@ def run(
             nfe=nfe,
             prompts=prompts,
             seeds=seeds,
+            distance=distance,
             max_rows=max_rows,
             pipeline={name: value for name, value in pipeline.items() if value},
         )
