@@ -29,7 +29,7 @@ from families import flux
 from families.parts import seeded
 
 from rollflow import BestOfN, Engine, Job, Task
-from rollflow.bench.statistics import bootstrap
+from rollflow.bench.statistics import interval
 from rollflow.interpolants import Linear
 from rollflow.models import DiffusersModel
 from rollflow.rewards import RewardModel
@@ -101,7 +101,7 @@ def measured(model: DiffusersModel, network: Timed, others: list[Timed], rows: i
             added.append((whole - inside) / inside)
             calls.append(1000 * inside / made)
             bare.append(1000 * (time.perf_counter() - begun) / made)
-    share = bootstrap(added).percent()
+    share = interval(added).percent()
     return f"| {rows} | {np.median(calls):.0f} ms | {np.median(bare):.0f} ms | {share} | {100 * max(added):.1f} % |"
 
 
@@ -126,7 +126,7 @@ def main() -> None:
         f"Written by `{' '.join(['python benchmarks/overhead.py', *sys.argv[1:]])}`: {given.repeats} runs of "
         f"{given.steps} steps on {torch.get_num_threads()} CPU threads;",
         f"torch {torch.__version__}, diffusers {diffusers.__version__}. Added by pipeline, adapter, kernel and engine",
-        "to the time in the transformer; means with 95 % bootstrap intervals over runs.",
+        "to the time in the transformer; means over runs with 95 % intervals (Student's).",
         "",
         "| rows a call | a call, within the engine | in a bare loop | added | at most |",
         "|---|---|---|---|---|",

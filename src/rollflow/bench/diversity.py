@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 import torch
 from torch import Tensor
 
-from rollflow.bench.statistics import Interval, bootstrap
+from rollflow.bench.statistics import Interval, interval
 from rollflow.errors import RollflowError, unknown
 from rollflow.models.base import FlowModel
 from rollflow.models.loading import load_weights
@@ -115,7 +115,7 @@ class Diversity(NamedTuple):
     """Mean pairwise distance of samples of one noise.
 
     Args:
-        mean: Over prompts, with its bootstrap interval.
+        mean: Over prompts, with its interval.
         of: By prompt.
     """
 
@@ -150,7 +150,7 @@ def diversity(
         RollflowError: On fewer than two trajectories.
     """
     of = {prompt: diversity_of(model, prompt, sampler, distance, trajectories, seed) for prompt in prompts}
-    return Diversity(bootstrap(list(of.values()), seed=seed), of)
+    return Diversity(interval(list(of.values()), seed=seed), of)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from rollflow.bench.statistics import Interval, bootstrap, rank_correlation
+from rollflow.bench.statistics import Interval, interval, rank_correlation
 from rollflow.engine import Engine, Job, Observer, Spending, Task
 from rollflow.models.base import FlowModel
 from rollflow.requests import Asking, Reward
@@ -53,7 +53,7 @@ class SignalPoint(NamedTuple):
 
     Args:
         noise_level: Of the state that the clean estimate was made from.
-        correlation: Mean over prompts with its bootstrap interval.
+        correlation: Mean over prompts with its interval.
         prompts: How many prompts have a correlation (where neither reward is constant).
     """
 
@@ -100,5 +100,5 @@ def signal_curve(
             found = [rank_correlation(by_level[level], by_level[last]) for by_level in scores.of.values()]
             known = [value for value in found if value is not None]
             if known:
-                points.append(SignalPoint(level, bootstrap(known, seed=seed), len(known)))
+                points.append(SignalPoint(level, interval(known, seed=seed), len(known)))
     return points

@@ -127,7 +127,7 @@ def diversity(
         f"Written by `rollflow bench diversity --model {model} --prompts {prompts} --trajectories {trajectories} "
         f"--seed {seed}{options}`:",
         "mean pairwise distance (docs/bench/README.md) of trajectories that set out from one noise; means over",
-        "held-out prompts with 95 % bootstrap intervals.",
+        "held-out prompts with 95 % intervals.",
         "",
         "| dynamics | mean pairwise distance |",
         "|---|---|",
