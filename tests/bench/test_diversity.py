@@ -91,6 +91,14 @@ def test_a_prompt_is_alone_and_the_seed_decides() -> None:
     assert both != diversity(model, ["a", "b"], sampler, squared, trajectories=3, seed=1)
 
 
+def test_noises_are_taken_in_turn() -> None:
+    """Without noise on the way, those of one noise are one: of four of two noises, four pairs of six are apart."""
+    model, sampler = modes(), Sampler(Linear(), Euler(), steps=5)
+    pair = diversity(model, ["a"], sampler, squared, trajectories=2, noises=2).of["a"]
+    assert diversity(model, ["a"], sampler, squared, trajectories=4, noises=2).of["a"] == pytest.approx(pair * 4 / 6)
+    assert pair > 0
+
+
 def test_one_trajectory_has_no_distance() -> None:
     with pytest.raises(RollflowError, match="at least 2 trajectories, not 1"):
         diversity(modes(), ["a"], Sampler(), squared, trajectories=1)
@@ -215,5 +223,11 @@ def test_the_command(tmp_path: Path) -> None:
     assert main(["bench", "diversity", "--model", "scenes-base", *small]) == 0
     text = (tmp_path / "diversity-scenes-base.md").read_text()
     rows = re.findall(r"^\| (.+) \| (\d+\.\d+) \[(\d+\.\d+), (\d+\.\d+)\] \|$", text, re.M)
-    assert [row[0] for row in rows] == ["Linear-SDE", "VP's grid only", "VP's diffusion only", "VP-SDE"]
+    assert [row[0] for row in rows] == [
+        "Linear-ODE, a noise each",
+        "Linear-SDE",
+        "VP's grid only",
+        "VP's diffusion only",
+        "VP-SDE",
+    ]
     assert all(0 < float(low) <= float(mean) <= float(high) for _, mean, low, high in rows)

@@ -131,10 +131,12 @@ def diversity(
     *,
     trajectories: int = 16,
     seed: int = 0,
+    noises: int = 1,
 ) -> Diversity:
     """What the kernel's noise alone makes of one initial noise: table 1 of arXiv 2503.19385 (there LPIPS-MPD, on FLUX).
 
     For every prompt one noise is drawn, the same for all samplers of a seed, and trajectories that share nothing else.
+    As many noises as trajectories tell what there is to reach.
 
     Args:
         model: Decodes to what ``distance`` takes.
@@ -143,37 +145,38 @@ def diversity(
         distance: ``scenes_distance()`` for the embedded model, ``lpips_distance()`` for others.
         trajectories: A prompt, 2 or more, all in one call of the model.
         seed: Of all noise.
+        noises: That they set out from in turn, 1 to ``trajectories``.
 
     Cost: that of ``diversity_nfe`` a prompt.
 
     Raises:
         RollflowError: On fewer than two trajectories.
     """
-    of = {prompt: diversity_of(model, prompt, sampler, distance, trajectories, seed) for prompt in prompts}
+    of = {prompt: diversity_of(model, prompt, sampler, distance, trajectories, seed, noises) for prompt in prompts}
     return Diversity(interval(list(of.values()), seed=seed), of)
 
 
 @torch.no_grad()
 def diversity_of(
-    model: FlowModel, prompt: str, sampler: Sampler, distance: Distance, trajectories: int, seed: int
+    model: FlowModel, prompt: str, sampler: Sampler, distance: Distance, trajectories: int, seed: int, noises: int = 1
 ) -> float:
     """The same of one prompt."""
     if trajectories < 2:
         raise RollflowError(f"distances need at least 2 trajectories, not {trajectories}")
     walk = Walk(sampler.bind(model), Noise(seed, 0, model.shape, model.dtype), 0, model.origin)
-    clean = drive(_siblings(walk, trajectories), _answering(model, model.encode(prompt)))
+    clean = drive(_samples(walk, trajectories, noises), _answering(model, model.encode(prompt)))
     return mean_pairwise(model.decode(clean), distance)
 
 
-def diversity_nfe(dynamics: Dynamics, trajectories: int) -> int:
-    """NFE of the diversity of one prompt: one evaluation of the noise, and the ways from there."""
-    return 1 + trajectories * (dynamics.transitions * dynamics.step_nfe + dynamics.finish_nfe)
+def diversity_nfe(dynamics: Dynamics, trajectories: int, noises: int = 1) -> int:
+    """NFE of the diversity of one prompt: one evaluation of each noise, and the ways from there."""
+    return noises + trajectories * (dynamics.transitions * dynamics.step_nfe + dynamics.finish_nfe)
 
 
-def _siblings(walk: Walk, count: int) -> Asking[Tensor]:
-    """Samples of ``count`` trajectories that part at the first step."""
-    root = yield from walk.start([0], [0], score=False)
-    particles = root.rows(torch.zeros(count, dtype=torch.long))
+def _samples(walk: Walk, count: int, noises: int) -> Asking[Tensor]:
+    """Samples of ``count`` trajectories, of which those of one noise part at the first step."""
+    roots = yield from walk.start(range(noises), [0] * noises, score=False)
+    particles = roots.rows(torch.arange(count) % noises)
     for step in range(1, walk.dynamics.transitions + 1):
         particles = yield from walk.advance(particles, step, range(count), [0] * count, score=False)
     return (yield from walk.denoise(particles)).clean

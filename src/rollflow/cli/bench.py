@@ -108,7 +108,8 @@ def diversity(
     from rollflow.api import Plan, load_model
     from rollflow.bench.diversity import distance_of
     from rollflow.bench.diversity import diversity as measured
-    from rollflow.bench.presets import PRESETS, vp_arms
+    from rollflow.bench.experiment import Arm
+    from rollflow.bench.presets import DYNAMICS, PRESETS, vp_arms
     from rollflow.bench.suites import load
     from rollflow.cli.app import _refusing
     from rollflow.models import MODELS
@@ -126,15 +127,18 @@ def diversity(
         "",
         f"Written by `rollflow bench diversity --model {model} --prompts {prompts} --trajectories {trajectories} "
         f"--seed {seed}{options}`:",
-        "mean pairwise distance (docs/bench/README.md) of trajectories that set out from one noise; means over",
-        "held-out prompts with 95 % intervals.",
+        "mean pairwise distance (docs/bench/README.md) of trajectories that set out from one noise, and for comparison",
+        "of ODE trajectories with a noise of their own each; means over held-out prompts with 95 % intervals.",
         "",
         "| dynamics | mean pairwise distance |",
         "|---|---|",
     ]
-    for arm in vp_arms(100)[1:]:
+    texts = [item.prompt for item in items]
+    apart = Arm("Linear-ODE, a noise each", **DYNAMICS["Linear-ODE"])
+    for arm in (apart, *vp_arms(100)[1:]):
         sampler = Plan("any", model=flow, interpolant=arm.interpolant, kernel=arm.kernel, grid=arm.grid).sampler
-        found = measured(flow, [item.prompt for item in items], sampler, far, trajectories=trajectories, seed=seed)
+        noises = trajectories if arm is apart else 1
+        found = measured(flow, texts, sampler, far, trajectories=trajectories, seed=seed, noises=noises)
         lines.append(f"| {arm.name.removeprefix('RBF, ')} | {found.mean} |")
         typer.echo(lines[-1])
     out.mkdir(parents=True, exist_ok=True)
