@@ -19,7 +19,7 @@ from PIL import Image
 
 import rollflow
 from rollflow import PipelineSource, RollflowError, UnknownName, load_model
-from rollflow.bench.folder import Tally
+from rollflow.bench.folder import Tally, read_config
 from rollflow.bench.presets import PRESETS
 from rollflow.cli import main
 from rollflow.interpolants import Linear
@@ -271,7 +271,7 @@ def test_a_preset_of_the_bench_on_a_pipeline(folder, tmp_path, capsys, monkeypat
         "--prompts",
         "1",
     ]
-    arguments += ["--seeds", "1", "--max-rows", "4", "--out", str(tmp_path)]
+    arguments += ["--many-step", "--seeds", "1", "--max-rows", "4", "--out", str(tmp_path)]
     monkeypatch.setitem(sys.modules, "lpips", None)
     assert main(arguments) == 1
     assert "pip install lpips" in capsys.readouterr().err
@@ -279,6 +279,7 @@ def test_a_preset_of_the_bench_on_a_pipeline(folder, tmp_path, capsys, monkeypat
     monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=Apart))
     assert main(arguments) == 0
     assert len(Tally(tmp_path).diversity) == len(PRESETS["ablation-vp"].arms(100)) - 1
+    assert read_config(tmp_path)["pipeline"]["distilled"] is False
     done = Tally(tmp_path).done
     assert {entry["arm"] for entry in done.values()} == {arm.name for arm in PRESETS["ablation-vp"].arms(100)}
     assert all(entry["held_out"]["jpeg-incompressibility"] == -entry["reward"] for entry in done.values())

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from rollflow import defaults
-from rollflow.cli import bench, experiments, report, score, serve
+from rollflow.cli import bench, experiments, options, report, score, serve
 from rollflow.errors import RollflowError
 
 app = typer.Typer(
@@ -100,24 +100,14 @@ def generate(
             "--finish/--no-finish", help="Denoise the sample fully, or return the last estimate.  [default: by model]"
         ),
     ] = None,
-    pipeline_arg: Annotated[
-        list[str] | None,
-        typer.Option(help="Argument of a pipeline's call, height=512 or image=photo.png; any number of times."),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="Of a pipeline: cpu, cuda:0, mps.  [default: the best]")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="Of a pipeline: float32, bfloat16, float16.  [default: by device]")
-    ] = None,
-    offload: Annotated[
-        str | None, typer.Option(help="Keep on the device only what runs: model, sequential.  [default: none]")
-    ] = None,
-    quantize: Annotated[str | None, typer.Option(help="Weights of a pipeline in 8bit or 4bit.  [default: not]")] = None,
-    compiled: Annotated[bool | None, typer.Option("--compile", help="Compile the network of a pipeline.")] = None,
-    few_step: Annotated[
-        bool | None,
-        typer.Option("--few-step/--many-step", help="Whether a pipeline is step-distilled.  [default: by its name]"),
-    ] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a repository.")] = None,
+    pipeline_arg: options.PipelineArg = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    offload: options.Offload = None,
+    quantize: options.Quantize = None,
+    compiled: options.Compile = None,
+    few_step: options.FewStep = None,
+    revision: options.Revision = None,
     compare: Annotated[bool, typer.Option("--compare", help="Also make the plain sample of the same seed.")] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a run with the same options and --out was stopped.")

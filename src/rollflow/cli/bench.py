@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from rollflow.cli import options
 from rollflow.defaults import DEFAULT_MODEL
 
 app = typer.Typer(help="Reproduce the tables and plots of docs/results.", no_args_is_help=True)
@@ -92,6 +94,7 @@ def signal(
 
 @app.command()
 def diversity(
+    context: typer.Context,
     model: Model = DEFAULT_MODEL,
     suite: Annotated[
         str | None, typer.Option(help="Prompts: a name, NAME=COPY of a published set, or a file.  [default: by model]")
@@ -101,6 +104,14 @@ def diversity(
     distance: Annotated[
         str | None, typer.Option(help="Of samples: scenes, for the embedded model, or lpips.  [default: by model]")
     ] = None,
+    pipeline_arg: options.PipelineArg = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    offload: options.Offload = None,
+    quantize: options.Quantize = None,
+    compiled: options.Compile = None,
+    few_step: options.FewStep = None,
+    revision: options.Revision = None,
     seed: Annotated[int, typer.Option(help="Of all noise.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the table.")] = Path("docs/results"),
 ) -> None:
@@ -112,6 +123,7 @@ def diversity(
     from rollflow.bench.presets import DYNAMICS, PRESETS, vp_arms
     from rollflow.bench.suites import load
     from rollflow.cli.app import _refusing
+    from rollflow.cli.settings import pipeline
     from rollflow.models import MODELS
     from rollflow.report import write
 
@@ -119,14 +131,23 @@ def diversity(
         embedded, preset = model in MODELS, PRESETS["ablation-vp"]
         items = load(suite or (preset.suite if embedded else preset.real)).first(prompts).items
         far = distance_of(distance or ("scenes" if embedded else "lpips"))
-        flow = load_model(model)
+        given = pipeline(
+            model,
+            pipeline_arg or [],
+            device=device,
+            dtype=dtype,
+            offload=offload,
+            quantize=quantize,
+            compiled=compiled,
+            distilled=few_step,
+            revision=revision,
+        )
+        flow = load_model(given)
     shown = model.rstrip("/").rpartition("/")[2]
-    options = f" --suite {suite}" * bool(suite) + f" --distance {distance}" * bool(distance)
     lines = [
         f"# Diversity of samples of one noise, {shown}",
         "",
-        f"Written by `rollflow bench diversity --model {model} --prompts {prompts} --trajectories {trajectories} "
-        f"--seed {seed}{options}`:",
+        f"Written by `{shlex.join(['rollflow', *context.obj])}`:",
         "mean pairwise distance (docs/bench/README.md) of trajectories that set out from one noise, and for comparison",
         "of ODE trajectories with a noise of their own each; means over held-out prompts with 95 % intervals.",
         "",

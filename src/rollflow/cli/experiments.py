@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rollflow.cli import options
 from rollflow.defaults import DEFAULT_MODEL
 
 
@@ -32,17 +33,14 @@ def run(
         str | None,
         typer.Option(help="Of samples, where diversity is measured: scenes, lpips, none.  [default: by model]"),
     ] = None,
-    pipeline_arg: Annotated[
-        list[str] | None, typer.Option(help="Argument of a pipeline's call, height=512; any number of times.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="Of a pipeline: cpu, cuda:0, mps.  [default: the best]")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="Of a pipeline: float32, bfloat16, float16.  [default: by device]")
-    ] = None,
-    offload: Annotated[
-        str | None, typer.Option(help="Keep on the device only what runs: model, sequential.  [default: none]")
-    ] = None,
-    quantize: Annotated[str | None, typer.Option(help="Weights of a pipeline in 8bit or 4bit.  [default: not]")] = None,
+    pipeline_arg: options.PipelineArg = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    offload: options.Offload = None,
+    quantize: options.Quantize = None,
+    compiled: options.Compile = None,
+    few_step: options.FewStep = None,
+    revision: options.Revision = None,
     max_rows: Annotated[int, typer.Option(help="Rows of every call of the model.", min=1)] = 64,
     retries: Annotated[int, typer.Option(help="Of a job that fails.", min=0)] = 1,
     minutes: Annotated[float | None, typer.Option(help="Begin no job after so long.")] = None,
@@ -62,8 +60,16 @@ def run(
     from rollflow.registry import assignment
 
     with _refusing(2):
-        arguments = dict(map(assignment, pipeline_arg or []))
-        pipeline = {"arguments": arguments, "device": device, "dtype": dtype, "offload": offload, "quantize": quantize}
+        pipeline = {
+            "arguments": dict(map(assignment, pipeline_arg or [])),
+            "device": device,
+            "dtype": dtype,
+            "offload": offload,
+            "quantize": quantize,
+            "compiled": compiled,
+            "distilled": few_step,
+            "revision": revision,
+        }
         experiment = experiment_of(
             preset,
             model,
@@ -77,7 +83,7 @@ def run(
             seeds=seeds,
             distance=distance,
             max_rows=max_rows,
-            pipeline={name: value for name, value in pipeline.items() if value},
+            pipeline={name: value for name, value in pipeline.items() if value not in (None, {})},
         )
         total = sum(costs_of(experiment).values()) + diversity_cost(experiment)
         print(

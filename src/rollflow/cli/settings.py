@@ -83,6 +83,7 @@ def pipeline(name: str, arguments: Iterable[str], **loading: Any) -> str | Pipel
     if isinstance(found, PipelineSource):
         return replace(found, arguments=values, **given)
     if given or values:
-        option = "pipeline-arg" if values else next(iter(given))
+        setting = "pipeline-arg" if values else next(iter(given))
+        option = {"compiled": "compile", "distilled": "few-step"}.get(setting, setting)
         raise RollflowError(f"--{option} is of pipelines of diffusers (owner/name, or a folder), which '{name}' is not")
     return name
