@@ -181,6 +181,10 @@ def test_weights_are_told_from_others_wherever_they_are() -> None:
             cpu_offload(part, torch.device("cpu"))
         assert all(weight.is_meta for weight in pipeline.transformer.parameters())
 
+    def parked(pipeline: Any) -> None:
+        pipeline.transformer.to("meta")
+
     assert digest() == digest(compiled) == digest(offloaded) != digest(trained)
+    assert digest(parked) != digest()
     seeded()
     assert f"weights={digest()}" in loaded(FAMILIES[FLUX]()).identity

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,7 +18,7 @@ from rollflow.engine.live import NETWORK, Live, Run, parties
 from rollflow.engine.meter import Meter, Spending
 from rollflow.engine.observers import Observer
 from rollflow.engine.standing import Checkpoint, Point, Standing, best_of, trace_of
-from rollflow.engine.worker import Worker
+from rollflow.engine.worker import Flight, Timed, Worker
 from rollflow.errors import BadReward, BudgetExceeded, RewardUnavailable
 from rollflow.requests import Decode, Grad, Request, Reward, Save
 from rollflow.search.base import Finished, Progress
@@ -41,31 +40,6 @@ class Ended(NamedTuple):
     job: Job
     result: Result | None
     error: Exception | None
-
-
-class _Timed:
-    """Answers that are computed when called, and how long that took."""
-
-    def __init__(self, answer: Callable[[], list[Any]]) -> None:
-        self.answer, self.seconds = answer, 0.0
-
-    def __call__(self) -> list[Any]:
-        begun = time.perf_counter()
-        answers = self.answer()
-        self.seconds += time.perf_counter() - begun
-        return answers
-
-
-class _Flight(_Timed):
-    """Rewards that are computed elsewhere, for those who wait for them; called, it waits."""
-
-    def __init__(self, group: list[Live], work: _Timed, worker: Worker) -> None:
-        self.group, self._work, self._answers = group, work, worker.submit(work)
-
-    def __call__(self) -> list[Any]:
-        answers: list[Any] = self._answers.result()
-        self.seconds = self._work.seconds
-        return answers
 
 
 class Session:
@@ -94,7 +68,7 @@ class Session:
         self.ended: list[Ended] = []
         self.runs: list[Run] = []
         self.live: list[Live] = []
-        self.flights: list[_Flight] = []
+        self.flights: list[Flight] = []
         self.workers: dict[int, Worker] = {}
 
     def run(self) -> Iterator[Ended]:
@@ -136,7 +110,7 @@ class Session:
     def _waiting_rows(self) -> int:
         return sum(live.rows for live in self.live if isinstance(live.request, NETWORK))
 
-    def _due(self, out: list[_Flight]) -> list[Live]:
+    def _due(self, out: list[Flight]) -> list[Live]:
         """Whose turn it is with the network: that of all, but of those whose rewards are sent off only of half.
 
         Where calls are padded, and there is more to do than fits one, only as many jobs have it as fill their calls.
@@ -205,14 +179,14 @@ class Session:
         for group in groups.values():
             asked = [live.asked for live in group]
             how = partial(self._send, group, asked) if kind is Reward and self._sent_off(group[0]) else None
-            self._deliver(kind, group, _Timed(how or partial(self.answers.of, kind, asked)))
+            self._deliver(kind, group, Timed(how or partial(self.answers.of, kind, asked)))
 
     def _send(self, group: list[Live], asked: list[Asked]) -> list[Any]:
         """Have a group's rewards computed elsewhere; nothing is answered yet."""
         reward, work = id(group[0].run.job.task.reward), self.answers.rewards_later(asked)
         if reward not in self.workers:
             self.workers[reward] = Worker()
-        self.flights.append(_Flight(group, _Timed(work), self.workers[reward]))
+        self.flights.append(Flight(group, Timed(work), self.workers[reward]))
         self.live = [live for live in self.live if live not in group]
         return []
 
@@ -224,7 +198,7 @@ class Session:
         answer: T = worker.submit(call).result()
         return answer
 
-    def _deliver(self, kind: type[Request], group: Sequence[Live], answer: _Timed) -> None:
+    def _deliver(self, kind: type[Request], group: Sequence[Live], answer: Timed) -> None:
         """Give those of a group what ``answer`` has for them; if it fails, they are answered alone."""
         try:
             answers = answer()
@@ -234,7 +208,7 @@ class Session:
                     continue
                 if len(group) > 1:  # alone, so that only who is at fault fails
                     again = partial(self.answers.of, kind, [live.asked])
-                    self._deliver(kind, [live], _Timed(partial(self._by_worker, live.run.job.task, again)))
+                    self._deliver(kind, [live], Timed(partial(self._by_worker, live.run.job.task, again)))
                 elif isinstance(error, RewardUnavailable):
                     self._stop(live.run, error)
                 else:

@@ -1,12 +1,15 @@
-"""A thread that computes rewards while the model runs."""
+"""A thread that computes rewards while the model runs, and the rewards that are on their way."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
+
+from rollflow.engine.live import Live
 
 
 class Worker:
@@ -33,3 +36,28 @@ class Worker:
                 answer.set_result(call())
             except BaseException as error:  # whatever it is, it is raised where the answer is wanted
                 answer.set_exception(error)
+
+
+class Timed:
+    """Answers that are computed when called, and how long that took."""
+
+    def __init__(self, answer: Callable[[], list[Any]]) -> None:
+        self.answer, self.seconds = answer, 0.0
+
+    def __call__(self) -> list[Any]:
+        begun = time.perf_counter()
+        answers = self.answer()
+        self.seconds += time.perf_counter() - begun
+        return answers
+
+
+class Flight(Timed):
+    """Rewards that are computed elsewhere, for those who wait for them; called, it waits."""
+
+    def __init__(self, group: list[Live], work: Timed, worker: Worker) -> None:
+        self.group, self._work, self._answers = group, work, worker.submit(work)
+
+    def __call__(self) -> list[Any]:
+        answers: list[Any] = self._answers.result()
+        self.seconds = self._work.seconds
+        return answers
