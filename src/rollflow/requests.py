@@ -7,7 +7,7 @@ A search is a generator. It never touches a model or a reward; it yields request
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from torch import Tensor
@@ -99,6 +99,12 @@ class Save:
 Request: TypeAlias = Velocity | Reward | Grad | Decode | Save
 Asking: TypeAlias = Generator[Request, Any, T]
 """A generator that yields requests and returns a T."""
+
+
+def some_rows(request: Request, start: int, stop: int) -> Request:
+    """The request for rows from ``start`` to before ``stop`` alone."""
+    values = {field.name: getattr(request, field.name) for field in fields(request)}
+    return replace(request, **{name: value[start:stop] for name, value in values.items() if isinstance(value, Tensor)})
 
 
 def velocity(x: Tensor, t: Tensor) -> Asking[Tensor]:

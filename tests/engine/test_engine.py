@@ -91,17 +91,18 @@ def make(recipe: tuple[Search, Sampler, int, int, int], line: ToyModel, plane: T
 
 
 @settings(max_examples=100)
-@given(st.lists(recipes, min_size=1, max_size=5), st.integers(1, 40))
+@given(st.lists(recipes, min_size=1, max_size=5), st.integers(1, 40), st.booleans())
 def test_the_engine_equals_drive(
     line: ToyModel,
     plane: ToyModel,
     alone: Callable[[Job], Any],
     recipes: list[tuple[Search, Sampler, int, int, int]],
     max_rows: int,
+    padded: bool,
 ) -> None:
     """Sample, reward, noise level and account of any jobs in any order, to the last bit; never beyond the budget."""
     jobs = [make(recipe, line, plane) for recipe in recipes]
-    for job, result in zip(jobs, Engine(max_rows).run(jobs), strict=True):
+    for job, result in zip(jobs, Engine(max_rows, padded=padded).run(jobs), strict=True):
         expected = alone(job)
         assert result.job is job
         assert torch.equal(result.x0, expected.best.x0)
@@ -113,18 +114,19 @@ def test_the_engine_equals_drive(
 
 
 @settings(max_examples=40)
-@given(st.lists(recipes, min_size=2, max_size=4), st.integers(1, 40), st.randoms(use_true_random=False))
+@given(st.lists(recipes, min_size=2, max_size=4), st.integers(1, 40), st.booleans(), st.randoms(use_true_random=False))
 def test_company_does_not_matter(
     line: ToyModel,
     plane: ToyModel,
     recipes: list[tuple[Search, Sampler, int, int, int]],
     max_rows: int,
+    padded: bool,
     random: Any,
 ) -> None:
     """A job has the same result, trace included, alone as with others in another order and another row limit."""
     jobs = [make(recipe, line, plane) for recipe in recipes]
     shuffled = random.sample(jobs, len(jobs))
-    together = {id(result.job): result for result in Engine(max_rows).run(shuffled)}
+    together = {id(result.job): result for result in Engine(max_rows, padded=padded).run(shuffled)}
     for job in jobs:
         (single,) = Engine(7).run([job])
         other = together[id(job)]
@@ -303,6 +305,35 @@ def test_padded_calls_are_of_one_shape_and_change_nothing(spy: Any) -> None:
         assert (ours.reward, ours.spent, ours.trace) == (theirs.reward, theirs.spent, theirs.trace)
     assert {len(call.times) for call in spy.calls} == {8}
     assert set(judge.seen) == {8}
+
+
+@pytest.mark.parametrize("max_rows", [4, 16, 23])
+def test_no_call_is_filled_up_while_jobs_are_left(line: ToyModel, max_rows: int) -> None:
+    """Whatever the sizes of requests, above the limit too: what fills a call up repeats its last row."""
+    calls: dict[str, list[bool]] = {"model": [], "judge": []}
+
+    class Model(ToyModel):
+        def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
+            calls["model"].append(torch.equal(x[-1], x[-2]))
+            return x / 2  # so that no two estimates are equal
+
+    class Judge(ToyReward):
+        def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+            calls["judge"].append(torch.equal(samples[-1], samples[-2]))
+            return super().score(samples, prompts)
+
+    before: list[dict[str, int]] = []
+
+    def jobs() -> Iterator[Job]:
+        task, sampler = Task(Model(line.mixtures), "left", Judge()), Sampler(Linear(), EulerMaruyama(), steps=5)
+        for seed, search in enumerate([SVDD(2), BestOfN(), RolloverBudget(1, 3)] * 8):
+            yield Job(task, search, 60, seed, sampler)
+        before.append({who: len(made) for who, made in calls.items()})
+
+    assert all(one.result is not None for one in Engine(max_rows, padded=True).stream(jobs()))
+    for who, made in calls.items():
+        assert sum(made[: before[0][who]]) == 0 < before[0][who]
+        assert any(made)
 
 
 def test_no_jobs() -> None:

@@ -63,13 +63,13 @@ class Answers:
     max_grad_rows: int
     padded: bool = False
 
-    def full(self, rows: int) -> int:
-        """As many of so many rows as calls can be full of."""
-        return rows // self.max_rows * self.max_rows
+    def most(self, kind: type[Request]) -> int:
+        """The most rows in one call that answers requests of a kind."""
+        return self.max_grad_rows if kind is Grad else self.max_rows
 
-    def computed(self, rows: int) -> int:
+    def computed(self, kind: type[Request], rows: int) -> int:
         """Rows that answering so many takes, those that fill calls up included."""
-        return -(-rows // self.max_rows) * self.max_rows if self.padded else rows
+        return -(-rows // self.most(kind)) * self.most(kind) if self.padded else rows
 
     def of(self, kind: type[Request], group: Sequence[Asked]) -> list[Any]:
         """The answer to each request of one kind; to a ``Reward``, what the reward's parts say (``rewards``)."""

@@ -46,7 +46,8 @@ class Engine:
 
     In turn, until no job is left: admit waiting jobs while a call has room; answer every request that needs no network;
     when all live populations wait for velocities or gradients, answer those in as few calls as the limits allow. Rows
-    of different prompts and times share a call, and a request may be split between calls. Nothing depends on a clock,
+    of different prompts and times share a call, and a request may be split between calls. Where calls are padded, no
+    request is answered before it helps to fill a call, unless nothing else is left to do. Nothing depends on a clock,
     so that results are those of ``drive`` whatever the batch (to the last bit where the model's rows do not depend on
     each other's).
 

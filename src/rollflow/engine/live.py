@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from rollflow.engine.answers import Asked, price
 from rollflow.engine.job import Job
 from rollflow.engine.meter import Meter
 from rollflow.engine.standing import Checkpoint, Standing
-from rollflow.requests import Asking, Grad, Save, Velocity
+from rollflow.requests import Asking, Grad, Request, Save, Slope, Velocity, some_rows
 from rollflow.search.base import Finished, Progress
 
 NETWORK = (Velocity, Grad)
@@ -60,12 +60,27 @@ class Run:
 
 @dataclass(eq=False)
 class Live:
-    """A population and the request that it waits for."""
+    """A population and the request that it waits for.
+
+    Args:
+        run: Its job.
+        population: Which of the job's.
+        asking: Its generator.
+        request: What it waits for.
+        answers: To the rows that have been answered, ...
+        answered: ... which are the first so many.
+    """
 
     run: Run
     population: int
     asking: Asking[Finished]
     request: Any = None
+    answers: list[Any] = field(default_factory=list)
+    answered: int = 0
+
+    def ask(self, request: Request) -> None:
+        """Wait for the answer to a request."""
+        self.request, self.answers, self.answered = request, [], 0
 
     @property
     def standing(self) -> Standing:
@@ -78,17 +93,37 @@ class Live:
 
     @property
     def rows(self) -> int:
-        """Samples of its request; 0 of one to save."""
-        asked = self.request
-        return 0 if isinstance(asked, Save) else len(asked.x if isinstance(asked, NETWORK) else asked.x0)
+        """Samples of its request that wait for an answer; 0 of one to save."""
+        if isinstance(self.request, Save):
+            return 0
+        return len(self.request.x if isinstance(self.request, NETWORK) else self.request.x0) - self.answered
+
+    def asked(self, rows: int) -> Asked:
+        """The request for the first so many of the samples that wait."""
+        whole = rows == self.rows and not self.answered
+        request = self.request if whole else some_rows(self.request, self.answered, self.answered + rows)
+        return Asked(request, self.run.job.task, self.run.condition)
+
+    def take(self, rows: int, answer: Any) -> bool:
+        """Keep the answer to so many samples; whether none waits any more."""
+        self.answers.append(answer)
+        self.answered += rows
+        return not self.rows
 
     @property
-    def asked(self) -> Asked:
-        """The request as it is answered."""
-        return Asked(self.request, self.run.job.task, self.run.condition)
+    def answer(self) -> Any:
+        """To the whole request."""
+        first, *others = self.answers
+        if not others:
+            return first
+        if isinstance(first, Slope):
+            return Slope(*map(torch.cat, zip(*self.answers, strict=True)))
+        return torch.cat(self.answers)
 
     def debit(self) -> None:
-        """Account for the request; raises ``BudgetExceeded`` if a cap forbids it."""
+        """Account for the request before any of it is answered; raises ``BudgetExceeded`` if a cap forbids it."""
+        if self.answered:
+            return
         cost = price(self.request, self.run.job.task.model)
         self.run.meter.debit(cost)
         self.standing = replace(self.standing, spent=self.standing.spent + cost)
@@ -105,6 +140,39 @@ class Live:
         """Save where it stands."""
         self.standing = replace(self.standing, state=state)
         self.run.saved[self.population] = self.standing
+
+
+class Turn(NamedTuple):
+    """What is answered of a population's request now.
+
+    Args:
+        live: The population.
+        asked: The request, or the part of it that has its turn.
+        rows: Of that.
+    """
+
+    live: Live
+    asked: Asked
+    rows: int
+
+
+def turns(group: Sequence[Live], most: int) -> list[Turn]:
+    """Whose turn it is among those who can share calls of ``most`` rows, so that no call has room left.
+
+    First come, first served; of the last, only as many rows as there is room for. But the populations of a job with
+    caps have their turns together and in whole (see ``parties``), whether that fills a call or not.
+    """
+    capped = [live for live in group if live.run.job.capped]
+    others = [live for live in group if not live.run.job.capped]
+    waiting, urgent = (sum(live.rows for live in some) for some in (group, capped))
+    room = max(waiting // most * most, min(waiting, -(-urgent // most) * most))
+    chosen = []
+    for live in (*capped, *others):
+        rows = min(live.rows, room)
+        if rows:
+            chosen.append(Turn(live, live.asked(rows), rows))
+        room -= rows
+    return chosen
 
 
 def parties(flying: Sequence[Live], waiting: Sequence[Live]) -> list[list[Live]]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rollflow.engine.answers import Answers, Asked, judged_by
 from rollflow.engine.job import Job, Result, Task
-from rollflow.engine.live import NETWORK, Live, Run, parties
+from rollflow.engine.live import NETWORK, Live, Run, Turn, parties, turns
 from rollflow.engine.meter import Meter, Spending
 from rollflow.engine.observers import Observer
 from rollflow.engine.standing import Checkpoint, Point, Standing, best_of, trace_of
@@ -84,11 +84,10 @@ class Session:
                 yield from self._since()
             out, self.flights = self.flights, []
             due = self._due(out)
-            for kind in NETWORK:
-                self._serve(kind, due)
-                self._settle()
+            if not (self._network(due) or out):
+                self._flush(due)
             for flight in out:
-                self._deliver(Reward, flight.group, flight)
+                self._deliver(Reward, flight.turns, flight)
             self._settle()
             yield from self._since()
 
@@ -111,29 +110,16 @@ class Session:
         return sum(live.rows for live in self.live if isinstance(live.request, NETWORK))
 
     def _due(self, out: list[Flight]) -> list[Live]:
-        """Whose turn it is with the network: that of all, but of those whose rewards are sent off only of half.
-
-        Where calls are padded, and there is more to do than fits one, only as many jobs have it as fill their calls.
-        """
+        """Whose turn it is with the network: that of all, but of those whose rewards are sent off only of half."""
         turn = [live for live in self.live if not self._sent_off(live)]
         sent_off = [live for live in self.live if self._sent_off(live)]
-        flying = [live for flight in out for live in flight.group]
+        flying = [one.live for flight in out for one in flight.turns]
         left = sum(live.rows for live in (*flying, *sent_off)) / 2
         for party in parties(flying, sent_off):
             if left > 0:
                 turn += party
                 left -= sum(live.rows for live in party)
-        room = self.answers.full(sum(live.rows for live in turn))
-        if not (self.answers.padded and room):
-            return turn
-        filling: list[Live] = []
-        for run in dict.fromkeys(live.run for live in turn):
-            together = [live for live in turn if live.run is run]
-            rows = sum(live.rows for live in together)
-            if rows <= room:
-                filling += together
-                room -= rows
-        return filling or turn
+        return turn
 
     def _sent_off(self, live: Live) -> bool:
         return self.overlap and live.run.job.task.apart
@@ -163,31 +149,67 @@ class Session:
             self._complete(run)
 
     def _settle(self) -> None:
-        """Answer everything that needs no network until all that live wait for one, or for rewards from elsewhere."""
-        while any(not isinstance(live.request, NETWORK) for live in self.live):
-            for kind in (Save, Reward, Decode):
-                self._serve(kind, self.live)
+        """Answer everything that needs no network until all that live wait for one, or for rewards from elsewhere.
 
-    def _serve(self, kind: type[Request], due: Sequence[Live]) -> None:
-        """Answer the requests of one kind, those that can share a call together, or send them off."""
+        Where calls are padded, rewards may also wait until they fill one.
+        """
+        while self._serve_all((Save, Reward, Decode), self.live):
+            pass
+
+    def _network(self, due: Sequence[Live], *, whole: bool = False) -> bool:
+        """Answer what needs the network, and then what needs none; whether anything was answered."""
+        moved = False
+        for kind in NETWORK:
+            moved |= self._serve(kind, due, whole=whole)
+            self._settle()
+        return moved
+
+    def _flush(self, due: Sequence[Live]) -> None:
+        """Answer what fills no call: rewards, after which velocities may fill one; else what needs the network."""
+        if not self._serve_all((Reward, Decode), self.live, whole=True):
+            self._network(due, whole=True)
+
+    def _serve_all(self, kinds: Sequence[type[Request]], due: Sequence[Live], *, whole: bool = False) -> bool:
+        return any([self._serve(kind, due, whole=whole) for kind in kinds])
+
+    def _serve(self, kind: type[Request], due: Sequence[Live], *, whole: bool = False) -> bool:
+        """Answer requests of one kind, those that can share a call together, or send them off.
+
+        Args:
+            kind: Which.
+            due: Who may have their turn.
+            whole: Whether all have it, also where calls are padded; else only as many as leave no room in a call.
+
+        Returns:
+            Whether anyone had.
+        """
         groups: dict[tuple[int, int | None], list[Live]] = {}
-        for live in [live for live in due if isinstance(live.request, kind)]:
-            if live.run in self.runs and self._debit(live):
-                task = live.run.job.task
-                judge = id(task.reward) if kind in (Reward, Grad) else None
-                groups.setdefault((id(task.model), judge), []).append(live)
+        for live in [live for live in due if isinstance(live.request, kind) and live.run in self.runs]:
+            task = live.run.job.task
+            judge = id(task.reward) if kind in (Reward, Grad) else None
+            groups.setdefault((id(task.model), judge), []).append(live)
+        served = False
         for group in groups.values():
-            asked = [live.asked for live in group]
-            how = partial(self._send, group, asked) if kind is Reward and self._sent_off(group[0]) else None
-            self._deliver(kind, group, Timed(how or partial(self.answers.of, kind, asked)))
+            sent_off = kind is Reward and self._sent_off(group[0])
+            if whole or sent_off or kind is Save or not self.answers.padded:
+                chosen = [Turn(live, live.asked(live.rows), live.rows) for live in group]
+            else:
+                chosen = turns(group, self.answers.most(kind))
+            served |= bool(chosen)
+            paid = [turn for turn in chosen if turn.live.run in self.runs and self._debit(turn.live)]
+            if paid:
+                asked = [turn.asked for turn in paid]
+                how = partial(self._send, paid, asked) if sent_off else partial(self.answers.of, kind, asked)
+                self._deliver(kind, paid, Timed(how))
+        return served
 
-    def _send(self, group: list[Live], asked: list[Asked]) -> list[Any]:
-        """Have a group's rewards computed elsewhere; nothing is answered yet."""
-        reward, work = id(group[0].run.job.task.reward), self.answers.rewards_later(asked)
+    def _send(self, sent: list[Turn], asked: list[Asked]) -> list[Any]:
+        """Have rewards computed elsewhere; nothing is answered yet."""
+        reward, work = id(asked[0].task.reward), self.answers.rewards_later(asked)
         if reward not in self.workers:
             self.workers[reward] = Worker()
-        self.flights.append(Flight(group, Timed(work), self.workers[reward]))
-        self.live = [live for live in self.live if live not in group]
+        self.flights.append(Flight(sent, Timed(work), self.workers[reward]))
+        self.live = [live for live in self.live if live not in [turn.live for turn in sent]]
         return []
 
     def _by_worker(self, task: Task, call: Callable[[], T]) -> T:
@@ -198,29 +220,30 @@ class Session:
         answer: T = worker.submit(call).result()
         return answer
 
-    def _deliver(self, kind: type[Request], group: Sequence[Live], answer: Timed) -> None:
+    def _deliver(self, kind: type[Request], group: Sequence[Turn], answer: Timed) -> None:
         """Give those of a group what ``answer`` has for them; if it fails, they are answered alone."""
         try:
             answers = answer()
         except Exception as error:
-            for live in group:
+            for turn in group:
+                live = turn.live
                 if live.run not in self.runs:
                     continue
                 if len(group) > 1:  # alone, so that only who is at fault fails
-                    again = partial(self.answers.of, kind, [live.asked])
-                    self._deliver(kind, [live], Timed(partial(self._by_worker, live.run.job.task, again)))
+                    again = partial(self.answers.of, kind, [turn.asked])
+                    self._deliver(kind, [turn], Timed(partial(self._by_worker, live.run.job.task, again)))
                 elif isinstance(error, RewardUnavailable):
                     self._stop(live.run, error)
                 else:
                     self._fail(live.run, error)
             return
-        rows = max(1, self.answers.computed(sum(live.rows for live in group)))
-        for live in group:
-            live.run.seconds += answer.seconds * live.rows / rows
-        for live, of_live in zip(group, answers, strict=False):  # none for a group that was sent off
-            if live.run not in self.runs:
+        computed = max(1, self.answers.computed(kind, sum(turn.rows for turn in group)))
+        for live, _, rows in group:
+            live.run.seconds += answer.seconds * rows / computed
+        for (live, _, rows), of_rows in zip(group, answers, strict=False):  # none for a group that was sent off
+            if live.run not in self.runs or not live.take(rows, of_rows):
                 continue
-            told = live.judged(of_live) if kind is Reward else of_live
+            told = live.judged(live.answer) if kind is Reward else live.answer
             if self._note(live, told):
                 if live in self.live:
                     self.live.remove(live)
@@ -230,7 +253,7 @@ class Session:
         """Send an answer; the population asks again, returns, or fails its job."""
         run = live.run
         try:
-            live.request = live.asking.send(answer)
+            live.ask(live.asking.send(answer))
         except StopIteration as stop:
             self._keep(live, stop.value)
             if run.done:
@@ -280,7 +303,7 @@ class Session:
             request = Reward(standing.state.particles.clean, standing.state.level(run.job.dynamics))
             live = Live(run, population, iter(()), request)  # type: ignore[arg-type]
             live.debit()
-            [scores] = self._by_worker(run.job.task, partial(self.answers.of, Reward, [live.asked]))
+            [scores] = self._by_worker(run.job.task, partial(self.answers.of, Reward, [live.asked(live.rows)]))
             rewards = live.judged(scores)
             error = _not_finite(run.job, rewards, None)
             if error is not None:

@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
-from rollflow.engine.live import Live
+from rollflow.engine.live import Turn
 
 
 class Worker:
@@ -54,8 +54,8 @@ class Timed:
 class Flight(Timed):
     """Rewards that are computed elsewhere, for those who wait for them; called, it waits."""
 
-    def __init__(self, group: list[Live], work: Timed, worker: Worker) -> None:
-        self.group, self._work, self._answers = group, work, worker.submit(work)
+    def __init__(self, turns: list[Turn], work: Timed, worker: Worker) -> None:
+        self.turns, self._work, self._answers = turns, work, worker.submit(work)
 
     def __call__(self) -> list[Any]:
         answers: list[Any] = self._answers.result()
