@@ -53,7 +53,7 @@ def test_an_outage_fails_no_job(whole: Path, tmp_path: Path) -> None:  # noqa: F
     for _ in range(3):
         runner = Runner(experiment(), tmp_path, retries=0, told=lambda *what: heard.append(what))
         with pytest.raises(RewardUnavailable, match="does not answer"):
-            runner.run(TinyModel(), Away(12), [Judge()])
+            runner.run(TinyModel(), Away(8), [Judge()])
         assert runner.tally.failures == {}
         assert list((tmp_path / "claims").iterdir()) == []
     assert all(what[1] is None for what in heard)
