@@ -104,7 +104,8 @@ Asking: TypeAlias = Generator[Request, Any, T]
 def some_rows(request: Request, start: int, stop: int) -> Request:
     """The request for rows from ``start`` to before ``stop`` alone."""
     values = {field.name: getattr(request, field.name) for field in fields(request)}
-    return replace(request, **{name: value[start:stop] for name, value in values.items() if isinstance(value, Tensor)})
+    rows: dict[str, Any] = {name: value[start:stop] for name, value in values.items() if isinstance(value, Tensor)}
+    return replace(request, **rows)
 
 
 def velocity(x: Tensor, t: Tensor) -> Asking[Tensor]:
