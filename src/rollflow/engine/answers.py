@@ -176,6 +176,20 @@ def _cut_off(task: Task, *, behind_velocity: bool) -> BadReward:
     )
 
 
+def not_finite(task: Task, rewards: Tensor, gradients: Tensor | None) -> BadReward | None:
+    """The error of the first row whose reward, or its gradient where there is one, is not finite."""
+    for row, reward in enumerate(rewards.tolist()):
+        gave = None if math.isfinite(reward) else str(reward)
+        if gave is None and gradients is not None and not gradients[row].isfinite().all():
+            gave = "a gradient that is not finite"
+        if gave is not None:
+            return BadReward(
+                f"reward '{task.reward.name}' gave {gave} for row {row} of {len(rewards)} of the prompt "
+                f"'{task.prompt}'; rewards must be finite, and so must their gradients where guidance follows them"
+            )
+    return None
+
+
 class Judged(NamedTuple):
     """What rewards say of one sample that nothing is decided by, by name; NaN where one could not be had, and why."""
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -140,54 +139,3 @@ class Live:
         """Save where it stands."""
         self.standing = replace(self.standing, state=state)
         self.run.saved[self.population] = self.standing
-
-
-class Turn(NamedTuple):
-    """What is answered of a population's request now.
-
-    Args:
-        live: The population.
-        asked: The request, or the part of it that has its turn.
-        rows: Of that.
-    """
-
-    live: Live
-    asked: Asked
-    rows: int
-
-
-def turns(group: Sequence[Live], most: int) -> list[Turn]:
-    """Whose turn it is among those who can share calls of ``most`` rows, so that no call has room left.
-
-    First come, first served; of the last, only as many rows as there is room for. But the populations of a job with
-    caps have their turns together and in whole (see ``parties``), whether that fills a call or not.
-    """
-    capped = [live for live in group if live.run.job.capped]
-    others = [live for live in group if not live.run.job.capped]
-    waiting, urgent = (sum(live.rows for live in some) for some in (group, capped))
-    room = max(waiting // most * most, min(waiting, -(-urgent // most) * most))
-    chosen = []
-    for live in (*capped, *others):
-        rows = min(live.rows, room)
-        if rows:
-            chosen.append(Turn(live, live.asked(rows), rows))
-        room -= rows
-    return chosen
-
-
-def parties(flying: Sequence[Live], waiting: Sequence[Live]) -> list[list[Live]]:
-    """Of those who wait for the network, who have their turns together.
-
-    That is each by itself, but all the populations of a job with caps, none of which may be ahead of the others then:
-    what one spends the others cannot, so that where a cap ends the job would depend on its company.
-
-    Args:
-        flying: Who wait for rewards.
-        waiting: Who wait for the network.
-    """
-    behind = {id(live.run) for live in flying if live.run.job.capped}
-    together: dict[int, list[Live]] = {}
-    for live in waiting:
-        if id(live.run) not in behind:
-            together.setdefault(id(live.run if live.run.job.capped else live), []).append(live)
-    return list(together.values())

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
 
-from rollflow.engine.answers import Answers, Asked, judged_by
+from rollflow.engine.answers import Answers, Asked, judged_by, not_finite
 from rollflow.engine.job import Job, Result, Task
-from rollflow.engine.live import NETWORK, Live, Run, Turn, parties, turns
+from rollflow.engine.live import NETWORK, Live, Run
 from rollflow.engine.meter import Meter, Spending
 from rollflow.engine.observers import Observer
 from rollflow.engine.standing import Checkpoint, Point, Standing, best_of, trace_of
+from rollflow.engine.turns import Turn, half, sharing, turns
 from rollflow.engine.worker import Flight, Timed, Worker
-from rollflow.errors import BadReward, BudgetExceeded, RewardUnavailable
+from rollflow.errors import BudgetExceeded, RewardUnavailable
 from rollflow.requests import Decode, Grad, Request, Reward, Save
 from rollflow.search.base import Finished, Progress
 
@@ -111,15 +110,9 @@ class Session:
 
     def _due(self, out: list[Flight]) -> list[Live]:
         """Whose turn it is with the network: that of all, but of those whose rewards are sent off only of half."""
-        turn = [live for live in self.live if not self._sent_off(live)]
-        sent_off = [live for live in self.live if self._sent_off(live)]
-        flying = [one.live for flight in out for one in flight.turns]
-        left = sum(live.rows for live in (*flying, *sent_off)) / 2
-        for party in parties(flying, sent_off):
-            if left > 0:
-                turn += party
-                left -= sum(live.rows for live in party)
-        return turn
+        flying = [turn.live for flight in out for turn in flight.turns]
+        here = [live for live in self.live if not self._sent_off(live)]
+        return here + half(flying, [live for live in self.live if self._sent_off(live)])
 
     def _sent_off(self, live: Live) -> bool:
         return self.overlap and live.run.job.task.apart
@@ -183,13 +176,9 @@ class Session:
         Returns:
             Whether anyone had.
         """
-        groups: dict[tuple[int, int | None], list[Live]] = {}
-        for live in [live for live in due if isinstance(live.request, kind) and live.run in self.runs]:
-            task = live.run.job.task
-            judge = id(task.reward) if kind in (Reward, Grad) else None
-            groups.setdefault((id(task.model), judge), []).append(live)
+        waiting = [live for live in due if isinstance(live.request, kind) and live.run in self.runs]
         served = False
-        for group in groups.values():
+        for group in sharing(kind, waiting):
             sent_off = kind is Reward and self._sent_off(group[0])
             if whole or sent_off or kind is Save or not self.answers.padded:
                 chosen = [Turn(live, live.asked(live.rows), live.rows) for live in group]
@@ -305,7 +294,7 @@ class Session:
             live.debit()
             [scores] = self._by_worker(run.job.task, partial(self.answers.of, Reward, [live.asked(live.rows)]))
             rewards = live.judged(scores)
-            error = _not_finite(run.job, rewards, None)
+            error = not_finite(run.job.task, rewards, None)
             if error is not None:
                 raise error
             live.standing = live.standing.scored(request, rewards)
@@ -329,7 +318,7 @@ class Session:
         if isinstance(request, Grad):
             request, answer, gradients = Reward(answer.clean, request.noise_level), answer.reward, answer.gradient
         if isinstance(request, Reward):
-            error = _not_finite(run.job, answer, gradients)
+            error = not_finite(run.job.task, answer, gradients)
             if error is not None:
                 self._fail(run, error)
                 return False
@@ -394,17 +383,3 @@ class Session:
             run.seconds,
             tuple(finished.diagnostics or {} for finished in run.finished),
         )
-
-
-def _not_finite(job: Job, rewards: Tensor, gradients: Tensor | None) -> BadReward | None:
-    """The error of the first row whose reward, or its gradient where there is one, is not finite."""
-    for row, reward in enumerate(rewards.tolist()):
-        gave = None if math.isfinite(reward) else str(reward)
-        if gave is None and gradients is not None and not gradients[row].isfinite().all():
-            gave = "a gradient that is not finite"
-        if gave is not None:
-            return BadReward(
-                f"reward '{job.task.reward.name}' gave {gave} for row {row} of {len(rewards)} of the prompt "
-                f"'{job.task.prompt}'; rewards must be finite, and so must their gradients where guidance follows them"
-            )
-    return None

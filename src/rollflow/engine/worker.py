@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
-from rollflow.engine.live import Turn
+from rollflow.engine.turns import Turn
 
 
 class Worker:
