@@ -35,8 +35,8 @@ def seconds_note(study: Study) -> str:
     where = f", on {' and '.join(study.devices)}" if study.devices else ""
     return (
         f"Seconds are those that a job spent in calls of model, decoder and reward{where}, of a shared call its rows' "
-        f"share. Every call of the model was padded to {study.config['max_rows']} rows, so that a job that had few "
-        "others beside it paid for empty rows."
+        f"share. Every call of the model was padded to {study.config['max_rows']} rows; the time of empty rows is "
+        "no job's."
     )
 
 
