@@ -295,8 +295,9 @@ def test_padded_calls_are_of_one_shape_and_change_nothing(spy: Any) -> None:
             return super().score(samples, prompts)
 
     judge = Sizes()
-    guided = Job(Task(spy, "left", judge), SVDD(2), 40, 1, Sampler(Linear(), steps=4, guidance=DPS(0.1)))
-    jobs = [*mixed(spy, judge), guided]
+    task, sampler = Task(spy, "left", judge), Sampler(Linear(), steps=4, guidance=DPS(0.1))
+    guided = [Job(task, search, 40, 1, sampler) for search in (SVDD(2), BestOfN())]
+    jobs = [*mixed(spy, judge), *guided]
     plain = Engine(8, max_grad_rows=8).run(jobs)
     spy.calls.clear()
     judge.seen.clear()
