@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from rollflow.bench import tiers
 from rollflow.bench.signal import signal_curve
 from rollflow.bench.statistics import bootstrap, rank_correlation
 from rollflow.bench.suites import Item, Suite, load
@@ -78,9 +80,29 @@ def test_grading_sorts_prompts_into_their_bands_and_the_suite_comes_back(tmp_pat
     assert suite["medium"] == []
     assert suite["hard"] == [Graded("b", 0.0)]
     save_suite(suite, toy(), tmp_path / "graded.jsonl")
-    assert load(str(tmp_path / "graded.jsonl")) == Suite("graded", "1, toy", (Item("a", "easy"), Item("b", "hard")))
+    assert load(str(tmp_path / "graded.jsonl")) == Suite("graded", "2, toy", (Item("a", "easy"), Item("b", "hard")))
     beside = json.loads((tmp_path / "graded.graded.json").read_text())
     assert beside == {"model": "toy", "accuracy": {"a": suite["easy"][0].accuracy, "b": 0.0}}
+
+
+def test_hard_prompts_are_confirmed_by_further_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None right of the first is not enough; as many are looked at as it takes, but no more."""
+    prompts = [str(caption) for caption in held_out_captions(8, 3)]
+    seen: dict[str, list[int]] = {}
+
+    def accuracy(model: Any, judge: Any, some: Sequence[str], *, seeds: range, steps: int) -> dict[str, list[float]]:
+        """Of the first and the fifth all are right; of the second some, but none of the first ten."""
+        for prompt in some:
+            seen.setdefault(prompt, []).extend(seeds)
+        late = {prompts[0]: 0, prompts[4]: 0, prompts[1]: 10_010}
+        return {prompt: [float(late.get(prompt, 1e9) <= seed) for seed in seeds] for prompt in some}
+
+    monkeypatch.setattr(tiers, "plain_accuracy", accuracy)
+    told = tiers.grade(toy(), ToyReward(), candidates=8, samples=10, confirming=30, per_tier=2, steps=4, seed=3)
+    assert told == {"easy": [], "medium": [], "hard": [Graded(prompts[2], 0.0), Graded(prompts[3], 0.0)]}
+    twice = [prompt for prompt in prompts if len(seen[prompt]) == 40]
+    assert twice == [prompts[1], prompts[2], prompts[3], prompts[5]]
+    assert all(seen[prompt] == [*range(10_000, 10_040)] for prompt in twice)
 
 
 def test_plain_accuracy_counts_perfect_rewards() -> None:

@@ -63,10 +63,11 @@ def test_the_graded_suite_is_held_out_and_in_its_bands(graded: Suite) -> None:
 
 @pytest.mark.slow
 def test_the_graded_suite_stays_in_its_bands(graded: Suite) -> None:
-    """On seeds that it was not graded by, twelve prompts of each tier: means in the bands, with room for chance."""
-    model, judge = MODELS.find(DEFAULT_MODEL)(), REWARDS.find("judge")()
+    """On seeds that it was not graded by: the mean of each tier in its band, with three standard errors for chance."""
+    model, judge, seeds = MODELS.find(DEFAULT_MODEL)(), REWARDS.find("judge")(), range(5)
     for tier, (low, high) in BANDS.items():
-        prompts = [item.prompt for item in graded.items if item.category == tier][::5][:12]
-        right = plain_accuracy(model, judge, prompts, seeds=range(5), steps=10)
-        mean = float(np.mean([np.mean(values) for values in right.values()]))
-        assert low - 0.12 <= mean <= high + 0.12, tier
+        prompts = [item.prompt for item in graded.items if item.category == tier]
+        right = plain_accuracy(model, judge, prompts, seeds=seeds, steps=10)
+        mean, samples = float(np.mean([np.mean(values) for values in right.values()])), len(prompts) * len(seeds)
+        below, above = (3 * (bound * (1 - bound) / samples) ** 0.5 for bound in (low, high))
+        assert low - below <= mean <= high + above, tier

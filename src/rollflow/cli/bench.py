@@ -20,8 +20,9 @@ Model = Annotated[str, typer.Option(help="Name of the flow model.")]
 @app.command()
 def grade(
     model: Model = DEFAULT_MODEL,
-    candidates: Annotated[int, typer.Option(help="Held-out prompts to grade.")] = 600,
+    candidates: Annotated[int, typer.Option(help="Held-out prompts to grade.")] = 1000,
     samples: Annotated[int, typer.Option(help="Plain samples a prompt.")] = 16,
+    confirming: Annotated[int, typer.Option(help="Further samples of a prompt that seems hard.", min=0)] = 64,
     per_tier: Annotated[int, typer.Option(help="Prompts to keep in each tier.")] = 60,
     steps: Annotated[int, typer.Option(help="Steps of the plain sample.")] = 10,
     seed: Annotated[int, typer.Option(help="Of the candidates.")] = 11,
@@ -37,6 +38,7 @@ def grade(
         REWARDS.find("judge")(),
         candidates=candidates,
         samples=samples,
+        confirming=confirming,
         per_tier=per_tier,
         steps=steps,
         seed=seed,
