@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import tiny_experiment
+import torch
 from tiny import Judge, Redness, TinyModel, registered  # noqa: F401
 from tiny_experiment import ARMS, ITEMS, experiment, run
 from torch import Tensor
@@ -217,6 +218,25 @@ def test_a_replay_is_the_same_to_the_last_bit(whole: Path) -> None:
         assert made.entry == entry
         assert made.same
         assert made.versions == []
+
+
+def test_a_replay_has_as_many_threads_as_the_job_had(tmp_path: Path) -> None:
+    threads: list[int] = []
+
+    class Noting(TinyModel):
+        def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
+            threads.append(torch.get_num_threads())
+            return super().velocity(x, t, conditions)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        run(tmp_path)
+    finally:
+        torch.set_num_threads(before)
+    replay(tmp_path, next(iter(Tally(tmp_path).done)), Noting(), Redness(), [Judge()])
+    assert set(threads) == {before + 1}
+    assert torch.get_num_threads() == before
 
 
 def test_a_replay_that_differs_says_so(whole: Path) -> None:

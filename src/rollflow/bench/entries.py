@@ -37,6 +37,7 @@ def told_of(result: Result) -> dict[str, Any]:
         "diagnostics": [_plain(one) for one in result.diagnostics],
         "sha256": digest(result.sample),
         "device": None if device is None else str(device),
+        "threads": torch.get_num_threads(),
         "versions": versions(),
     }
 

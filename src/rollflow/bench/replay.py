@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import torch
 
 import rollflow
 from rollflow.api import load_model
@@ -39,8 +43,6 @@ class Replayed(NamedTuple):
     @property
     def versions(self) -> list[str]:
         """Where the versions of then are not those of now, which may explain a difference."""
-        import torch
-
         now = {"rollflow": rollflow.__version__, "torch": torch.__version__}
         then = self.entry["versions"]
         return [f"{name} {then[name]}, now {version}" for name, version in now.items() if then[name] != version]
@@ -68,6 +70,17 @@ def trial_of(config: dict[str, Any], entry: dict[str, Any]) -> Trial:
     return Trial(arm, entry["place"], item, entry["seed"])
 
 
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """With so many threads on the CPU, by whose number matrix products divide their sums."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def replay(
     folder: Path,
     job: str,
@@ -78,7 +91,7 @@ def replay(
     """Run a job of an experiment again, alone.
 
     On a CPU the sample is the same to the last bit with the same versions on the same kind of processor, since the
-    calls of the model have the shape that they had.
+    calls of the model have the shape and the number of threads that they had.
 
     Args:
         folder: Of the experiment.
@@ -98,6 +111,7 @@ def replay(
         model = load_model(model_of(config["model"], config["pipeline"] | where))
     reward = reward or REWARDS.make(config["reward"])
     again = job_of(trial_of(config, entry), model, reward, judges)
-    [result] = Engine(config["max_rows"], padded=True).run([again])
+    with _threads(entry.get("threads", 1)):  # which journals did not always tell, those of one thread each
+        [result] = Engine(config["max_rows"], padded=True).run([again])
     now = identities_of(model, reward, judges)
     return Replayed(entry, result, [] if begun is None else differing(begun, now))
