@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from random import Random
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from rollflow import rng
 from rollflow.rng import Noise
 
 NOISE = Noise(seed=7, population=1, shape=(3,), dtype=torch.float64)
@@ -29,6 +32,19 @@ def test_normals_are_normal_row_by_row(pairs: list[tuple[int, int]], step: int) 
     batch = NOISE.normals(step, [row for row, _ in pairs], [draw for _, draw in pairs])
     for got, (row, draw) in zip(batch, pairs, strict=True):
         assert torch.equal(got, NOISE.normal(step, row, draw))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_threads_draw_what_one_draws(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(rng, "ThreadPoolExecutor", lambda n: started.append(n) or ThreadPoolExecutor(n))
+    noise = replace(NOISE, shape=(rng.MANY // 4, 1), dtype=dtype)
+    rows, draws = [3, 1, 4, 1, 5], [9, 2, 6, 5, 3]
+    together = noise.normals(8, rows, draws)
+    assert started == [3]
+    assert together.dtype == dtype
+    assert all(torch.equal(got, noise.normal(8, *pair)) for got, *pair in zip(together, rows, draws, strict=True))
 
 
 @given(labels, labels)

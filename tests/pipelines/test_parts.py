@@ -111,6 +111,31 @@ def test_pictures_are_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(calls) == 1
 
 
+def test_latents_that_states_replace_are_prepared_anew_only_for_another_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = FAMILIES[FLUX]()
+    own, batches = type(tiny.pipeline).prepare_latents, []
+
+    def prepare(self, batch: int, *args: Any) -> Any:
+        batches.append(batch)
+        return own(self, batch, *args)
+
+    monkeypatch.setattr(type(tiny.pipeline), "prepare_latents", prepare)
+    model = loaded(tiny)
+    x, t = torch.randn(3, *model.shape, generator=torch.Generator().manual_seed(0)), torch.full((3,), 0.5).double()
+    conditions = [model.encode("a cat"), *[model.encode("a dog")] * 2]
+    batches.clear()
+    with torch.no_grad():
+        last, middle = (model.velocity(x[i : i + 1], t[:1], conditions[i : i + 1]) for i in (2, 1))
+    assert batches == [1]
+    with torch.no_grad():
+        model.velocity(x, t, conditions)
+        model.velocity(x + 1, t, conditions)
+        again = model.velocity(x[2:], t[2:], conditions[2:])
+    assert batches == [1, 3, 1]
+    assert again.equal(last)
+    assert not middle.equal(last)
+
+
 def test_text_encoders_may_leave_the_device_once_prompts_are_encoded() -> None:
     tiny = FAMILIES[FLUX]()
     model = loaded(tiny)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from rollflow.errors import BadReward
 from rollflow.models.base import FlowModel
 from rollflow.requests import Decode, Grad, Request, Reward, Slope, Velocity
 from rollflow.rewards.base import RewardModel
+
+Rows: TypeAlias = slice | list[int]
+"""Some of many rows: where they are."""
 
 
 class Asked(NamedTuple):
@@ -113,7 +116,7 @@ class Answers:
         prompts = [asked.task.prompt for asked in group for _ in asked.request.x]
         conditions = [asked.condition for asked in group for _ in asked.request.x]
 
-        def slope(rows: list[int], x: Tensor) -> Slope:
+        def slope(rows: Rows, x: Tensor) -> Slope:
             # Two leaves, since past a network that is cut off a gradient still finds the short cut of x0 = x - t v.
             through, past = (x.detach().requires_grad_() for _ in range(2))
             with torch.enable_grad():
@@ -127,11 +130,11 @@ class Answers:
 
         return [Slope(*parts) for parts in self._split([asked.request.x for asked in group], slope, self.max_grad_rows)]
 
-    def _alone(self, tensors: list[Tensor], call: Callable[[list[int], Tensor], Tensor]) -> list[Tensor]:
+    def _alone(self, tensors: list[Tensor], call: Callable[[Rows, Tensor], Tensor]) -> list[Tensor]:
         return [answer for (answer,) in self._split(tensors, lambda rows, x: (call(rows, x),), self.max_rows)]
 
     def _split(
-        self, tensors: list[Tensor], call: Callable[[list[int], Tensor], tuple[Tensor, ...]], most: int
+        self, tensors: list[Tensor], call: Callable[[Rows, Tensor], tuple[Tensor, ...]], most: int
     ) -> list[tuple[Tensor, ...]]:
         """Rows of many tensors through ``call``, which gets where they are and themselves, at most ``most`` at once.
 
@@ -142,8 +145,9 @@ class Answers:
         bounds = [min(len(rows), most * i) if self.padded else len(rows) * i // calls for i in range(calls + 1)]
         made = []
         for a, b in pairwise(bounds):
-            index = [*range(a, b), *[b - 1] * (most - (b - a) if self.padded else 0)]
-            made.append(tuple(part[: b - a] for part in call(index, rows[index])))
+            room = most - (b - a) if self.padded else 0
+            some: Rows = slice(None) if calls == 1 and not room else [*range(a, b), *[b - 1] * room]
+            made.append(tuple(part[: b - a] for part in call(some, rows[some])))
         sizes = [len(tensor) for tensor in tensors]
         return list(zip(*(torch.split(torch.cat(part), sizes) for part in zip(*made, strict=True)), strict=True))
 
@@ -152,8 +156,8 @@ def _prompts(group: Sequence[Asked]) -> list[str]:
     return [asked.task.prompt for asked in group for _ in asked.request.x0]
 
 
-def _at(values: Sequence[Any], rows: list[int]) -> list[Any]:
-    return [values[row] for row in rows]
+def _at(values: list[Any], rows: Rows) -> list[Any]:
+    return values[rows] if isinstance(rows, slice) else [values[row] for row in rows]
 
 
 def _parts(reward: RewardModel, samples: Tensor, prompts: Sequence[str]) -> Tensor:

@@ -140,14 +140,12 @@ class DiffusersModel(FlowModel):
         groups: dict[Any, list[int]] = {}
         for row, (time, condition) in enumerate(zip(t.tolist(), conditions, strict=True)):
             groups.setdefault((condition.shapes, None if self.mixes_times else time), []).append(row)
-        parts = [
-            self._within_memory(
-                "velocity", rows, lambda some: self._output(x[some], t[some], [conditions[i] for i in some])
-            )
-            for rows in groups.values()
-        ]
-        order = torch.tensor([row for rows in groups.values() for row in rows])
-        output = torch.cat(parts)[order.argsort()]
+        if len(groups) == 1:
+            output = self._outputs(x, t, conditions)
+        else:
+            parts = [self._outputs(x[rows], t[rows], [conditions[row] for row in rows]) for rows in groups.values()]
+            order = torch.tensor([row for rows in groups.values() for row in rows])
+            output = torch.cat(parts)[order.argsort()]
         return self._holding(self.convention.velocity(output, x, t), x, t)
 
     def _holding(self, velocity: Tensor, x: Tensor, t: Tensor) -> Tensor:
@@ -164,9 +162,8 @@ class DiffusersModel(FlowModel):
 
     def decode(self, x0: Tensor) -> Tensor:
         """Latents as pictures (B, 3, H, W), or films (B, frames, 3, H, W), in [0, 1]."""
-        return self._within_memory(
-            "decode", list(range(len(x0))), lambda some: self.calls.decode([self._blank] * len(some), x0[some]).to(x0)
-        )
+        blank = [self._blank] * len(x0)
+        return self._within_memory("decode", len(x0), lambda some: self.calls.decode(blank[some], x0[some]).to(x0))
 
     def own_times(self, steps: int) -> Tensor:
         """(steps + 1,) float64 times at which the pipeline itself would sample, down to 0."""
@@ -187,6 +184,10 @@ class DiffusersModel(FlowModel):
         timesteps, one = self.convention.timestep(t), bool((t == t[0]).all())
         with self.calls.checkpointed():
             return self.calls.output(rows, x, timesteps[:1] if one else timesteps[None].as_subclass(RowTimes)).to(x)
+
+    def _outputs(self, x: Tensor, t: Tensor, rows: Sequence[Encoded]) -> Tensor:
+        """The same, of rows that can share a call, in as many calls as memory asks for."""
+        return self._within_memory("velocity", len(x), lambda some: self._output(x[some], t[some], rows[some]))
 
     def _measured(self) -> tuple[int, bool]:
         """Network rows of one velocity, and whether rows of different times can share a call.
@@ -228,20 +229,20 @@ class DiffusersModel(FlowModel):
             self._most["velocity"] = self._most["decode"] = 1
         return rows // 2, mixes
 
-    def _within_memory(self, what: str, rows: list[int], call: Callable[[list[int]], Tensor]) -> Tensor:
+    def _within_memory(self, what: str, rows: int, call: Callable[[slice], Tensor]) -> Tensor:
         """``call`` on all rows, on half as many at once wherever memory runs out; what fits is remembered."""
-        done: list[Tensor] = []
-        while rows:
-            most = self._most.get(what, len(rows))
+        parts, done = list[Tensor](), 0
+        while done < rows:
+            most = min(self._most.get(what, rows), rows - done)
             try:
-                done.append(call(rows[:most]))
+                parts.append(call(slice(done, done + most)))
             except torch.OutOfMemoryError:
-                if min(most, len(rows)) == 1:
+                if most == 1:
                     raise
-                self._most[what] = min(most, len(rows)) // 2
-                continue
-            rows = rows[most:]
-        return torch.cat(done)
+                self._most[what] = most // 2
+            else:
+                done += most
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def is_few_step(name: str, scheduler: type, config: Mapping[str, Any]) -> bool:

@@ -90,11 +90,12 @@ class Probe:
 def probing(scheduler: Any) -> Any:
     """A copy of a diffusers scheduler that probes; it is still one of its class, with its configuration."""
     own = type(scheduler)
-    of_schedule, of_step = inspect.signature(own.set_timesteps), inspect.signature(own.step)
+    of_schedule = inspect.signature(own.set_timesteps)
+    to_set, to_step = list(of_schedule.parameters), list(inspect.signature(own.step).parameters)
 
     @functools.wraps(own.set_timesteps)  # pipelines look for names of its parameters
     def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:
-        given = of_schedule.bind(self, *args, **kwargs).arguments
+        given = dict(zip(to_set, (self, *args), strict=False)) | kwargs
         if self.recording:
             own.set_timesteps(self, *args, **kwargs)
             self.recorded = copy.copy(self)
@@ -111,7 +112,7 @@ def probing(scheduler: Any) -> Any:
 
     @functools.wraps(own.step)  # whose parameters come in any order
     def step(self: Any, *args: Any, **kwargs: Any) -> Stepped:
-        given = of_step.bind(self, *args, **kwargs).arguments
+        given = dict(zip(to_step, (self, *args), strict=False)) | kwargs
         sample = given["sample"]
         self.steps.append(Step(sample, given["model_output"]))
         state = torch.full_like(sample, self.answers.pop(0)) if self.answers else sample
