@@ -7,6 +7,7 @@ Coefficients are computed in float64 and only then cast to the dtype of `x`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,10 +24,25 @@ def _combine(a: Tensor, value: Tensor, b: Tensor, x: Tensor) -> Tensor:
     return broadcast_like(a, x) * value + broadcast_like(b, x) * x
 
 
-def _determinant(interpolant: Interpolant, t: Time) -> Tensor:
-    """sigma (alpha_dot sigma - alpha sigma_dot): negative, finite, and 0 only where x_t is x0 itself."""
+class _Coefficients(NamedTuple):
+    """What the conversions are made of at times t, each of their shape.
+
+    ``determinant`` is sigma (alpha_dot sigma - alpha sigma_dot): negative, finite, and 0 only where x_t is x0 itself.
+    """
+
+    alpha: Tensor
+    alpha_dot: Tensor
+    sigma: Tensor
+    sigma_squared: Tensor
+    sigma_sigma_dot: Tensor
+    determinant: Tensor
+
+
+def _coefficients(interpolant: Interpolant, t: Time) -> _Coefficients:
     alpha, sigma = interpolant.alpha(t), interpolant.sigma(t)
-    return interpolant.alpha_dot(t) * sigma**2 - alpha * interpolant.sigma_sigma_dot(t)
+    alpha_dot, sigma_sigma_dot, squared = interpolant.alpha_dot(t), interpolant.sigma_sigma_dot(t), sigma**2
+    determinant = alpha_dot * squared - alpha * sigma_sigma_dot
+    return _Coefficients(alpha, alpha_dot, sigma, squared, sigma_sigma_dot, determinant)
 
 
 def denoised_from_velocity(interpolant: Interpolant, value: Tensor, x: Tensor, t: Time) -> Tensor:
@@ -34,9 +50,10 @@ def denoised_from_velocity(interpolant: Interpolant, value: Tensor, x: Tensor, t
 
     arXiv 2503.19385; linear: x - t u. Safe at both ends: at t = 0 it is x.
     """
-    det = _determinant(interpolant, t)
-    a = torch.where(det == 0, 0.0, interpolant.sigma(t) ** 2 / det)
-    b = torch.where(det == 0, 1.0, -interpolant.sigma_sigma_dot(t) / det)
+    at = _coefficients(interpolant, t)
+    end = at.determinant == 0
+    a = torch.where(end, 0.0, at.sigma_squared / at.determinant)
+    b = torch.where(end, 1.0, -at.sigma_sigma_dot / at.determinant)
     return _combine(a, value, b, x)
 
 
@@ -46,9 +63,10 @@ def noise_from_velocity(interpolant: Interpolant, value: Tensor, x: Tensor, t: T
     Linear: x + (1 - t) u. Safe at both ends; at t = 0 the state says nothing of the noise and a polynomial
     velocity (which vanishes there) cannot tell it, so that where the determinant vanishes it is its mean, 0.
     """
-    det, sigma = _determinant(interpolant, t), interpolant.sigma(t)
-    a = torch.where(det == 0, 0.0, -sigma * interpolant.alpha(t) / det)
-    b = torch.where(det == 0, 0.0, sigma * interpolant.alpha_dot(t) / det)
+    at = _coefficients(interpolant, t)
+    end = at.determinant == 0
+    a = torch.where(end, 0.0, -at.sigma * at.alpha / at.determinant)
+    b = torch.where(end, 0.0, at.sigma * at.alpha_dot / at.determinant)
     return _combine(a, value, b, x)
 
 
@@ -58,14 +76,14 @@ def score_from_velocity(interpolant: Interpolant, value: Tensor, x: Tensor, t: T
     arXiv 2503.19385; linear: -((1 - t) u + x) / t. Safe at t = 1, and at t = 0 for `VP` only: other
     velocities do not determine the score there, and the result is not finite.
     """
-    det = _determinant(interpolant, t)
-    return _combine(interpolant.alpha(t) / det, value, -interpolant.alpha_dot(t) / det, x)
+    at = _coefficients(interpolant, t)
+    return _combine(at.alpha / at.determinant, value, -at.alpha_dot / at.determinant, x)
 
 
 def velocity_from_denoised(interpolant: Interpolant, value: Tensor, x: Tensor, t: Time) -> Tensor:
     """Velocity u = alpha_dot x0 + sigma_dot (x - alpha x0) / sigma from a clean estimate; safe for t > 0."""
-    sigma, ratio = interpolant.sigma(t), interpolant.sigma_dot(t) / interpolant.sigma(t)
-    return _combine(_determinant(interpolant, t) / sigma**2, value, ratio, x)
+    at = _coefficients(interpolant, t)
+    return _combine(at.determinant / at.sigma_squared, value, interpolant.sigma_dot(t) / at.sigma, x)
 
 
 def velocity_from_noise(interpolant: Interpolant, value: Tensor, x: Tensor, t: Time) -> Tensor:
@@ -83,8 +101,8 @@ def velocity_from_score(interpolant: Interpolant, value: Tensor, x: Tensor, t: T
 
     Safe where alpha > 0, t = 0 included.
     """
-    alpha = interpolant.alpha(t)
-    return _combine(_determinant(interpolant, t) / alpha, value, interpolant.alpha_dot(t) / alpha, x)
+    at = _coefficients(interpolant, t)
+    return _combine(at.determinant / at.alpha, value, at.alpha_dot / at.alpha, x)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,6 @@ class Calls:
         self.pipeline.device_of_network = pipeline._execution_device
         self.pipeline.lay, self.pipeline.seen = self._laid, {}
         self.pipeline.scheduler = self.probe = probing(pipeline.scheduler)
-        self.pipeline.set_progress_bar_config(disable=True)
         self.pipeline.caching = [network for network in self.networks.values() if _caches(network)]
         pictures = any(not isinstance(value, str | int | float | None) for value in arguments.values())
         if pictures and hasattr(getattr(pipeline, "vae", None), "encode"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PLAIN = (int, float, str, torch.dtype, torch.device, torch.Generator, type(None))
-"""What says all that a pipeline prepares latents by, unless it starts from a picture."""
+PLAIN = (int, float, str, torch.dtype, torch.device, type(None))
+"""What says, beside generators, all that a pipeline prepares latents by, unless it starts from a picture."""
 
 
 class Prepared(Exception):
@@ -84,6 +84,10 @@ class Hooked:
         for network in self.caching:
             network._reset_stateful_cache()
 
+    def progress_bar(self, iterable: Iterable[Any] | None = None, total: int | None = None) -> Any:
+        """None is shown, and none is set up: a loop of one step takes little longer for all else it does."""
+        return NoProgress(() if iterable is None else iterable)
+
     def encode_prompt(self, *args: Any, **kwargs: Any) -> Any:
         own: Any = super()
         return self._answer(lambda: own.encode_prompt(*args, **kwargs))
@@ -128,11 +132,12 @@ class Hooked:
         """
         own: Any = super()
         values = [*args, *kwargs.values()]
-        if self.asked.state is None or not all(isinstance(value, PLAIN) for value in values):
-            return own.prepare_latents(*args, **kwargs)
         generators = [value for value in values if isinstance(value, torch.Generator)]
-        given = [value.get_state() if isinstance(value, torch.Generator) else value for value in (*values, *kwargs)]
-        if self.blank is None or not _same(self.blank.given, given):
+        plain = [value for value in values if isinstance(value, PLAIN)]
+        if self.asked.state is None or len(plain) + len(generators) < len(values):
+            return own.prepare_latents(*args, **kwargs)
+        given = [*plain, *kwargs, *(generator.get_state().numpy().tobytes() for generator in generators)]
+        if self.blank is None or self.blank.given != given:
             made = own.prepare_latents(*args, **kwargs)
             self.blank = Blank(given, made, [generator.get_state() for generator in generators])
         else:
@@ -213,6 +218,29 @@ class _Drawn:
 
     def mode(self) -> Tensor:
         return self._repeated(self._own.mode())
+
+
+class NoProgress:
+    """A progress bar that shows nothing, whatever it is told.
+
+    Args:
+        iterable: What it goes through.
+    """
+
+    def __init__(self, iterable: Iterable[Any]) -> None:
+        self._iterable = iterable
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._iterable)
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args, **kwargs: None
 
 
 class Silent:
