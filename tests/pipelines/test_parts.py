@@ -121,12 +121,23 @@ def test_latents_that_states_replace_are_prepared_anew_only_for_another_shape(mo
 
     monkeypatch.setattr(type(tiny.pipeline), "prepare_latents", prepare)
     model = loaded(tiny)
+    call, generators = model.calls._call, []
+
+    def recorded(*args: Any, **kwargs: Any) -> Any:
+        generators.append(kwargs["generator"])
+        return call(*args, **kwargs)
+
+    monkeypatch.setattr(model.calls, "_call", recorded)
     x, t = torch.randn(3, *model.shape, generator=torch.Generator().manual_seed(0)), torch.full((3,), 0.5).double()
     conditions = [model.encode("a cat"), *[model.encode("a dog")] * 2]
     batches.clear()
+    generators.clear()
     with torch.no_grad():
         last, middle = (model.velocity(x[i : i + 1], t[:1], conditions[i : i + 1]) for i in (2, 1))
     assert batches == [1]
+    drew, did_not = (generator.get_state() for generator in generators)
+    assert did_not.equal(drew)
+    assert not drew.equal(torch.Generator().manual_seed(0).get_state())
     with torch.no_grad():
         model.velocity(x, t, conditions)
         model.velocity(x + 1, t, conditions)

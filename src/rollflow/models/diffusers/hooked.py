@@ -85,7 +85,7 @@ class Hooked:
             network._reset_stateful_cache()
 
     def progress_bar(self, iterable: Iterable[Any] | None = None, total: int | None = None) -> Any:
-        """None is shown, and none is set up: a loop of one step takes little longer for all else it does."""
+        """None is shown, and none is set up, since loops have one step and there are many of them."""
         return NoProgress(() if iterable is None else iterable)
 
     def encode_prompt(self, *args: Any, **kwargs: Any) -> Any:
@@ -128,7 +128,8 @@ class Hooked:
     def _blank(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Latents as the pipeline prepares them: those of the last call, where a state takes their place anyway.
 
-        Drawing them takes a hundredth of the network's time at 1024 x 1024. Generators are left as if they had.
+        The numbers are many and nobody reads them. Generators are left as if they had been drawn, since what a pipeline
+        draws later must not depend on what was called before.
         """
         own: Any = super()
         values = [*args, *kwargs.values()]
