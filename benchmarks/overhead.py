@@ -1,11 +1,10 @@
 """What the adapter and the engine add to the transformer's time: python benchmarks/overhead.py
 
-A FLUX pipeline of random weights, large enough that a call of its transformer takes 50 ms or more, sampled by
-BestOfN with the SDE kernel. Everything is timed in one run: the time that the engine takes as a whole, and inside it
-the time in the transformer; the rest is what is added, in the pipeline's own call, the adapter, the kernel and the
-engine. The prompt's encoding and decoding are left out, since any program has to do them. Beside it the transformer
-is called in a bare loop on the inputs of the pipeline's own calls, in turn with the runs, to show that a call takes as
-long there.
+FLUX pipelines of random weights, of the larger of which a call of one row takes 50 ms or more, sampled by BestOfN with
+the SDE kernel. Everything is timed in one run: the time that the engine takes as a whole, and inside it the time in the
+transformer; the rest is what is added, in the pipeline's own call, the adapter, the kernel and the engine. The prompt's
+encoding and decoding are left out, since any program has to do them. Beside it the transformer is called in a bare loop
+on the inputs of the pipeline's own calls, in turn with the runs, to show that a call takes as long there.
 """
 
 from __future__ import annotations
@@ -80,17 +79,26 @@ def large(width: int, layers: int) -> tuple[Any, dict[str, Any]]:
     return tiny.pipeline, {**tiny.arguments, "height": SIDE, "width": SIDE}
 
 
+def timed(width: int, layers: int) -> tuple[DiffusersModel, Timed, list[Timed]]:
+    """A model whose transformer is timed, and so are its encoder and its decoder."""
+    pipeline, arguments = large(width, layers)
+    model = DiffusersModel(pipeline, arguments)
+    network, encoder, decoder = Timed(pipeline.transformer.forward), Timed(model.encode), Timed(model.decode)
+    pipeline.transformer.forward, model.encode, model.decode = network, encoder, decoder
+    return model, network, [encoder, decoder]
+
+
 def measured(model: DiffusersModel, network: Timed, others: list[Timed], rows: int, steps: int, repeats: int) -> str:
-    """A line of the table: what ``repeats`` runs add, in percent, and how long a call takes."""
+    """The end of a line of the table: what ``repeats`` runs add, in percent, and how long a call takes."""
     sampler = Sampler(Linear(), steps=steps)
     job = Job(Task(model, "a cat", Brightness()), BestOfN(), rows * steps, 0, sampler)
     added, calls, bare = [], [], []
     for repeat in range(repeats + 1):  # the first warms up
-        for timed in (network, *others):
-            timed.seconds, timed.calls = 0.0, 0
+        for part in (network, *others):
+            part.seconds, part.calls = 0.0, 0
         begun = time.perf_counter()
         Engine(max_rows=rows).run([job])
-        whole = time.perf_counter() - begun - sum(timed.seconds for timed in others)
+        whole = time.perf_counter() - begun - sum(part.seconds for part in others)
         inside, made = network.seconds, network.calls
         args, kwargs = network.given
         begun = time.perf_counter()
@@ -107,19 +115,15 @@ def measured(model: DiffusersModel, network: Timed, others: list[Timed], rows: i
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[4, 16, 32], help="trajectories, which share every call")
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 16], help="trajectories, which share every call")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--width", type=int, nargs="+", default=[256, 768], help="of the transformers")
     parser.add_argument("--layers", type=int, default=4)
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     diffusers.utils.logging.set_verbosity_error()
 
-    pipeline, arguments = large(given.width, given.layers)
-    model = DiffusersModel(pipeline, arguments)
-    network, encoder, decoder = Timed(pipeline.transformer.forward), Timed(model.encode), Timed(model.decode)
-    pipeline.transformer.forward, model.encode, model.decode = network, encoder, decoder
     lines = [
         "# Overhead of the adapter and the engine",
         "",
@@ -128,11 +132,13 @@ def main() -> None:
         f"torch {torch.__version__}, diffusers {diffusers.__version__}. Added by pipeline, adapter, kernel and engine",
         "to the time in the transformer; means over runs with 95 % intervals (Student's).",
         "",
-        "| rows a call | a call, within the engine | in a bare loop | added | at most |",
-        "|---|---|---|---|---|",
+        "| width | rows a call | a call, within the engine | in a bare loop | added | at most |",
+        "|---|---|---|---|---|---|",
     ]
-    for rows in given.rows:
-        lines.append(measured(model, network, [encoder, decoder], rows, given.steps, given.repeats))
+    for width in given.width:
+        model, network, others = timed(width, given.layers)
+        for rows in given.rows:
+            lines.append(f"| {width} {measured(model, network, others, rows, given.steps, given.repeats)}")
     REPORT.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 

@@ -59,6 +59,21 @@ def test_velocity_tells_the_score_the_clean_estimate_and_the_noise(interpolant: 
 
 
 @every
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("of", [denoised_from_velocity, noise_from_velocity, score_from_velocity])
+def test_what_is_remembered_at_a_float_is_what_a_tensor_gives(
+    interpolant: Interpolant, of: Callable[..., Tensor], dtype: torch.dtype
+) -> None:
+    x, v = (part.to(dtype) for part in (normal(3, 2), normal(3, 2) + 1))
+    for t in TIMES:
+        of_tensor = of(interpolant, v, x, t)
+        for _ in range(2):
+            assert torch.equal(of(interpolant, v, x, float(t)), of_tensor)
+        assert torch.equal(of(interpolant, v, x, t.expand(3)), of_tensor)
+        assert not torch.equal(of(interpolant, v, x, float(t) / 2), of_tensor)
+
+
+@every
 def test_the_general_formulas_are_the_papers(interpolant: Interpolant) -> None:
     x, u, t = normal(len(TIMES), 3), normal(len(TIMES), 3) + 1, TIMES
     a, s, a_dot, s_dot = (

@@ -1,13 +1,16 @@
 """Coefficient algebra: velocity, clean estimate, noise and score are one thing; so are all interpolants.
 
-The functions share their arguments: `value` and `x` of shape (B, ...), times `t` of shape () or (B,).
-Coefficients are computed in float64 and only then cast to the dtype of `x`.
+The functions share their arguments: `value` and `x` of shape (B, ...), times `t` of shape () or (B,), or a float.
+Coefficients are computed in float64 and only then cast to the dtype of `x`; those at a float are remembered, since
+samplers visit the same few times again and again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import lru_cache, wraps
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,11 +20,35 @@ from rollflow.interpolants import Interpolant, Time, as_float64
 
 def broadcast_like(coefficient: Tensor, x: Tensor) -> Tensor:
     """A coefficient of shape () or (B,) in the dtype and device of `x`, shaped to multiply it row by row."""
-    return coefficient.to(x).reshape(coefficient.shape + (1,) * (x.ndim - coefficient.ndim))
+    cast = coefficient.to(x)
+    return cast.reshape(cast.shape + (1,) * (x.ndim - cast.ndim)) if cast.ndim else cast
 
 
-def _combine(a: Tensor, value: Tensor, b: Tensor, x: Tensor) -> Tensor:
-    return broadcast_like(a, x) * value + broadcast_like(b, x) * x
+def as_float(t: Tensor) -> Time:
+    """A time of shape () as a float, at which coefficients are remembered; times of rows as they are."""
+    return float(t) if t.ndim == 0 else t
+
+
+Pair: TypeAlias = tuple[Time, Time]
+"""Coefficients of `value` and of `x`: floats at a float."""
+
+
+def _remembered(pair: Callable[[Interpolant, Time], Pair]) -> Callable[[Interpolant, Time], Pair]:
+    @lru_cache(maxsize=4096)
+    def at(interpolant: Interpolant, t: float) -> Pair:
+        a, b = pair(interpolant, t)
+        return float(a), float(b)
+
+    @wraps(pair)
+    def remembered(interpolant: Interpolant, t: Time) -> Pair:
+        return pair(interpolant, t) if isinstance(t, Tensor) else at(interpolant, t)
+
+    return remembered
+
+
+def _combine(pair: Pair, value: Tensor, x: Tensor) -> Tensor:
+    a, b = (broadcast_like(one, x) if isinstance(one, Tensor) else one for one in pair)
+    return a * value + b * x
 
 
 class _Coefficients(NamedTuple):
@@ -45,16 +72,34 @@ def _coefficients(interpolant: Interpolant, t: Time) -> _Coefficients:
     return _Coefficients(alpha, alpha_dot, sigma, squared, sigma_sigma_dot, determinant)
 
 
+@_remembered
+def _denoised_pair(interpolant: Interpolant, t: Time) -> Pair:
+    at = _coefficients(interpolant, t)
+    end = at.determinant == 0
+    a = torch.where(end, 0.0, at.sigma_squared / at.determinant)
+    return a, torch.where(end, 1.0, -at.sigma_sigma_dot / at.determinant)
+
+
+@_remembered
+def _noise_pair(interpolant: Interpolant, t: Time) -> Pair:
+    at = _coefficients(interpolant, t)
+    end = at.determinant == 0
+    a = torch.where(end, 0.0, -at.sigma * at.alpha / at.determinant)
+    return a, torch.where(end, 0.0, at.sigma * at.alpha_dot / at.determinant)
+
+
+@_remembered
+def _score_pair(interpolant: Interpolant, t: Time) -> Pair:
+    at = _coefficients(interpolant, t)
+    return at.alpha / at.determinant, -at.alpha_dot / at.determinant
+
+
 def denoised_from_velocity(interpolant: Interpolant, value: Tensor, x: Tensor, t: Time) -> Tensor:
     """Clean estimate E[x0 | x_t] = (sigma u - sigma_dot x) / (alpha_dot sigma - alpha sigma_dot).
 
     arXiv 2503.19385; linear: x - t u. Safe at both ends: at t = 0 it is x.
     """
-    at = _coefficients(interpolant, t)
-    end = at.determinant == 0
-    a = torch.where(end, 0.0, at.sigma_squared / at.determinant)
-    b = torch.where(end, 1.0, -at.sigma_sigma_dot / at.determinant)
-    return _combine(a, value, b, x)
+    return _combine(_denoised_pair(interpolant, t), value, x)
 
 
 def noise_from_velocity(interpolant: Interpolant, value: Tensor, x: Tensor, t: Time) -> Tensor:
@@ -63,11 +108,7 @@ def noise_from_velocity(interpolant: Interpolant, value: Tensor, x: Tensor, t: T
     Linear: x + (1 - t) u. Safe at both ends; at t = 0 the state says nothing of the noise and a polynomial
     velocity (which vanishes there) cannot tell it, so that where the determinant vanishes it is its mean, 0.
     """
-    at = _coefficients(interpolant, t)
-    end = at.determinant == 0
-    a = torch.where(end, 0.0, -at.sigma * at.alpha / at.determinant)
-    b = torch.where(end, 0.0, at.sigma * at.alpha_dot / at.determinant)
-    return _combine(a, value, b, x)
+    return _combine(_noise_pair(interpolant, t), value, x)
 
 
 def score_from_velocity(interpolant: Interpolant, value: Tensor, x: Tensor, t: Time) -> Tensor:
@@ -76,14 +117,13 @@ def score_from_velocity(interpolant: Interpolant, value: Tensor, x: Tensor, t: T
     arXiv 2503.19385; linear: -((1 - t) u + x) / t. Safe at t = 1, and at t = 0 for `VP` only: other
     velocities do not determine the score there, and the result is not finite.
     """
-    at = _coefficients(interpolant, t)
-    return _combine(at.alpha / at.determinant, value, -at.alpha_dot / at.determinant, x)
+    return _combine(_score_pair(interpolant, t), value, x)
 
 
 def velocity_from_denoised(interpolant: Interpolant, value: Tensor, x: Tensor, t: Time) -> Tensor:
     """Velocity u = alpha_dot x0 + sigma_dot (x - alpha x0) / sigma from a clean estimate; safe for t > 0."""
     at = _coefficients(interpolant, t)
-    return _combine(at.determinant / at.sigma_squared, value, interpolant.sigma_dot(t) / at.sigma, x)
+    return _combine((at.determinant / at.sigma_squared, interpolant.sigma_dot(t) / at.sigma), value, x)
 
 
 def velocity_from_noise(interpolant: Interpolant, value: Tensor, x: Tensor, t: Time) -> Tensor:
@@ -93,7 +133,7 @@ def velocity_from_noise(interpolant: Interpolant, value: Tensor, x: Tensor, t: T
     """
     alpha, ratio = interpolant.alpha(t), interpolant.alpha_dot(t) / interpolant.alpha(t)
     a = interpolant.sigma_dot(t) - ratio * interpolant.sigma(t)
-    return _combine(a, value, torch.where(alpha == 0, torch.nan, ratio), x)
+    return _combine((a, torch.where(alpha == 0, torch.nan, ratio)), value, x)
 
 
 def velocity_from_score(interpolant: Interpolant, value: Tensor, x: Tensor, t: Time) -> Tensor:
@@ -102,7 +142,7 @@ def velocity_from_score(interpolant: Interpolant, value: Tensor, x: Tensor, t: T
     Safe where alpha > 0, t = 0 included.
     """
     at = _coefficients(interpolant, t)
-    return _combine(at.determinant / at.alpha, value, at.alpha_dot / at.alpha, x)
+    return _combine((at.determinant / at.alpha, at.alpha_dot / at.alpha), value, x)
 
 
 @dataclass(frozen=True)
@@ -163,8 +203,8 @@ class Conversion:
         """
         if self.source == self.target:
             return u
-        x, t = self.to_source(x_bar, s), self.time(s)
+        x, t = self.to_source(x_bar, s), as_float(self.time(s))
         x0 = denoised_from_velocity(self.source, u, x, t)
         eps = noise_from_velocity(self.source, u, x, t)
         alpha_dot, sigma_dot = self.target.alpha_dot(s), self.target.sigma_dot(s)
-        return _combine(alpha_dot, x0, sigma_dot, eps)
+        return _combine((alpha_dot, sigma_dot), x0, eps)

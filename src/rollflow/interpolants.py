@@ -29,7 +29,8 @@ class Interpolant(ABC):
     log_snr = 2 log(alpha / sigma) falling strictly from +inf. Its inverse is what carries a model from one
     interpolant to another (Kim et al., 2025, arXiv 2503.19385).
 
-    Every method takes times of any shape (or a float) and returns a float64 tensor of that shape.
+    Every method takes times of any shape (or a float) and returns a float64 tensor of that shape. An interpolant is a
+    frozen dataclass of its settings: equal ones are the same path, and what is computed of one is remembered.
     """
 
     @abstractmethod

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from rollflow.conversions import denoised_from_velocity
+from rollflow.conversions import as_float, denoised_from_velocity
 from rollflow.errors import RollflowError
 from rollflow.interpolants import Interpolant
 from rollflow.registry import Registry
@@ -36,7 +36,7 @@ class Tweedie(Lookahead):
 
     def clean(self, interpolant: Interpolant, x: Tensor, v: Tensor, t: Tensor) -> Asking[Tensor]:
         yield from ()
-        return denoised_from_velocity(interpolant, v, x, t)
+        return denoised_from_velocity(interpolant, v, x, as_float(t))
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,8 @@ class Session:
             Whether anyone had.
         """
         waiting = [live for live in due if isinstance(live.request, kind) and live.run in self.runs]
+        if not waiting:
+            return False
         served = False
         for group in sharing(kind, waiting):
             sent_off = kind is Reward and self._sent_off(group[0])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rollflow.conversions import broadcast_like, denoised_from_velocity, noise_from_velocity
+from rollflow.conversions import as_float, broadcast_like, denoised_from_velocity, noise_from_velocity
 from rollflow.interpolants import Interpolant
 from rollflow.kernels.base import GaussianKernel, Moments
 
@@ -27,8 +27,8 @@ class CoefficientsPreserving(GaussianKernel):
         """f, a share of the noise's variance: float64 in [0, 1], of shape () or (B,)."""
 
     def moments(self, interpolant: Interpolant, x: Tensor, v: Tensor, t: Tensor, s: Tensor) -> Moments:
-        x0 = denoised_from_velocity(interpolant, v, x, t)
-        eps = noise_from_velocity(interpolant, v, x, t)
+        at = as_float(t)
+        x0, eps = denoised_from_velocity(interpolant, v, x, at), noise_from_velocity(interpolant, v, x, at)
         alpha, sigma, fresh = interpolant.alpha(s), interpolant.sigma(s), self.fresh(interpolant, t, s)
         mean = broadcast_like(alpha, x) * x0 + broadcast_like(sigma * torch.sqrt(1 - fresh), x) * eps
         return Moments(mean, sigma * torch.sqrt(fresh))

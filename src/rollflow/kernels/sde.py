@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rollflow.conversions import Conversion, broadcast_like, score_from_velocity
+from rollflow.conversions import Conversion, as_float, broadcast_like, score_from_velocity
 from rollflow.interpolants import VP, Interpolant
 from rollflow.kernels.base import GaussianKernel, Moments
 from rollflow.registry import Registry
@@ -136,7 +136,7 @@ class EulerMaruyama(GaussianKernel):
 
     def moments(self, interpolant: Interpolant, x: Tensor, v: Tensor, t: Tensor, s: Tensor) -> Moments:
         dt, g = s - t, self.diffusion.g(interpolant, t)
-        score = score_from_velocity(interpolant, v, x, t)
+        score = score_from_velocity(interpolant, v, x, as_float(t))
         mean = x + broadcast_like(dt, x) * v - broadcast_like(g**2 / 2 * dt, x) * score
         return Moments(mean, g * torch.sqrt(-dt))
 

@@ -206,11 +206,11 @@ class Calls:
 
         Not of a pipeline of perturbed attention, whose network is another one by then.
         """
+        networks = self.networks.values() if torch.is_grad_enabled() else ()
         able = [
             network
-            for network in self.networks.values()
-            if torch.is_grad_enabled()
-            and not hasattr(self.pipeline, "set_pag_applied_layers")
+            for network in networks
+            if not hasattr(self.pipeline, "set_pag_applied_layers")
             and getattr(network, "_supports_gradient_checkpointing", False)
             and not network.is_gradient_checkpointing
         ]
