@@ -36,6 +36,13 @@ def test_of_two_that_set_a_folder_up_at_once_one_is_refused(tmp_path: Path, monk
     assert (tmp_path / "command.txt").read_text() == "first"
 
 
+def test_an_experiment_is_gone_on_with_only_where_that_is_meant(tmp_path: Path) -> None:
+    Folder(tmp_path).set_up({"nfe": 1}, resume=False)
+    with pytest.raises(RollflowError, match="holds an experiment already; go on with it by --resume"):
+        Folder(tmp_path).set_up({"nfe": 1}, resume=False)
+    Folder(tmp_path).set_up({"nfe": 1})
+
+
 def test_threads_may_write_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     replace, both = os.replace, threading.Barrier(2)
 

@@ -266,6 +266,9 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["replay", str(tmp_path / "run"), name, "--out", str(tmp_path / "again.png")]) == 0
     assert capsys.readouterr().out.endswith("the same to the last bit\n")
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / f"run/images/{name}.png").read_bytes()
+    assert main([*arguments, "--no-resume"]) == 2
+    assert "holds an experiment already" in capsys.readouterr().err
+    assert main([*arguments, "--resume"]) == 0
     assert main([*arguments, "--nfe", "90"]) == 2
     assert "is of another experiment: arms[1].nfe was 100, is 90" in capsys.readouterr().err
     assert main(["bench", "run", "--preset", "innit", "--out", str(tmp_path / "run")]) == 2

@@ -46,19 +46,27 @@ class Folder:
         host = re.sub(r"[^A-Za-z0-9.]", "-", socket.gethostname())
         self._journal = path / f"journal-{host}-{self.claims.owner}.jsonl"
 
-    def set_up(self, config: dict[str, Any], command: str | None = None) -> None:
+    def set_up(self, config: dict[str, Any], command: str | None = None, *, resume: bool = True) -> None:
         """Remember the configuration, or compare it with the one that is there.
 
         Args:
             config: In JSON's own types.
             command: That begins the experiment, if it is one.
+            resume: Whether an experiment that is there may be gone on with.
 
         Raises:
-            RollflowError: If the folder is another experiment's, whose differences are named.
+            RollflowError: If the folder is another experiment's, whose differences are named; or any's, and
+                ``resume`` is false.
         """
         path = self.path / CONFIG
-        if not path.exists() and create(path, _lines(config)) and command is not None:
+        begun = not path.exists() and create(path, _lines(config))
+        if begun and command is not None:
             write(self.path, {COMMAND: command.encode()})
+        if not begun and not resume:
+            raise RollflowError(
+                f"the folder '{self.path}' holds an experiment already; go on with it by --resume, "
+                "or choose another folder"
+            )
         differences = list(_differences(read_config(self.path), config))
         if differences:
             raise RollflowError(

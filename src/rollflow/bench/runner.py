@@ -33,6 +33,7 @@ class Runner:
     Args:
         experiment: What to do.
         folder: Where; of the same experiment or new.
+        resume: Whether an experiment that is there may be gone on with.
         retries: Of a job that fails.
         checkpoint_seconds: Between two checkpoints of one job.
         minutes: No job is begun after so long; None is no limit.
@@ -43,8 +44,8 @@ class Runner:
         warned: Called with what a user should know and the run does not stop at; from any thread.
 
     Raises:
-        RollflowError: If the folder is another experiment's or cannot be written to; also what ``Plan`` raises of an
-            arm, before anything loads or is written.
+        RollflowError: If the folder is another experiment's, or any's and ``resume`` is false, or cannot be written
+            to; also what ``Plan`` raises of an arm, before anything loads or is written.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Runner:
         experiment: Experiment,
         folder: Path,
         *,
+        resume: bool = True,
         retries: int = 1,
         checkpoint_seconds: float = 10.0,
         minutes: float | None = None,
@@ -69,7 +71,7 @@ class Runner:
         costs_of(experiment)
         self.measurements = experiment.measurements()
         self.folder = Folder(folder)
-        self.folder.set_up(experiment.config(), command)
+        self.folder.set_up(experiment.config(), command, resume=resume)
         self.tally = Tally(folder)
         self._until = math.inf if minutes is None else time.monotonic() + 60 * minutes
         self._watch = Watch(self.folder, checkpoint_seconds, warned)

@@ -41,6 +41,9 @@ def run(
     compiled: options.Compile = None,
     few_step: options.FewStep = None,
     revision: options.Revision = None,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on with an experiment that is there, or refuse its folder.")
+    ] = True,
     max_rows: Annotated[int, typer.Option(help="Rows of every call of the model.", min=1)] = 64,
     retries: Annotated[int, typer.Option(help="Of a job that fails.", min=0)] = 1,
     minutes: Annotated[float | None, typer.Option(help="Begin no job after so long.")] = None,
@@ -95,6 +98,7 @@ def run(
         runner = Runner(
             experiment,
             out,
+            resume=resume,
             retries=retries,
             minutes=minutes,
             command=command,
@@ -102,6 +106,7 @@ def run(
             measured=_measured,
             warned=_warn,
         )
+    same = "the same command" if resume else "the same command with --resume"
     interrupted, goes_on = False, True
     try:
         with _refusing(1):
@@ -118,9 +123,9 @@ def run(
         done, jobs = len(runner.tally.done), len(runner.trials)
         unmeasured = len(runner.measurements) - len(runner.tally.diversity)
         if interrupted:
-            complain(f"interrupted; {done} of {jobs} jobs are done, and the same command goes on")
+            complain(f"interrupted; {done} of {jobs} jobs are done, and {same} goes on")
         elif done < jobs:
-            complain(f"{jobs - done} of {jobs} jobs are not done{_advice(runner, goes_on=goes_on)}")
+            complain(f"{jobs - done} of {jobs} jobs are not done{_advice(runner, same if goes_on else None)}")
         elif unmeasured:
             complain(f"{unmeasured} of {len(runner.measurements)} measurements of diversity are left")
     if interrupted:
@@ -129,15 +134,15 @@ def run(
         raise typer.Exit(1)
 
 
-def _advice(runner: Any, *, goes_on: bool) -> str:
-    """What can be done about jobs that are not done."""
+def _advice(runner: Any, same: str | None) -> str:
+    """What can be done about jobs that are not done: ``same`` is the command that goes on with them, if one does."""
     given_up = len(runner.given_up)
     left = len(runner.trials) - len(runner.tally.done) - given_up
     told = []
     if given_up:
         told.append(f"{given_up} have failed too often and are given up; raise --retries to try them again")
-    if left and goes_on:
-        told.append(f"{left} are left; run the same command again to go on")
+    if left and same:
+        told.append(f"{left} are left; {same} goes on")
     return "".join(f"; {one}" for one in told)
 
 
