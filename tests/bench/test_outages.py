@@ -72,10 +72,10 @@ def test_the_command_says_what_helps(tmp_path: Path, capsys: pytest.CaptureFixtu
     with monkeypatch.context() as patched:
         patched.setattr(Redness, "score", lambda _, *asked: away.score(*asked))
         patched.setattr(Away, "score", lambda self, *asked: _answer(self, *asked))
-        assert main([*arguments, "--retries", "0"]) == 1
+        assert main([*arguments, "--retries", "0", "--no-resume"]) == 1
     told = capsys.readouterr().err
     assert "error: the server does not answer" in told
-    assert "are left; the same command goes on" in told
+    assert "are left; the same command with --resume goes on" in told
     monkeypatch.setattr(TinyModel, "interrupt_at", 2)
     assert main([*arguments, "--retries", "0"]) == 130
     told = capsys.readouterr().err
