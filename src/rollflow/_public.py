@@ -20,13 +20,16 @@ from rollflow.engine import (
 )
 from rollflow.errors import (
     BadCheckpoint,
+    BadModel,
     BadReward,
+    BadSetting,
     BadWeights,
     BudgetExceeded,
     BudgetTooSmall,
     NotDifferentiable,
     RewardUnavailable,
     RollflowError,
+    RollflowWarning,
     UnknownName,
 )
 from rollflow.guidance import DPS, GUIDANCE, Guidance
@@ -95,7 +98,9 @@ __all__ = [
     "Arc",
     "AtLeast",
     "BadCheckpoint",
+    "BadModel",
     "BadReward",
+    "BadSetting",
     "BadWeights",
     "BestOfN",
     "BestSoFar",
@@ -153,6 +158,7 @@ __all__ = [
     "RewardModel",
     "RewardUnavailable",
     "RollflowError",
+    "RollflowWarning",
     "RolloverBudget",
     "Sampler",
     "Search",

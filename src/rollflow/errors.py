@@ -10,11 +10,15 @@ class RollflowError(Exception):
     """Root of every error that a user can cause and mend."""
 
 
-class UnknownName(RollflowError, ValueError):
+class BadSetting(RollflowError, ValueError):
+    """A setting or argument of the wrong type or out of range; raised before anything is computed."""
+
+
+class UnknownName(BadSetting):
     """A name that no registry holds."""
 
 
-class BudgetTooSmall(RollflowError, ValueError):
+class BudgetTooSmall(BadSetting):
     """A budget that the method cannot run in; ``smallest`` is the least that it can.
 
     Args:
@@ -32,8 +36,12 @@ class BudgetExceeded(RollflowError):
     """A request beyond a cap of the meter; it was refused before anything was evaluated."""
 
 
+class BadModel(RollflowError):
+    """A model whose network or decoder raised an exception, or gave values that are not finite or of a wrong shape."""
+
+
 class BadReward(RollflowError):
-    """A reward that is not one finite number a sample, or that refuses the sample."""
+    """A reward that raised an exception, refused a sample, or did not give one finite number a sample."""
 
 
 class RewardUnavailable(RollflowError):
@@ -48,8 +56,12 @@ class BadCheckpoint(RollflowError):
     """A checkpoint that cannot be read, or that another job wrote."""
 
 
-class NotDifferentiable(RollflowError, ValueError):
+class NotDifferentiable(BadSetting):
     """Guidance was asked for by a reward that no gradient flows through."""
+
+
+class RollflowWarning(UserWarning):
+    """Something that a run survives and that its user should know."""
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> UnknownName:

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from rollflow.interpolants import Interpolant, Linear
 from rollflow.schedules import Grid
+
+
+class Screened(NamedTuple):
+    """Decoded samples, and which of them the model itself rejects.
+
+    Args:
+        samples: (B, ...) as of ``FlowModel.decode``.
+        rejected: For each sample, who rejected it, such as "the safety checker"; None if nobody did.
+    """
+
+    samples: Tensor
+    rejected: tuple[str | None, ...]
 
 
 class FlowModel(ABC):
@@ -62,6 +74,14 @@ class FlowModel(ABC):
     def decode(self, x0: Tensor) -> Tensor:
         """Clean states (B, ...) as samples (B, ...): pixels (B, 3, H, W) in [0, 1] for images."""
         return x0
+
+    def screened(self, x0: Tensor) -> Screened:
+        """Decode clean states (B, ...) and say which samples must neither be scored nor returned.
+
+        The engine decodes by this method. Override it for a model with a safety checker; ``decode`` shows every sample.
+        """
+        samples = self.decode(x0)
+        return Screened(samples, (None,) * len(samples))
 
 
 class Source(ABC):

@@ -43,6 +43,8 @@ class RewardModel(ABC):
         device: Of its networks; None where that is nothing to anyone.
         elsewhere: Whether it is computed in another process.
         relative: Whether ``combine`` looks at what was scored before.
+        bounds: Lowest and highest score that it can give, infinite where there is no limit; None if unknown. A score
+            outside them is warned of.
     """
 
     name: ClassVar[str]
@@ -56,6 +58,7 @@ class RewardModel(ABC):
     device: torch.device | None = None
     elsewhere: bool = False
     relative: bool = False
+    bounds: tuple[float, float] | None = None
 
     @property
     def identity(self) -> str:
