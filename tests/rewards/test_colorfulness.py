@@ -63,3 +63,13 @@ def test_gradients_are_finite_where_a_root_is_zero(colour: tuple[float, float, f
     [gradient] = torch.autograd.grad(score(pixels).sum(), pixels)
     assert gradient.isfinite().all()
     assert gradient.any() == (len(set(colour)) > 1)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (4, 8, 8), (1, 8, 8), (3, 0, 8), (2, 5, 3, 8, 8), (2, 1, 8, 8), ()])
+def test_shapes_that_are_no_pictures_do_not_fit(shape: tuple[int, ...]) -> None:
+    assert "expected pictures (3, H, W) or films (F, 3, H, W)" in str(Colorfulness().unfit(shape))
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 9), (5, 3, 8, 9)])
+def test_pictures_and_films_fit(shape: tuple[int, ...]) -> None:
+    assert Colorfulness().unfit(shape) is None

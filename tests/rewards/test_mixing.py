@@ -201,3 +201,16 @@ def test_names_of_parts_from_elsewhere_are_compared_once_they_are_known() -> Non
     assert (mixture.structured, mixture.interactive) == (True, True)
     with pytest.raises(RollflowError, match="names, which differ; got column 1, column 1"):
         WeightedSum((Renamed("column 1"), Column(1))).load()
+
+
+class Square(Column):
+    """Of square samples."""
+
+    def unfit(self, shape: tuple[int, ...]) -> str | None:
+        return None if shape[-1] == shape[-2] else f"expected a square, got {shape}"
+
+
+def test_a_shape_that_a_part_cannot_score_does_not_fit_the_mixture() -> None:
+    mixture = WeightedSum((Column(0), Square(1)))
+    assert mixture.unfit((3, 8, 8)) is None
+    assert mixture.unfit((3, 8, 9)) == "expected a square, got (3, 8, 9)"

@@ -86,6 +86,16 @@ class RewardModel(ABC):
         """Whether it is computed in another process or on another device than this, so that both can work at once."""
         return self.elsewhere or (None not in (device, self.device) and _indexed(device) != _indexed(self.device))
 
+    def unfit(self, shape: tuple[int, ...]) -> str | None:
+        """Say why samples of a shape cannot be scored, and what to do about it; None if they can.
+
+        Asked before pictures are decoded or searched for, so that it must not load or compute anything.
+
+        Args:
+            shape: Of one decoded sample: (3, H, W) of a picture, (F, 3, H, W) of a film.
+        """
+        return None
+
     @abstractmethod
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         """Rewards (B,) of decoded samples (B, ...), each against its prompt."""
@@ -98,6 +108,11 @@ def _indexed(device: torch.device | None) -> tuple[str, int] | None:
 
 class PictureReward(RewardModel):
     """A reward of pictures; that of a film is the mean over its frames."""
+
+    def unfit(self, shape: tuple[int, ...]) -> str | None:
+        if len(shape) not in (3, 4) or shape[-3] != 3 or 0 in shape:
+            return f"expected pictures (3, H, W) or films (F, 3, H, W), got {shape}; decode samples to RGB first"
+        return None
 
     @abstractmethod
     def score_pictures(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:

@@ -152,6 +152,9 @@ class Mixture(RewardModel):
     def apart(self, device: torch.device | None) -> bool:
         return any(part.apart(device) for part in self.parts)
 
+    def unfit(self, shape: tuple[int, ...]) -> str | None:
+        return next((why for part in self.parts if (why := part.unfit(shape)) is not None), None)
+
     def load(self) -> None:
         for part in self.parts:
             part.load()
