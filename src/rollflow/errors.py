@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class RollflowError(Exception):
@@ -28,8 +29,16 @@ class BudgetTooSmall(BadSetting):
     """
 
     def __init__(self, method: str, nfe: int, smallest: int) -> None:
-        super().__init__(f"{method} cannot run in {nfe} NFE with these settings; the smallest budget is {smallest} NFE")
+        super().__init__(method, nfe, smallest)
+        self.method = method
+        self.nfe = nfe
         self.smallest = smallest
+
+    def __str__(self) -> str:
+        return (
+            f"{self.method} cannot run in {self.nfe} NFE with these settings; the smallest budget is {self.smallest} "
+            "NFE"
+        )
 
 
 class BudgetExceeded(RollflowError):
@@ -70,3 +79,50 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UnknownName:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'? " if near else ""
     return UnknownName(f"unknown {what} '{name}'; {hint}known: {', '.join(names)}")
+
+
+EXTRAS = {
+    "diffusers": "diffusers",
+    "transformers": "rewards",
+    "accelerate": "rewards",
+    "sentencepiece": "rewards",
+    "httpx": "rewards",
+    "yaml": "rewards",
+    "fastapi": "server",
+    "uvicorn": "server",
+    "pydantic": "server",
+    "scipy": "bench",
+    "jinja2": "bench",
+}
+"""The extra of this package that installs a module."""
+
+
+def described(error: BaseException) -> str:
+    """An exception in words: its type and text, and for a missing package or memory what to do about it."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] in EXTRAS:
+        extra = EXTRAS[str(error.name).partition(".")[0]]
+        return f"a package is missing: {text}; install it with pip install 'rollflow[{extra}]'"
+    if isinstance(error, MemoryError) or "out of memory" in text:
+        return f"out of memory{f': {text}' if text else ''}; ask for less at once, such as a smaller batch"
+    if isinstance(error, SystemExit):
+        return f"it called exit({'' if error.code is None else repr(error.code)}), which must not end the program"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+@contextmanager
+def blamed(who: str, kind: type[RollflowError] = RollflowError) -> Iterator[None]:
+    """Raise what foreign code raises as an error of this package that names who raised it.
+
+    Errors of this package pass as they are, and so does Ctrl-C.
+
+    Args:
+        who: Who is called, and what failed, such as "reward 'mine:Sharp' cannot be made".
+        kind: The error that is raised.
+    """
+    try:
+        yield
+    except RollflowError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise kind(f"{who}: {described(error)}") from error

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +12,7 @@ import typer
 
 from rollflow import defaults
 from rollflow.cli import bench, experiments, options, report, score, serve
-from rollflow.errors import RollflowError
+from rollflow.cli.errors import complain, refusing
 
 app = typer.Typer(
     add_completion=False,
@@ -34,22 +32,13 @@ bench.app.command("run")(experiments.run)
 bench.app.command()(experiments.presets)
 
 
-def complain(message: str) -> None:
-    """One line on stderr."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-
-
-@contextmanager
-def _refusing(code: int) -> Iterator[None]:
-    """Turn what a user can mend into one line and an exit code: that given, or 2 where a value was at fault."""
-    try:
-        yield
-    except (RollflowError, ValueError, OSError) as error:
-        complain(str(error))
-        raise typer.Exit(2 if isinstance(error, ValueError) else code) from None
-    except KeyboardInterrupt:
-        complain("interrupted before there was a sample to keep")
-        raise typer.Exit(130) from None
+@app.callback()
+def options_of_all(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; like ROLLFLOW_DEBUG=1.")
+    ] = False,
+) -> None:
+    """Search for the best sample of a flow model that a compute budget can buy."""
 
 
 @app.command()
@@ -124,7 +113,7 @@ def generate(
     from rollflow.prompts import Prompt, read_ask
     from rollflow.report import check_folder
 
-    with _refusing(2):
+    with refusing(2):
         plan = Plan(
             Prompt(prompt, read_ask(ask)) if ask else prompt,
             model=pipeline(
@@ -165,7 +154,7 @@ def generate(
     show = not (as_json or quiet)
     if show and plan.structured:
         print(tables.asked(plan.prompt), file=sys.stderr)
-    with _refusing(1):
+    with refusing(1):
         content = session.execute(plan, out, compare=compare, resume=resume, show=show, held_out_path=held_out_path)
     if as_json:
         print(json.dumps(content, indent=2, allow_nan=False))

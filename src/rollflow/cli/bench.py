@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from rollflow.cli import options
+from rollflow.cli.errors import refusing
 from rollflow.defaults import DEFAULT_MODEL
 
 app = typer.Typer(help="Reproduce the tables and plots of docs/results.", no_args_is_help=True)
@@ -124,12 +125,11 @@ def diversity(
     from rollflow.bench.experiment import Arm
     from rollflow.bench.presets import DYNAMICS, PRESETS, vp_arms
     from rollflow.bench.suites import load
-    from rollflow.cli.app import _refusing
     from rollflow.cli.settings import pipeline
     from rollflow.models import MODELS
     from rollflow.report import write
 
-    with _refusing(2):
+    with refusing(2):
         embedded, preset = model in MODELS, PRESETS["ablation-vp"]
         items = load(suite or (preset.suite if embedded else preset.real)).first(prompts).items
         far = distance_of(distance or ("scenes" if embedded else "lpips"))

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from rollflow.cli import options
+from rollflow.cli.errors import complain, refusing, warn
 from rollflow.defaults import DEFAULT_MODEL
 
 
@@ -57,12 +58,11 @@ def run(
     from rollflow.bench.experiment import costs_of, diversity_cost
     from rollflow.bench.presets import experiment_of
     from rollflow.bench.runner import Runner
-    from rollflow.cli.app import _refusing, complain
     from rollflow.errors import RewardUnavailable
     from rollflow.models import MODELS
     from rollflow.registry import assignment
 
-    with _refusing(2):
+    with refusing(2):
         pipeline = {
             "arguments": dict(map(assignment, pipeline_arg or [])),
             "device": device,
@@ -104,12 +104,12 @@ def run(
             command=command,
             told=_told,
             measured=_measured,
-            warned=_warn,
+            warned=warn,
         )
     same = "the same command" if resume else "the same command with --resume"
     interrupted, goes_on = False, True
     try:
-        with _refusing(1):
+        with refusing(1):
             try:
                 runner.run()
             except KeyboardInterrupt:
@@ -158,10 +158,6 @@ def _measured(done: int, measurements: int) -> None:
         print(f"{done} of {measurements} measurements of diversity", file=sys.stderr)
 
 
-def _warn(message: str) -> None:
-    print(f"warning: {' '.join(message.split())}", file=sys.stderr)
-
-
 def presets() -> None:
     """List the experiments."""
     from rollflow.bench.presets import PRESETS
@@ -177,10 +173,9 @@ def replay(
 ) -> None:
     """Make the picture of a job of an experiment again, and say whether it is the same to the last bit."""
     from rollflow.bench.replay import replay as again
-    from rollflow.cli.app import _refusing, complain
     from rollflow.report.pictures import picture, png, still
 
-    with _refusing(2):
+    with refusing(2):
         made = again(folder, job)
         if out is not None:
             out.write_bytes(png(picture(still(made.result.sample))))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rollflow.cli.errors import refusing
 from rollflow.errors import RollflowError
 
 Folder = Annotated[Path, typer.Argument(help="Folder of 'rollflow bench run'.", metavar="DIR")]
@@ -20,9 +21,8 @@ def report(
     gallery: Annotated[int, typer.Option(min=0, help="Prompts and seeds shown in pictures.")] = 8,
 ) -> None:
     """Write one self-contained HTML file of an experiment, and its tables as Markdown, CSV and LaTeX."""
-    from rollflow.cli.app import _refusing
 
-    with _refusing(2):
+    with refusing(2):
         from rollflow.bench import study, tabulate, typeset
         from rollflow.report import check_folder, write
         from rollflow.report.html import page
@@ -52,9 +52,8 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Write it to this Markdown file, too.")] = None,
 ) -> None:
     """Compare two experiments: the settings that differ, and the rewards of arms that both have, pair by pair."""
-    from rollflow.cli.app import _refusing
 
-    with _refusing(2):
+    with refusing(2):
         from rollflow.bench import study, tabulate, typeset
         from rollflow.report import check_folder, write
 

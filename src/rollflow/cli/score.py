@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rollflow.cli.errors import refusing
 from rollflow.errors import BadReward, RollflowError
 
 if TYPE_CHECKING:
@@ -79,17 +80,16 @@ def score(
     """Score FILES by the reward NAME."""
     import math
 
-    from rollflow.cli.app import _refusing
     from rollflow.cli.tables import aligned
     from rollflow.prompts import Prompt, read_ask
     from rollflow.rewards import REWARDS
 
-    with _refusing(2):
+    with refusing(2):
         asked = Prompt(prompt, read_ask(ask)) if ask else prompt
         samples = [read(file) for file in files]
         reward = REWARDS.make(name, {"device": device} if device else None)
         reward.load()
-    with _refusing(1):
+    with refusing(1):
         found = scores(reward, samples, asked)
         for file, number in zip(files, found, strict=True):
             if not math.isfinite(number):

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rollflow.cli.errors import refusing
 from rollflow.errors import RollflowError
 
 
@@ -28,9 +29,8 @@ def serve_reward(
     Searches use it as --reward "remote(url=http://127.0.0.1:8000)". Who asks must know the token in the environment
     variable ROLLFLOW_TOKEN, if there is one.
     """
-    from rollflow.cli.app import _refusing
 
-    with _refusing(2):
+    with refusing(2):
         try:
             from rollflow.serve import host as hosting
             from rollflow.serve import wire
@@ -43,11 +43,11 @@ def serve_reward(
         token = wire.token()
         listener = hosting.bound(host, port, token)
     with listener:
-        with _refusing(2):
+        with refusing(2):
             reward = REWARDS.make(name)
             reward.load()
             server = hosting.server_of(reward, token, limits)
-        with _refusing(1), suppress(KeyboardInterrupt):
+        with refusing(1), suppress(KeyboardInterrupt):
             listener.listen()
             who = "whoever has the token" if token else "this machine"
             print(f"serving '{reward.name}' at {hosting.address_of(listener)} to {who}; Ctrl-C ends it", flush=True)

@@ -21,10 +21,13 @@ class JobsFailed(RollflowError):
     """
 
     def __init__(self, results: Sequence[Result | None], failures: dict[int, Exception]) -> None:
-        place, first = next(iter(failures.items()))
-        super().__init__(f"{len(failures)} of {len(results)} jobs failed; job {place}: {first}")
+        super().__init__(tuple(results), failures)
         self.results = tuple(results)
         self.failures = failures
+
+    def __str__(self) -> str:
+        place, first = next(iter(self.failures.items()))
+        return f"{len(self.failures)} of {len(self.results)} jobs failed; job {place}: {first}"
 
 
 class Interrupted(RollflowError):
@@ -36,9 +39,12 @@ class Interrupted(RollflowError):
     """
 
     def __init__(self, results: Sequence[Result | None], failures: dict[int, Exception]) -> None:
-        super().__init__("interrupted; the best samples so far are kept")
+        super().__init__(tuple(results), failures)
         self.results = tuple(results)
         self.failures = failures
+
+    def __str__(self) -> str:
+        return "interrupted; the best samples so far are kept"
 
 
 class Engine:

@@ -1,0 +1,65 @@
+"""How the commands report what went wrong: one line on stderr, and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import typer
+
+from rollflow.errors import RollflowError, described
+
+DEBUG = "ROLLFLOW_DEBUG"
+debug: ContextVar[bool] = ContextVar("debug", default=False)
+"""Whether ``--debug`` was given."""
+
+
+def complain(message: str) -> None:
+    """Print an error as one line on stderr."""
+    _line("error", message)
+
+
+def warn(message: str) -> None:
+    """Print a warning as one line on stderr."""
+    _line("warning", message)
+
+
+def _line(kind: str, message: str) -> None:
+    print(f"{kind}: {' '.join(message.split())}", file=sys.stderr)
+
+
+def report(error: BaseException, code: int = 1) -> int:
+    """Print an error as one line, after its traceback if the user asked for that, and return the exit code.
+
+    Args:
+        error: The error.
+        code: The exit code of a failed run; bad input is 2 and a bug is 1 in any case.
+    """
+    if debug.get() or os.environ.get(DEBUG, "") not in ("", "0"):
+        traceback.print_exception(error, file=sys.stderr)
+    if isinstance(error, RollflowError | ValueError | OSError) and str(error):
+        complain(str(error))
+        return 2 if isinstance(error, ValueError) else code
+    if isinstance(error, MemoryError | ImportError | SystemExit) or "out of memory" in str(error):
+        complain(described(error))
+    else:
+        complain(
+            f"unexpected {described(error)} (a bug of rollflow or of a plug-in; run again with --debug and report it)"
+        )
+    return 1
+
+
+@contextmanager
+def refusing(code: int) -> Iterator[None]:
+    """Turn an error that the user can fix into one line and an exit code: ``code``, or 2 if a value was at fault."""
+    try:
+        yield
+    except (RollflowError, ValueError, OSError) as error:
+        raise typer.Exit(report(error, code)) from None
+    except KeyboardInterrupt:
+        complain("interrupted before there was a sample to keep")
+        raise typer.Exit(130) from None
