@@ -66,7 +66,7 @@ def trace(result: Result, recorder: Recorder, baseline: Result | None = None) ->
 def filmstrip(result: Result, recorder: Recorder) -> Figure:
     """The clean estimates along the path that won, decoded, each over its noise level and reward; the result last."""
     frames = recorder.path(result)
-    pictures = result.job.task.model.decode(torch.stack([frame.x0 for frame in frames]))
+    pictures = result.job.task.model.screened(torch.stack([frame.x0 for frame in frames])).samples
     columns = min(len(frames), _FRAMES_A_ROW)
     rows = math.ceil(len(frames) / columns)
     figure = Figure(figsize=(1.5 * columns, 2.1 * rows), dpi=120, layout="constrained")

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from rollflow.errors import RollflowError
+from rollflow.errors import BadModel, RollflowError
 from rollflow.models.diffusers.encoded import Encoded, together
-from rollflow.models.diffusers.hooked import Asked, Hooked, Prepared, Remembering, Silent
+from rollflow.models.diffusers.hooked import Asked, Guardrail, Hooked, Prepared, Remembering, Silent
 from rollflow.models.diffusers.probe import Step, is_trigflow, probing
 
 REWRITES = ("enable_prompt_rewrite", "use_pe")
@@ -75,6 +75,9 @@ class Calls:
         pictures = any(not isinstance(value, str | int | float | None) for value in arguments.values())
         if pictures and hasattr(getattr(pipeline, "vae", None), "encode"):
             vars(self.pipeline)["vae"] = Remembering(pipeline.vae, self.pipeline)
+        self.pipeline.checker = vars(self.pipeline).pop("run_safety_checker", None)
+        if hasattr(getattr(pipeline, "safety_checker", None), "check_video_safety"):
+            vars(self.pipeline)["safety_checker"] = Guardrail(pipeline.safety_checker, self.pipeline)
         self._call = getattr(own.__call__, "__wrapped__", own.__call__)  # with gradients where they are on
         self._arguments = arguments
         self._known = inspect.signature(own.__call__).parameters
@@ -160,12 +163,25 @@ class Calls:
         mask, rest = (of_ones.sample - of_zeros.sample)[0], of_zeros.sample[0]
         return mask, torch.where(mask < 1, rest / (1 - mask).clamp(min=1e-6), 0.0)
 
-    def decode(self, rows: Sequence[Encoded], state: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) or films (B, frames, 3, H, W) of clean latents (B, ...), in [0, 1]."""
+    def decode(self, rows: Sequence[Encoded], state: Tensor) -> tuple[Tensor, list[bool]]:
+        """Pictures (B, 3, H, W) or films (B, frames, 3, H, W) of clean latents (B, ...), in [0, 1].
+
+        Returns:
+            The pictures, and whether the pipeline's safety checker flagged each, in which case it is not blackened.
+        """
         asked = self._asked(rows, state)
-        made: Tensor = self._without_network(asked, [row.prompt for row in rows], output_type="pt")
+        guarded = isinstance(getattr(self.pipeline, "safety_checker", None), Guardrail)  # by way of arrays
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not guarded):
+            made: Tensor = self._without_network(asked, [row.prompt for row in rows], output_type="pt")
         colours, alpha = made.narrow(-3, 0, 3), made.narrow(-3, 3, made.shape[-3] - 3)
-        return torch.lerp(torch.ones_like(colours), colours, alpha) if alpha.numel() else colours  # on white
+        shown = torch.lerp(torch.ones_like(colours), colours, alpha) if alpha.numel() else colours  # on white
+        flags = asked.flags or [False] * len(rows)
+        if not len(flags) == len(shown) == len(rows):
+            raise BadModel(
+                f"{type(self.pipeline).__name__} gave {len(shown)} samples for {len(rows)} states, and its safety "
+                f"checker {len(flags)} verdicts; expected one each"
+            )
+        return shown, flags
 
     def schedule(self, row: Encoded, steps: int) -> Any:
         """The pipeline's scheduler, set to sample in so many steps as the pipeline itself would."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -29,6 +30,7 @@ class Asked:
         stop: Whether to raise ``Prepared`` once they are there.
         encoded: What the methods that read the prompt have returned so far.
         prepared: The latents of the call, once there are any.
+        flags: For each sample, whether the safety checker flagged it, as far as it has looked.
     """
 
     answers: Iterator[Any] | None = None
@@ -36,6 +38,7 @@ class Asked:
     stop: bool = False
     encoded: list[Any] = field(default_factory=list)
     prepared: Tensor | None = None
+    flags: list[bool] = field(default_factory=list)
 
 
 class Blank(NamedTuple):
@@ -62,6 +65,7 @@ class Hooked:
         lay: A state in place of prepared latents.
         seen: What encoders were given of the pictures of a call, and made of it: the same at every call, but made once.
         blank: The latents that were last prepared for a state to take their place.
+        checker: A ``run_safety_checker`` that was set on the pipeline itself, in place of its class's, if any was.
     """
 
     asked: Asked
@@ -70,6 +74,7 @@ class Hooked:
     lay: Callable[[Tensor, Tensor], Tensor]
     seen: dict[str, list[tuple[Any, Any]]]
     blank: Blank | None = None
+    checker: Callable[..., tuple[Any, ...]] | None = None
 
     @property
     def _execution_device(self) -> torch.device:
@@ -115,6 +120,22 @@ class Hooked:
         known.append((given, make()))
         return known[-1][1]
 
+    def run_safety_checker(self, image: Any, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Note what the safety checker flags, and return pictures that it has not blackened.
+
+        It is shown a copy. What else it does to a picture (such as blur a face) is kept, unless a gradient is to flow.
+        """
+        own: Any = super()
+        check = self.checker or own.run_safety_checker
+        with torch.no_grad():
+            checked, *verdicts = check(_copied(image), *args, **kwargs)
+        flags = [any(of_row) for of_row in zip(*map(_booleans, filter(_given, verdicts)), strict=True)]
+        self.asked.flags += flags
+        if len(flags) == len(image) and not (isinstance(image, Tensor) and image.requires_grad):
+            rows = [image[row] if flag else checked[row] for row, flag in enumerate(flags)]
+            image = torch.stack(rows) if isinstance(image, Tensor) else np.stack(rows)
+        return (image, *(None for _ in verdicts))
+
     def prepare_latents(self, *args: Any, **kwargs: Any) -> Any:
         made, asked = self._blank(args, kwargs), self.asked
         if asked.prepared is not None:  # a second kind of latents
@@ -145,6 +166,67 @@ class Hooked:
             for generator, state in zip(generators, self.blank.after, strict=True):
                 generator.set_state(state)
         return self.blank.made
+
+
+def _given(verdict: Any) -> bool:
+    return verdict is not None
+
+
+def _booleans(verdict: Any) -> list[bool]:
+    """Flags as a list, whether they come as one, as an array or as a tensor."""
+    return [bool(flag) for flag in (verdict.tolist() if hasattr(verdict, "tolist") else verdict)]
+
+
+def _copied(image: Any) -> Any:
+    return image.detach().clone() if isinstance(image, Tensor) else copy.deepcopy(image)
+
+
+class Guardrail:
+    """In place of a safety checker that is asked of texts and films, as that of Cosmos is.
+
+    A film that it blocks is noted and shown, where a pipeline itself would fail; a text is looked at once.
+
+    Args:
+        own: The pipeline's.
+        pipeline: A ``Hooked`` one.
+    """
+
+    def __init__(self, own: Any, pipeline: Any) -> None:
+        self._own, self._pipeline = own, pipeline
+        self._texts: dict[str, bool] = {}
+        self._device: Any = None
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """For pipelines that ask which checker it is."""
+        return type(self._own)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)
+
+    def to(self, device: Any) -> Guardrail:
+        """Pipelines move it to their device and back at every call; it is moved only when it is asked something."""
+        self._device = device
+        return self
+
+    def _asked(self, check: Callable[[], Any]) -> Any:
+        if self._device is None:
+            return check()
+        self._own.to(self._device)
+        try:
+            return check()
+        finally:
+            self._own.to("cpu")
+
+    def check_text_safety(self, text: str) -> bool:
+        if text not in self._texts:
+            self._texts[text] = self._asked(lambda: bool(self._own.check_text_safety(text)))
+        return self._texts[text]
+
+    def check_video_safety(self, frames: np.ndarray[Any, Any]) -> Any:
+        checked = self._asked(lambda: self._own.check_video_safety(frames.copy()))
+        self._pipeline.asked.flags.append(checked is None)
+        return frames if checked is None else checked
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rollflow.conversions import velocity_from_denoised
 from rollflow.errors import RollflowError, unknown
-from rollflow.models.base import FlowModel
+from rollflow.models.base import FlowModel, Screened
 from rollflow.models.diffusers.calls import Calls
 from rollflow.models.diffusers.encoded import Encoded
 from rollflow.models.diffusers.probe import RowTimes
@@ -161,9 +161,30 @@ class DiffusersModel(FlowModel):
         return mask * velocity + (1 - mask) * to_held
 
     def decode(self, x0: Tensor) -> Tensor:
-        """Latents as pictures (B, 3, H, W), or films (B, frames, 3, H, W), in [0, 1]."""
-        blank = [self._blank] * len(x0)
-        return self._within_memory("decode", len(x0), lambda some: self.calls.decode(blank[some], x0[some]).to(x0))
+        """Latents as pictures (B, 3, H, W), or films (B, frames, 3, H, W), in [0, 1].
+
+        Also those that the pipeline's safety checker flags, which ``screened`` leaves out.
+        """
+        return self._decoded(x0)[0]
+
+    @torch.no_grad()
+    def screened(self, x0: Tensor) -> Screened:
+        """The same, with those that the pipeline's safety checker flags blackened, and rejected in its name."""
+        samples, flags = self._decoded(x0)
+        if any(flags):
+            samples = samples.clone()
+            samples[torch.tensor(flags)] = 0.0
+        return Screened(samples, tuple("the safety checker" if flag else None for flag in flags))
+
+    def _decoded(self, x0: Tensor) -> tuple[Tensor, list[bool]]:
+        blank, flags = [self._blank] * len(x0), list[bool]()
+
+        def decode(some: slice) -> Tensor:
+            samples, flagged = self.calls.decode(blank[some], x0[some])
+            flags.extend(flagged)
+            return samples.to(x0)
+
+        return self._within_memory("decode", len(x0), decode), flags
 
     def own_times(self, steps: int) -> Tensor:
         """(steps + 1,) float64 times at which the pipeline itself would sample, down to 0."""
