@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TypeAlias
 
 from rollflow.bench.items import Item, Suite
 from rollflow.errors import RollflowError
+from rollflow.files.documents import read_json, read_text
 from rollflow.plurals import singular
 from rollflow.prompts import NUMBERS
 
@@ -84,8 +84,8 @@ class Published:
 def text_of(path: Path) -> str:
     """The text of a suite's file, without the mark that spreadsheets set before it."""
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(path, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
         raise RollflowError(f"the suite '{path}' cannot be read: {error}") from error
 
 
@@ -125,7 +125,7 @@ def _genai(least: int) -> Reader:
     """Prompts of ``genai_image.json`` of at least so many advanced skills, by ``genai_skills.json``."""
 
     def read(texts: Sequence[str]) -> Iterable[Item]:
-        prompts, skills = json.loads(texts[0]), json.loads(texts[1])
+        prompts, skills = read_json(texts[0]), read_json(texts[1])
         of = {skill: set(skills[skill]) for skill in ("basic", "advanced", *ADVANCED)}
         for key, entry in prompts.items():
             number = int(key)

@@ -10,6 +10,7 @@ from typing import Any
 from rollflow.bench.items import Item, Suite
 from rollflow.bench.published import PUBLISHED, text_of
 from rollflow.errors import RollflowError, unknown
+from rollflow.files.documents import read_json, read_yaml
 from rollflow.prompts import Prompt
 
 __all__ = ["DATA", "PUBLISHED", "Item", "Suite", "load", "save", "shipped"]
@@ -63,9 +64,9 @@ def _of_file(path: Path) -> Suite:
     try:
         match path.suffix:
             case ".yaml" | ".yml":
-                head, entries = _of_document(_yaml(text))
+                head, entries = _of_document(read_yaml(text))
             case ".json":
-                head, entries = _of_document(json.loads(text))
+                head, entries = _of_document(read_json(text))
             case ".jsonl":
                 head, entries = _of_lines(text)
             case _:
@@ -77,17 +78,6 @@ def _of_file(path: Path) -> Suite:
             f"the suite '{path}' cannot be read: {line}; expected entries with a prompt each"
         ) from error
     return _checked(Suite(str(head.get("suite", path.stem)), str(head.get("version", "")), items), str(path))
-
-
-def _yaml(text: str) -> Any:
-    try:
-        import yaml  # type: ignore[import-untyped]
-    except ImportError:
-        raise RollflowError("YAML needs pyyaml; pip install 'rollflow[bench]'") from None
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(error) from error
 
 
 def _of_document(read: Any) -> tuple[dict[str, Any], list[Any]]:
@@ -104,7 +94,7 @@ def _of_lines(text: str) -> tuple[dict[str, Any], list[Any]]:
     entries = []
     for number, line in enumerate(text.split("\n"), 1):  # other ends of lines may stand in a prompt
         try:
-            entries += [json.loads(line)] if line.strip() else []
+            entries += [read_json(line)] if line.strip() else []
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from error
     first = entries[0] if entries else None
@@ -114,7 +104,7 @@ def _of_lines(text: str) -> tuple[dict[str, Any], list[Any]]:
 def _item(entry: Any) -> Item:
     known = {"prompt": entry} if isinstance(entry, str) else entry
     if not isinstance(known, dict) or not isinstance(known.get("prompt"), str):
-        raise ValueError(f"{json.dumps(entry, default=str)} has no text as its prompt")
+        raise ValueError(f"{json.dumps(entry, default=str)[:200]} has no text as its prompt")
     strange = known.keys() - {"prompt", "category", "ask"}
     if strange:
         raise ValueError(f"an entry has {', '.join(sorted(map(str, strange)))}; known are prompt, category, ask")

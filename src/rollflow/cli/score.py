@@ -13,7 +13,6 @@ from rollflow.cli.errors import refusing
 from rollflow.errors import BadReward, RollflowError
 
 if TYPE_CHECKING:
-    from PIL import Image
     from torch import Tensor
 
     from rollflow.rewards import RewardModel
@@ -28,28 +27,15 @@ def read(path: Path) -> Tensor:
     Raises:
         RollflowError: If it cannot be read as a picture.
     """
-    from PIL import Image, ImageOps, ImageSequence
-
+    from rollflow.files.media import read_frames
     from rollflow.rewards.preprocessing import from_pictures
 
-    try:
-        with Image.open(path) as file:
-            if file.mode[:1] in ("I", "F"):
-                raise RollflowError(f"cannot read '{path}': it has more than 8 bits a channel; convert it to 8")
-            if getattr(file, "n_frames", 1) > 1:
-                frames = [
-                    (frame.convert("RGB"), frame.info.get("duration", 0)) for frame in ImageSequence.Iterator(file)
-                ]
-                shortest = min(duration for _, duration in frames) or 1
-                return from_pictures([frame for frame, duration in frames for _ in range(_times(duration, shortest))])
-            upright: Image.Image = ImageOps.exif_transpose(file)
-            return from_pictures([upright])[0]
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RollflowError(f"cannot read '{path}': {error}") from error
-
-
-def _times(duration: float, shortest: float) -> int:
-    return max(1, round(duration / shortest))
+    frames = read_frames(path)
+    sizes = sorted({frame.size for frame in frames})
+    if len(sizes) > 1:
+        raise RollflowError(f"cannot read '{path}': expected frames of one size, got {sizes}")
+    sample = from_pictures(frames)
+    return sample if len(frames) > 1 else sample[0]
 
 
 def scores(reward: RewardModel, samples: Sequence[Tensor], prompt: str) -> list[float]:

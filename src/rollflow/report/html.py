@@ -7,10 +7,9 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from rollflow.bench.analysis import best_so_far, budget_shares, effective_sizes, largest, over_optimised
 from rollflow.bench.citations import cited
@@ -19,6 +18,7 @@ from rollflow.bench.study import Entry, Study, prompt_of
 from rollflow.bench.tabulate import BEST_SO_FAR_NOTE, BUDGETS_NOTE, EVEN_TIME_NOTE, seconds_note
 from rollflow.bench.typeset import Table, shown
 from rollflow.errors import RollflowError
+from rollflow.files.media import BadPicture, read_picture
 from rollflow.report import figures, plots
 
 THUMBNAIL = 320
@@ -190,10 +190,9 @@ def _thumbnail(path: Path) -> str | None:
     """The picture of a file; None where it is missing or broken."""
     buffer = io.BytesIO()
     try:
-        with Image.open(path) as image:
-            small: Any = image.convert("RGB")
+        small = read_picture(path)
         small.thumbnail((THUMBNAIL, THUMBNAIL))
         small.save(buffer, "WEBP", quality=90)
-    except OSError:
+    except (OSError, BadPicture):
         return None
     return _uri("webp", buffer.getvalue())

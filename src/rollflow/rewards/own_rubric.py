@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rollflow.errors import RollflowError
+from rollflow.files.documents import read_text, read_yaml
 from rollflow.rewards.rubrics import RUBRICS, Field, Rubric, Text, Whole, YesNo
 
 YAML = (".yaml", ".yml")
@@ -69,22 +70,11 @@ def read_rubric(path: Path) -> OwnRubric:
         RollflowError: If the file cannot be read, or is of another form.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        content = _yaml(text) if path.suffix.lower() in YAML else {"question": text}
+        text = read_text(path)
+        content = read_yaml(text) if path.suffix.lower() in YAML else {"question": text}
         return _rubric(content)
     except (OSError, ValueError) as error:
         raise RollflowError(f"rubric '{path}' cannot be read: {error}") from error
-
-
-def _yaml(text: str) -> Any:
-    try:
-        import yaml  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise RollflowError("a rubric of YAML needs PyYAML; install with pip install 'rollflow[rewards]'") from error
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from error
 
 
 def _rubric(content: Any) -> OwnRubric:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from rollflow.errors import RollflowError
+from rollflow.files.media import BadPicture, read_picture
 from rollflow.rewards.base import Card
 from rollflow.rewards.clip import PictureTower
 from rollflow.rewards.preprocessing import Preprocess, Stretch, from_pictures
@@ -99,5 +99,7 @@ class Style(PictureTower):
 
 
 def _pixels_of(path: str) -> Tensor:
-    with Image.open(path) as picture:
-        return from_pictures([picture])
+    try:
+        return from_pictures([read_picture(path)])
+    except BadPicture as error:
+        raise ValueError(error) from error

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rollflow.errors import RollflowError, unknown
+from rollflow.files.media import read_picture
 from rollflow.interpolants import Interpolant
 from rollflow.models.base import Source
 from rollflow.models.diffusers.calls import DENOISERS
@@ -220,13 +221,7 @@ def _downloaded(name: str, file: str, revision: str | None) -> Path:
 def read_argument(text: str) -> Any:
     """A value of a pipeline's call from the command line: a picture, a Python literal (3, 0.5, None), or the text."""
     if text.lower().endswith(PICTURES):
-        from PIL import Image, UnidentifiedImageError
-
-        try:
-            with Image.open(text) as picture:
-                return picture.convert("RGB")
-        except (OSError, UnidentifiedImageError) as error:
-            raise RollflowError(f"the picture '{text}' cannot be read: {error}") from None
+        return read_picture(text)
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
