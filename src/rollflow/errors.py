@@ -57,6 +57,10 @@ class RewardUnavailable(RollflowError):
     """A reward that does not answer, for now; a job ends with the best that it has, and can be gone on with."""
 
 
+class Stopped(RollflowError):
+    """A run that its user stopped."""
+
+
 class BadWeights(RollflowError):
     """A weights file that is missing, cut short or not what the network expects."""
 

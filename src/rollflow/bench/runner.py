@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rollflow import interruption
 from rollflow.api import load_model
 from rollflow.bench.diversity import Distance, distance_of, diversity_of
 from rollflow.bench.entries import told_of
@@ -113,10 +114,14 @@ class Runner:
                 while self._open():
                     running: dict[int, Trial] = {}
                     for ended in engine.stream(self._jobs(model, reward, judges, heart, running)):
-                        self._end(running.pop(id(ended.job)), ended, heart)
+                        with interruption.shielded():
+                            self._end(running.pop(id(ended.job)), ended, heart)
                     if time.monotonic() > self._until or not self._open():
                         break
                     time.sleep(1)  # what is left is with other processes, or has failed and is tried again
+            except KeyboardInterrupt:
+                interruption.wind_up()
+                raise
             finally:
                 self._watch.save_all()
             if spread is not None and distance is not None:

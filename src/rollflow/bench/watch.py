@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from rollflow import interruption
 from rollflow.bench.claims import LEASE
 from rollflow.bench.folder import Folder
 from rollflow.engine import Checkpoint, Job, Observer, save_checkpoint
@@ -63,9 +64,12 @@ class Watch(Observer):
         return id(job) in self._latest
 
     def save_all(self) -> None:
-        """Write a checkpoint of every job that is watched, now."""
-        for job, checkpoint in self._latest.values():
-            self._save(job, checkpoint)
+        """Write a checkpoint of every job that is watched, now; one that Ctrl-C interrupts is written once more."""
+        for job, checkpoint in list(self._latest.values()):
+            try:
+                self._save(job, checkpoint)
+            except KeyboardInterrupt:
+                self._save(job, checkpoint)
 
     def forget(self, job: Job) -> dict[str, Any]:
         """What each population spent on each step and, where particles were drawn anew, from whom; nothing is kept.
@@ -141,6 +145,8 @@ class Heart:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            interruption.wind_up()
         self._stop.set()
         for name in list(self.names):
             self.give_back(name)

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import cast
 
 import typer
 
-from rollflow.cli import errors
+from rollflow import interruption
+from rollflow.cli import errors, streams
 from rollflow.cli.app import app
 from rollflow.cli.errors import complain, report
 
 # Typer exports only this subclass of what it raises on bad usage; the class itself has moved between its versions.
 _UsageError = cast(type[typer.BadParameter], typer.BadParameter.__base__)
 
+_LAST_SECONDS = 1.0
+"""That the interpreter may take to shut down after an interruption."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0, 1 (the run failed), 2 (bad input) or 130 (Ctrl-C).
+    """Run the command line and return the exit code: 0, 1 (the run failed) or 2 (bad input).
+
+    A signal that ends the command gives 128 and its number, 130 for Ctrl-C; so does output that nobody reads, 141.
 
     Args:
         arguments: Those after the command's name; None takes them from the process.
@@ -28,9 +37,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = _taken(given, "--debug")
     token = errors.debug.set(debug)
     try:
-        return _run(given)
+        with interruption.listening(), streams.watched() as watched:
+            code = _run(given)
+            if arguments is None and interruption.happened():
+                _exit_within(_LAST_SECONDS, code)
+    except KeyboardInterrupt as stop:  # in the last moment
+        return report(stop)
     finally:
         errors.debug.reset(token)
+    return code or (streams.CLOSED_PIPE if any(stream.gone for stream in watched) else 0)
+
+
+def _exit_within(seconds: float, code: int) -> None:
+    """Have the process end even if a thread of a reward that does not answer keeps it alive."""
+
+    def end() -> None:
+        with suppress(Exception):
+            sys.stdout.flush()
+        os._exit(code)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 def _taken(arguments: list[str], flag: str) -> bool:
@@ -52,9 +80,10 @@ def _run(arguments: Sequence[str]) -> int:
         else:
             complain(f"{message}; try --help")
         return 2
-    except (typer.Abort, KeyboardInterrupt):
-        complain("interrupted")
-        return 130
+    except typer.Abort:
+        return report(KeyboardInterrupt())
+    except KeyboardInterrupt as stop:
+        return report(stop)
     except (Exception, SystemExit) as error:
         return report(error)
     return code if isinstance(code, int) else 0

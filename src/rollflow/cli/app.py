@@ -6,15 +6,28 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from rollflow import defaults
-from rollflow.cli import bench, experiments, options, report, score, serve
+from rollflow import defaults, interruption
+from rollflow.cli import bench, errors, experiments, options, report, score, serve
 from rollflow.cli.errors import complain, refusing
 
+
+class _Commands(TyperGroup):
+    """All commands; what interrupts one is reported, which Typer itself would not do."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise typer.Exit(errors.report(stop)) from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -161,10 +174,11 @@ def generate(
     elif not quiet:
         print(tables.outcome(content, out))
     if content["interrupted"]:
-        complain(
-            f"{content.get('cause', 'interrupted')}; the best sample until then is in '{out}'; go on with --resume"
-        )
-        raise typer.Exit(1 if "cause" in content else 130)
+        kept = f"the best sample until then is in '{out}'; go on with --resume"
+        if "cause" not in content:
+            raise typer.Exit(errors.interrupted(f"{interruption.described()}; {kept}"))
+        complain(f"{content['cause']}; {kept}")
+        raise typer.Exit(1)
 
 
 @app.command()

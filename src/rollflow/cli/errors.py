@@ -11,7 +11,8 @@ from contextvars import ContextVar
 
 import typer
 
-from rollflow.errors import RollflowError, described
+from rollflow import interruption
+from rollflow.errors import RollflowError, Stopped, described
 
 DEBUG = "ROLLFLOW_DEBUG"
 debug: ContextVar[bool] = ContextVar("debug", default=False)
@@ -32,6 +33,12 @@ def _line(kind: str, message: str) -> None:
     print(f"{kind}: {' '.join(message.split())}", file=sys.stderr)
 
 
+def interrupted(message: str = "") -> int:
+    """Print that the command was interrupted, as one line, and return the exit code: 128 and the signal's number."""
+    complain(message or interruption.described())
+    return interruption.exit_code()
+
+
 def report(error: BaseException, code: int = 1) -> int:
     """Print an error as one line, after its traceback if the user asked for that, and return the exit code.
 
@@ -39,6 +46,8 @@ def report(error: BaseException, code: int = 1) -> int:
         error: The error.
         code: The exit code of a failed run; bad input is 2 and a bug is 1 in any case.
     """
+    if isinstance(error, Stopped | KeyboardInterrupt):
+        return interrupted(str(error) if isinstance(error, KeyboardInterrupt) else "")
     if debug.get() or os.environ.get(DEBUG, "") not in ("", "0"):
         traceback.print_exception(error, file=sys.stderr)
     if isinstance(error, RollflowError | ValueError | OSError) and str(error):
@@ -58,8 +67,5 @@ def refusing(code: int) -> Iterator[None]:
     """Turn an error that the user can fix into one line and an exit code: ``code``, or 2 if a value was at fault."""
     try:
         yield
-    except (RollflowError, ValueError, OSError) as error:
+    except (RollflowError, ValueError, OSError, KeyboardInterrupt) as error:
         raise typer.Exit(report(error, code)) from None
-    except KeyboardInterrupt:
-        complain("interrupted before there was a sample to keep")
-        raise typer.Exit(130) from None

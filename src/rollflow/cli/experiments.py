@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from rollflow.cli import options
+from rollflow import interruption
+from rollflow.cli import errors, options
 from rollflow.cli.errors import complain, refusing, warn
 from rollflow.defaults import DEFAULT_MODEL
 
@@ -107,7 +108,7 @@ def run(
             warned=warn,
         )
     same = "the same command" if resume else "the same command with --resume"
-    interrupted, goes_on = False, True
+    interrupted, goes_on, code = False, True, 0
     try:
         with refusing(1):
             try:
@@ -123,13 +124,14 @@ def run(
         done, jobs = len(runner.tally.done), len(runner.trials)
         unmeasured = len(runner.measurements) - len(runner.tally.diversity)
         if interrupted:
-            complain(f"interrupted; {done} of {jobs} jobs are done, and {same} goes on")
+            why = interruption.described()
+            code = errors.interrupted(f"{why}; {done} of {jobs} jobs are done, and {same} goes on")
         elif done < jobs:
             complain(f"{jobs - done} of {jobs} jobs are not done{_advice(runner, same if goes_on else None)}")
         elif unmeasured:
             complain(f"{unmeasured} of {len(runner.measurements)} measurements of diversity are left")
     if interrupted:
-        raise typer.Exit(130)
+        raise typer.Exit(code)
     if done < jobs or unmeasured:
         raise typer.Exit(1)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rollflow import interruption
 from rollflow.cli.errors import refusing
 from rollflow.errors import RollflowError
 
@@ -51,4 +52,5 @@ def serve_reward(
             listener.listen()
             who = "whoever has the token" if token else "this machine"
             print(f"serving '{reward.name}' at {hosting.address_of(listener)} to {who}; Ctrl-C ends it", flush=True)
-            server.run(sockets=[listener])
+            with interruption.handing_over("SIGHUP", server.handle_exit):  # what else ends it, uvicorn takes itself
+                server.run(sockets=[listener])

@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rollflow import interruption
 from rollflow.api import Plan, run
 from rollflow.cli.progress import LiveProgress
-from rollflow.engine import Interrupted, load_checkpoint
+from rollflow.engine import Interrupted, Job, Observer, Result, load_checkpoint
+from rollflow.interruption import Interruption
 from rollflow.report import CheckpointFile, Recorder, summary, write, write_run
 from rollflow.report.outputs import RESULT, encode
 from rollflow.report.overoptimization import along
@@ -35,32 +37,52 @@ def execute(
         held_out_path: Whether held-out rewards score the path that led to the sample, too.
 
     Raises:
-        KeyboardInterrupt: On Ctrl-C before anything was scored.
+        KeyboardInterrupt: On Ctrl-C before anything was scored, or after all was written that the search has found; it
+            says so.
     """
-    job = plan.job()
-    if resume:
-        job = replace(job, resume=load_checkpoint(job, folder / CHECKPOINT))
-    baseline = None
-    if compare:
-        try:
+    outcome, recorder, checkpoint = _Outcome(), Recorder(), CheckpointFile(folder / CHECKPOINT)
+    baseline, started = None, time.perf_counter()
+    try:
+        job = plan.job()
+        if resume:
+            job = replace(job, resume=load_checkpoint(job, folder / CHECKPOINT))
+        if compare:
             baseline = run(plan.baseline())
-        except Interrupted:
-            raise KeyboardInterrupt from None
-    recorder, checkpoint = Recorder(), CheckpointFile(folder / CHECKPOINT)
-    started = time.perf_counter()
-    with LiveProgress(show and not any(one.interactive for one in (job.task.reward, *job.task.held_out))) as progress:
-        try:
-            result = run(job, (recorder, progress, checkpoint))
-        except Interrupted as stopped:
-            [best] = stopped.results
-            if best is None:
-                raise stopped.failures.get(0, KeyboardInterrupt()) from None
-            result = best
+        asks = any(one.interactive for one in (job.task.reward, *job.task.held_out))
+        started = time.perf_counter()
+        with LiveProgress(show and not asks) as progress:
+            run(job, (outcome, recorder, progress, checkpoint))
+    except (Interrupted, KeyboardInterrupt) as stopped:
+        failures = stopped.failures if isinstance(stopped, Interrupted) else {}
+        if outcome.result is None:
+            raise failures.get(0) or _nothing_kept(folder, resume or checkpoint.written) from None
+    result = outcome.result
+    assert result is not None
     seconds = time.perf_counter() - started
-    content = write_run(folder, result, recorder, seconds, baseline)
-    if held_out_path:  # what is there is on disk, whatever happens while the path is scored
-        content = summary(result, recorder, seconds, baseline, along(result, recorder))
-        write(folder, {RESULT: encode(content).encode()})
+    try:
+        content = write_run(folder, result, recorder, seconds, baseline)
+        if held_out_path and not result.interrupted:  # what is there is on disk, whatever happens on the way
+            content = summary(result, recorder, seconds, baseline, along(result, recorder))
+            write(folder, {RESULT: encode(content).encode()})
+    except KeyboardInterrupt:
+        raise Interruption(
+            f"{interruption.described()} after the search, whose sample is in '{folder}'; plots may be missing"
+            + (", and the path's scores" if held_out_path else "")
+        ) from None
     if checkpoint.error is not None:
         print(f"warning: the checkpoint could not be written: {checkpoint.error}", file=sys.stderr)
     return content
+
+
+class _Outcome(Observer):
+    """Keeps the result from the moment it is there, so that an interruption right after it does not lose it."""
+
+    result: Result | None = None
+
+    def completed(self, job: Job, result: Result) -> None:
+        self.result = result
+
+
+def _nothing_kept(folder: Path, checkpoint: bool) -> Interruption:
+    goes_on = f"; the checkpoint is in '{folder}'; go on with --resume" if checkpoint else ""
+    return Interruption(f"{interruption.described()} before there was a sample to keep{goes_on}")

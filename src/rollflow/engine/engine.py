@@ -9,7 +9,7 @@ from rollflow.engine.answers import Answers
 from rollflow.engine.job import Job, Result
 from rollflow.engine.observers import Observer
 from rollflow.engine.session import Ended, Session
-from rollflow.errors import RollflowError
+from rollflow.errors import RollflowError, Stopped
 
 
 class JobsFailed(RollflowError):
@@ -30,7 +30,7 @@ class JobsFailed(RollflowError):
         return f"{len(self.failures)} of {len(self.results)} jobs failed; job {place}: {first}"
 
 
-class Interrupted(RollflowError):
+class Interrupted(Stopped):
     """The run was stopped by the user; ``results`` holds the best of every job until then.
 
     Args:
@@ -44,6 +44,8 @@ class Interrupted(RollflowError):
         self.failures = failures
 
     def __str__(self) -> str:
+        if all(result is None for result in self.results):
+            return "interrupted before there was a sample to keep"
         return "interrupted; the best samples so far are kept"
 
 
@@ -99,10 +101,11 @@ class Engine:
         session = Session(wanted, self.answers, self.observers, self.overlap)
         interrupted = False
         try:
-            ended.update((one.place, one) for one in session.run())
+            for one in session.run():
+                ended[one.place] = one
         except KeyboardInterrupt:
             interrupted = True
-            ended.update((one.place, one) for one in session.rescue())
+            ended |= {one.place: one for one in session.rescue()}
         finally:
             session.close()
         results = [ended[place].result if place in ended else None for place in range(len(wanted))]

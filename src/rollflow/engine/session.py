@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+from torch import Tensor
 
-from rollflow.engine.answers import Answers, Asked, judged_by, not_finite
+from rollflow import interruption
+from rollflow.engine.answers import Answers, Asked, Judged, judged_by, not_finite
 from rollflow.engine.job import Job, Result, Task
 from rollflow.engine.live import NETWORK, Live, Run
 from rollflow.engine.meter import Meter, Spending
 from rollflow.engine.observers import Observer
 from rollflow.engine.standing import Checkpoint, Point, Standing, best_of, trace_of
 from rollflow.engine.turns import Turn, half, sharing, turns
-from rollflow.engine.worker import Flight, Timed, Worker
+from rollflow.engine.worker import Flight, Timed, Worker, awaited
 from rollflow.errors import BudgetExceeded, RewardUnavailable
 from rollflow.requests import Decode, Grad, Request, Reward, Save
+from rollflow.rewards.base import RewardModel
 from rollflow.search.base import Finished, Progress
 
 T = TypeVar("T")
+
+UNASKED, CUT_SHORT = "interrupted before it was asked", "interrupted before it answered"
+"""Why a reward of the sample of an interrupted run is missing."""
+
+_LAST_WORDS = 5.0
+"""Seconds that one reward has to score what an interrupted run returns, where signals are listened to."""
+
+_TRIES = 20
+"""Times that keeping a job's sample is begun again when it is itself interrupted."""
 
 
 class Ended(NamedTuple):
@@ -69,10 +83,12 @@ class Session:
         self.live: list[Live] = []
         self.flights: list[Flight] = []
         self.workers: dict[int, Worker] = {}
+        self.stopped = self.hurried = False
 
     def run(self) -> Iterator[Ended]:
         """Run until no job is left; jobs as they end."""
         while self.jobs or self.live or self.flights:
+            interruption.check()
             while self.jobs and self._waiting_rows() < self.answers.max_rows:
                 job = next(self.jobs, None)
                 if job is None:
@@ -90,9 +106,10 @@ class Session:
             self._settle()
             yield from self._since()
 
-    def _since(self) -> list[Ended]:
-        ended, self.ended = self.ended, []
-        return ended
+    def _since(self) -> Iterator[Ended]:
+        while self.ended:
+            yield self.ended[0]
+            del self.ended[0]  # only now, since an interruption may have kept it from whoever listens
 
     def close(self) -> None:
         """Let go of the threads."""
@@ -100,10 +117,23 @@ class Session:
             worker.close()
 
     def rescue(self) -> list[Ended]:
-        """Jobs that have ended, and of those that have not the best that they have seen."""
+        """After Ctrl-C: jobs that have ended, and of those that have not the best that they have seen.
+
+        Nobody is waited for: what is computed in another process, or still at work, is not asked any more. Another
+        Ctrl-C leaves out what the sample can do without.
+        """
+        interruption.wind_up()
+        self.stopped = True
         for run in list(self.runs):
-            self._stop(run, None)
-        return self._since()
+            for _ in range(_TRIES):
+                if any(one.place == run.place for one in self.ended):
+                    break
+                try:
+                    self._stop(run, None)
+                    break
+                except KeyboardInterrupt:
+                    self.hurried = True
+        return list(self.ended)
 
     def _waiting_rows(self) -> int:
         return sum(live.rows for live in self.live if isinstance(live.request, NETWORK))
@@ -208,7 +238,7 @@ class Session:
         worker = self.workers.get(id(task.reward))
         if worker is None:
             return call()
-        answer: T = worker.submit(call).result()
+        answer: T = awaited(worker.submit(call))
         return answer
 
     def _deliver(self, kind: type[Request], group: Sequence[Turn], answer: Timed) -> None:
@@ -276,7 +306,7 @@ class Session:
     def _stop(self, run: Run, why: Exception | None) -> None:
         """End a job early with the best that it has; without any, it fails for the reason given, if there is one."""
         try:
-            best = best_of(run.now) or (None if isinstance(why, RewardUnavailable) else self._best_of_progress(run))
+            best = self._best(run, why)
             result = None if best is None else self._result(run, best, interrupted=True, cause=why)
         except Exception as error:
             self._fail(run, error)
@@ -286,20 +316,43 @@ class Session:
         elif why is not None:
             self._fail(run, why)
 
+    def _best(self, run: Run, why: Exception | None) -> Finished | None:
+        """The best that a job has seen, of one that was only being scored once more what it has finished."""
+        reward = run.job.task.reward
+        if run.done and not reward.relative:
+            return max(run.finished, key=lambda finished: finished.reward)
+        best = best_of(run.now)
+        if best is not None or isinstance(why, RewardUnavailable) or (self.stopped and self._unasked(reward)):
+            return best
+        with self._last_words():
+            return self._best_of_progress(run)
+
+    def _unasked(self, reward: RewardModel) -> bool:
+        """Whether a reward would keep who has pressed Ctrl-C waiting."""
+        return self.hurried or reward.interactive or _elsewhere(reward)
+
+    def _last_words(self) -> AbstractContextManager[None]:
+        return interruption.skippable(_LAST_WORDS) if self.stopped else nullcontext()
+
     def _best_of_progress(self, run: Run) -> Finished | None:
         """The best of the latest clean estimates, scored now, of a search that does not score on the way."""
         for population, standing in enumerate(run.now):
             if not isinstance(standing.state, Progress):
                 continue
-            request = Reward(standing.state.particles.clean, standing.state.level(run.job.dynamics))
-            live = Live(run, population, iter(()), request)  # type: ignore[arg-type]
-            live.debit()
-            [scores] = self._by_worker(run.job.task, partial(self.answers.of, Reward, [live.asked(live.rows)]))
-            rewards = live.judged(scores)
-            error = not_finite(run.job.task, rewards, None)
-            if error is not None:
-                raise error
-            live.standing = live.standing.scored(request, rewards)
+            clean, level = standing.state.particles.clean, standing.state.level(run.job.dynamics)
+            rows = run.job.task.reward.batch_size if self.stopped and not run.job.task.reward.relative else len(clean)
+            for some in torch.split(
+                clean, rows
+            ):  # after Ctrl-C in parts, each of which counts when the next takes too long
+                request = Reward(some, level)
+                live = Live(run, population, iter(()), request)  # type: ignore[arg-type]
+                live.debit()
+                [scores] = self._by_worker(run.job.task, partial(self.answers.of, Reward, [live.asked(live.rows)]))
+                rewards = live.judged(scores)
+                error = not_finite(run.job.task, rewards, None)
+                if error is not None:
+                    raise error
+                live.standing = live.standing.scored(request, rewards)
         return best_of(run.now)
 
     def _debit(self, live: Live) -> bool:
@@ -364,8 +417,8 @@ class Session:
         with torch.no_grad():
             sample = task.model.decode(best.x0[None])
         parts = task.reward.parts if len(task.reward.parts) > 1 else ()
-        told = self._by_worker(task, partial(judged_by, parts, sample, task.prompt))
-        held_out = judged_by(task.held_out, sample, task.prompt)
+        told = self._judged(task, parts, sample, by_worker=True)
+        held_out = self._judged(task, task.held_out, sample, by_worker=False)
         rises = trace_of(run.now)
         end = Point(run.meter.spent.nfe, rises[-1].reward if rises else best.reward)
         return Result(
@@ -385,3 +438,31 @@ class Session:
             run.seconds,
             tuple(finished.diagnostics or {} for finished in run.finished),
         )
+
+    def _judged(self, task: Task, rewards: Sequence[RewardModel], sample: Tensor, *, by_worker: bool) -> Judged:
+        """What rewards say of the sample that is returned; after Ctrl-C only those that can be had at once."""
+
+        def call(some: Sequence[RewardModel]) -> Judged:
+            how = partial(judged_by, some, sample, task.prompt)
+            return self._by_worker(task, how) if by_worker else how()
+
+        if not self.stopped:
+            return call(rewards)
+        told = Judged({}, {})
+        busy = by_worker and any(worker.busy for worker in self.workers.values())
+        for reward in rewards:
+            one = Judged({reward.name: math.nan}, {reward.name: UNASKED})
+            if not (busy or self._unasked(reward)):
+                try:
+                    with self._last_words():
+                        one = call([reward])
+                except KeyboardInterrupt:
+                    self.hurried, one.missing[reward.name] = True, CUT_SHORT
+            told.scores.update(one.scores)
+            told.missing.update(one.missing)
+        return told
+
+
+def _elsewhere(reward: RewardModel) -> bool:
+    """Whether a reward, or a part of it, is computed in another process."""
+    return reward.elsewhere or any(_elsewhere(part) for part in reward.parts if part is not reward)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
 from rollflow.engine.turns import Turn
+
+_SPELL = 0.25
+"""Seconds."""
 
 
 class Worker:
@@ -17,13 +20,20 @@ class Worker:
 
     def __init__(self) -> None:
         self._calls: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
+        self._last: Future[Any] | None = None
         Thread(target=self._work, daemon=True).start()
 
     def submit(self, call: Callable[[], Any]) -> Future[Any]:
         """The answer of ``call``, once its turn has come."""
         answer: Future[Any] = Future()
+        self._last = answer
         self._calls.put((call, answer))
         return answer
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has not yet answered all that it was given."""
+        return self._last is not None and not self._last.done()
 
     def close(self) -> None:
         """Let the thread end after what it was given."""
@@ -36,6 +46,13 @@ class Worker:
                 answer.set_result(call())
             except BaseException as error:  # whatever it is, it is raised where the answer is wanted
                 answer.set_exception(error)
+
+
+def awaited(answer: Future[Any]) -> Any:
+    """What a future gives, waited for in short spells: a signal that comes just before a wait does not end that one."""
+    while not wait([answer], timeout=_SPELL).done:
+        pass
+    return answer.result()
 
 
 class Timed:
@@ -58,6 +75,6 @@ class Flight(Timed):
         self.turns, self._work, self._answers = turns, work, worker.submit(work)
 
     def __call__(self) -> list[Any]:
-        answers: list[Any] = self._answers.result()
+        answers: list[Any] = awaited(self._answers)
         self.seconds = self._work.seconds
         return answers

@@ -17,16 +17,19 @@ class CheckpointFile(Observer):
 
     Attributes:
         error: Why the file could not be written; None where it could.
+        written: Whether it was written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.error: OSError | None = None
+        self.written = False
 
     def checkpointed(self, job: Job, checkpoint: Checkpoint) -> None:
         if self.error is None:
             try:
                 save_checkpoint(job, checkpoint, self.path)
+                self.written = True
             except OSError as error:
                 self.error = error
 

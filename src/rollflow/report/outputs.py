@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import rollflow
-from rollflow import prompts
+from rollflow import interruption, prompts
 from rollflow.engine import Result
 from rollflow.errors import RollflowError
 from rollflow.interpolants import INTERPOLANTS
@@ -27,6 +27,9 @@ from rollflow.sharing import mark
 
 IMAGE, BASELINE, TRACE, FILMSTRIP, RESULT = "image.png", "baseline.png", "trace.png", "filmstrip.png", "result.json"
 FILM, BASELINE_FILM = "film.webp", "baseline.webp"
+_PLOTTING = 3.0
+"""Seconds that the plots of an interrupted run may take."""
+
 PICTURES = (IMAGE, FILM, BASELINE, BASELINE_FILM, TRACE, FILMSTRIP)
 
 
@@ -161,7 +164,8 @@ def write_run(
     """Write all files of a run and return the content of ``result.json``; the arguments are those of ``summary``.
 
     Sample and account come first, so that a failure to draw the plots loses neither. Pictures that an earlier run
-    left and that this one does not make are removed, lest they be taken for its own.
+    left and that this one does not make are removed, lest they be taken for its own. Of an interrupted run the plots
+    are left out when they take long, or at one more Ctrl-C.
     """
     from rollflow.report import plots  # matplotlib is slow to load: not before the search is done
 
@@ -169,10 +173,17 @@ def write_run(
     files = _shown(result.sample, IMAGE, FILM)
     if baseline is not None:
         files |= _shown(baseline.sample, BASELINE, BASELINE_FILM)
-    write(folder, {**files, RESULT: encode(content).encode()})
-    for name in PICTURES:
-        if name not in files:
-            (folder / name).unlink(missing_ok=True)
-    trace = plots.trace(result, recorder, baseline)
-    write(folder, {TRACE: plots.png(trace), FILMSTRIP: plots.png(plots.filmstrip(result, recorder))})
+    with interruption.shielded():
+        write(folder, {**files, RESULT: encode(content).encode()})
+        for name in PICTURES:
+            if name not in files:
+                (folder / name).unlink(missing_ok=True)
+    interruption.check()
+    try:
+        with interruption.skippable(_PLOTTING):
+            trace = plots.trace(result, recorder, baseline)
+            write(folder, {TRACE: plots.png(trace), FILMSTRIP: plots.png(plots.filmstrip(result, recorder))})
+    except KeyboardInterrupt:
+        if not result.interrupted:
+            raise
     return content
