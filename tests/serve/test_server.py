@@ -301,6 +301,7 @@ def test_with_the_token_all_is_told(guarded: Host, client: httpx.Client) -> None
         "batch_size": 4,
         "max_rows": 6,
         "max_bytes": 50_000,
+        "max_pixels": 500,
     }
     assert post(client, guarded, GOOD, Authorization=f"Bearer {TOKEN}").status_code == 200
     assert client.get(f"{guarded.url}/health").json() == {"status": "ok", "requests": 0}

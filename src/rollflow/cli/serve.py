@@ -20,10 +20,12 @@ def serve_reward(
     port: Annotated[int, typer.Option(help="0 is any that is free.", min=0, max=65535)] = 8000,
     max_megabytes: Annotated[float, typer.Option(help="Of a request.")] = 128,
     max_rows: Annotated[int, typer.Option(help="Samples of a request.")] = 256,
-    max_pixels: Annotated[int, typer.Option(help="Of the PNGs of a request together.")] = 2**25,
+    max_pixels: Annotated[int, typer.Option(help="Pixels of the pictures of a request together.")] = 2**23,
     max_requests: Annotated[int, typer.Option(help="That are read, wait or are scored at once.")] = 32,
     max_seconds: Annotated[float, typer.Option(help="Until the body of a request is complete.")] = 120,
     max_characters: Annotated[int, typer.Option(help="Of a prompt.")] = 10_000,
+    max_memory: Annotated[float, typer.Option(help="Megabytes of the samples of all requests that wait.")] = 2_000,
+    max_connections: Annotated[int, typer.Option(help="Open at once.")] = 256,
 ) -> None:
     """Host the reward NAME over HTTP, for searches in other processes and on other machines.
 
@@ -40,7 +42,16 @@ def serve_reward(
             raise RollflowError(f"{error}; install with pip install 'rollflow[server]'") from error
         from rollflow.rewards import REWARDS
 
-        limits = Limits(max_megabytes, max_rows, max_pixels, max_requests, max_seconds, max_characters)
+        limits = Limits(
+            max_megabytes,
+            max_rows,
+            max_pixels,
+            max_requests,
+            max_seconds,
+            max_characters,
+            max_memory,
+            max_connections,
+        )
         token = wire.token()
         listener = hosting.bound(host, port, token)
     with listener:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import uuid
 from collections.abc import Sequence
@@ -116,7 +117,8 @@ class RemoteReward(RewardModel):
         from rollflow.serve import wire
 
         rows = len(samples)
-        body = wire.encode(wire.Batch(samples, prompts)) if rows <= self._info.max_rows else None
+        few = rows <= self._info.max_rows and -(-samples.numel() // 3) <= (self._info.max_pixels or math.inf)
+        body = wire.encode(wire.Batch(samples, prompts)) if few or rows == 1 else None
         if rows > 1 and (body is None or len(body) > self._info.max_bytes):
             return self._in_halves(samples, prompts)
         headers = {"Content-Type": wire.TENSORS, wire.KEY: uuid.uuid4().hex}

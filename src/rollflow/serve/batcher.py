@@ -15,7 +15,7 @@ import torch
 from rollflow.engine.answers import scored
 from rollflow.errors import RewardUnavailable, RollflowError
 from rollflow.rewards.base import RewardModel
-from rollflow.serve.bodies import Refusal
+from rollflow.serve.bodies import Limits, Refusal
 from rollflow.serve.wire import Batch
 
 _LOG = logging.getLogger(__name__)
@@ -39,16 +39,18 @@ class Batcher:
     """Scores requests in a thread of its own.
 
     What came in while a call ran is there for the next: the request that has waited longest, and with it all of its
-    shape and type that fit into the reward's ``batch_size``, whole. There is no waiting for more. If a call raises,
-    those who shared it are scored alone, so that only who is at fault fails. Whatever ends the thread, every request is
-    answered. Of a request that was, only the scores stay in memory.
+    shape and type that fit into the reward's ``batch_size`` and into ``numbers``, whole. There is no waiting for more.
+    If a call raises, those who shared it are scored alone, so that only who is at fault fails. Whatever ends the
+    thread, every request is answered. Of a request that was, only the scores stay in memory.
 
     Args:
         reward: Only that thread calls it.
+        numbers: The most numbers in the samples of requests that share a call.
     """
 
-    def __init__(self, reward: RewardModel) -> None:
+    def __init__(self, reward: RewardModel, numbers: int = 3 * Limits.pixels) -> None:
         self.reward = reward
+        self.numbers = numbers
         self._arrived: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._closed = self._ended = False
         self._lock = Lock()  # of the next two, and of whether the thread has ended
@@ -132,9 +134,10 @@ class Batcher:
     def _take(self, waiting: list[_Waiting]) -> list[_Waiting]:
         """Those to be scored together, which no longer wait."""
         together, rows = waiting[:1], len(waiting[0].batch.prompts)
+        most = min(self.reward.batch_size, self.numbers // waiting[0].batch.samples[0].numel())
         for request in waiting[1:]:
             more = rows + len(request.batch.prompts)
-            if request.kind == together[0].kind and more <= self.reward.batch_size:
+            if request.kind == together[0].kind and more <= most:
                 together.append(request)
                 rows = more
         waiting[:] = [request for request in waiting if request not in together]

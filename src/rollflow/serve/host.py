@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import socket
+import time
+from collections.abc import Collection
 from typing import ClassVar
 
 import uvicorn
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rollflow.errors import RollflowError
 from rollflow.rewards.base import RewardModel
 from rollflow.serve.bodies import Limits
 from rollflow.serve.server import app_of
-from rollflow.serve.wire import TOKEN
+from rollflow.serve.wire import TOKEN, Failure
+
+_LOG = logging.getLogger(__name__)
 
 
 class OpenToAll(RollflowError, ValueError):
@@ -63,10 +70,11 @@ def address_of(listener: socket.socket) -> str:
 
 def server_of(reward: RewardModel, token: str | None, limits: Limits) -> uvicorn.Server:
     """The server; its ``run`` takes the sockets that it listens at."""
-    return uvicorn.Server(
+    door = _Door(app_of(reward, token, limits), limits.connections)
+    server = uvicorn.Server(
         uvicorn.Config(
-            app_of(reward, token, limits),
-            http=_Punctual,
+            door,
+            http=type("_Bounded", (_Punctual,), {"most": 2 * limits.connections}),
             ws="none",
             log_config=None,
             access_log=False,
@@ -74,18 +82,77 @@ def server_of(reward: RewardModel, token: str | None, limits: Limits) -> uvicorn
             timeout_graceful_shutdown=30,
         )
     )
+    door.connections = server.server_state.connections
+    logging.getLogger("uvicorn.error").addFilter(_SELDOM)
+    return server
+
+
+class _Door:
+    """Answers 503 to requests of connections beyond the limit, before anything of them is read.
+
+    Args:
+        app: What answers the others.
+        most: Connections.
+
+    Attributes:
+        connections: That are open.
+    """
+
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        self.app = app
+        self.most = most
+        self.connections: Collection[object] = ()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and len(self.connections) > self.most:
+            _LOG.warning("refused a request: more than %d connections are open", self.most)
+            told = Failure(error=f"more than {self.most} connections are open; try again").model_dump()
+            await JSONResponse(told, 503, {"Retry-After": "1", "Connection": "close"})(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+class _Seldom(logging.Filter):
+    """Lets a warning through once a minute, so that whoever sends nonsense does not fill the disk."""
+
+    seconds: ClassVar[float] = 60
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno != logging.WARNING:
+            return True
+        now, last = time.monotonic(), self._last.get(str(record.msg))
+        if last is not None and now < last + self.seconds:
+            return False
+        if len(self._last) >= 100:
+            self._last.clear()
+        self._last[str(record.msg)] = now
+        return True
+
+
+_SELDOM = _Seldom()
+_LOG.addFilter(_SELDOM)
 
 
 class _Punctual(H11Protocol):
     """HTTP/1.1, hanging up on those who begin no request within ``seconds``, however often they send a letter of it.
 
-    uvicorn ends idle connections only after a first request, and starts anew with every byte.
+    uvicorn ends idle connections only after a first request, and starts anew with every byte. Connections beyond
+    ``most`` are closed at once, so that files that can be opened are left.
     """
 
     seconds: ClassVar[float] = 30
+    most: ClassVar[int]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > self.most:
+            _LOG.warning("hung up: more than %d connections are open", self.most)
+            transport.abort()
+            return
         self._expect_request()
 
     def on_response_complete(self) -> None:

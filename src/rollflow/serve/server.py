@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import math
 import platform
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
@@ -24,6 +25,7 @@ from rollflow.serve.batcher import Batcher
 from rollflow.serve.bodies import Limits, Refusal, check_media, fingerprint, read
 from rollflow.serve.wire import KEY, TOKEN, Failure, Health, Info, Scores
 
+_READERS = 2  # bodies that are decoded at once, each of which takes several times its memory meanwhile
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}
 
 
@@ -47,19 +49,23 @@ def app_of(reward: RewardModel, token: str | None = None, limits: Limits | None 
             "cannot; serve its parts, and mix them where the search runs"
         )
     limits = limits or Limits()
-    batcher = Batcher(reward)
-    desk = _Desk(limits.requests)
+    batcher = Batcher(reward, 3 * limits.pixels)
+    desk = _Desk(limits)
+    reading = asyncio.Semaphore(_READERS)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         batcher.close()
 
-    async def submitted(request: Request, media: str) -> Future[list[float]]:
-        body = await _body(request, limits)
+    async def submitted(request: Request, media: str, place: _Place) -> Future[list[float]]:
+        body = await _body(request, limits, place)
         key = request.headers.get(KEY)
-        known_by = None if key is None else await run_sync(fingerprint, key, body)
-        return batcher.submit(await run_sync(read, media, body, limits), known_by)
+        async with reading:
+            known_by = None if key is None else await run_sync(fingerprint, key, body)
+            batch = await run_sync(read, media, body, limits, reward.unfit)
+        place.hold(batch.samples.nbytes - len(body))
+        return batcher.submit(batch, known_by)
 
     app = FastAPI(title=f"rollflow: {reward.name}", openapi_url=None, lifespan=lifespan)
     guarded = [Depends(_guard(token))]
@@ -73,6 +79,11 @@ def app_of(reward: RewardModel, token: str | None = None, limits: Limits | None 
         told = f"{error.detail}; expected POST /score, GET /info or GET /health"
         return JSONResponse(Failure(error=told).model_dump(), error.status_code, error.headers)
 
+    @app.exception_handler(Exception)
+    async def failed(_: Request, error: Exception) -> JSONResponse:
+        told = f"the server failed: {type(error).__name__}; see its log"
+        return JSONResponse(Failure(error=told).model_dump(), 500)
+
     @app.get("/health")
     async def health() -> Health:
         batcher.check()
@@ -84,10 +95,10 @@ def app_of(reward: RewardModel, token: str | None = None, limits: Limits | None 
 
     @app.post("/score", dependencies=guarded)
     async def score(request: Request) -> Response:
-        media = check_media(request.headers.get("Content-Type", ""))
+        media = check_media(request.headers.get("Content-Type", ""), request.headers.get("Content-Encoding", ""))
         batcher.check()
-        with desk.place():
-            answer = await submitted(request, media)
+        with desk.place() as place:
+            answer = await submitted(request, media, place)
             scores = await asyncio.shield(asyncio.wrap_future(answer))
         content = Scores(reward=reward.identity, scores=scores).model_dump_json()
         return Response(content, media_type="application/json")
@@ -108,26 +119,52 @@ def info_of(reward: RewardModel, limits: Limits) -> Info:
         batch_size=reward.batch_size,
         max_rows=limits.rows,
         max_bytes=limits.bytes,
+        max_pixels=limits.pixels,
         versions={"rollflow": rollflow.__version__, "torch": torch.__version__, "python": platform.python_version()},
     )
 
 
 class _Desk:
-    """Places for requests, each of which holds its body in memory."""
+    """Places for requests, and the memory that their bodies and samples hold together."""
 
-    def __init__(self, places: int) -> None:
-        self.places = places
-        self.taken = 0
+    def __init__(self, limits: Limits) -> None:
+        self.places = limits.requests
+        self.room = math.ceil(limits.memory * 1e6)
+        self.taken = self.held = 0
 
     @contextmanager
-    def place(self) -> Iterator[None]:
+    def place(self) -> Iterator[_Place]:
         if self.taken >= self.places:
             raise Refusal(503, f"{self.taken} requests are waiting already; try again")
+        place = _Place(self)
         self.taken += 1
         try:
-            yield
+            yield place
         finally:
             self.taken -= 1
+            self.held -= place.held
+
+
+class _Place:
+    """That of one request."""
+
+    def __init__(self, desk: _Desk) -> None:
+        self.desk = desk
+        self.held = 0
+
+    def hold(self, size: int) -> None:
+        """Account for so many bytes more, or less.
+
+        Raises:
+            Refusal: 413 if they are more than one server may hold, 503 if they are while others hold theirs.
+        """
+        room = self.desk.room
+        if self.held + size > room:
+            raise Refusal(413, f"a request of more than {room} bytes in memory; send less, or start with more")
+        if size > 0 and self.desk.held + size > room:
+            raise Refusal(503, f"requests that wait already hold {self.desk.held} bytes; try again")
+        self.desk.held += size
+        self.held += size
 
 
 def _guard(token: str | None) -> Callable[[Request], Awaitable[None]]:
@@ -141,7 +178,7 @@ def _guard(token: str | None) -> Callable[[Request], Awaitable[None]]:
     return guard
 
 
-async def _body(request: Request, limits: Limits) -> bytes:
+async def _body(request: Request, limits: Limits, place: _Place) -> bytes:
     """The body, no more of which is held than is allowed."""
     if int(request.headers.get("Content-Length", 0)) > limits.bytes:
         raise _too_large(limits)
@@ -149,9 +186,10 @@ async def _body(request: Request, limits: Limits) -> bytes:
     try:
         with anyio.fail_after(limits.seconds):
             async for part in request.stream():
-                body += part
-                if len(body) > limits.bytes:
+                if len(body) + len(part) > limits.bytes:
                     raise _too_large(limits)
+                place.hold(len(part))
+                body += part
     except TimeoutError:
         raise Refusal(408, f"the body took more than {limits.seconds} s") from None
     except ClientDisconnect:

@@ -7,12 +7,11 @@ Buffers: "NaN", "Infinity", "-Infinity".
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -43,7 +42,7 @@ class Asking(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     text: str
-    ask: dict[str, NonNegativeInt]
+    ask: dict[str, Annotated[int, Field(ge=0, lt=2**63)]]
 
 
 class Pictures(BaseModel):
@@ -83,7 +82,8 @@ class Info(BaseModel):
         range: Of its scores, where it tells.
         batch_size: The most samples that it scores at once.
         max_rows: The most samples of a request ...
-        max_bytes: ... and its largest body.
+        max_bytes: ... its largest body ...
+        max_pixels: ... and the most pixels of its samples together; None if there is no limit.
         versions: Of what computes the scores.
     """
 
@@ -97,6 +97,7 @@ class Info(BaseModel):
     batch_size: PositiveInt
     max_rows: PositiveInt
     max_bytes: PositiveInt
+    max_pixels: PositiveInt | None = None
     versions: dict[str, str]
 
 
@@ -126,11 +127,27 @@ def encode(batch: Batch) -> bytes:
     return save({"samples": batch.samples.detach().cpu().contiguous()}, metadata)
 
 
-def decode(body: bytes) -> Batch:
-    """The batch of a body that ``encode`` made; one that it did not make raises whatever it may."""
-    tensors = load(body)
-    header = json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])
-    return Batch(tensors["samples"], prompts_of(_PROMPTS.validate_json(header["__metadata__"]["prompts"])))
+def header_of(body: bytes) -> bytes:
+    """The JSON with which a safetensors file begins: the dtype, shape and place of each tensor, and the metadata.
+
+    Raises:
+        ValueError: If the file is shorter than it says.
+    """
+    end = 8 + int.from_bytes(body[:8], "little")
+    if len(body) < max(end, 9):
+        raise ValueError("the file is cut short")
+    return body[8:end]
+
+
+def decode(body: bytes, header: Mapping[str, Any]) -> Batch:
+    """The batch of a body that ``encode`` made; one that it did not make raises whatever it may.
+
+    Args:
+        body: The file.
+        header: Its parsed header.
+    """
+    prompts = prompts_of(_PROMPTS.validate_json(header["__metadata__"]["prompts"]))
+    return Batch(load(body)["samples"], prompts)
 
 
 def prompts_of(asked: Sequence[str | Asking]) -> list[str]:
