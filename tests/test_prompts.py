@@ -67,5 +67,5 @@ def test_asking_on_the_command_line() -> None:
     for bad in ("airplanes", "=3", "cats=many", "cats=-1"):
         with pytest.raises(RollflowError, match=r"THING=COUNT"):
             read_ask([bad])
-    with pytest.raises(RollflowError, match="counts of 0 or more"):
+    with pytest.raises(RollflowError, match="the count of 'cat' in ask must be a whole number >= 0, not -1"):
         Prompt("cats", {"cat": -1})

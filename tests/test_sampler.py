@@ -164,9 +164,9 @@ def test_a_model_of_another_interpolant(toy_reward: ToyReward) -> None:
 
 
 def test_no_steps_is_an_error() -> None:
-    with pytest.raises(RollflowError, match="steps must be at least 1, not 0"):
+    with pytest.raises(RollflowError, match="steps must be a whole number >= 1, not 0"):
         Sampler(steps=0)
-    with pytest.raises(RollflowError, match="at least 1 step, not 0"):
+    with pytest.raises(RollflowError, match="steps of the look-ahead must be a whole number >= 1, not 0"):
         ODELookahead(0)
 
 

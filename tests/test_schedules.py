@@ -82,12 +82,12 @@ def test_matching_the_linear_interpolant_leaves_its_grid() -> None:
 
 @pytest.mark.parametrize("steps", [0, -3])
 def test_a_grid_without_steps_is_refused(steps: int) -> None:
-    with pytest.raises(ValueError, match=f"at least 1 step.*steps={steps}"):
+    with pytest.raises(ValueError, match=f"steps of a time grid must be a whole number >= 1, not {steps}"):
         Uniform()(steps)
 
 
 def test_registered_names_construct_and_bad_shifts_are_refused() -> None:
     assert {name: type(cls()) for name, cls in GRIDS.items()} == GRIDS
     assert GRIDS.make("matched(interpolant=cosine, grid=shifted(shift=2))") == Matched(Cosine(), Shifted(2.0))
-    with pytest.raises(ValueError, match=r"shift > 0.*got 0\.0"):
+    with pytest.raises(ValueError, match=r"shift of Shifted must be a finite number > 0, not 0\.0"):
         Shifted(0.0)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
+from types import NoneType
 from typing import Any, TypeVar
 
+from rollflow import checks
+from rollflow.checks import MOST_NFE, MOST_SEED, MOST_STEPS
 from rollflow.defaults import (
     DEFAULT_KERNEL,
     DEFAULT_LOOKAHEAD,
@@ -28,7 +31,7 @@ from rollflow.kernels import DDIM, KERNELS, Euler, Kernel
 from rollflow.lookahead import LOOKAHEADS, Lookahead
 from rollflow.models import DiffusersModel, FlowModel, Source, find_model
 from rollflow.registry import Registry
-from rollflow.rewards import REWARDS, RewardModel, check_differentiable
+from rollflow.rewards import REWARDS, RewardModel, check_differentiable, check_reward
 from rollflow.rewards.mixing import check_names
 from rollflow.sampler import Dynamics, Sampler
 from rollflow.schedules import GRIDS, Grid
@@ -40,6 +43,15 @@ T = TypeVar("T")
 def _named(choice: str | T, registry: Registry[T]) -> T:
     """An object as it is, or what a text such as ``ddim(eta=0.5)`` names."""
     return registry.make(choice) if isinstance(choice, str) else choice
+
+
+def _chosen(name: str, value: T, *kinds: type[Any]) -> T:
+    """The value if it is a name or an object of one of the classes; else raise a BadSetting."""
+    what = " or ".join(["a name", *(kind.__name__ for kind in kinds if kind is not NoneType)])
+    checks.instance(name, value, str, *kinds, what=what)
+    if isinstance(value, RewardModel):
+        check_reward(name, value)
+    return value
 
 
 @dataclass(frozen=True)
@@ -73,7 +85,7 @@ class Plan:
         UnknownName: On a name that nothing has.
         BudgetTooSmall: If the method cannot run in ``nfe``; the error holds the smallest budget that works.
         NotDifferentiable: On guidance by a reward that no gradient flows through.
-        RollflowError: On an empty prompt, or a seed or number of steps out of range.
+        BadSetting: On an argument of the wrong type or out of range, or a prompt that the model cannot read.
     """
 
     prompt: str
@@ -93,12 +105,7 @@ class Plan:
     guidance: str | Guidance | None = None
 
     def __post_init__(self) -> None:
-        if not self.prompt.strip():
-            raise RollflowError("the prompt is empty; say what to make")
-        if not 0 <= self.seed < 2**63:
-            raise RollflowError(f"the seed must lie in [0, 2^63), not {self.seed}")
-        if isinstance(self.held_out, str):
-            raise RollflowError(f"held_out is a list of rewards, ['{self.held_out}'], not one")
+        self._check_types()
         check_names("held-out rewards", [judge for judge in self.judges if not judge.elsewhere])
         for judge in self.judges:
             if judge.relative:
@@ -106,6 +113,31 @@ class Plan:
         if self.guidance is not None:
             check_differentiable(self.declared_reward)
         self.cost()
+
+    def _check_types(self) -> None:
+        """Raise a BadSetting if an argument is of the wrong type or out of range."""
+        checks.text("the prompt", self.prompt, what="a text that says what to make")
+        _chosen("model", self.model, FlowModel, Source)
+        _chosen("method", self.method, Search)
+        _chosen("reward", self.reward, RewardModel)
+        _chosen("lookahead", self.lookahead, Lookahead)
+        _chosen("interpolant", self.interpolant, Interpolant, NoneType)
+        _chosen("kernel", self.kernel, Kernel, NoneType)
+        _chosen("grid", self.grid, Grid, NoneType)
+        _chosen("guidance", self.guidance, Guidance, NoneType)
+        if self.held_out is not None:
+            judges = checks.each(
+                "held_out", self.held_out, lambda name, value: _chosen(name, value, RewardModel), "a list of rewards"
+            )
+            object.__setattr__(self, "held_out", judges)
+        if self.finish is not None:
+            checks.flag("finish", self.finish)
+        for name, value in (
+            ("nfe", checks.whole("nfe", self.nfe, at_most=MOST_NFE)),
+            ("seed", checks.whole("seed", self.seed, at_least=0, at_most=MOST_SEED)),
+            ("steps", checks.whole("steps", self.steps, at_least=1, at_most=MOST_STEPS)),
+        ):
+            object.__setattr__(self, name, value)
 
     @cached_property
     def _flow(self) -> FlowModel | type[FlowModel] | Source:

@@ -104,9 +104,13 @@ EXTRAS = {
 def described(error: BaseException) -> str:
     """An exception in words: its type and text, and for a missing package or memory what to do about it."""
     text = " ".join(str(error).split())
+    if isinstance(error, ValueError) and type(error) is ValueError and text:
+        return text
     if isinstance(error, ImportError) and (error.name or "").partition(".")[0] in EXTRAS:
         extra = EXTRAS[str(error.name).partition(".")[0]]
         return f"a package is missing: {text}; install it with pip install 'rollflow[{extra}]'"
+    if isinstance(error, ImportError) and text:
+        return text
     if isinstance(error, MemoryError) or "out of memory" in text:
         return f"out of memory{f': {text}' if text else ''}; ask for less at once, such as a smaller batch"
     if isinstance(error, SystemExit):
@@ -122,11 +126,12 @@ def blamed(who: str, kind: type[RollflowError] = RollflowError) -> Iterator[None
 
     Args:
         who: Who is called, and what failed, such as "reward 'mine:Sharp' cannot be made".
-        kind: The error that is raised.
+        kind: The error that is raised; in place of a RollflowError a BadSetting where a value was at fault.
     """
     try:
         yield
     except RollflowError:
         raise
     except (Exception, SystemExit) as error:
-        raise kind(f"{who}: {described(error)}") from error
+        of = BadSetting if isinstance(error, ValueError) and kind is RollflowError else kind
+        raise of(f"{who}: {described(error)}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,12 +10,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from rollflow.checks import Settings, one_of, real
 from rollflow.conversions import broadcast_like
-from rollflow.errors import RollflowError, unknown
 from rollflow.registry import Registry
 
 
-class Guidance(ABC):
+class Guidance(Settings, ABC):
     """A displacement of the children of a state, from the gradient of the reward of its clean estimate.
 
     Attributes:
@@ -92,10 +91,9 @@ class DPS(Guidance):
     name = "dps"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.scale < math.inf:
-            raise RollflowError(f"dps needs a finite scale >= 0, not {self.scale}")
-        if self.step_size not in STEP_SIZES:
-            raise unknown("step size", self.step_size, STEP_SIZES)
+        super().__post_init__()
+        real("scale of dps", self.scale, at_least=0)
+        one_of("step size", self.step_size, STEP_SIZES)
 
     def shift(self, gradient: Tensor, reward: Tensor) -> Tensor:
         wide = gradient.double()  # rewards and gradients may be smaller than a float32 can divide by

@@ -10,6 +10,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from rollflow.checks import Settings, real
 from rollflow.registry import Registry
 
 Time: TypeAlias = Tensor | float
@@ -20,7 +21,7 @@ def as_float64(value: Time) -> Tensor:
     return torch.as_tensor(value, dtype=torch.float64)
 
 
-class Interpolant(ABC):
+class Interpolant(Settings, ABC):
     r"""A path from data (t = 0) to noise (t = 1).
 
         x_t = alpha_t x0 + sigma_t eps,    eps ~ N(0, I)
@@ -100,8 +101,9 @@ class VP(Interpolant):
     beta_max: float = 20.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.beta_min <= self.beta_max:
-            raise ValueError(f"VP needs 0 < beta_min <= beta_max; got {self.beta_min} and {self.beta_max}")
+        super().__post_init__()
+        real("beta_min of VP", self.beta_min, above=0)
+        real("beta_max of VP", self.beta_max, at_least=self.beta_min)
 
     def _rate(self, t: Time) -> Tensor:
         return self.beta_min + as_float64(t) * (self.beta_max - self.beta_min)
@@ -171,8 +173,8 @@ class Polynomial(Interpolant):
     n: float = 2.0
 
     def __post_init__(self) -> None:
-        if not self.n >= 1:
-            raise ValueError(f"Polynomial needs a degree n >= 1; got {self.n}")
+        super().__post_init__()
+        real("n of Polynomial", self.n, at_least=1)
 
     def alpha(self, t: Time) -> Tensor:
         return 1 - as_float64(t) ** self.n

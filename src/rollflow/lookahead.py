@@ -9,14 +9,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from rollflow.checks import MOST_STEPS, Settings, whole
 from rollflow.conversions import as_float, denoised_from_velocity
-from rollflow.errors import RollflowError
 from rollflow.interpolants import Interpolant
 from rollflow.registry import Registry
 from rollflow.requests import Asking, velocity
 
 
-class Lookahead(ABC):
+class Lookahead(Settings, ABC):
     """From a state of the model and its velocity to the clean sample that is shown to the reward.
 
     Attributes:
@@ -52,8 +52,8 @@ class ODELookahead(Lookahead):
     steps: int = 2
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise RollflowError(f"a look-ahead needs at least 1 step, not {self.steps}")
+        super().__post_init__()
+        whole("steps of the look-ahead", self.steps, at_least=1, at_most=MOST_STEPS)
 
     @property
     def extra_nfe(self) -> int:  # type: ignore[override]

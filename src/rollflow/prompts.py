@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from rollflow.errors import RollflowError
+from rollflow import checks
+from rollflow.errors import BadSetting
 from rollflow.plurals import singular
 
 NUMBERS = {
@@ -47,17 +48,18 @@ class Prompt(str):
         ask: How many of each thing, by the name of one of them; 0 is a thing that must not be there.
 
     Raises:
-        RollflowError: On a count below 0 or a thing without a name.
+        BadSetting: On an empty text, a count below 0 or a thing without a name.
     """
 
     ask: Mapping[str, int]
 
     def __new__(cls, text: str, ask: Mapping[str, int]) -> Prompt:
-        for thing, count in ask.items():
-            if not thing.strip() or count < 0:
-                raise RollflowError(f"expected things with counts of 0 or more, not '{thing}={count}'")
-        prompt = super().__new__(cls, text)
-        prompt.ask = dict(ask)
+        given: dict[str, int] = {}
+        for thing, count in checks.instance("ask", ask, Mapping, what="counts by the names of things").items():
+            name = checks.text("a thing in ask", thing, what="the name of a thing")
+            given[name] = checks.whole(f"the count of '{name}' in ask", count, at_least=0)
+        prompt = super().__new__(cls, checks.text("the prompt", text))
+        prompt.ask = given
         return prompt
 
     def __reduce__(self) -> tuple[type[Prompt], tuple[str, dict[str, int]]]:
@@ -70,19 +72,19 @@ def read_ask(parts: list[str]) -> dict[str, int]:
     A plural is put into the singular, unless its last word has a capital letter: such a name stays as it is given.
 
     Raises:
-        RollflowError: If a part is not of that form, or two are of one thing.
+        BadSetting: If a part is not of that form, or two are of one thing.
     """
     asked: dict[str, int] = {}
     given: dict[str, str] = {}
     for part in parts:
         thing, _, count = part.partition("=")
         words = thing.split()
-        if not (words and count.strip().isdecimal()):
-            raise RollflowError(f"expected THING=COUNT, such as airplanes=6, not '{part}'")
+        if not words or _numeral(count.strip()) is None:
+            raise BadSetting(f"expected THING=COUNT, such as airplanes=6, not '{part}'")
         name = " ".join(words)
         name = singular(name) if words[-1].islower() else name
         if name.lower() in given:
-            raise RollflowError(f"'{given[name.lower()]}' and '{part}' are both of '{name}'; give each thing once")
+            raise BadSetting(f"'{given[name.lower()]}' and '{part}' are both of '{name}'; give each thing once")
         given[name.lower()], asked[name] = part, int(count)
     return asked
 
@@ -102,7 +104,7 @@ def asked(prompt: str) -> dict[str, int]:
     for clause in re.split(r"[^\w\s'-]+", _THOUSANDS.sub("", prompt.lower())):
         words = clause.split()
         for i, word in enumerate(words):
-            count = int(word) if word.isdecimal() else NUMBERS.get(word)
+            count = NUMBERS.get(word, _numeral(word))
             if count is None:
                 continue
             thing = _thing(words[i + 1 :])
@@ -111,6 +113,11 @@ def asked(prompt: str) -> dict[str, int]:
                 name = singular(" ".join(thing))
                 found[name] = found.get(name, 0) + count
     return found
+
+
+def _numeral(word: str) -> int | None:
+    """The number that a numeral of at most nine digits stands for; longer ones count nothing."""
+    return int(word) if word.isdecimal() and len(word) <= 9 else None
 
 
 def _thing(words: Sequence[str]) -> list[str]:

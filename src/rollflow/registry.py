@@ -9,12 +9,16 @@ import types
 import typing
 from collections.abc import Mapping
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from rollflow.errors import RollflowError, unknown
+from rollflow.errors import BadSetting, blamed, unknown
 
 T = TypeVar("T")
+DEEPEST = 32
+"""How deep choices may be nested in the settings of others."""
 _CHOICE = re.compile(r"(?P<name>[\w.:\-]+)\s*(\((?P<settings>.*)\))?", re.DOTALL)
+_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 class Registry(dict[str, type[T]], Generic[T]):
@@ -45,22 +49,31 @@ class Registry(dict[str, type[T]], Generic[T]):
 
         Raises:
             UnknownName: If nothing has the name.
-            RollflowError: If what it names cannot be imported or is of another kind.
+            BadSetting: If what it names is of another kind.
+            RollflowError: If it cannot be imported.
         """
         if name in self:
             return self[name]
         plugins = self._plugins()
         if name not in plugins and ":" not in name:
             raise unknown(self.what, name, [*self, *plugins])
-        try:
+        if name not in plugins and _PATH.fullmatch(name) is None:
+            raise BadSetting(f"{self.what} '{name}' is no name; a class of your own is module:attribute")
+        with blamed(f"{self.what} '{name}' cannot be loaded", BadSetting):
             found: Any = plugins[name].load() if name in plugins else _imported(name)
-        except (ImportError, AttributeError) as error:
-            raise RollflowError(f"{self.what} '{name}' cannot be loaded: {error}") from error
-        of_kind = isinstance(found, type) and issubclass(found, self.base)
-        if not of_kind:
-            raise RollflowError(f"{self.what} '{name}' is {found!r}; expected a subclass of {self.base.__name__}")
-        kind: type[T] = found
-        return kind
+        return self._checked(name, found)
+
+    def _checked(self, name: str, found: Any) -> type[T]:
+        """What a plug-in brings, if it is a class of this kind that can be made and that says what it must."""
+        if not (isinstance(found, type) and issubclass(found, self.base)):
+            got = f"the {found!r}"[:120] if isinstance(found, type) else f"{found!r}"[:120]
+            raise BadSetting(f"{self.what} '{name}' is {got}; expected a subclass of {self.base.__name__}")
+        if inspect.isabstract(found):
+            lacking = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
+            raise BadSetting(f"{self.what} '{name}' is an abstract class, which lacks {lacking}")
+        if "name" in self.base.__annotations__ and not isinstance(getattr(found, "name", None), str):
+            raise BadSetting(f"{self.what} '{name}' has no name; give its class one: name = \"...\"")
+        return typing.cast("type[T]", found)
 
     def declared(self, text: str) -> type[T] | T:
         """What is known of a choice: the class where a name alone stands for it, so that nothing is made, else it.
@@ -84,25 +97,56 @@ class Registry(dict[str, type[T]], Generic[T]):
 
         Raises:
             UnknownName: On an unknown name or setting.
-            RollflowError: On a value that cannot be read, or a setting that is missing; also what the constructor
-                raises.
+            BadSetting: On a value that cannot be read, or a setting that is missing or given twice.
+            RollflowError: If the constructor raises anything.
         """
-        match = _CHOICE.fullmatch(text.strip())
-        if match is None:
-            raise RollflowError(f"expected NAME or NAME(SETTING=VALUE, ...) for a {self.what}, not '{text}'")
-        kind = self.find(match["name"])
-        given = dict(assignment(part) for part in _parts(match["settings"] or ""))
-        given.update(settings or {})
+        called, given = self._split(text)
+        kind = self.find(called)
+        for name, value in (settings or {}).items():
+            if name in given:
+                raise BadSetting(f"{name} of {self.what} '{called}' is set twice; set it once")
+            given[name] = value
         known = settings_of(kind)
         for name in given:
             if name not in known:
-                raise unknown(f"setting of {self.what} {match['name']}", name, known)
+                raise unknown(f"setting of {self.what} {called}", name, known)
         missing = [name for name in _required(kind) if name not in given]
         if missing:
-            raise RollflowError(
-                f"{self.what} '{match['name']}' needs {', '.join(missing)}: {match['name']}({missing[0]}=...)"
-            )
-        return kind(**{name: _read(name, value, known[name].annotation) for name, value in given.items()})
+            raise BadSetting(f"{self.what} '{called}' needs {', '.join(missing)}: {called}({missing[0]}=...)")
+        values = {name: _read(name, value, known[name].annotation) for name, value in given.items()}
+        with blamed(f"{self.what} '{called}' cannot be made"):
+            return kind(**values)
+
+    def _split(self, text: str) -> tuple[str, dict[str, str]]:
+        """The name in a text, and the text of each setting."""
+        if not isinstance(text, str):
+            raise BadSetting(f"a {self.what} is chosen by a text, not {text!r:.80}")
+        match = _CHOICE.fullmatch(text.strip())
+        if match is None or not _balanced(match["settings"] or ""):
+            raise BadSetting(f"expected NAME or NAME(SETTING=VALUE, ...) for a {self.what}, not '{_short(text)}'")
+        given: dict[str, str] = {}
+        for part in _parts(match["settings"] or ""):
+            name, value = assignment(part)
+            if name in given:
+                raise BadSetting(f"{name} of {self.what} '{match['name']}' is set twice; set it once")
+            given[name] = value
+        return match["name"], given
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _balanced(text: str) -> bool:
+    """Whether every parenthesis has its other half; raises a BadSetting if they are nested too deep."""
+    depth = 0
+    for letter in text:
+        depth += (letter == "(") - (letter == ")")
+        if depth > DEEPEST:
+            raise BadSetting(f"'{_short(text)}' is nested more than {DEEPEST} deep")
+        if depth < 0:
+            return False
+    return depth == 0
 
 
 def _required(kind: type) -> list[str]:
@@ -113,15 +157,17 @@ def assignment(text: str) -> tuple[str, str]:
     """The two sides of ``name=value``."""
     name, equals, value = text.partition("=")
     if not (equals and name.strip()):
-        raise RollflowError(f"expected SETTING=VALUE, not '{text}'")
+        raise BadSetting(f"expected SETTING=VALUE, not '{_short(text)}'")
     return name.strip(), value.strip()
 
 
 def settings_of(kind: type) -> dict[str, inspect.Parameter]:
     """Parameters of a class's constructor, with their annotations resolved."""
+    with blamed(f"the settings of {kind.__name__} cannot be read from its annotations"):
+        parameters = inspect.signature(kind, eval_str=True).parameters
     return {
         name: parameter
-        for name, parameter in inspect.signature(kind, eval_str=True).parameters.items()
+        for name, parameter in parameters.items()
         if parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     }
 
@@ -148,7 +194,8 @@ def _parts(text: str, between: str = ",") -> list[str]:
 
 def _read(name: str, text: str, annotation: Any) -> Any:
     """A value from text, as an annotation says."""
-    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
+    options = typing.get_args(annotation) if union else (annotation,)
     if annotation is inspect.Parameter.empty:
         return text
     if type(None) in options and text.lower() == "none":
@@ -158,13 +205,15 @@ def _read(name: str, text: str, annotation: Any) -> Any:
             return Registry.of[option].make(text)
         if option is bool and text.lower() in ("true", "false"):
             return text.lower() == "true"
-        if option in (int, float, str):
+        if option in (int, float, str, Path):
             try:
-                return option(text)
+                value = option(text)
             except ValueError:
                 continue
+            if value == value:  # NaN is nothing that anyone means
+                return value
         if typing.get_origin(option) is tuple:
             inner = typing.get_args(option)[0]
             return tuple(_read(name, part, inner) for part in _parts(text, ";"))
     kinds = " or ".join(getattr(option, "__name__", str(option)) for option in options)
-    raise RollflowError(f"{name}={text} cannot be read; expected {kinds}")
+    raise BadSetting(f"{name}={_short(text)} cannot be read; expected {kinds}")

@@ -9,10 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from rollflow.checks import Settings
 from rollflow.registry import Registry
 
 
-class Resampling(ABC):
+class Resampling(Settings, ABC):
     """A draw of ancestors, unbiased: particle i has count * w_i of them on average, and none where w_i = 0.
 
     It draws nothing itself: the uniform numbers that it needs are handed to it.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from torch import Tensor
 
+from rollflow.checks import MOST_STEPS, Settings, whole
 from rollflow.conversions import Conversion
-from rollflow.errors import RollflowError
+from rollflow.errors import BadSetting
 from rollflow.guidance import Guidance
 from rollflow.interpolants import VP, Interpolant
 from rollflow.kernels import EulerMaruyama, Kernel
@@ -19,7 +21,7 @@ from rollflow.schedules import Arc, Grid, Uniform
 
 
 @dataclass(frozen=True)
-class Sampler:
+class Sampler(Settings):
     """A choice of dynamics, of any model; ``bind`` fits it to one.
 
     Args:
@@ -43,8 +45,8 @@ class Sampler:
     guidance: Guidance | None = None
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise RollflowError(f"steps must be at least 1, not {self.steps}")
+        super().__post_init__()
+        whole("steps", self.steps, at_least=1, at_most=MOST_STEPS)
 
     def bind(self, model: Declared) -> Dynamics:
         """The same dynamics with nothing left open, for one model; needs no weights.
@@ -82,6 +84,7 @@ class Dynamics:
         """(steps + 1,) float64 times of the sampler's interpolant, from 1, or a later start, to 0."""
         assert self.sampler.grid is not None
         times = self.sampler.grid(self.sampler.steps)
+        _check_times(times, self.sampler)
         if self.start == 1:
             return times
         return times * (Conversion(self.sampler.interpolant, self.source).time(self.start) / times[0])
@@ -153,6 +156,16 @@ class Dynamics:
         return self.look_nfe + self.sampler.kernel.extra_nfe
 
 
+def _check_times(times: Tensor, sampler: Sampler) -> None:
+    """Raise a BadSetting if a grid did not give ``steps + 1`` times that fall from at most 1 to 0."""
+    falls = times.shape == (sampler.steps + 1,) and bool((times.diff() < 0).all())
+    if not (falls and times[0] <= 1 and times[-1] == 0):
+        raise BadSetting(
+            f"the grid {sampler.grid} gives no {sampler.steps + 1} times that fall from 1 to 0 in {sampler.steps} "
+            "steps; choose other settings or fewer steps"
+        )
+
+
 def even_shares(total: int, parts: int) -> list[int]:
     """``total`` split evenly into ``parts`` whole shares, the larger ones last."""
     share, extra = divmod(total, parts)
@@ -171,13 +184,17 @@ def linear_shares(total: int, parts: int, ratio: float) -> list[int]:
         ratio: Weight of the last share over that of the first, in (0, 1].
 
     Raises:
-        RollflowError: If one of them is out of range.
+        BadSetting: If one of them is out of range.
     """
     if not (1 <= parts <= total and 0 < ratio <= 1):
-        raise RollflowError(f"expected 1 <= parts <= total and 0 < ratio <= 1; got {parts=}, {total=}, {ratio=}")
+        raise BadSetting(f"expected 1 <= parts <= total and 0 < ratio <= 1; got {parts=}, {total=}, {ratio=}")
     weights = [1 - (1 - ratio) * i / max(parts - 1, 1) for i in range(parts)]
     scale = (total - parts) / sum(weights)  # the method passes through the rounded multiples of the weights
     shares = [max(1, int(scale * weight + 0.5)) for weight in weights]
+    waiting = [(-weight / (2 * share + 1), i) for i, (weight, share) in enumerate(zip(weights, shares, strict=True))]
+    heapq.heapify(waiting)
     for _ in range(total - sum(shares)):
-        shares[max(range(parts), key=lambda i: weights[i] / (2 * shares[i] + 1))] += 1
+        i = waiting[0][1]
+        shares[i] += 1
+        heapq.heapreplace(waiting, (-weights[i] / (2 * shares[i] + 1), i))
     return shares

@@ -10,12 +10,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from rollflow.checks import MOST_STEPS, Settings, real, whole
 from rollflow.conversions import Conversion
 from rollflow.interpolants import VP, Interpolant, Linear
 from rollflow.registry import Registry
 
 
-class Grid(ABC):
+class Grid(Settings, ABC):
     """A grid of times t_0 > t_1 > ... > t_steps = 0.
 
     Attributes:
@@ -36,7 +37,7 @@ class Grid(ABC):
             float64 times of shape (steps + 1,), strictly decreasing, from 1 to exactly 0.
 
         Raises:
-            ValueError: If steps < 1.
+            BadSetting: If steps < 1.
         """
 
 
@@ -48,8 +49,7 @@ class Warp(Grid):
         """A strictly increasing map of [0, 1] into itself that keeps the ends."""
 
     def __call__(self, steps: int) -> Tensor:
-        if steps < 1:
-            raise ValueError(f"a time grid needs at least 1 step from noise to data; got steps={steps}")
+        whole("steps of a time grid", steps, at_least=1, at_most=MOST_STEPS)
         return self.warp(torch.arange(steps, -1, -1, dtype=torch.float64) / steps)
 
 
@@ -87,8 +87,8 @@ class Shifted(Warp):
     shift: float = 3.0
 
     def __post_init__(self) -> None:
-        if not self.shift > 0:
-            raise ValueError(f"Shifted needs shift > 0 (1 leaves the grid uniform); got {self.shift}")
+        super().__post_init__()
+        real("shift of Shifted", self.shift, above=0)
 
     @classmethod
     def from_resolution(

@@ -342,7 +342,7 @@ def test_no_jobs() -> None:
 
 
 def test_no_rows_is_an_error() -> None:
-    with pytest.raises(RollflowError, match="must be at least 1, not 0 and 16"):
+    with pytest.raises(RollflowError, match="max_rows must be a whole number >= 1, not 0"):
         Engine(0)
 
 

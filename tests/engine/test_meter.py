@@ -137,9 +137,9 @@ def test_a_dry_run_refuses_what_a_job_refuses(line: ToyModel, toy_reward: ToyRew
         declared(ToyModel, RolloverBudget(2, 12), Sampler(Linear(), steps=14), 49)
     assert error.value.smallest == 50
     task = Task(line, "left", toy_reward)
-    with pytest.raises(RollflowError, match="at least 1 NFE, not 0"):
+    with pytest.raises(RollflowError, match="nfe must be a whole number >= 1, not 0"):
         Job(task, BestOfN(), 0)
-    with pytest.raises(RollflowError, match="seed must lie in"):
+    with pytest.raises(RollflowError, match="seed must be a whole number >= 0, not -1"):
         Job(task, BestOfN(), 20, seed=-1)
-    with pytest.raises(RollflowError, match="seed must lie in"):
+    with pytest.raises(RollflowError, match=f"seed must be a whole number <= {2**63 - 1}, not {2**63}"):
         Job(task, BestOfN(), 20, seed=2**63)

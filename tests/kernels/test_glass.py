@@ -165,10 +165,10 @@ def test_what_is_declared_is_spent(line: ToyModel, toy_reward: ToyReward, interp
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least 1 inner step; got 0"):
+    with pytest.raises(ValueError, match="inner steps of GLASS must be a whole number >= 1, not 0"):
         GLASS(0)
     for rho in (-0.1, 1.0, math.nan):
-        with pytest.raises(ValueError, match="0 <= rho < 1"):
+        with pytest.raises(ValueError, match="rho of GLASS must be a finite number"):
             GLASS(rho=rho)
 
 

@@ -131,7 +131,7 @@ def test_flow_cps_at_its_ends() -> None:
 
 def test_shares_out_of_range_are_refused() -> None:
     for share in (-0.1, 1.1, math.nan):
-        with pytest.raises(ValueError, match="eta between 0"):
+        with pytest.raises(ValueError, match="eta of DDIM"):
             DDIM(share)
-        with pytest.raises(ValueError, match="n between 0"):
+        with pytest.raises(ValueError, match="n of FlowCPS"):
             FlowCPS(share)

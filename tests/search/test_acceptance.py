@@ -74,10 +74,10 @@ def test_rules_wrap_each_other() -> None:
 
 @pytest.mark.parametrize("q", [-0.1, 1.0, float("nan")])
 def test_no_such_quantile(q: float) -> None:
-    with pytest.raises(RollflowError, match="must lie in"):
+    with pytest.raises(RollflowError, match="q of quantile must be a finite number"):
         OverQuantile(q)
 
 
 def test_no_draw_at_all() -> None:
-    with pytest.raises(RollflowError, match="at least 1 child is drawn in any case, not 0"):
+    with pytest.raises(RollflowError, match="draws of at-least must be a whole number >= 1, not 0"):
         AtLeast(0)

@@ -182,5 +182,7 @@ def test_budgets(
 
 @pytest.mark.parametrize(("streams", "block"), [(0, 2), (2, 0)])
 def test_settings_out_of_range(streams: int, block: int) -> None:
-    with pytest.raises(RollflowError, match=f"not {streams} and {block}"):
+    with pytest.raises(
+        RollflowError, match=f"{'block' if streams else 'streams'} of code must be a whole number >= 1, not 0"
+    ):
         CoDe(streams, block)

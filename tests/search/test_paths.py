@@ -237,8 +237,8 @@ def test_its_kernel_is_the_ode_unless_told(line: ToyModel) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ((0,), "not 0 and 5"),
-        ((2, 0), "not 2 and 0"),
+        ((0,), "streams of paths must be a whole number >= 1, not 0"),
+        ((2, 0), "copies of paths must be a whole number >= 1, not 0"),
         ((2, 5, 0.0), "start=0.0, forward=0.78 and back=0.81"),
         ((2, 5, 0.3), "start=0.3, forward=0.78"),
         ((2, 5, 0.1, 0.0), "forward=0.0"),

@@ -93,7 +93,7 @@ def test_adaptive_in_closed_form() -> None:
 def test_names_and_settings() -> None:
     assert set(POTENTIALS) == {"difference", "max", "sum"}
     assert set(TEMPERINGS) == {"none", "linear", "geometric", "adaptive"}
-    with pytest.raises(RollflowError, match="rate > 0, not -1"):
+    with pytest.raises(RollflowError, match="rate of geometric tempering must be a finite number > 0, not -1"):
         GeometricTempering(-1)
-    with pytest.raises(RollflowError, match="0 < keep < 1, not 1"):
+    with pytest.raises(RollflowError, match="keep of adaptive tempering must be a finite number > 0 and < 1, not 1"):
         AdaptiveTempering(1)

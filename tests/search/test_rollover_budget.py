@@ -283,5 +283,7 @@ def test_decisions_can_be_given_as_text() -> None:
 
 @pytest.mark.parametrize(("chains", "initial"), [(0, 25), (2, 0)])
 def test_settings_out_of_range(chains: int, initial: int) -> None:
-    with pytest.raises(RollflowError, match=f"not {chains} and {initial}"):
+    with pytest.raises(
+        RollflowError, match=f"{'initial' if chains else 'chains'} of rbf must be a whole number >= 1, not 0"
+    ):
         RolloverBudget(chains, initial)

@@ -425,10 +425,10 @@ def test_with_an_ode_the_copies_of_a_particle_stay_one(line: ToyModel) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"particles": 1}, "smc needs at least 2 particles, not 1"),
-        ({"temperature": 0.0}, "temperature > 0, not 0.0"),
-        ({"threshold": 1.5}, r"threshold from 0 .* not 1.5"),
-        ({"ratio": 0.0}, r"ratio in \(0, 1\], not 0.0"),
+        ({"particles": 1}, "particles of smc must be a whole number >= 2, not 1"),
+        ({"temperature": 0.0}, "temperature of smc must be a finite number > 0, not 0.0"),
+        ({"threshold": 1.5}, "threshold of smc, from 0 .* not 1.5"),
+        ({"ratio": 0.0}, "ratio of smc must be a finite number > 0 and <= 1, not 0.0"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, float], message: str) -> None:

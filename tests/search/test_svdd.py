@@ -180,11 +180,11 @@ def test_budgets(streams: int, ratio: float, steps: int, spare: int, kernel: Ker
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ((0,), "at least 1 stream, not 0"),
-        ((2, -1.0), "a temperature >= 0, not -1.0"),
-        ((2, math.nan), "a temperature >= 0, not nan"),
-        ((2, 0.0, 0.0), r"a ratio in \(0, 1\], not 0.0"),
-        ((2, 0.0, 1.1), r"a ratio in \(0, 1\], not 1.1"),
+        ((0,), "streams of svdd must be a whole number >= 1, not 0"),
+        ((2, -1.0), "temperature of svdd must be a finite number >= 0, not -1.0"),
+        ((2, math.nan), "temperature of svdd must be a finite number, not nan"),
+        ((2, 0.0, 0.0), "ratio of svdd must be a finite number > 0 and <= 1, not 0.0"),
+        ((2, 0.0, 1.1), "ratio of svdd must be a finite number > 0 and <= 1, not 1.1"),
     ],
 )
 def test_settings_out_of_range(settings: tuple[int, float, float], message: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, TypedDict
 
-from rollflow.errors import RollflowError, unknown
+from rollflow.errors import BadSetting, unknown
 from rollflow.guidance import GUIDANCE, Guidance
 from rollflow.interpolants import INTERPOLANTS, Interpolant
 from rollflow.kernels import KERNELS, Kernel
@@ -47,7 +47,7 @@ def chosen(settings: Iterable[str], **choices: str | None) -> Chosen:
 
     Raises:
         UnknownName: On an unknown name, choice or setting.
-        RollflowError: On a value that cannot be read, or a setting of what was left open.
+        BadSetting: On a value that cannot be read, or a setting of what was left open.
     """
     given: dict[str, dict[str, str]] = {choice: {} for choice in _REGISTRIES}
     for text in settings:
@@ -55,14 +55,17 @@ def chosen(settings: Iterable[str], **choices: str | None) -> Chosen:
         choice, dot, setting = name.rpartition(".")
         if dot and choice not in given:
             raise unknown("choice", choice, given)
-        given[choice or "method"][setting] = value
+        of = given[choice or "method"]
+        if setting in of:
+            raise BadSetting(f"--set gives {name} twice; set it once")
+        of[setting] = value
     made: Chosen = {}
     for choice, of_choice in given.items():
         wanted = choices[choice]
         if wanted is not None:
             made[choice] = _REGISTRIES[choice].make(wanted, of_choice)  # type: ignore[literal-required]
         elif of_choice:
-            raise RollflowError(f"{choice}.{next(iter(of_choice))} is set, but which {choice} is not: add --{choice}")
+            raise BadSetting(f"{choice}.{next(iter(of_choice))} is set, but which {choice} is not: add --{choice}")
     return made
 
 
@@ -75,15 +78,19 @@ def pipeline(name: str, arguments: Iterable[str], **loading: Any) -> str | Pipel
         loading: Settings of ``PipelineSource``; None where the user left one open.
 
     Raises:
-        RollflowError: If any of it is said of a model that is no pipeline of diffusers.
+        BadSetting: If any of it is said of a model that is no pipeline of diffusers.
     """
     found = find_model(name)
     given = {setting: value for setting, value in loading.items() if value is not None}
-    values = {key: read_argument(value) for key, value in map(assignment, arguments)}
+    values: dict[str, Any] = {}
+    for key, value in map(assignment, arguments):
+        if key in values:
+            raise BadSetting(f"--pipeline-arg gives {key} twice; give it once")
+        values[key] = read_argument(value)
     if isinstance(found, PipelineSource):
         return replace(found, arguments=values, **given)
     if given or values:
         setting = "pipeline-arg" if values else next(iter(given))
         option = {"compiled": "compile", "distilled": "few-step"}.get(setting, setting)
-        raise RollflowError(f"--{option} is of pipelines of diffusers (owner/name, or a folder), which '{name}' is not")
+        raise BadSetting(f"--{option} is of pipelines of diffusers (owner/name, or a folder), which '{name}' is not")
     return name

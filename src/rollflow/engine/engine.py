@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
+from rollflow.checks import each, flag, instance, refused, whole
 from rollflow.defaults import DEFAULT_MAX_GRAD_ROWS, DEFAULT_MAX_ROWS
 from rollflow.engine.answers import Answers
 from rollflow.engine.job import Job, Result
 from rollflow.engine.observers import Observer
 from rollflow.engine.session import Ended, Session
 from rollflow.errors import RollflowError, Stopped
+
+
+def _listed(name: str, values: object, what: str) -> list[Any]:
+    if isinstance(values, str | Job | Observer) or not isinstance(values, Iterable):
+        raise refused(name, f"a list of {what}", values)
+    return list(values)
+
+
+def _observer(name: str, value: object) -> Observer:
+    observer: Observer = instance(name, value, Observer)
+    return observer
+
+
+def _job(name: str, value: object) -> Job:
+    job: Job = instance(name, value, Job)
+    return job
 
 
 class JobsFailed(RollflowError):
@@ -83,11 +101,10 @@ class Engine:
         overlap: bool = True,
         padded: bool = False,
     ) -> None:
-        if max_rows < 1 or max_grad_rows < 1:
-            raise RollflowError(f"max_rows and max_grad_rows must be at least 1, not {max_rows} and {max_grad_rows}")
-        self.answers = Answers(max_rows, max_grad_rows, padded)
-        self.observers = tuple(observers)
-        self.overlap = overlap
+        rows = whole("max_rows", max_rows, at_least=1), whole("max_grad_rows", max_grad_rows, at_least=1)
+        self.answers = Answers(*rows, flag("padded", padded))
+        self.observers = each("observers", _listed("observers", observers, "observers"), _observer)
+        self.overlap = flag("overlap", overlap)
 
     def run(self, jobs: Iterable[Job]) -> list[Result]:
         """Run all jobs to their end; results in the order of the jobs.
@@ -96,7 +113,7 @@ class Engine:
             JobsFailed: If any failed, after the rest have finished.
             Interrupted: On Ctrl-C, with the best samples so far.
         """
-        wanted = list(jobs)
+        wanted = each("jobs", _listed("jobs", jobs, "jobs"), _job)
         ended: dict[int, Ended] = {}
         session = Session(wanted, self.answers, self.observers, self.overlap)
         interrupted = False
@@ -121,7 +138,9 @@ class Engine:
 
         A job that fails is told as one that ended, not raised. Whoever stops listening stops the run.
         """
-        session = Session(jobs, self.answers, self.observers, self.overlap)
+        if isinstance(jobs, Job) or not isinstance(jobs, Iterable):
+            raise refused("jobs", "an iterable of jobs", jobs)
+        session = Session((_job("a job", job) for job in jobs), self.answers, self.observers, self.overlap)
         try:
             yield from session.run()
         finally:

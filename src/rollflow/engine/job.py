@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import types
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
+from rollflow.checks import MOST_NFE, MOST_SEED, each, instance, whole
 from rollflow.engine.meter import Caps, Spending
 from rollflow.engine.standing import Checkpoint, Point
-from rollflow.errors import RollflowError
 from rollflow.models.base import Declared, FlowModel
 from rollflow.requests import Asking
-from rollflow.rewards import RewardModel, check_differentiable
+from rollflow.rewards import RewardModel, check_differentiable, check_reward
 from rollflow.rng import Noise
 from rollflow.sampler import Dynamics, Sampler
 from rollflow.search.base import Finished, Search, Walk
@@ -35,6 +36,13 @@ class Task:
     reward: RewardModel
     held_out: tuple[RewardModel, ...] = ()
 
+    def __post_init__(self) -> None:
+        instance("model", self.model, FlowModel)
+        instance("prompt", self.prompt, str, what="a text")
+        check_reward("reward", self.reward)
+        held_out = each("held_out", self.held_out, check_reward, "a tuple of rewards")
+        object.__setattr__(self, "held_out", held_out)
+
     @property
     def apart(self) -> bool:
         """Whether rewards can be computed while the model runs, since it is elsewhere."""
@@ -49,6 +57,7 @@ def declared(model: Declared, search: Search, sampler: Sampler, nfe: int) -> Spe
     Raises:
         BudgetTooSmall: If the search cannot run in ``nfe``.
     """
+    whole("nfe", nfe, at_most=MOST_NFE)
     cost = search.cost(sampler.bind(model), nfe)
     rows = cost.nfe * (model.rows_per_nfe or 1)
     return Spending(cost.nfe, rows, cost.reward_calls, cost.decodes + 1, cost.backward_passes)
@@ -68,7 +77,8 @@ class Job:
         resume: Where an earlier run of the same job stood; it goes on from there, its spending counted in.
 
     Raises:
-        RollflowError: On a budget or seed out of range, or guidance by a reward that is not differentiable.
+        BadSetting: On an argument of the wrong type or out of range.
+        NotDifferentiable: On guidance by a reward that is not differentiable.
         BudgetTooSmall: If the search cannot run in ``nfe``.
     """
 
@@ -81,10 +91,16 @@ class Job:
     resume: Checkpoint | None = None
 
     def __post_init__(self) -> None:
-        if self.nfe < 1:
-            raise RollflowError(f"the budget must be at least 1 NFE, not {self.nfe}")
-        if not 0 <= self.seed < 2**63:
-            raise RollflowError(f"the seed must lie in [0, 2^63), not {self.seed}")
+        for name, value, kind in (
+            ("task", self.task, Task),
+            ("search", self.search, Search),
+            ("sampler", self.sampler, Sampler),
+            ("caps", self.caps, Caps),
+        ):
+            instance(name, value, kind)
+        instance("resume", self.resume, Checkpoint, types.NoneType, what="a Checkpoint (see load_checkpoint) or None")
+        object.__setattr__(self, "nfe", whole("nfe", self.nfe, at_least=1, at_most=MOST_NFE))
+        object.__setattr__(self, "seed", whole("seed", self.seed, at_least=0, at_most=MOST_SEED))
         if self.sampler.guidance is not None:
             check_differentiable(self.task.reward)
         self.search.cost(self.dynamics, self.nfe)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 
+from rollflow.checks import MOST_SEED, whole
 from rollflow.errors import BudgetExceeded
 
 
@@ -44,6 +45,12 @@ class Caps:
     reward_calls: int | None = None
     decodes: int | None = None
     backward_passes: int | None = None
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            cap = getattr(self, f.name)
+            if cap is not None:
+                object.__setattr__(self, f.name, whole(f"{f.name} of Caps", cap, at_least=0, at_most=MOST_SEED))
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor
 
+from rollflow.checks import Settings
 from rollflow.conversions import broadcast_like
 from rollflow.interpolants import Interpolant
 
@@ -22,7 +23,7 @@ class Moments(NamedTuple):
     std: Tensor
 
 
-class Kernel(ABC):
+class Kernel(Settings, ABC):
     """A transition from t to s < t, given the velocity v at (x_t, t).
 
     A step is a generator, because some kernels ask for velocities of their own on the way.

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rollflow.checks import MOST_STEPS, real, whole
 from rollflow.conversions import broadcast_like, denoised_from_velocity
 from rollflow.interpolants import Interpolant
 from rollflow.kernels.base import Kernel, VelocityFn
@@ -51,10 +52,10 @@ class GLASS(Kernel):
     stochastic = True
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"GLASS needs at least 1 inner step; got {self.steps}")
-        if self.rho is not None and not 0 <= self.rho < 1:
-            raise ValueError(f"GLASS needs a correlation 0 <= rho < 1, or None for that of DDPM; got {self.rho}")
+        super().__post_init__()
+        whole("inner steps of GLASS", self.steps, at_least=1, at_most=MOST_STEPS)
+        if self.rho is not None:
+            real("rho of GLASS", self.rho, at_least=0, below=1)
 
     @property
     def extra_nfe(self) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rollflow.checks import real
 from rollflow.conversions import as_float, broadcast_like, denoised_from_velocity, noise_from_velocity
 from rollflow.interpolants import Interpolant
 from rollflow.kernels.base import GaussianKernel, Moments
@@ -54,8 +55,8 @@ class DDIM(CoefficientsPreserving):
     eta: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"DDIM needs eta between 0 (an ODE) and 1 (DDPM); got {self.eta}")
+        super().__post_init__()
+        real("eta of DDIM, between 0 (an ODE) and 1 (DDPM),", self.eta, at_least=0, at_most=1)
 
     @property
     def stochastic(self) -> bool:
@@ -84,8 +85,8 @@ class FlowCPS(CoefficientsPreserving):
     n: float = 0.8
 
     def __post_init__(self) -> None:
-        if not 0 <= self.n <= 1:
-            raise ValueError(f"FlowCPS needs n between 0 (an ODE) and 1 (all noise fresh); got {self.n}")
+        super().__post_init__()
+        real("n of FlowCPS, between 0 (an ODE) and 1 (all noise fresh),", self.n, at_least=0, at_most=1)
 
     @property
     def stochastic(self) -> bool:

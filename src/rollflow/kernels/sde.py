@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rollflow.checks import Settings, real
 from rollflow.conversions import Conversion, as_float, broadcast_like, score_from_velocity
+from rollflow.errors import BadSetting
 from rollflow.interpolants import VP, Interpolant
 from rollflow.kernels.base import GaussianKernel, Moments
 from rollflow.registry import Registry
 
 
-class DiffusionCoefficient(ABC):
+class DiffusionCoefficient(Settings, ABC):
     """How much noise the reverse SDE adds: any g_t >= 0 leaves its marginals those of the flow."""
 
     @abstractmethod
@@ -29,6 +31,11 @@ class Power(DiffusionCoefficient):
     scale: float = 3.0
     exponent: float = 2.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        real("scale of Power", self.scale, at_least=0)
+        real("exponent of Power", self.exponent, at_least=0)
+
     def g(self, interpolant: Interpolant, t: Tensor) -> Tensor:
         return self.scale * t**self.exponent
 
@@ -39,6 +46,10 @@ class Constant(DiffusionCoefficient):
 
     value: float = 1.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        real("value of Constant", self.value, at_least=0)
+
     def g(self, interpolant: Interpolant, t: Tensor) -> Tensor:
         return torch.full_like(t, self.value)
 
@@ -48,6 +59,10 @@ class Sigma(DiffusionCoefficient):
     """g_t = scale sigma_t."""
 
     scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        real("scale of Sigma", self.scale, at_least=0)
 
     def g(self, interpolant: Interpolant, t: Tensor) -> Tensor:
         return self.scale * interpolant.sigma(t)
@@ -70,6 +85,11 @@ class Memoryless(DiffusionCoefficient):
 
     scale: float = 1.0
     latest: float = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        real("scale of Memoryless", self.scale, at_least=0)
+        real("latest of Memoryless", self.latest, above=0, at_most=1)
 
     def g(self, interpolant: Interpolant, t: Tensor) -> Tensor:
         t = t.clamp(max=self.latest)
@@ -100,15 +120,15 @@ class Converted(DiffusionCoefficient):
     latest: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.latest <= 1:
-            raise ValueError(f"Converted needs a time 0 < latest <= 1; got {self.latest}")
+        super().__post_init__()
+        real("latest of Converted", self.latest, above=0, at_most=1)
 
     def g(self, interpolant: Interpolant, t: Tensor) -> Tensor:
         s = Conversion(self.interpolant, interpolant).time(t.clamp(max=self.latest))
         conversion = Conversion(interpolant, self.interpolant)
         t = conversion.time(s)
         if (interpolant.alpha(t) == 0).any():
-            raise ValueError(f"{self} is infinite at t = 1 of {interpolant}, which is pure noise; set latest below 1")
+            raise BadSetting(f"{self} is infinite at t = 1 of {interpolant}, which is pure noise; set latest below 1")
         dt_ds = log_snr_dot(self.interpolant, s) / log_snr_dot(interpolant, t)
         return self.inner.g(self.interpolant, s) / (conversion.scale(s) * torch.sqrt(dt_ds))
 

@@ -1,6 +1,7 @@
 """Rewards."""
 
-from rollflow.errors import NotDifferentiable
+from rollflow.checks import refused
+from rollflow.errors import BadSetting, NotDifferentiable
 from rollflow.registry import Registry
 from rollflow.rewards.aesthetic import Aesthetic, AestheticV1
 from rollflow.rewards.base import Card, PictureReward, RewardModel
@@ -60,6 +61,15 @@ REWARDS: Registry[RewardModel] = Registry(
 """Every reward that a name on the command line makes; its weights are there after ``load`` at the latest."""
 
 
+def check_reward(name: str, value: object) -> RewardModel:
+    """The value if it is a reward, with the name by which accounts tell it from others; else raise a BadSetting."""
+    if not isinstance(value, RewardModel):
+        raise refused(name, "a RewardModel", value)
+    if not isinstance(getattr(value, "name", None), str):
+        raise BadSetting(f'{name}: the class {type(value).__name__} has no name; give it one: name = "..."')
+    return value
+
+
 def check_differentiable(reward: RewardModel | type[RewardModel]) -> None:
     """Raises NotDifferentiable, which names the rewards that are, if this one is not."""
     if not reward.differentiable:
@@ -67,4 +77,4 @@ def check_differentiable(reward: RewardModel | type[RewardModel]) -> None:
         raise NotDifferentiable(f"guidance needs a differentiable reward, which '{reward.name}' is not; known: {names}")
 
 
-__all__ = ["REWARDS", "Card", "PictureReward", "RewardModel", "check_differentiable"]
+__all__ = ["REWARDS", "Card", "PictureReward", "RewardModel", "check_differentiable", "check_reward"]

@@ -10,12 +10,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from rollflow.checks import Settings
 from rollflow.errors import RollflowError
 from rollflow.registry import Registry
 from rollflow.rewards.base import Card, RewardModel
 
 
-class Normalization(ABC):
+class Normalization(Settings, ABC):
     """How the scores of parts are brought to one scale before they are mixed.
 
     Attributes:
@@ -28,7 +29,7 @@ class Normalization(ABC):
     def __call__(self, scores: Tensor, seen: Tensor) -> Tensor:
         """(B, k) scores of k parts on one scale; ``seen`` (n, k) are those until now, these the last of them."""
 
-    def check(self, parts: int) -> None:  # noqa: B027 - most take any number
+    def check(self, parts: int) -> None:
         """Raise a RollflowError if it cannot be of so many parts."""
 
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from rollflow.errors import RollflowError
+from rollflow.checks import Settings, real, whole
 from rollflow.registry import Registry
 
 
@@ -24,7 +24,7 @@ class Drawn(NamedTuple):
     best: float
 
 
-class Acceptance(ABC):
+class Acceptance(Settings, ABC):
     """Whether to stop drawing, asked after every child; the best child drawn is then taken.
 
     Attributes:
@@ -73,8 +73,8 @@ class OverQuantile(Acceptance):
     name = "quantile"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.q < 1:
-            raise RollflowError(f"the quantile to beat must lie in [0, 1), not {self.q}")
+        super().__post_init__()
+        real("q of quantile", self.q, at_least=0, below=1)
 
     def accepts(self, drawn: Drawn) -> bool:
         return sum(reward < drawn.rewards[-1] for reward in drawn.rewards) / len(drawn.rewards) >= self.q
@@ -94,8 +94,8 @@ class AtLeast(Acceptance):
     name = "at-least"
 
     def __post_init__(self) -> None:
-        if self.draws < 1:
-            raise RollflowError(f"at least 1 child is drawn in any case, not {self.draws}")
+        super().__post_init__()
+        whole("draws of at-least", self.draws, at_least=1)
 
     def accepts(self, drawn: Drawn) -> bool:
         return len(drawn.rewards) >= self.draws and self.rule.accepts(drawn)

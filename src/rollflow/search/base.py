@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rollflow import requests
+from rollflow.checks import Settings
 from rollflow.guidance import Guidance
 from rollflow.lookahead import Tweedie, integrate
 from rollflow.requests import Asking, Slope
@@ -226,7 +227,7 @@ class Walk:
         return self.returned((yield from self.denoise(particles)).best())
 
 
-class Search(ABC):
+class Search(Settings, ABC):
     """A way to spend a budget: frozen dataclass of its settings.
 
     Attributes:

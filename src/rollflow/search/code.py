@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import torch
 
-from rollflow.errors import BudgetTooSmall, RollflowError
+from rollflow.checks import whole
+from rollflow.errors import BudgetTooSmall
 from rollflow.requests import Asking, save
 from rollflow.sampler import Dynamics
 from rollflow.search.base import Cost, Finished, Progress, Search, Walk
@@ -39,8 +40,9 @@ class CoDe(Search):
     name = "code"
 
     def __post_init__(self) -> None:
-        if self.streams < 1 or self.block < 1:
-            raise RollflowError(f"code needs streams >= 1 and block >= 1, not {self.streams} and {self.block}")
+        super().__post_init__()
+        whole("streams of code", self.streams, at_least=1)
+        whole("block of code", self.block, at_least=1)
 
     def _looks(self, dynamics: Dynamics) -> list[int]:
         """Evaluations of one copy in every block; those of the first begin with its noise."""

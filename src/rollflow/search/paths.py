@@ -10,8 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rollflow.checks import whole
 from rollflow.conversions import broadcast_like
-from rollflow.errors import BudgetTooSmall, RollflowError
+from rollflow.errors import BadSetting, BudgetTooSmall
 from rollflow.interpolants import Interpolant
 from rollflow.requests import Asking, save
 from rollflow.sampler import Dynamics
@@ -98,10 +99,11 @@ class SearchOverPaths(Search):
     default_kernel = "ode"
 
     def __post_init__(self) -> None:
-        if self.streams < 1 or self.copies < 1:
-            raise RollflowError(f"paths needs streams >= 1 and copies >= 1, not {self.streams} and {self.copies}")
+        super().__post_init__()
+        whole("streams of paths", self.streams, at_least=1)
+        whole("copies of paths", self.copies, at_least=1)
         if not (0 < self.start < 1 and 0 < self.forward < self.back and self.start + self.forward <= 1 + _EPSILON):
-            raise RollflowError(
+            raise BadSetting(
                 "paths needs 0 < start < 1, 0 < forward < back and start + forward <= 1, not "
                 f"start={self.start}, forward={self.forward} and back={self.back}"
             )
@@ -121,7 +123,7 @@ class SearchOverPaths(Search):
     def legs(self, dynamics: Dynamics, nfe: int) -> list[Leg]:
         """The ways down that a budget of ``nfe`` buys. Raises BudgetTooSmall."""
         if dynamics.start < 1:
-            raise RollflowError("paths starts from pure noise, not from a picture; take another method")
+            raise BadSetting("paths starts from pure noise, not from a picture; take another method")
         if nfe < self.smallest_nfe(dynamics):
             raise BudgetTooSmall(self.name, nfe, self.smallest_nfe(dynamics))
         children = (nfe - self._rows() * dynamics.look_nfe) // dynamics.step_nfe

@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from rollflow.checks import Settings
 from rollflow.registry import Registry
 
 
@@ -28,7 +29,7 @@ class Memory(NamedTuple):
         return Memory(self.value[index], self.summary[index])
 
 
-class Potential(ABC):
+class Potential(Settings, ABC):
     """The logarithm phi_k of an intermediate target, from the rewards r_0 ... r_k of a path's clean estimates.
 
     The weights are exp((phi_k - phi_{k-1}) / temperature), with phi_{-1} = 0; whoever weighs replaces the last phi by

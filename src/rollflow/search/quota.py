@@ -9,11 +9,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from rollflow.errors import RollflowError
+from rollflow.checks import Settings, real, refused
 from rollflow.registry import Registry
 
 
-class QuotaSchedule(ABC):
+class QuotaSchedule(Settings, ABC):
     """The quota of every transition.
 
     Attributes:
@@ -58,8 +58,11 @@ class WeightedQuota(QuotaSchedule):
     name = "weighted"
 
     def __post_init__(self) -> None:
-        if not self.weights or not all(0 < weight < math.inf for weight in self.weights):
-            raise RollflowError(f"quotas need weights, finite and > 0; got {self.weights}")
+        super().__post_init__()
+        if not self.weights:
+            raise refused("weights of a quota schedule", "one number or more", self.weights)
+        for place, weight in enumerate(self.weights):
+            real(f"weights[{place}] of a quota schedule", weight, above=0)
 
     def split(self, children: int, transitions: int) -> list[int]:
         places = np.linspace(0, len(self.weights) - 1, transitions)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rollflow.errors import BudgetTooSmall, RollflowError
+from rollflow.checks import whole
+from rollflow.errors import BudgetTooSmall
 from rollflow.requests import Asking, save
 from rollflow.sampler import Dynamics, even_shares
 from rollflow.search.acceptance import Acceptance, BestSoFar, Drawn
@@ -55,8 +56,9 @@ class RolloverBudget(Search):
     name = "rbf"
 
     def __post_init__(self) -> None:
-        if self.chains < 1 or self.initial < 1:
-            raise RollflowError(f"rbf needs chains >= 1 and initial >= 1, not {self.chains} and {self.initial}")
+        super().__post_init__()
+        whole("chains of rbf", self.chains, at_least=1)
+        whole("initial of rbf", self.initial, at_least=1)
 
     def smallest_nfe(self, dynamics: Dynamics) -> int:
         steps = dynamics.transitions * (dynamics.child_nfe + dynamics.lean_nfe)

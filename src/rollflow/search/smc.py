@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from rollflow.errors import BudgetTooSmall, RollflowError
+from rollflow.checks import real, whole
+from rollflow.errors import BadSetting, BudgetTooSmall
 from rollflow.kernels import GaussianKernel
 from rollflow.lookahead import Tweedie
 from rollflow.requests import Asking, save
@@ -67,14 +68,12 @@ class SMC(Search):
     name = "smc"
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise RollflowError(f"smc needs a temperature > 0, not {self.temperature}")
-        if self.particles is not None and self.particles < 2:
-            raise RollflowError(f"smc needs at least 2 particles, not {self.particles}")
-        if not 0 <= self.threshold <= 1:
-            raise RollflowError(f"smc needs a threshold from 0 (never resample) to 1 (always), not {self.threshold}")
-        if not 0 < self.ratio <= 1:
-            raise RollflowError(f"smc needs a ratio in (0, 1], not {self.ratio}")
+        super().__post_init__()
+        real("temperature of smc", self.temperature, above=0)
+        if self.particles is not None:
+            whole("particles of smc", self.particles, at_least=2)
+        real("threshold of smc, from 0 (never resample) to 1 (always),", self.threshold, at_least=0, at_most=1)
+        real("ratio of smc", self.ratio, above=0, at_most=1)
 
     def _counts(self, dynamics: Dynamics, total: int) -> list[int]:
         """K of every evaluation time, ``total`` in all or, where K is constant, a few less."""
@@ -115,7 +114,7 @@ class SMC(Search):
     def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
         kernel, lookahead = dynamics.sampler.kernel, dynamics.sampler.lookahead
         if dynamics.lean_nfe and not (isinstance(kernel, GaussianKernel) and kernel.stochastic):
-            raise RollflowError(
+            raise BadSetting(
                 f"smc with guidance weighs children by their density, which those of {kernel} do not have; take a "
                 "Gaussian kernel, such as sde or ddim, or no guidance"
             )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
-from rollflow.errors import BudgetTooSmall, RollflowError
+from rollflow.checks import real, whole
+from rollflow.errors import BudgetTooSmall
 from rollflow.requests import Asking, save
 from rollflow.sampler import Dynamics, even_shares, linear_shares
 from rollflow.search.base import Cost, Finished, Particles, Progress, Search, Walk
@@ -39,12 +41,10 @@ class SVDD(Search):
     name = "svdd"
 
     def __post_init__(self) -> None:
-        if self.streams < 1:
-            raise RollflowError(f"svdd needs at least 1 stream, not {self.streams}")
-        if not self.temperature >= 0:
-            raise RollflowError(f"svdd needs a temperature >= 0, not {self.temperature}")
-        if not 0 < self.ratio <= 1:
-            raise RollflowError(f"svdd needs a ratio in (0, 1], not {self.ratio}")
+        super().__post_init__()
+        whole("streams of svdd", self.streams, at_least=1)
+        real("temperature of svdd", self.temperature, at_least=0)
+        real("ratio of svdd", self.ratio, above=0, at_most=1)
 
     def smallest_nfe(self, dynamics: Dynamics) -> int:
         step = dynamics.child_nfe + dynamics.lean_nfe
@@ -63,10 +63,9 @@ class SVDD(Search):
             raise BudgetTooSmall(self.name, nfe, self.smallest_nfe(dynamics))
         left = nfe // self.streams - dynamics.finish_nfe - dynamics.transitions * dynamics.lean_nfe
         times = dynamics.transitions + 1
-        draws = max(left // dynamics.child_nfe, times)
-        while self._price(dynamics, self._split(draws + 1, times)) <= left:  # noises can be cheaper than children
-            draws += 1
-        return self._split(draws, times)
+        totals = range(max(left // dynamics.child_nfe, times), left + 1)  # noises can be cheaper than children
+        at = bisect_right(totals, left, key=lambda total: self._price(dynamics, self._split(total, times)))
+        return self._split(totals[at - 1], times)
 
     def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
         draws, leans = self._draws(dynamics, nfe), dynamics.transitions * dynamics.lean_nfe

@@ -8,12 +8,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from rollflow.errors import RollflowError
+from rollflow.checks import Settings, real
 from rollflow.registry import Registry
 from rollflow.weights import ess
 
 
-class Tempering(ABC):
+class Tempering(Settings, ABC):
     """gamma_k in [0, 1], never falling, by which intermediate targets are flattened: gamma_k phi_k in place of phi_k.
 
     Clean estimates of early states say little of the sample, and gamma_k how far they are believed. The last gamma is 1
@@ -70,8 +70,9 @@ class GeometricTempering(Tempering):
     name = "geometric"
 
     def __post_init__(self) -> None:
-        if self.rate is not None and not self.rate > 0:
-            raise RollflowError(f"geometric tempering needs rate > 0, not {self.rate}")
+        super().__post_init__()
+        if self.rate is not None:
+            real("rate of geometric tempering", self.rate, above=0)
 
     def gamma(self, step: int, steps: int, previous: float, log_w: Tensor, phi: Tensor) -> float:
         growth = 2 ** (1 / steps) if self.rate is None else 1 + self.rate
@@ -94,8 +95,8 @@ class AdaptiveTempering(Tempering):
     name = "adaptive"
 
     def __post_init__(self) -> None:
-        if not 0 < self.keep < 1:
-            raise RollflowError(f"adaptive tempering needs 0 < keep < 1, not {self.keep}")
+        super().__post_init__()
+        real("keep of adaptive tempering", self.keep, above=0, below=1)
 
     def gamma(self, step: int, steps: int, previous: float, log_w: Tensor, phi: Tensor) -> float:
         def enough(gamma: float) -> bool:
