@@ -171,16 +171,21 @@ def presets() -> None:
 def replay(
     folder: Annotated[Path, typer.Argument(help="Of 'rollflow bench run'.")],
     job: Annotated[str, typer.Argument(help="Its id, as its file in 'images' is named, or the beginning of it.")],
-    out: Annotated[Path | None, typer.Option(help="Picture to write.  [default: none]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Picture to write: .png, or .webp with every frame of a film.  [default: none]")
+    ] = None,
 ) -> None:
     """Make the picture of a job of an experiment again, and say whether it is the same to the last bit."""
     from rollflow.bench.replay import replay as again
-    from rollflow.report.pictures import picture, png, still
+    from rollflow.errors import BadSetting
+    from rollflow.report.pictures import ENCODERS
 
     with refusing(2):
+        if out is not None and out.suffix.lower() not in ENCODERS:
+            raise BadSetting(f"'{out}' is neither a .png nor a .webp file; others would not keep every bit")
         made = again(folder, job)
         if out is not None:
-            out.write_bytes(png(picture(still(made.result.sample))))
+            out.write_bytes(ENCODERS[out.suffix.lower()](made.result.sample))
     entry = made.entry
     print(f"{entry['arm']}, '{entry['prompt']}', seed {entry['seed']}: reward {made.result.reward:.6g}")
     if not made.same:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from rollflow.bench.analysis import best_so_far, budget_shares, effective_sizes, largest, over_optimised
 from rollflow.bench.citations import cited
@@ -187,12 +188,19 @@ def _tile(study: Study, arm: str, entry: Entry | None, folder: Path) -> Tile:
 
 
 def _thumbnail(path: Path) -> str | None:
-    """The picture of a file; None where it is missing or broken."""
+    """The picture of a file, small enough for a gallery; None where it is missing or broken.
+
+    One that is smaller is enlarged by a whole factor, each pixel to a square, and kept to the bit.
+    """
     buffer = io.BytesIO()
     try:
         small = read_picture(path)
-        small.thumbnail((THUMBNAIL, THUMBNAIL))
-        small.save(buffer, "WEBP", quality=90)
+        factor = THUMBNAIL // max(small.size)
+        if factor > 0:
+            small = small.resize((small.width * factor, small.height * factor), Image.Resampling.NEAREST)
+        else:
+            small.thumbnail((THUMBNAIL, THUMBNAIL))
+        small.save(buffer, "WEBP", quality=90, lossless=factor > 0)
     except (OSError, BadPicture):
         return None
     return _uri("webp", buffer.getvalue())

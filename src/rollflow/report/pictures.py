@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
-import torch
 from PIL import Image
 from torch import Tensor
 
 from rollflow.errors import RollflowError
+from rollflow.rewards.preprocessing import as_pictures
 
 FRAMES_A_SECOND = 16
 """Of the films written; the rate at which Wan makes them."""
 
 
-def picture(sample: Tensor, least: int = 256) -> Image.Image:
-    """A decoded sample as a picture.
-
-    Its pixels are kept: one narrower than ``least`` is enlarged by a whole factor, each pixel to a square.
+def picture(sample: Tensor) -> Image.Image:
+    """A decoded sample as a picture of its own size, so that a reward says the same of the file as of the sample.
 
     Args:
         sample: (3, H, W) in [0, 1].
-        least: Smallest width, in pixels.
 
     Raises:
         RollflowError: If the sample is no image.
     """
-    if sample.ndim != 3 or sample.shape[0] != 3:
+    if sample.ndim != 3 or sample.shape[0] != 3 or 0 in sample.shape:
         raise RollflowError(f"a picture needs a sample of shape (3, H, W), not {tuple(sample.shape)}")
-    pixels = (sample.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
-    image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
-    factor = max(1, -(-least // image.width))
-    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    return as_pictures(sample[None])[0]
 
 
 def png(image: Image.Image) -> bytes:
@@ -51,10 +46,18 @@ def still(sample: Tensor) -> Tensor:
     return sample[len(sample) // 2] if is_film(sample) else sample
 
 
-def webp(film: Tensor) -> bytes:
-    """A film (F, 3, H, W) in [0, 1] as an animated WebP file, without loss."""
-    first, *others = [picture(frame) for frame in film]
+def webp(sample: Tensor) -> bytes:
+    """A picture (3, H, W), or a film (F, 3, H, W) as an animation, in [0, 1] as a WebP file, without loss."""
+    first, *others = [picture(frame) for frame in (sample if is_film(sample) else sample[None])]
     buffer = io.BytesIO()
     duration = round(1000 / FRAMES_A_SECOND)
     first.save(buffer, "WEBP", save_all=True, append_images=others, duration=duration, loop=0, lossless=True)
     return buffer.getvalue()
+
+
+ENCODERS: dict[str, Callable[[Tensor], bytes]] = {
+    "": lambda sample: png(picture(still(sample))),
+    ".png": lambda sample: png(picture(still(sample))),
+    ".webp": webp,
+}
+"""What makes a file of a sample, by the suffix of its name; none loses a bit, but a PNG of a film is of one frame."""
