@@ -9,6 +9,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from rollflow.errors import BadReward
+
 
 class Card(NamedTuple):
     """What one wants to know of a reward before downloading it.
@@ -119,10 +121,11 @@ class PictureReward(RewardModel):
         """Rewards (B,) of pictures (B, 3, H, W) in [0, 1], at most ``batch_size`` at once."""
 
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        why = self.unfit(tuple(samples.shape[1:]))
+        if why is not None:
+            raise BadReward(f"reward '{self.name}' cannot score these samples: {why}")
         if samples.ndim == 4:
             return self.score_pictures(samples, prompts)
-        if samples.ndim != 5:
-            raise ValueError(f"expected pictures (B, 3, H, W) or films (B, F, 3, H, W), got {tuple(samples.shape)}")
         rows, frames = samples.shape[:2]
         flat = samples.flatten(0, 1)
         of_frame = [prompt for prompt in prompts for _ in range(frames)]

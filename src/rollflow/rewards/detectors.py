@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from rollflow.models.scenes.grammar import KINDS
 
 WEIGHTS = Path(__file__).parent / "weights"
+SIDE = 64
+"""Of the pictures that detectors were trained on, in pixels."""
 
 
 class Peaks(NamedTuple):
@@ -35,6 +37,17 @@ class Peaks(NamedTuple):
     def counts(self) -> Tensor:
         """(B, kinds) peaks more likely objects than not."""
         return (self.logits > 0).sum(-1)
+
+
+def shrunk(pixels: Tensor) -> Tensor:
+    """Pictures (B, 3, 64 n, 64 n) as (B, 3, 64, 64): the mean over squares of n x n pixels.
+
+    What was enlarged by a whole factor, each pixel to a square, is undone to the bit, since the mean is taken in double
+    precision.
+    """
+    if pixels.shape[-1] == SIDE:
+        return pixels
+    return F.avg_pool2d(pixels.double(), pixels.shape[-1] // SIDE).to(pixels)
 
 
 class Detector(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -11,16 +12,16 @@ from torch import Tensor
 
 from rollflow.models.loading import load_weights
 from rollflow.models.scenes.grammar import KINDS, Caption, parse
-from rollflow.rewards.base import Card, RewardModel
-from rollflow.rewards.detectors import WEIGHTS, ConvNeXtDetector, Detector, Peaks, PyramidDetector
+from rollflow.rewards.base import Card, PictureReward
+from rollflow.rewards.detectors import SIDE, WEIGHTS, ConvNeXtDetector, Detector, Peaks, PyramidDetector, shrunk
 
 _PACKAGED = Card("", "nothing: in the package", "1 MB", "Apache-2.0", "this package; training/train_detector.py")
 _KIND_NAMES = tuple(KINDS)
 _SOFTNESS = 0.05
 
 
-class _Scenes(RewardModel):
-    """A reward by a detector.
+class _Scenes(PictureReward):
+    """A reward by a detector of 64 x 64 pictures, to which those of whole multiples of that size are shrunk.
 
     Args:
         weights: Folder of the detector's weights; None is the package's own.
@@ -41,13 +42,22 @@ class _Scenes(RewardModel):
         """Its name, and the beginning of the SHA-256 of the detector's file, wherever that lies."""
         return f"{self.name}({self._digest})"
 
+    def unfit(self, shape: tuple[int, ...]) -> str | None:
+        height, width = shape[-2:] if len(shape) > 1 else (0, 0)
+        if super().unfit(shape) is None and (height != width or height % SIDE):
+            return (
+                f"'{self.name}' looks at scenes of {SIDE} x {SIDE} pixels, or a whole multiple of that; got "
+                f"{width} x {height}; resize the picture to {SIDE} x {SIDE}, or take a reward for pictures of any size"
+            )
+        return super().unfit(shape)
+
     def counts(self, samples: Tensor) -> Tensor:
         """(B, kinds) objects found."""
         with torch.no_grad():
-            return self.detector.peaks(samples).counts()
+            return self.detector.peaks(shrunk(samples)).counts()
 
-    def _minus_rss(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
-        counts, scores = self.counts(samples), []
+    def _minus_rss(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        counts, scores = self.counts(pixels), []
         for row, prompt in zip(counts, prompts, strict=True):
             asked = parse(prompt).counts()
             scores.append(-sum((int(row[_KIND_NAMES.index(kind)]) - count) ** 2 for kind, count in asked.items()))
@@ -61,27 +71,29 @@ class CountReward(_Scenes):
     """
 
     name = "count"
+    bounds = (-math.inf, 0.0)
     card = _PACKAGED._replace(range="minus infinity to 0, whole numbers", reference="arXiv 2503.19385, section 6")
     description = "minus the squared count errors of the asked objects; 0 is perfect"
     held_out = ("judge",)
     file = "detector.safetensors"
     network = PyramidDetector
 
-    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
-        return self._minus_rss(samples, prompts)
+    def score_pictures(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        return self._minus_rss(pixels, prompts)
 
 
 class JudgeReward(_Scenes):
     """The reward of ``count`` by the held-out judge: another architecture, seed and augmentation."""
 
     name = "judge"
+    bounds = (-math.inf, 0.0)
     card = _PACKAGED._replace(range="minus infinity to 0, whole numbers")
     description = "held-out: the count reward by a detector that no search sees"
     file = "judge.safetensors"
     network = ConvNeXtDetector
 
-    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
-        return self._minus_rss(samples, prompts)
+    def score_pictures(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        return self._minus_rss(pixels, prompts)
 
 
 class CaptionReward(_Scenes):
@@ -94,6 +106,7 @@ class CaptionReward(_Scenes):
     """
 
     name = "caption"
+    bounds = (0.0, 1.0)
     card = _PACKAGED._replace(range="0 to 1")
     description = "smooth probability that counts and relation hold; differentiable; in (0, 1]"
     differentiable = True
@@ -101,9 +114,9 @@ class CaptionReward(_Scenes):
     file = "detector.safetensors"
     network: type[Detector] = PyramidDetector
 
-    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+    def score_pictures(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         captions = [parse(prompt) for prompt in prompts]
-        facts = caption_facts(self.detector.peaks(samples), captions)
+        facts = caption_facts(self.detector.peaks(shrunk(pixels)), captions)
         return torch.stack([probabilities.log().mean().exp() for probabilities in facts])
 
 
