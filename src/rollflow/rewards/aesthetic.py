@@ -71,6 +71,7 @@ class _Aesthetic(PictureTower):
         model = self._clip()
         head = self._empty_head(model.config.projection_dim)
         self.loaded(lambda path: head.load_state_dict(self.tensors(path)), self._head_file())
+        self.bounds = _range_on_the_sphere(head, model.config.projection_dim)
         return Predictor(model, self.ready(head))
 
     def _head_file(self) -> Path:
@@ -150,3 +151,11 @@ class AestheticV1(_Aesthetic):
 
     def _empty_head(self, width: int) -> nn.Module:
         return nn.Linear(width, 1)
+
+
+@torch.no_grad()
+def _range_on_the_sphere(head: nn.Module, width: int) -> tuple[float, float]:
+    """Lowest and highest value b -/+ |w| of an affine map <w, e> + b over embeddings e of length one."""
+    middle: Tensor = head(torch.zeros(1, width))
+    length = float((head(torch.eye(width)) - middle).norm())
+    return float(middle) - length, float(middle) + length

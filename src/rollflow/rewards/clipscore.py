@@ -27,6 +27,7 @@ class CLIPScore(ClipReward):
     """
 
     name = "clipscore"
+    bounds = (0.0, W)
     description = "agreement of picture and prompt, 2.5 times CLIP's cosine; in [0, 2.5], mostly below 1"
     published = "openai/clip-vit-base-patch32"
     prefix = "A photo depicts "

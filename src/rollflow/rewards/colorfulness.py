@@ -23,12 +23,16 @@ class Colorfulness(PictureReward):
     "moderately", 59 "quite" and 109 "extremely". Deviation: pixels are not rounded to bytes, so that gradients exist;
     they are 0 where one of the roots is, as in a grey picture.
 
+    Of colours (rg, yb) within a distance R of grey, M is at most R sqrt(1 + 0.3^2), and of pixels in [0, 1] none is
+    further than pure red, R = 255 sqrt(1 + 1/4): M never exceeds 297.7.
+
     It stands in for an aesthetic reward where none can be downloaded. It says nothing of the prompt, so that nothing of
     it can be held out: what a search on it costs in what was asked for, which is what over-optimisation is, another
     reward must tell; on scenes ``judge``.
     """
 
     name = "colorfulness"
+    bounds = (0.0, 255 * math.sqrt(1.25 * 1.09))
     description = "colourfulness by Hasler & Süsstrunk; differentiable; 0 is grey, above 100 extreme"
     differentiable = True
     card = Card(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -60,6 +61,7 @@ class Counting(Pretrained):
     """
 
     name = "counting"
+    bounds = (-math.inf, 0.0)
     description = "minus the squared count errors of the asked things, by GroundingDINO and SAM; 0 is perfect"
     held_out = ("aesthetic",)
     structured = True
@@ -142,7 +144,9 @@ class CountingAccuracy(Counting):
     """
 
     name = "counting-accuracy"
+    bounds = (0.0, 1.0)
     description = "1 where all counts are as asked for, else 0, by GroundingDINO and SAM"
+    card = Counting.card._replace(range="0 or 1")
 
     def compare(self, found: Tensor, wanted: Tensor) -> Tensor:
         return (found == wanted).all(1).double()

@@ -38,6 +38,7 @@ class HPSv2(ClipReward):
     """
 
     name = "hpsv2"
+    bounds = (-1.0, 1.0)
     description = "human preference score v2, compared within a prompt; about 0.2 to 0.3"
     published = "xswu/HPSv2"
     tuned_from = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -26,9 +27,11 @@ class Mode(ABC):
 
     Attributes:
         name: As on the command line.
+        bounds: Least and largest number.
     """
 
     name: ClassVar[str]
+    bounds: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
 
     @abstractmethod
     def numbers(self, asker: Asker, prompt: str, shown: Mapping[int, Tensor], level: float) -> list[float]:
@@ -53,6 +56,7 @@ class Choose(Mode):
     """
 
     name = "choose"
+    bounds = (0.0, math.inf)
 
     def numbers(self, asker: Asker, prompt: str, shown: Mapping[int, Tensor], level: float) -> list[float]:
         chosen = asker.choose(prompt, shown) if len(shown) > 1 else 1
@@ -64,6 +68,7 @@ class Rate(Mode):
     """A number from 0 to 10 for each."""
 
     name = "rate"
+    bounds = (0.0, 10.0)
 
     def numbers(self, asker: Asker, prompt: str, shown: Mapping[int, Tensor], level: float) -> list[float]:
         return asker.rate(prompt, {number: sample for number, sample in shown.items() if number > 0})
@@ -118,6 +123,7 @@ class Human(RewardModel):
         asker: Asker | None = None,
     ) -> None:
         self.mode = MODES.make(mode) if isinstance(mode, str) else mode
+        self.bounds = self.mode.bounds
         self.folder = Path(folder)
         self.resume = resume
         self.asker = asker or Terminal(self.folder, show)

@@ -62,6 +62,7 @@ class ImageReward(Pretrained):
     """
 
     name = "image-reward"
+    bounds = (-math.inf, math.inf)
     description = "human preference by prompt and looks, mean 0 and deviation 1 over its training data; about -2.3 to 2"
     differentiable = True
     published = "THUDM/ImageReward"

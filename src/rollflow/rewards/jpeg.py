@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 
 import torch
@@ -35,6 +36,7 @@ class JpegCompressibility(PictureReward):
     """
 
     name = "jpeg-compressibility"
+    bounds = (-math.inf, 0.0)
     description = "minus the size of the picture as a JPEG file, in kB; below 0"
     card = Card("below 0, in kB", "nothing", "nothing", "none needed", REFERENCE)
 
@@ -49,6 +51,7 @@ class JpegIncompressibility(PictureReward):
     """
 
     name = "jpeg-incompressibility"
+    bounds = (0.0, math.inf)
     description = "size of the picture as a JPEG file, in kB; above 0"
     card = Card("above 0, in kB", "nothing", "nothing", "none needed", REFERENCE)
 

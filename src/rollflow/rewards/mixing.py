@@ -139,6 +139,20 @@ class Mixture(RewardModel):
         self.interactive = any(part.interactive for part in self.parts)
 
     @property
+    def bounds(self) -> tuple[float, float] | None:  # type: ignore[override]
+        """What the ends of the parts' ranges make; None where one is unknown, or parts are brought to other scales."""
+        known = [part.bounds for part in self.parts if part.bounds is not None]
+        if self.relative or len(known) < len(self.parts):
+            return None
+        ends = torch.tensor(known, dtype=torch.float64).T
+        low, high = self.extremes(self.normalization(ends, ends)).tolist()
+        return low, high
+
+    def extremes(self, ends: Tensor) -> Tensor:
+        """(2,) lowest and highest value of ``mixed``, from those of the normalised parts, (2, k)."""
+        return self.mixed(ends)
+
+    @property
     def parts(self) -> tuple[RewardModel, ...]:
         return self._parts
 
@@ -215,6 +229,10 @@ class WeightedSum(Mixture):
     def mixed(self, scores: Tensor) -> Tensor:
         return scores @ scores.new_tensor(self.weights)
 
+    def extremes(self, ends: Tensor) -> Tensor:
+        weights = ends.new_tensor(self.weights)
+        return torch.where(weights == 0, 0.0, weights * ends).sort(0).values.sum(1)
+
 
 class Minimum(Mixture):
     """r = min_i z_i: no part can make up for another.
@@ -253,6 +271,11 @@ class Lexicographic(Mixture):
     card = _OF_PARTS._replace(range="0 to the number of parts plus 1")
     _settings = ("thresholds",)
 
+    @property
+    def bounds(self) -> tuple[float, float]:  # type: ignore[override]
+        """Whatever the parts say."""
+        return 0.0, len(self.parts) + 1.0
+
     def __init__(self, parts: tuple[RewardModel, ...], thresholds: tuple[float, ...]) -> None:
         super().__init__(parts)
         if len(thresholds) != len(parts):
@@ -284,6 +307,11 @@ class RankAverage(Mixture):
     description = "mean of the ranks by several rewards, of whatever scale: rank-average(parts=A;B); in (0, 1)"
     card = _OF_PARTS._replace(range="0 to 1")
     _settings = ("weights",)
+
+    @property
+    def bounds(self) -> tuple[float, float]:  # type: ignore[override]
+        """Whatever the parts say."""
+        return 0.0, 1.0
 
     def __init__(self, parts: tuple[RewardModel, ...], weights: tuple[float, ...] | None = None) -> None:
         super().__init__(parts)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from rollflow.rewards.base import Card
-from rollflow.rewards.clip import ClipReward
+from rollflow.rewards.clip import Clip, ClipReward
 from rollflow.rewards.preprocessing import FloorCrop, Preprocess
 
 
@@ -37,6 +37,12 @@ class PickScore(ClipReward):
         licence="MIT (of its repository)",
         reference="Kirstain et al. 2023, arXiv 2305.01569",
     )
+
+    def _networks(self) -> Clip:
+        networks = super()._networks()
+        most = float(networks.model.logit_scale.exp())
+        self.bounds = (-most, most)  # a cosine is at most 1
+        return networks
 
     def score_pictures(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         scale: Tensor = self.networks.model.logit_scale.exp()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -90,10 +91,12 @@ class Rubric(ABC):
     Attributes:
         name: As on the command line.
         structured: Whether it reads what a prompt asks for (``prompts.asked``), not only its words.
+        bounds: Least and largest number, whatever the prompt; None if unknown.
     """
 
     name: ClassVar[str]
     structured: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float] | None] = None
 
     @abstractmethod
     def question(self, prompt: str) -> str:
@@ -137,6 +140,7 @@ class Alignment(Rubric):
     """How well the picture follows the prompt: 0 to 10, after a sentence on what is missing or wrong."""
 
     name = "alignment"
+    bounds = (0.0, 10.0)
 
     def question(self, prompt: str) -> str:
         return (
@@ -167,6 +171,7 @@ class Erasure(Rubric):
     """
 
     name = "erasure"
+    bounds = (0.0, math.inf)
     structured = True
 
     def _concepts(self, prompt: str) -> dict[str, str]:
@@ -195,6 +200,7 @@ class Counts(Rubric):
     """
 
     name = "counts"
+    bounds = (-math.inf, 0.0)
     structured = True
 
     def _asked(self, prompt: str) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,6 +53,7 @@ class Style(PictureTower):
     """
 
     name = "style"
+    bounds = (-math.inf, 0.0)
     description = "minus the distance in style to a reference picture, by CLIP's Gram matrices; 0 is the best"
     published = "openai/clip-vit-base-patch16"
     given_by = "reference=PATH and checkpoint=..."

@@ -37,6 +37,7 @@ class VisualQuestion(Pretrained):
     question: ClassVar[str]
     answer: ClassVar[str]
     batch_size = 8
+    bounds = (0.0, 1.0)
 
     def __init__(
         self,

@@ -105,6 +105,9 @@ class VLMJudge(PictureReward):
         self.model = model
         self.rubric = rubric_of(rubric) if isinstance(rubric, str) else rubric
         self.structured = self.rubric.structured
+        if self.rubric.bounds is not None:
+            low, high = self.rubric.bounds
+            self.bounds = (low, high) if refused is None else (min(low, refused), max(high, refused))
         self.chat = Chat(url, key, timeout, retries)
         self.concurrency = concurrency
         self.cache = AnswerCache(
