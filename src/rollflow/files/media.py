@@ -31,6 +31,9 @@ MAX_PIXELS = 2**26
 MAX_FILM_PIXELS = 2**27
 """Most pixels of the frames of one film together: 145 frames of 1280 x 720."""
 
+FRAME_MILLISECONDS = 62
+"""How long a frame of the films that are written is shown: 16 a second, the rate of Wan."""
+
 MAX_FRAMES = 4096
 """Most frames of one film, those that are repeated because they are shown longer included."""
 
@@ -93,7 +96,8 @@ def read_frames(source: Source) -> list[Image.Image]:
     """Read a picture as one frame, or a film as many, as RGB.
 
     A photograph is turned as its camera says. A frame that is shown longer than the shortest stands in the list as
-    often as that goes into it, since files merge equal frames; they are counted before they are repeated.
+    often as that goes into it, since files merge equal frames; they are counted before they are repeated. The unit is
+    that of the films that rollflow writes where it fits all frames.
 
     Raises:
         PictureTooLarge: If there are more frames or pixels than are read.
@@ -109,8 +113,11 @@ def read_frames(source: Source) -> list[Image.Image]:
             _check_pixels(frame, MAX_PIXELS)  # a later frame of a GIF may be larger than the first
             _check_film(number, frame)
             frames.append((frame.convert("RGB"), float(frame.info.get("duration", 0))))
-        shortest = min(duration for _, duration in frames) or 1
-        times = [max(1, round(duration / shortest)) for _, duration in frames]
+        durations = [duration for _, duration in frames]
+        # In a film of rollflow's every frame may have been merged with others, so that the shortest is no unit.
+        ours = all(duration and duration % FRAME_MILLISECONDS == 0 for duration in durations)
+        unit = FRAME_MILLISECONDS if ours else min(durations) or 1
+        times = [max(1, round(duration / unit)) for duration in durations]
         _check_film(sum(times), frames[0][0], " once frames that are shown longer are repeated")
         return [frame for (frame, _), often in zip(frames, times, strict=True) for _ in range(often)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,6 +56,7 @@ class ToyReward(RewardModel):
 
     def __init__(self, target: Tensor | None = None) -> None:
         self.target = target
+        self.bounds = (-math.inf, math.inf if target is None else 0.0)
 
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         if self.target is None:

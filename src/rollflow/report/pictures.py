@@ -9,10 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from rollflow.errors import RollflowError
+from rollflow.files.media import FRAME_MILLISECONDS
 from rollflow.rewards.preprocessing import as_pictures
-
-FRAMES_A_SECOND = 16
-"""Of the films written; the rate at which Wan makes them."""
 
 
 def picture(sample: Tensor) -> Image.Image:
@@ -50,8 +48,7 @@ def webp(sample: Tensor) -> bytes:
     """A picture (3, H, W), or a film (F, 3, H, W) as an animation, in [0, 1] as a WebP file, without loss."""
     first, *others = [picture(frame) for frame in (sample if is_film(sample) else sample[None])]
     buffer = io.BytesIO()
-    duration = round(1000 / FRAMES_A_SECOND)
-    first.save(buffer, "WEBP", save_all=True, append_images=others, duration=duration, loop=0, lossless=True)
+    first.save(buffer, "WEBP", save_all=True, append_images=others, duration=FRAME_MILLISECONDS, lossless=True)
     return buffer.getvalue()
 
 

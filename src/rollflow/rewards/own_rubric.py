@@ -34,6 +34,17 @@ class OwnRubric(Rubric):
     weights: tuple[tuple[str, float], ...] = ()
     name = "own"
 
+    @property
+    def bounds(self) -> tuple[float, float]:  # type: ignore[override]
+        """What the lowest and highest answers make."""
+        weights, low, high = dict(self.weights), 0.0, 0.0
+        for name, field in self.answers:
+            if not isinstance(field, Text):
+                ends = (field.low, field.high) if isinstance(field, Whole) else (0, 1)
+                made = [weights.get(name, 1.0) * end for end in ends]
+                low, high = low + min(made), high + max(made)
+        return low, high
+
     def question(self, prompt: str) -> str:
         return self.text.replace("{prompt}", prompt)
 

@@ -15,6 +15,10 @@ from torch import Tensor, nn
 from rollflow.errors import RollflowError
 from rollflow.rewards.base import PictureReward
 
+ELONGATED = 100
+"""Most that a picture's sides may differ by, as a factor: networks resize the shorter to a size of their own, so that
+memory grows with it, or the longer, which leaves nothing of the shorter."""
+
 T = TypeVar("T")
 N = TypeVar("N", bound=nn.Module)
 
@@ -71,6 +75,16 @@ class Pretrained(PictureReward):
 
     def load(self) -> None:
         _ = self.networks
+
+    def unfit(self, shape: tuple[int, ...]) -> str | None:
+        why = super().unfit(shape)
+        if why is None and max(shape[-2:]) > ELONGATED * min(shape[-2:]):
+            height, width = shape[-2:]
+            return (
+                f"expected pictures of which no side is more than {ELONGATED} times the other, got {width} x {height}; "
+                "cut out the part that matters"
+            )
+        return why
 
     def ready(self, network: N) -> N:
         """The network on ``device``, evaluating, its parameters without gradient."""

@@ -70,6 +70,7 @@ class RemoteReward(RewardModel):
             batch_size=self._info.batch_size,
             structured=self._info.structured,
             held_out=tuple(self._info.held_out),
+            bounds=_bounds(self._info),
         )
 
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -159,3 +160,10 @@ class RemoteReward(RewardModel):
                 "'rollflow serve-reward NAME'"
             ) from None
         raise BadReward(f"the reward server at {self.url} answered {answer.status_code}: {why}")
+
+
+def _bounds(info: Info) -> tuple[float, float] | None:
+    if info.bounds is None:
+        return None
+    low, high = info.bounds
+    return -math.inf if low is None else low, math.inf if high is None else high

@@ -113,6 +113,7 @@ def info_of(reward: RewardModel, limits: Limits) -> Info:
         identity=reward.identity,
         description=reward.description,
         range=reward.card.range if reward.card else None,
+        bounds=None if reward.bounds is None else _finite(*reward.bounds),
         differentiable=reward.differentiable,
         structured=reward.structured,
         held_out=list(reward.held_out),
@@ -122,6 +123,11 @@ def info_of(reward: RewardModel, limits: Limits) -> Info:
         max_pixels=limits.pixels,
         versions={"rollflow": rollflow.__version__, "torch": torch.__version__, "python": platform.python_version()},
     )
+
+
+def _finite(low: float, high: float) -> tuple[float | None, float | None]:
+    """Bounds as JSON has them, which knows no infinity."""
+    return low if math.isfinite(low) else None, high if math.isfinite(high) else None
 
 
 class _Desk:

@@ -80,6 +80,7 @@ class Info(BaseModel):
         name: Of the reward; ``description``, ``differentiable``, ``structured`` and ``held_out`` are its own, too.
         identity: What sets it apart from itself with other settings.
         range: Of its scores, where it tells.
+        bounds: Its lowest and highest score, where it tells; null at an end where there is no limit.
         batch_size: The most samples that it scores at once.
         max_rows: The most samples of a request ...
         max_bytes: ... its largest body ...
@@ -91,6 +92,7 @@ class Info(BaseModel):
     identity: str
     description: str
     range: str | None
+    bounds: tuple[float | None, float | None] | None = None
     differentiable: bool
     structured: bool
     held_out: list[str]
