@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -122,11 +123,25 @@ class Undeclared(Meddled):
     differentiable = False
 
 
+class Exceeding(Meddled):
+    bounds = (-1.0, -0.5)
+
+
+class Upside(Meddled):
+    bounds = (math.inf, -math.inf)
+
+
+class Choosy(Meddled):
+    def unfit(self, shape: tuple[int, ...]) -> str | None:
+        return f"{shape} is not to its taste; give it another"
+
+
 of = RewardSuite
 both = (SAMPLES, PROMPTS)
 CASES: list[tuple[Any, RewardModel, tuple[Any, ...]]] = [
     *((of.test_it_says_what_it_is, kind(), ()) for kind in (Undescribed, SelfJudged, Unsure)),
     *((of.test_one_finite_number_a_sample, kind(), both) for kind in (Column, Undefined, Indifferent)),
+    *((of.test_scores_are_within_what_is_declared, kind(), both) for kind in (Exceeding, Upside, Choosy)),
     *((of.test_samples_do_not_depend_on_each_other, kind(), both) for kind in (Relative, OnePrompt)),
     *((of.test_nothing_is_drawn_kept_or_written_to, kind(), both) for kind in (Drawing, Tiring)),
     (of.test_nothing_is_drawn_kept_or_written_to, Scribbling(), (SAMPLES.clone(), PROMPTS)),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from picture_suite import PictureRewardSuite
 from torch import Tensor
 
 import data
@@ -35,7 +36,7 @@ class TestToy(RewardSuite):
         return ["left", "right", "left", "right"]
 
 
-class TestScenes(RewardSuite):
+class TestScenes(PictureRewardSuite):
     """Pictures of other scenes than those asked for, and one that is right."""
 
     @pytest.fixture(params=[CountReward, CaptionReward, JudgeReward, CaptionJudgeReward], ids=lambda kind: kind.name)

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import pytest
 import tiny_clip
 import torch
+from picture_suite import PictureRewardSuite
 from torch import Tensor
 
 from rollflow.errors import RollflowError
 from rollflow.rewards import texts
 from rollflow.rewards.clipscore import CLIPScore
-from rollflow.testing import RewardSuite
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_a_missing_checkpoint_is_told_in_one_line(tmp_path) -> None:
     assert "\n" not in str(told.value)
 
 
-class TestSuite(RewardSuite):
+class TestSuite(PictureRewardSuite):
     @pytest.fixture
     def reward(self, tiny) -> CLIPScore:
         return tiny[1]

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from picture_suite import PictureRewardSuite
 from torch import Tensor
 
 from rollflow.rewards.base import RewardModel
 from rollflow.rewards.colorfulness import Colorfulness
-from rollflow.testing import RewardSuite
 
 
 def picture(*colours: tuple[float, float, float]) -> Tensor:
@@ -22,7 +22,9 @@ def score(pixels: Tensor) -> Tensor:
     return Colorfulness().score(pixels, [""] * len(pixels))
 
 
-class TestColorfulness(RewardSuite):
+class TestColorfulness(PictureRewardSuite):
+    rounding = 0.1  # of 48 pixels, each up to half a level off; scores are 0 to 100
+
     @pytest.fixture
     def reward(self) -> RewardModel:
         return Colorfulness()

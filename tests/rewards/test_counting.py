@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from picture_suite import PictureRewardSuite
 from tiny_vqa import loud, pictures, saved
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
@@ -25,11 +26,11 @@ from transformers import (
 
 from rollflow.errors import RollflowError
 from rollflow.prompts import Prompt
+from rollflow.rewards import RewardModel
 from rollflow.rewards.boxes import Boxes
 from rollflow.rewards.counting import Counting, CountingAccuracy, Networks, NothingAsked
 from rollflow.rewards.grounding import Detector, Segmenter, Shorter, spans
 from rollflow.rewards.preprocessing import Bilinear, as_pictures
-from rollflow.testing import RewardSuite
 
 SIDE = 64
 
@@ -241,7 +242,7 @@ def test_what_sets_it_apart() -> None:
         Counting(relative=2)
 
 
-class TestCounting(RewardSuite):
+class TestCounting(PictureRewardSuite):
     @pytest.fixture
     def reward(self, reward_of: Counting) -> Counting:
         return reward_of
@@ -254,3 +255,10 @@ class TestCounting(RewardSuite):
     @pytest.fixture
     def prompts(self) -> Sequence[str]:
         return ["six camels", "two foxes and three camels", "six camels", Prompt("a zoo", {"fox": 1})]
+
+    @pytest.mark.parametrize("size", [(1, 2), (1, 100), (100, 1), (7, 5), (1, 101)], ids=str)
+    def test_pictures_of_any_size_are_scored_or_refused(
+        self, size: tuple[int, int], reward: RewardModel, prompts: Sequence[str]
+    ) -> None:
+        """No square: the tiny network sees one pixel of it at its coarsest level, and cannot normalise that."""
+        super().test_pictures_of_any_size_are_scored_or_refused(size, reward, prompts)

@@ -8,12 +8,12 @@ import pytest
 import tiny_clip
 import torch
 import torch.nn.functional as F
+from picture_suite import PictureRewardSuite
 from torch import Tensor, nn
 
 from rollflow.errors import RollflowError
 from rollflow.rewards.hpsv2 import HPSv2, HPSv21
 from rollflow.rewards.preprocessing import CLIP_MEAN, CLIP_STD, as_bytes
-from rollflow.testing import RewardSuite
 
 VERSIONS = {HPSv2: "HPS_v2_compressed.pt", HPSv21: "HPS_v2.1_compressed.pt"}
 
@@ -133,7 +133,7 @@ def test_weights_of_something_else_are_refused(tiny, tmp_path, broken: str) -> N
         type(reward)(str(tmp_path), reward.base, device="cpu").load()
 
 
-class TestSuite(RewardSuite):
+class TestSuite(PictureRewardSuite):
     @pytest.fixture
     def reward(self, tiny) -> HPSv2:
         return tiny[1]

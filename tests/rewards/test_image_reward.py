@@ -10,13 +10,13 @@ import pytest
 import tiny_clip
 import torch
 import torch.nn.functional as F
+from picture_suite import PictureRewardSuite
 from torch import Tensor, nn
 from transformers import BertTokenizer
 
 from rollflow.errors import RollflowError
 from rollflow.rewards import texts
 from rollflow.rewards.image_reward import ImageReward
-from rollflow.testing import RewardSuite
 
 LETTERS = [*string.ascii_lowercase, *string.digits, *string.punctuation]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *("##" + letter for letter in LETTERS)]
@@ -216,7 +216,7 @@ def test_what_is_missing_is_told(tiny, tmp_path, gone: str) -> None:
         ImageReward(str(tmp_path), reward.base, device="cpu").load()
 
 
-class TestSuite(RewardSuite):
+class TestSuite(PictureRewardSuite):
     @pytest.fixture
     def reward(self, tiny) -> ImageReward:
         return tiny[-1]

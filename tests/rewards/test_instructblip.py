@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from picture_suite import PictureRewardSuite
 from tiny_vqa import PROMPTS, loud, pictures, saved, slopes, tokenizer
 from torch import Tensor, nn
 from transformers import (
@@ -19,7 +20,6 @@ from transformers import (
 
 from rollflow.rewards.instructblip import LONGEST, InstructBlipVQAScore
 from rollflow.rewards.preprocessing import as_pictures
-from rollflow.testing import RewardSuite
 
 SIDE = 28
 QUESTION = 'Question: Does this figure show "{}"? Please answer yes or no.'
@@ -119,7 +119,7 @@ def test_gradients_are_those_of_the_values(parts: Parts) -> None:
     assert abs(slope) > 1e-2
 
 
-class TestInstructBlip(RewardSuite):
+class TestInstructBlip(PictureRewardSuite):
     @pytest.fixture
     def reward(self, instructblip: InstructBlipVQAScore) -> InstructBlipVQAScore:
         return instructblip

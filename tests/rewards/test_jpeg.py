@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from picture_suite import PictureRewardSuite
 from PIL import Image
 from torch import Tensor
 
 from rollflow.rewards.base import RewardModel
 from rollflow.rewards.jpeg import JpegCompressibility, JpegIncompressibility
-from rollflow.testing import RewardSuite
 
 
 def pictures() -> Tensor:
@@ -22,7 +22,7 @@ def pictures() -> Tensor:
     return 0.5 + torch.linspace(0, 1, 4).reshape(-1, 1, 1, 1) * (noise - 0.5)
 
 
-class TestJpeg(RewardSuite):
+class TestJpeg(PictureRewardSuite):
     @pytest.fixture(params=[JpegCompressibility, JpegIncompressibility], ids=lambda kind: kind.name)
     def reward(self, request: pytest.FixtureRequest) -> RewardModel:
         kind: type[RewardModel] = request.param

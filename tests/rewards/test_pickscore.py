@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import pytest
 import tiny_clip
 import torch
+from picture_suite import PictureRewardSuite
 from torch import Tensor
 
 from rollflow.rewards.pickscore import PickScore
-from rollflow.testing import RewardSuite
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_the_base_is_part_of_what_it_is(tiny) -> None:
     assert PickScore("mine", "theirs", device="cpu").identity == "pickscore(mine, base=theirs)"
 
 
-class TestSuite(RewardSuite):
+class TestSuite(PictureRewardSuite):
     @pytest.fixture
     def reward(self, tiny) -> PickScore:
         return tiny[1]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from picture_suite import PictureRewardSuite
 from tiny_vqa import PROMPTS, loud, pictures, saved, tokenizer
 from torch import Tensor
 from transformers import (
@@ -19,7 +20,6 @@ from transformers import (
 
 from rollflow.rewards.preprocessing import as_pictures
 from rollflow.rewards.qwen_vl import QwenVQAScore
-from rollflow.testing import RewardSuite
 
 MARKS = ["<start>", "<end>", "<see>", "<pad_of_image>", "<seen>", "<pad_of_video>"]
 TEMPLATE = (
@@ -95,7 +95,7 @@ def test_scores_are_those_of_the_model_row_by_row(parts: Parts, qwen: QwenVQASco
     assert max(expected) > 1.05 * min(expected)
 
 
-class TestQwen(RewardSuite):
+class TestQwen(PictureRewardSuite):
     @pytest.fixture
     def reward(self, qwen: QwenVQAScore) -> QwenVQAScore:
         return qwen

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import pytest
 import tiny_clip
 import torch
+from picture_suite import PictureRewardSuite
 from PIL import Image
 from torch import Tensor
 
 from rollflow.errors import RollflowError
 from rollflow.rewards.preprocessing import CLIP_MEAN, CLIP_STD, as_pictures, from_pictures
 from rollflow.rewards.style import Style
-from rollflow.testing import RewardSuite
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_the_reference_is_part_of_what_it_is_and_must_be_there(tiny, tmp_path) -
         Style(str(tmp_path / "text.png"), reward.checkpoint, device="cpu").load()
 
 
-class TestSuite(RewardSuite):
+class TestSuite(PictureRewardSuite):
     @pytest.fixture
     def reward(self, tiny) -> Style:
         return tiny[-1]

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from picture_suite import PictureRewardSuite
 from PIL import Image
 from tiny import TinyModel
 from torch import Tensor
@@ -31,7 +32,6 @@ from rollflow.rewards.rubrics import Alignment, Counts, Erasure
 from rollflow.rewards.vlm_judge import VLMJudge
 from rollflow.sampler import Sampler
 from rollflow.search import BestOfN
-from rollflow.testing import RewardSuite
 
 PAGE = (Path(__file__).parents[2] / "docs/rewards/others.md").read_text()
 
@@ -144,7 +144,7 @@ def reds(*levels: int) -> Tensor:
     return pixels
 
 
-class TestSuite(RewardSuite):
+class TestSuite(PictureRewardSuite):
     @pytest.fixture(params=["kept", "none"])
     def reward(self, request: pytest.FixtureRequest, make: Callable[..., VLMJudge]) -> VLMJudge:
         return make() if request.param == "kept" else make(cache=None)

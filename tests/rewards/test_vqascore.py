@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from picture_suite import PictureRewardSuite
 from PIL import Image
 from tiny_vqa import PROMPTS, loud, pictures, saved, slopes, tokenizer
 from torch import Tensor, nn
@@ -25,7 +26,6 @@ from rollflow.errors import RollflowError, UnknownName
 from rollflow.rewards.instructblip import InstructBlipVQAScore
 from rollflow.rewards.preprocessing import CLIP_MEAN, CLIP_STD, as_pictures
 from rollflow.rewards.vqascore import VQAScore
-from rollflow.testing import RewardSuite
 
 SIDE = 28
 SYSTEM = (
@@ -178,7 +178,7 @@ def test_a_flan_t5_without_a_projector_is_refused(parts: Parts, tmp_path: Path) 
         reward.load()
 
 
-class TestVQAScore(RewardSuite):
+class TestVQAScore(PictureRewardSuite):
     @pytest.fixture
     def reward(self, vqascore: VQAScore) -> VQAScore:
         return vqascore

@@ -34,7 +34,7 @@ def read(path: Path) -> Tensor:
     sizes = sorted({frame.size for frame in frames})
     if len(sizes) > 1:
         raise RollflowError(f"cannot read '{path}': expected frames of one size, got {sizes}")
-    sample = from_pictures(frames)
+    sample = from_pictures(frames).contiguous()  # as models give samples; networks round others otherwise
     return sample if len(frames) > 1 else sample[0]
 
 

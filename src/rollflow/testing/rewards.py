@@ -81,6 +81,18 @@ class RewardSuite:
         assert len(samples) > 1
         assert rewards.max() > rewards.min(), "all samples have the same reward; give some that differ"
 
+    def test_scores_are_within_what_is_declared(
+        self, reward: RewardModel, samples: Tensor, prompts: Sequence[str]
+    ) -> None:
+        """``unfit`` has nothing against the samples, and their scores lie within ``bounds``."""
+        assert reward.unfit(tuple(samples.shape[1:])) is None
+        with torch.no_grad():
+            rewards = reward.score(samples, prompts)
+        if reward.bounds is not None:
+            low, high = reward.bounds
+            assert low < high
+            assert low - self.tolerance <= rewards.min() <= rewards.max() <= high + self.tolerance
+
     def test_samples_do_not_depend_on_each_other(
         self, reward: RewardModel, samples: Tensor, prompts: Sequence[str]
     ) -> None:
