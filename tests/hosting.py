@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -27,6 +28,7 @@ class Wavy(RewardModel):
 
     name = "wavy"
     description = "mean of sines, plus the length and the counts of the prompt"
+    bounds = (-1.0, math.inf)
     batch_size = 4
 
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:

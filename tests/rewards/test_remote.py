@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import socket
 import time
@@ -65,6 +66,7 @@ def test_once_loaded_it_is_what_is_hosted(wavy: Host) -> None:
     reward.load()
     assert (reward.name, reward.description, reward.identity) == (Wavy.name, Wavy.description, "wavy")
     assert (reward.batch_size, reward.structured, reward.differentiable) == (4, False, False)
+    assert reward.bounds == (-1.0, math.inf)
     assert (reward.elsewhere, RemoteReward.name, RemoteReward.held_out) == (True, "remote", ())
 
 

@@ -295,6 +295,7 @@ def test_with_the_token_all_is_told(guarded: Host, client: httpx.Client) -> None
         "identity": "wavy",
         "description": Wavy.description,
         "range": None,
+        "bounds": [-1.0, None],
         "differentiable": False,
         "structured": False,
         "held_out": [],
