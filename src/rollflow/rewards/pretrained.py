@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from pickle import UnpicklingError
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rollflow.errors import RollflowError
+from rollflow.forks import Home
 from rollflow.rewards.base import PictureReward
 
 ELONGATED = 100
@@ -44,6 +45,7 @@ class Pretrained(PictureReward):
     published: ClassVar[str]
     given_by: ClassVar[str] = "checkpoint=..."
     device: torch.device
+    _home: Home | None = None
 
     def __init__(self, checkpoint: str | None = None, device: str = "auto", batch_size: int | None = None) -> None:
         self.checkpoint = checkpoint or self.published
@@ -64,6 +66,7 @@ class Pretrained(PictureReward):
     @cached_property
     def networks(self) -> Any:
         """What ``_networks`` loaded."""
+        self._home = Home(f"reward '{self.name}'")
         try:
             return self._networks()
         except ImportError as error:
@@ -85,6 +88,15 @@ class Pretrained(PictureReward):
                 "cut out the part that matters"
             )
         return why
+
+    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        if self._home is not None:
+            self._home.check()
+        return super().score(samples, prompts)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without networks, which another process loads again."""
+        return {name: value for name, value in vars(self).items() if name not in ("networks", "_home")}
 
     def ready(self, network: N) -> N:
         """The network on ``device``, evaluating, its parameters without gradient."""

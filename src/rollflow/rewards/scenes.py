@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from rollflow.forks import Home
 from rollflow.models.loading import load_weights
 from rollflow.models.scenes.grammar import KINDS, Caption, parse
 from rollflow.rewards.base import Card, PictureReward
@@ -34,6 +35,7 @@ class _Scenes(PictureReward):
     network: type[Detector]
 
     def __init__(self, weights: Path | None = None) -> None:
+        self._home = Home(f"reward '{self.name}'")
         self.detector = self.network()
         self._digest = load_weights(self.detector, (weights or WEIGHTS) / self.file)
 
@@ -54,7 +56,11 @@ class _Scenes(PictureReward):
     def counts(self, samples: Tensor) -> Tensor:
         """(B, kinds) objects found."""
         with torch.no_grad():
-            return self.detector.peaks(shrunk(samples)).counts()
+            return self._peaks(samples).counts()
+
+    def _peaks(self, samples: Tensor) -> Peaks:
+        self._home.check()
+        return self.detector.peaks(shrunk(samples))
 
     def _minus_rss(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         counts, scores = self.counts(pixels), []
@@ -116,7 +122,7 @@ class CaptionReward(_Scenes):
 
     def score_pictures(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         captions = [parse(prompt) for prompt in prompts]
-        facts = caption_facts(self.detector.peaks(shrunk(pixels)), captions)
+        facts = caption_facts(self._peaks(pixels), captions)
         return torch.stack([probabilities.log().mean().exp() for probabilities in facts])
 
 

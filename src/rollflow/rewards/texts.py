@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from threading import Lock
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -13,6 +14,14 @@ KEPT = 4096
 
 
 def kept(make: Callable[[str], T]) -> Callable[[str], T]:
-    """``make``, which must depend on the text alone, with its answers to the last ``KEPT`` texts."""
-    last = lru_cache(KEPT)(make)
-    return lambda text: last(str(text))  # without what a Prompt asks for, which may be of any size
+    """``make``, which must depend on the text alone, with its answers to the last ``KEPT`` texts.
+
+    It is called by one thread at a time, since tokenizers refuse two.
+    """
+    last, one = lru_cache(KEPT)(make), Lock()
+
+    def answer(text: str) -> T:
+        with one:
+            return last(str(text))  # without what a Prompt asks for, which may be of any size
+
+    return answer

@@ -238,6 +238,34 @@ class Calls:
             for network in able:
                 network.disable_gradient_checkpointing()
 
+    @contextmanager
+    def _restored(self, asked: Asked) -> Iterator[None]:
+        """Undo what a pipeline does to its networks for the time of a call, where the call fails before it does.
+
+        That is perturbed attention, and text encoders whose LoRA is scaled while they read the prompt.
+        """
+        perturbs = hasattr(self.pipeline, "set_pag_applied_layers")
+        processors = [(network, network.attn_processors) for network in self.networks.values() if perturbs]
+        scales = list(self._scales()) if asked.answers is None else []
+        try:
+            yield
+        except BaseException:
+            for network, own in processors:
+                if network.attn_processors != own:
+                    network.set_attn_processor(dict(own))
+            for scaling, own in scales:
+                scaling.update(own)
+            raise
+
+    def _scales(self) -> Iterator[tuple[dict[str, float], dict[str, float]]]:
+        """The strengths of adapters in text encoders, and what they are now."""
+        for name, part in self.pipeline.components.items():
+            if name.startswith("text_encoder") and hasattr(part, "modules"):
+                for module in part.modules():
+                    scaling = getattr(module, "scaling", None)
+                    if isinstance(scaling, dict):
+                        yield scaling, dict(scaling)
+
     @cached_property
     def strength(self) -> tuple[str, float] | None:
         """Name and value of the argument for how much the pipeline noises a picture that it starts from, if it does."""
@@ -334,7 +362,8 @@ class Calls:
         }
         if "intermediate_timesteps" in self._known and given["num_inference_steps"] != 2:
             given["intermediate_timesteps"] = None  # which is of two steps only
-        made = self._call(self.pipeline, prompt=prompts, generator=torch.Generator().manual_seed(0), **given)[0]
+        with self._restored(asked):
+            made = self._call(self.pipeline, prompt=prompts, generator=torch.Generator().manual_seed(0), **given)[0]
         if not self._prepares and asked.state is None:
             asked.prepared = made
         return made

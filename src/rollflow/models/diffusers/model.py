@@ -16,6 +16,7 @@ from rollflow.errors import RollflowError, unknown
 from rollflow.models.base import FlowModel, Screened
 from rollflow.models.diffusers.calls import Calls
 from rollflow.models.diffusers.encoded import Encoded
+from rollflow.models.diffusers.exclusive import Exclusive, exclusively
 from rollflow.models.diffusers.probe import RowTimes
 from rollflow.models.diffusers.schedule import convention, is_flow
 from rollflow.models.loading import weights_digest
@@ -59,6 +60,9 @@ class DiffusersModel(FlowModel):
     States are the pipeline's own latents, as it packs them, in float32 on the CPU; they are cast to the pipeline's
     dtype and device for each call.
 
+    Threads may share it, and models whose pipelines share a network: they take turns, a call at a time. What else calls
+    the pipeline meanwhile is not held back. A fork of the process that loaded it cannot use it.
+
     Args:
         pipeline: The pipeline; it is left as it is.
         arguments: Of its call, such as ``height``, ``guidance_scale``, ``negative_prompt`` or ``image``.
@@ -90,23 +94,31 @@ class DiffusersModel(FlowModel):
             # It is told the time it steps to as well, which is not known when a velocity is asked for.
             raise RollflowError(f"{self.name} is a mean flow, whose network gives no velocity; take a model that does")
         self.arguments = dict(arguments or {})
-        self.calls = Calls(pipeline, self.arguments)
-        self.device = self.calls.pipeline.device_of_network
-        self._most: dict[str, int] = {}
-        self._blank = self.encode(" ")
-        with torch.no_grad():
-            flow = is_flow(pipeline.scheduler)  # whose timesteps are known by sampling alone
-            self.convention = convention(self.calls.schedule(self._blank, DENSE) if flow else pipeline.scheduler)
-            self.interpolant = self.convention.interpolant
-            if self.calls.strength is not None:
-                self.calls.look_at_pictures(self._blank)
-            middle = self.convention.timestep(torch.tensor([0.5]))
-            self.shape = tuple(self.calls.state(self._blank, middle).shape[1:])
-            self._held: tuple[Tensor, Tensor] | None = None
-            if self.calls.strength is not None:
-                self._look_at_picture()
-            self.rows_per_nfe, self.mixes_times = self._measured()  # type: ignore[misc]
+        self.exclusive = Exclusive(self.name, pipeline.components.values())
+        with self.exclusive():
+            self.calls = Calls(pipeline, self.arguments)
+            self.device = self.calls.pipeline.device_of_network
+            self._most: dict[str, int] = {}
+            self._blank = self.encode(" ")
+            with torch.no_grad():
+                flow = is_flow(pipeline.scheduler)  # whose timesteps are known by sampling alone
+                self.convention = convention(self.calls.schedule(self._blank, DENSE) if flow else pipeline.scheduler)
+                self.interpolant = self.convention.interpolant
+                if self.calls.strength is not None:
+                    self.calls.look_at_pictures(self._blank)
+                middle = self.convention.timestep(torch.tensor([0.5]))
+                self.shape = tuple(self.calls.state(self._blank, middle).shape[1:])
+                self._held: tuple[Tensor, Tensor] | None = None
+                if self.calls.strength is not None:
+                    self._look_at_picture()
+                self.rows_per_nfe, self.mixes_times = self._measured()  # type: ignore[misc]
         self.grid = Own(self)
+
+    def __reduce__(self) -> Any:
+        raise RollflowError(
+            f"{self.name} is a loaded pipeline, which is not sent to other processes nor copied; load it in each, by "
+            "PipelineSource or load_model"
+        )
 
     def _look_at_picture(self) -> None:
         """Learn what the pipeline starts from (``origin``), and which part of it it holds."""
@@ -119,6 +131,7 @@ class DiffusersModel(FlowModel):
             self._held = mask, clean
 
     @property
+    @exclusively
     def identity(self) -> str:
         """Its name, the arguments of its call, and what tells its weights, when this is first asked, from others."""
         told = [f"{name}={_told(value)}" for name, value in sorted(self.arguments.items())]
@@ -132,10 +145,12 @@ class DiffusersModel(FlowModel):
     def start(self, steps: int) -> float:
         return 1.0 if self.origin is None else float(self.own_times(steps)[0])
 
+    @exclusively
     @torch.no_grad()
     def encode(self, prompt: str) -> Encoded:
         return self.calls.encode(prompt)
 
+    @exclusively
     def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Encoded]) -> Tensor:
         groups: dict[Any, list[int]] = {}
         for row, (time, condition) in enumerate(zip(t.tolist(), conditions, strict=True)):
@@ -176,6 +191,7 @@ class DiffusersModel(FlowModel):
             samples[torch.tensor(flags)] = 0.0
         return Screened(samples, tuple("the safety checker" if flag else None for flag in flags))
 
+    @exclusively
     def _decoded(self, x0: Tensor) -> tuple[Tensor, list[bool]]:
         blank, flags = [self._blank] * len(x0), list[bool]()
 
@@ -186,6 +202,7 @@ class DiffusersModel(FlowModel):
 
         return self._within_memory("decode", len(x0), decode), flags
 
+    @exclusively
     def own_times(self, steps: int) -> Tensor:
         """(steps + 1,) float64 times at which the pipeline itself would sample, down to 0."""
         if self.origin is None or self.calls.strength is None:

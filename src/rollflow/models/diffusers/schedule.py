@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -203,7 +204,7 @@ def _sign(scheduler: Any, dt: float) -> float:
     made = []
     for output in (torch.ones(1, 1), torch.zeros(1, 1)):
         stepping = copy.deepcopy(scheduler)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            made.append(stepping.step(output, stepping.timesteps[0], torch.zeros(1, 1), return_dict=False)[0])
+        draws = "generator" in inspect.signature(stepping.step).parameters  # not of all threads' generator
+        noise = {"generator": torch.Generator().manual_seed(0)} if draws else {}
+        made.append(stepping.step(output, stepping.timesteps[0], torch.zeros(1, 1), return_dict=False, **noise)[0])
     return float(torch.sign((made[0] - made[1]) / dt))

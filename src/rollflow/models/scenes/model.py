@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rollflow.forks import Home
 from rollflow.models.base import FlowModel
 from rollflow.models.loading import load_weights
 from rollflow.models.scenes.grammar import VOCABULARY_SIZE, parse
@@ -18,6 +19,8 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 class _Scenes(FlowModel):
     """A latent flow model with the shared autoencoder; the condition of a row is its six caption tokens.
+
+    Threads may share it; a fork of the process that loaded it cannot use it.
 
     Args:
         weights: Folder of ``autoencoder.safetensors`` and of the network's own file.
@@ -32,6 +35,7 @@ class _Scenes(FlowModel):
     shape = (LATENT_CHANNELS, LATENT_SIDE, LATENT_SIDE)
 
     def __init__(self, weights: Path = WEIGHTS, device: str = "cpu") -> None:
+        self._home = Home(self.name)
         self.device = torch.device(device)
         self.network = DiT(VOCABULARY_SIZE)
         self.autoencoder = Autoencoder()
@@ -51,6 +55,7 @@ class _Scenes(FlowModel):
         return parse(prompt).tokens()
 
     def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[list[int]]) -> Tensor:
+        self._home.check()
         tokens = torch.tensor(conditions, device=self.device)
         states, times = x.to(self.device), t.to(self.device, torch.float32)
         if self.guidance == 1:
@@ -64,6 +69,7 @@ class _Scenes(FlowModel):
 
     def decode(self, x0: Tensor) -> Tensor:
         """Latents (B, 16, 8, 8) to pixels (B, 3, 64, 64) in [0, 1]."""
+        self._home.check()
         return self.autoencoder.decode(x0.to(self.device)).add(1).div(2).clamp(0, 1).cpu()
 
 
