@@ -225,7 +225,7 @@ def test_values_from_the_command_line(tmp_path):
     Image.new("RGB", (2, 3)).save(tmp_path / "a.png")
     assert read_argument(str(tmp_path / "a.png")).size == (2, 3)
     assert [read_argument(text) for text in ("3", "0.5", "None", "fog, rain")] == [3, 0.5, None, "fog, rain"]
-    with pytest.raises(RollflowError, match="cannot be read"):
+    with pytest.raises(RollflowError, match="cannot read"):
         read_argument(str(tmp_path / "b.png"))
 
 
