@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +22,12 @@ settings.register_profile(
     "rollflow", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("rollflow")
+
+
+@pytest.fixture(autouse=True)
+def _no_power_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits for the disk, which thousands of small files would; tests of durability watch for the calls."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 def line_mixtures() -> dict[str, GaussianMixture]:

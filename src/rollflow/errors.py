@@ -69,6 +69,10 @@ class BadCheckpoint(RollflowError):
     """A checkpoint that cannot be read, or that another job wrote."""
 
 
+class FolderError(RollflowError):
+    """A folder that cannot be written to or read: a full disk or quota, or one that was moved, deleted or locked."""
+
+
 class NotDifferentiable(BadSetting):
     """Guidance was asked for by a reward that no gradient flows through."""
 

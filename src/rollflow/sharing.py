@@ -1,19 +1,18 @@
-"""Files of a folder that several processes, also on several machines, write to at once."""
+"""Marks of processes, by which others tell whose a file is and whether its owner is gone."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
 import socket
 import uuid
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-_MARK = re.compile(r"([0-9a-f]{12})-([0-9]+)-[0-9a-f]{8}")
-_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK}
+MARK = "[0-9a-f]{12}-[0-9]{1,10}-[0-9a-f]{8}"
+"""Pattern of a mark."""
+_MARK = re.compile(r"([0-9a-f]{12})-([0-9]{1,10})-[0-9a-f]{8}")
 _BOOT, _COUNTED = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
 
 
@@ -49,34 +48,3 @@ def _realm() -> str:
     except OSError:  # a system without /proc
         told.append(str(uuid.getnode()))
     return hashlib.sha256(" ".join(told).encode()).hexdigest()[:12]
-
-
-def create(path: Path, content: bytes) -> bool:
-    """Write a file that is not there yet, whole from the first moment; False if it is there.
-
-    Of all who try at once, one succeeds. Where a file system has no hard links, the file may be seen empty.
-    """
-    part = path.with_name(f".{path.name}.{mark()}.part")
-    try:
-        part.write_bytes(content)
-        return link(part, path)
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-
-
-def link(file: Path, path: Path) -> bool:
-    """Give a file a second name that nothing has yet; False if something has it."""
-    try:
-        os.link(file, path)
-    except FileExistsError:
-        return file.stat().st_nlink > 1  # a server that has linked it, and was asked again since its answer was lost
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        try:
-            with path.open("xb") as copy:
-                copy.write(file.read_bytes())
-        except FileExistsError:
-            return False
-    return True

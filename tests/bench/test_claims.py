@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,8 +14,10 @@ from typing import Any
 import pytest
 
 from rollflow import sharing
+from rollflow.bench import claims
 from rollflow.bench.claims import LEASE, Claims
-from rollflow.sharing import create, gone, mark
+from rollflow.files.atomic import create
+from rollflow.sharing import gone, mark
 
 
 def dead() -> int:
@@ -24,10 +27,21 @@ def dead() -> int:
     return process.pid
 
 
-def asleep(path: Path) -> None:
-    """Let the last sign of life be too long ago."""
-    old = time.time() - LEASE - 1
-    os.utime(path, (old, old))
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+class Clock:
+    """The monotonic clock by which claims are watched, which a test lets run."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(claims.time, "monotonic", lambda: self.now)
+
+    def lease(self) -> None:
+        """Let a lease go by."""
+        self.now += LEASE + 1
 
 
 def marked(realm: str, process: int) -> str:
@@ -47,7 +61,7 @@ def test_one_has_it_until_it_is_given_back(tmp_path: Path) -> None:
     assert (tmp_path / "job").read_text() == second.owner
 
 
-def test_what_is_gone_or_asleep_is_taken_over(tmp_path: Path) -> None:
+def test_what_is_gone_or_asleep_is_taken_over(tmp_path: Path, clock: Clock) -> None:
     realm, process = mark().split("-")[0], dead()
     one = Claims(tmp_path)
     (tmp_path / "job").write_text(marked(realm, process))
@@ -55,7 +69,9 @@ def test_what_is_gone_or_asleep_is_taken_over(tmp_path: Path) -> None:
     for owner in (marked("0" * 12, process), "", "nobody"):
         (tmp_path / "job").write_text(owner)
         assert not one.take("job"), "numbers are counted elsewhere: not certain to be gone"
-        asleep(tmp_path / "job")
+        clock.now += LEASE - 1
+        assert not one.take("job"), "not watched for long enough"
+        clock.now += 2
         assert one.take("job")
 
 
@@ -80,28 +96,40 @@ def test_processes_are_told_apart_by_where_they_are_counted(monkeypatch: pytest.
     assert len(realms) == 3
 
 
-def test_signs_of_life_are_given_for_ones_own_alone(tmp_path: Path) -> None:
+def test_signs_of_life_are_given_for_ones_own_alone(tmp_path: Path, clock: Clock) -> None:
     first, second = Claims(tmp_path), Claims(tmp_path)
     assert first.take("job")
-    asleep(tmp_path / "job")
+    assert not second.take("job")
+    clock.lease()
     second.alive(["job", "other"])
     assert second.take("job"), "nobody but its owner gives a sign of life for a claim"
-    asleep(tmp_path / "job")
+    assert not first.take("job")
+    clock.lease()
+    os.utime(tmp_path / "job", (0, 0))
     second.alive(["job"])
     assert not first.take("job")
     first.give_back("job")
     assert (tmp_path / "job").read_text() == second.owner, "taken over meanwhile"
 
 
-def test_a_claim_that_was_made_meanwhile_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def watched(claims: Claims, clock: Clock) -> None:
+    """Let a process see a claim, and then nothing of its owner for too long."""
+    assert not claims.take("job")
+    clock.lease()
+
+
+def test_a_claim_that_was_made_meanwhile_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
     """The second judges a claim to be given up; before it acts on that, the first has taken it over."""
     first, second = Claims(tmp_path), Claims(tmp_path)
     (tmp_path / "job").write_text("nobody")
-    asleep(tmp_path / "job")
+    assert not first.take("job")
+    watched(second, clock)
     judged, taken = second._given_up, []
 
-    def late(claim: Any) -> bool:
-        verdict = judged(claim)
+    def late(name: str, claim: Any) -> bool:
+        verdict = judged(name, claim)
         taken.append(first.take("job"))
         return verdict
 
@@ -112,14 +140,15 @@ def test_a_claim_that_was_made_meanwhile_is_put_back(tmp_path: Path, monkeypatch
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_an_owner_that_woke_up_keeps_its_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_owner_that_woke_up_keeps_its_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     first, second = Claims(tmp_path), Claims(tmp_path)
     assert first.take("job")
-    asleep(tmp_path / "job")
+    os.utime(tmp_path / "job", (0, 0))
+    watched(second, clock)
     judged = second._given_up
 
-    def late(claim: Any) -> bool:
-        verdict = judged(claim)
+    def late(name: str, claim: Any) -> bool:
+        verdict = judged(name, claim)
         first.alive(["job"])
         return verdict
 
@@ -128,14 +157,49 @@ def test_an_owner_that_woke_up_keeps_its_claim(tmp_path: Path, monkeypatch: pyte
     assert (tmp_path / "job").read_text() == first.owner
 
 
-def test_time_is_told_by_who_stamps_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine whose clock is an hour ahead takes nothing from anyone."""
+@pytest.mark.parametrize("jump", [3600.0, -3600.0, 1e9])
+def test_a_clock_that_jumps_takes_nothing_from_anyone(
+    jump: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    """This machine's, or the one that stamps the files: stamps are compared with each other alone."""
     first, second = Claims(tmp_path), Claims(tmp_path)
     assert first.take("job")
     now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + 3600)
     assert not second.take("job")
-    assert abs(second.now() - now) < 60
+    monkeypatch.setattr(time, "time", lambda: now + jump)
+    assert not second.take("job")
+    os.utime(tmp_path / "job", (max(0, now + jump),) * 2)
+    clock.now += LEASE - 1
+    assert not second.take("job"), "a stamp that changed is a sign of life, whatever it says"
+    clock.now += LEASE - 1
+    assert not second.take("job")
+    clock.now += 2
+    assert second.take("job")
+
+
+def test_claims_of_a_copied_folder_are_given_up(tmp_path: Path, clock: Clock) -> None:
+    """Their owner is alive, but gives its signs of life in the folder that was copied."""
+    (tmp_path / "original").mkdir()
+    owner = Claims(tmp_path / "original")
+    assert owner.take("job")
+    shutil.copytree(tmp_path / "original", tmp_path / "copy")
+    copy = Claims(tmp_path / "copy")
+    assert not copy.take("job")
+    clock.lease()
+    owner.alive(["job"])
+    assert copy.take("job")
+    owner.give_back("job")
+    assert (tmp_path / "copy/job").read_text() == copy.owner
+
+
+def test_a_claim_that_says_anything_is_survived(tmp_path: Path, clock: Clock) -> None:
+    one = Claims(tmp_path)
+    for content in (b"\xff\xfe", b"0" * 10**6, f"{mark().split('-')[0]}-{'9' * 5000}-00000000".encode()):
+        (tmp_path / "job").write_bytes(content)
+        assert not one.take("job")
+        clock.lease()
+        assert one.take("job")
+        one.give_back("job")
 
 
 def test_a_file_is_whole_from_the_first_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from rollflow.bench.claims import LEASE
 from rollflow.bench.folder import CONFIG, IDENTITIES, Folder, Tally, read_config
 from rollflow.bench.study import read
 from rollflow.errors import RollflowError
-from rollflow.report.outputs import write
+from rollflow.files.atomic import write
 from rollflow.sharing import mark
 
 IDENTITY = {"model": "m(1)", "reward": "r(1)", "held_out": ["j(1)"], "versions": {"rollflow": "1", "torch": "2"}}
@@ -92,21 +92,56 @@ def test_other_weights_are_refused_and_other_versions_told(tmp_path: Path) -> No
         folder.identify({**newer, "model": "m(2)", "held_out": ["j(2)"]})
 
 
-def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
-    folder, realm = Folder(tmp_path), mark().split("-")[0]
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_killed_processes_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, realm, now = Folder(tmp_path), mark().split("-")[0], time.monotonic()
     killed, far = marked(realm, dead()), marked("0" * 12, 1)
-    parts = ["checkpoints/open.pt.{}.part", "images/.x.png.{}.part", "claims/.open-{}", ".experiment.json.{}.part"]
-    kept = {"checkpoints/open.pt", "claims/open", *(part.format(mark()) for part in parts)}
-    kept |= {part.format(far) for part in parts[:2]} | {"experiment.json", "images/over.png", "checkpoints/at work.pt"}
-    kept |= {"claims/at work"}
-    left = {part.format(killed) for part in parts} | {"checkpoints/over.pt", "checkpoints/old.pt.part", "claims/over"}
-    for name in kept | left:
+    places = ["", "images/", "claims/", "checkpoints/"]
+    kept = {"checkpoints/open.pt", "claims/open", "claims/at work", "checkpoints/at work.pt", "images/over.png"}
+    kept |= {f"{place}.rollflow-{mark()}.part" for place in places} | {"checkpoints/unknown.pt", "claims/unknown"}
+    left = {f"{place}.rollflow-{killed}.part" for place in places} | {"checkpoints/over.pt", "claims/over"}
+    asleep = {f"images/.rollflow-{far}.part"}
+    for name in kept | left | asleep:
         (tmp_path / name).write_text(folder.claims.owner)
     (tmp_path / "claims/over").write_text(killed)
-    old = time.time() - LEASE - 1
-    os.utime(tmp_path / "checkpoints/old.pt.part", (old, old))
-    folder.tidy(lambda name: name in ("over", "at work"))
-    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == kept
+    (tmp_path / "claims/unknown").write_text(killed)
+    folder.tidy(["over", "at work"])
+    assert files(tmp_path) == kept | asleep
+    (kept_part,) = tmp_path.glob(f".rollflow-{realm}-*")
+    kept_part.write_text("it grows")
+    os.utime(tmp_path / "claims/at work", (1, 1))
+    monkeypatch.setattr(time, "monotonic", lambda: now + LEASE + 60)
+    folder.tidy(["over", "at work"])
+    assert files(tmp_path) == {name for name in kept if not name.endswith(".part")} | {kept_part.name}
+
+
+USERS = [".bashrc", ".gitignore", ".env", ".clock", ".rollflowrc", "notes.partial.md", "movie.part1.rar", "x.pt.part"]
+USERS += [".x.png.part", ".rollflow-notes.part", f"x.rollflow-{marked('0' * 12, 1)}.part", "checkpoint.pt", "model.pt"]
+USERS += [f".rollflow-{marked('0' * 12, 1)}.part.bak", f".{marked('0' * 12, 1)}.clock", "0123456789abcdef.pt"]
+
+
+def test_files_of_the_user_stay(tmp_path: Path) -> None:
+    """Whatever their names and ages, wherever they lie."""
+    folder = Folder(tmp_path)
+    for place in ("", "images", "claims", "checkpoints"):
+        for name in USERS:
+            path = tmp_path / place / name
+            path.write_text("precious")
+            os.utime(path, (1, 1))
+        (tmp_path / place / f".rollflow-{marked(mark().split('-')[0], dead())}.part").mkdir()
+    before = files(tmp_path)
+    for _ in range(2):
+        folder.tidy(["fedcba9876543210"])
+    assert files(tmp_path) == before
+
+
+def test_a_command_of_the_user_stays(tmp_path: Path) -> None:
+    (tmp_path / "command.txt").write_text("my own")
+    Folder(tmp_path).set_up({"nfe": 1}, "rollflow bench run")
+    assert (tmp_path / "command.txt").read_text() == "my own"
 
 
 def test_jobs_that_were_resumed_have_no_genealogy(tmp_path: Path) -> None:

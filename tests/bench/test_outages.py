@@ -6,13 +6,14 @@ import errno
 import math
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forging import forged
 from test_runner import told, whole  # noqa: F401
 from tiny import Judge, Redness, TinyModel, registered  # noqa: F401
 from tiny_experiment import ARMS, ITEMS, experiment, run
@@ -114,29 +115,65 @@ def test_a_job_that_cannot_be_made_fails_alone(tmp_path: Path) -> None:
 
 def _spoilt(tree: Any, kind: str) -> Any:
     if isinstance(tree, dict):
-        if kind == "class" and str(tree.get("", "")).endswith(":Checkpoint"):
-            return {**tree, "": "rollflow.engine.checkpoint:Nothing"}
+        if kind == "class" and str(tree.get("class", "")).endswith(":Checkpoint"):
+            return {**tree, "class": "rollflow.engine.checkpoint:Nothing"}
         if kind == "populations" and "populations" in tree:
             return {**tree, "populations": tree["populations"] * 3}
         return {key: _spoilt(part, kind) for key, part in tree.items()}
-    if isinstance(tree, list | tuple):
+    if isinstance(tree, list):
         return [_spoilt(part, kind) for part in tree]
-    return torch.zeros(7) if kind == "shapes" and isinstance(tree, Tensor) and tree.ndim > 1 else tree
+    return tree
 
 
-@pytest.mark.parametrize("kind", ["class", "populations", "shapes"])
-def test_a_checkpoint_that_cannot_be_used_is_none(whole: Path, tmp_path: Path, kind: str) -> None:  # noqa: F811
+def _flipped(path: Path, kind: str) -> None:
+    content = bytearray(path.read_bytes())
+    content[-7] ^= 2
+    path.write_bytes(content)
+
+
+def _earlier(path: Path, kind: str) -> None:
+    torch.save({"version": 2, "job": {}, "checkpoint": {}}, path)
+
+
+def _forged(path: Path, kind: str) -> None:
+    forged(path, lambda told: {**told, "checkpoint": _spoilt(told["checkpoint"], kind)})
+
+
+def _shapes(path: Path, kind: str) -> None:
+    """What only the search can tell: a state of another kind of search."""
+    forged(path, lambda told: _of_all(told, lambda fields: fields.update(extra=7)))
+
+
+def _of_all(told: dict[str, Any], change: Any) -> None:
+    for one in told["checkpoint"]["fields"]["populations"]:
+        if one["fields"]["state"]:
+            change(one["fields"]["state"]["fields"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "spoil"),
+    [("class", _forged), ("populations", _forged), ("extra", _shapes), ("bit", _flipped), ("version", _earlier)],
+)
+def test_a_checkpoint_that_cannot_be_used_is_none(
+    whole: Path,  # noqa: F811
+    tmp_path: Path,
+    kind: str,
+    spoil: Callable[[Path, str], None],
+) -> None:
     """Whatever is wrong with it, and whenever that shows, the job begins anew and has not failed."""
     with pytest.raises(RewardUnavailable):
         Runner(experiment(), tmp_path).run(TinyModel(), Away(9), [Judge()])
     checkpoints = list((tmp_path / "checkpoints").iterdir())
     assert checkpoints
     for path in checkpoints:
-        content = torch.load(path, weights_only=True)
-        torch.save({**content, "checkpoint": _spoilt(content["checkpoint"], kind)}, path)
-    runner, _ = run(tmp_path, retries=0)
+        spoil(path, kind)
+    warned: list[str] = []
+    runner, _ = run(tmp_path, retries=0, warned=warned.append)
     assert runner.tally.failures == {}
     assert told(tmp_path) == told(whole)
+    if kind != "extra":
+        assert len(warned) == len(checkpoints)
+        assert all("a checkpoint cannot be used, and its job begins anew: '" in warning for warning in warned)
 
 
 def test_a_full_disk_costs_checkpoints_alone(whole: Path, tmp_path: Path, monkeypatch: Any) -> None:  # noqa: F811
@@ -148,7 +185,7 @@ def test_a_full_disk_costs_checkpoints_alone(whole: Path, tmp_path: Path, monkey
     run(tmp_path, checkpoint_seconds=0.0, warned=warnings.append)
     assert told(tmp_path) == told(whole)
     assert len(warnings) == 1
-    assert "No space left" in warnings[0]
+    assert f"the disk of '{tmp_path}' is full" in warnings[0]
 
 
 def test_signs_of_life_go_on_after_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import os
+import random
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forging import forged
 from torch import Tensor
 
 from rollflow.engine import (
@@ -22,6 +27,7 @@ from rollflow.engine import (
     load_checkpoint,
     save_checkpoint,
 )
+from rollflow.engine.checkpoint import fingerprint
 from rollflow.errors import BadCheckpoint
 from rollflow.guidance import DPS
 from rollflow.interpolants import VP, Linear
@@ -203,16 +209,149 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
             load_checkpoint(job, tmp_path / "c.pt")
 
 
-def test_a_class_that_the_search_does_not_use_is_not_made(tmp_path: Path) -> None:
-    job = Job(TASK, BestOfN(), 8, 0, SAMPLERS["linear"])
+def a_checkpoint(path: Path, at: int = 4) -> Job:
+    """A job, and a checkpoint of it in a file."""
+    job = Job(TASK, RolloverBudget(2, 3), 60, 5, SAMPLERS["linear"])
     watch = Killer()
     Engine(8, [watch]).run([job])
-    save_checkpoint(job, watch.seen[0], tmp_path / "c.pt")
-    content = torch.load(tmp_path / "c.pt", weights_only=True)
-    content["checkpoint"]["best"] = {"": "subprocess:Popen", "args": "true"}
-    torch.save(content, tmp_path / "c.pt")
-    with pytest.raises(BadCheckpoint, match="holds a Popen of subprocess"):
+    save_checkpoint(job, watch.seen[at], path)
+    return job
+
+
+def test_every_flipped_bit_and_every_cut_is_noticed(tmp_path: Path) -> None:
+    job = a_checkpoint(tmp_path / "c.pt")
+    content = (tmp_path / "c.pt").read_bytes()
+    draw = random.Random(0)
+    head = [8 * byte + draw.randrange(8) for byte in range(120)]
+    places = [*head, *(draw.randrange(len(content) * 8) for _ in range(400))]
+    for place in places:
+        damaged = bytearray(content)
+        damaged[place // 8] ^= 1 << place % 8
+        (tmp_path / "c.pt").write_bytes(damaged)
+        with pytest.raises(BadCheckpoint):
+            load_checkpoint(job, tmp_path / "c.pt")
+    for size in [*range(0, 120, 7), *(draw.randrange(len(content)) for _ in range(60))]:
+        (tmp_path / "c.pt").write_bytes(content[:size])
+        with pytest.raises(BadCheckpoint):
+            load_checkpoint(job, tmp_path / "c.pt")
+    (tmp_path / "c.pt").write_bytes(content + b"0")
+    with pytest.raises(BadCheckpoint, match="changed after it was written"):
         load_checkpoint(job, tmp_path / "c.pt")
+    (tmp_path / "c.pt").write_bytes(content)
+    load_checkpoint(job, tmp_path / "c.pt")
+
+
+def _state(told: dict[str, Any]) -> dict[str, Any]:
+    """The first population's ``Progress`` in the text of a checkpoint."""
+    fields: dict[str, Any] = told["checkpoint"]["fields"]["populations"][0]["fields"]["state"]["fields"]
+    return fields
+
+
+CLASSES = [
+    "rollflow.engine.checkpoint:os.mkdir",
+    "rollflow.engine.checkpoint:json",
+    "subprocess:Popen",
+    "builtins:eval",
+    "antigravity:anything",
+    "rollflow.engine.job:Task",
+    "rollflow.search.weighing:Weighing",
+    "rollflow.engine.standing:Checkpoint.__class__",
+    "",
+]
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_class_that_is_no_state_of_the_search_is_not_made(name: str, tmp_path: Path) -> None:
+    """Nothing is looked up or imported either, and nothing is called."""
+    job, made, before = a_checkpoint(tmp_path / "c.pt"), tmp_path / "made", set(sys.modules)
+    gadget = {"class": name, "fields": {"path": str(made)}}
+    for place in (lambda told: {**told, "checkpoint": gadget}, lambda told: _state(told).update(extra=gadget)):
+        forged(tmp_path / "c.pt", place)
+        with pytest.raises(BadCheckpoint, match="which is no state of its search"):
+            load_checkpoint(job, tmp_path / "c.pt")
+        a_checkpoint(tmp_path / "c.pt")
+    assert not made.exists()
+    assert set(sys.modules) == before
+
+
+FORGERIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "a field too many": (lambda told: _state(told).update(__class__=1), "fields of its Progress"),
+    "a field too few": (lambda told: _state(told).pop("particles") and None, "fields of its Progress.*particles"),
+    "a text for a number": (lambda told: _state(told).update(step="0"), "'step' of its Progress is a str"),
+    "a truth for a number": (lambda told: _state(told).update(nfe_left=True), "'nfe_left' of its Progress is a bool"),
+    "a number for a class": (lambda told: _state(told).update(particles=3), "'particles' of its Progress is a int"),
+    "a list for a state": (lambda told: told["checkpoint"]["fields"].update(populations=[[]]), "'populations'"),
+    "another class for a state": (lambda told: {**told, "checkpoint": _state(told)["particles"]}, "not a Checkpoint"),
+    "no class": (lambda told: {**told, "checkpoint": 3}, "holds a int, not a Checkpoint"),
+    "an entry of its own": (lambda told: _state(told).update(extra={"call": "x"}), "holds an entry of call"),
+    "a tensor that is not there": (
+        lambda told: _state(told).update(ancestors={"tensor": "99", "host": True}),
+        "names a tensor '99'",
+    ),
+    "a tensor of another shape": (
+        lambda told: _state(told)["particles"]["fields"].update(
+            x=_state(told)["particles"]["fields"]["reward"],
+        ),
+        "'x' of its particles has shape",
+    ),
+    "populations too many": (
+        lambda told: told["checkpoint"]["fields"].update(populations=told["checkpoint"]["fields"]["populations"] * 3),
+        "holds 6 populations, not 2",
+    ),
+    "spent too much": (
+        lambda told: told["checkpoint"]["fields"]["populations"][0]["fields"]["spent"]["fields"].update(nfe=10**9),
+        "has spent 1000000000 of",
+    ),
+    "a key that cannot be one": (lambda told: _state(told).update(extra={"dict": [[{"dict": []}, 1]]}), "unhashable"),
+}
+
+
+@pytest.mark.parametrize("kind", FORGERIES)
+def test_a_forged_state_is_refused_in_words(kind: str, tmp_path: Path) -> None:
+    job, (change, message) = a_checkpoint(tmp_path / "c.pt"), FORGERIES[kind]
+    forged(tmp_path / "c.pt", change)
+    with pytest.raises(BadCheckpoint, match=f"no checkpoint that can be used: .*{message}"):
+        load_checkpoint(job, tmp_path / "c.pt")
+
+
+def test_a_file_that_nests_without_end_is_refused(tmp_path: Path) -> None:
+    job = a_checkpoint(tmp_path / "c.pt")
+    content = (tmp_path / "c.pt").read_bytes()
+    for text in (b"[" * 10**6, b'{"a":' * 10**5, b"9" * 10**5, b'{"job": {"a": 1}, "checkpoint": 0}', b"[]", b"\xff"):
+        body = len(text).to_bytes(8, "little") + text
+        head = content[:22] + hashlib.sha256(body).hexdigest().encode() + b"\n"
+        (tmp_path / "c.pt").write_bytes(head + body)
+        with pytest.raises(BadCheckpoint, match="no checkpoint that can be read"):
+            load_checkpoint(job, tmp_path / "c.pt")
+    body = (1 << 62).to_bytes(8, "little")
+    (tmp_path / "c.pt").write_bytes(content[:22] + hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+    with pytest.raises(BadCheckpoint, match="its text would have"):
+        load_checkpoint(job, tmp_path / "c.pt")
+
+
+def test_what_is_no_regular_file_or_of_another_version_is_refused(tmp_path: Path) -> None:
+    job = a_checkpoint(tmp_path / "c.pt")
+    newer = (tmp_path / "c.pt").read_bytes().replace(b"checkpoint 3", b"checkpoint 4", 1)
+    (tmp_path / "newer.pt").write_bytes(newer)
+    with pytest.raises(BadCheckpoint, match="it has version 4, and this release reads version 3"):
+        load_checkpoint(job, tmp_path / "newer.pt")
+    torch.save({"version": 2, "job": fingerprint(job), "checkpoint": {}}, tmp_path / "older.pt")
+    with pytest.raises(BadCheckpoint, match="an earlier release of rollflow wrote it"):
+        load_checkpoint(job, tmp_path / "older.pt")
+    os.mkfifo(tmp_path / "pipe.pt")
+    for path in (tmp_path / "pipe.pt", tmp_path, Path("/dev/zero")):
+        with pytest.raises(BadCheckpoint, match="it is not a regular file"):
+            load_checkpoint(job, path)
+
+
+def test_a_field_that_a_later_release_adds_may_be_missing(tmp_path: Path) -> None:
+    """Every field with a default may; the file of an earlier release of this version has none of it."""
+    job = a_checkpoint(tmp_path / "c.pt")
+    whole = load_checkpoint(job, tmp_path / "c.pt")
+    forged(tmp_path / "c.pt", lambda told: told["checkpoint"]["fields"]["populations"][0]["fields"].pop("seen"))
+    [first, _] = load_checkpoint(job, tmp_path / "c.pt").populations
+    assert first.seen is None
+    assert (first.spent, first.rises) == (whole.populations[0].spent, whole.populations[0].rises)
 
 
 @dataclass(frozen=True)
@@ -223,11 +362,26 @@ class Odd:
 
 
 @dataclass(frozen=True)
+class Undeclared:
+    """A state that its search forgets to declare."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Heir(RolloverBudget):
+    """RBF, with a further state."""
+
+    states = (Odd,)
+
+
+@dataclass(frozen=True)
 class ThirdParty(BestOfN):
     """A search with a state of its own."""
 
     extra: Any = None
     name = "third"
+    states = (Odd,)
 
     def population(self, walk: Walk, resume: Progress | None = None) -> Asking[Finished]:
         asking, reply = super().population(walk, resume), None
@@ -256,6 +410,27 @@ def test_states_of_other_packages(tmp_path: Path) -> None:
     job, saved = checkpoint({1, 2})
     with pytest.raises(TypeError, match="set cannot be saved"):
         save_checkpoint(job, saved, tmp_path / "d.pt")
+    job, saved = checkpoint(Undeclared(1))
+    with pytest.raises(TypeError, match="Undeclared cannot be saved: name it in the 'states' of the search"):
+        save_checkpoint(job, saved, tmp_path / "d.pt")
+    assert not (tmp_path / "d.pt").exists()
+
+
+def test_states_are_inherited(tmp_path: Path) -> None:
+    """A search that adds a state to another's keeps the other's."""
+    job = Job(TASK, Heir(2, 3), 60, 5, SAMPLERS["linear"])
+    watch = Killer()
+    [whole] = Engine(8, [watch]).run([job])
+    save_checkpoint(job, watch.seen[3], tmp_path / "c.pt")
+    [again] = Engine(8).run([replace(job, resume=load_checkpoint(job, tmp_path / "c.pt"))])
+    same(again, whole)
+
+
+def test_a_state_that_cannot_be_saved_does_not_fail_the_search(tmp_path: Path) -> None:
+    file = CheckpointFile(tmp_path / "c.pt")
+    [result] = Engine(8, [file]).run([Job(TASK, ThirdParty(Undeclared(1)), 8, 0, SAMPLERS["linear"])])
+    assert not result.interrupted
+    assert "name it in the 'states'" in str(file.error)
 
 
 def test_a_disk_that_fails_does_not_fail_the_search(tmp_path: Path) -> None:

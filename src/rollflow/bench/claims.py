@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from functools import partial
 from operator import eq
 from pathlib import Path
 from typing import NamedTuple
 
-from rollflow.sharing import create, gone, link, mark
+from rollflow.files.atomic import create, link, part_in
+from rollflow.sharing import gone, mark
 
 LEASE = 120.0
 """Seconds without a sign of life after which a claim is given up whose process is not certain to be gone."""
 
 
 class _Claim(NamedTuple):
-    """What a claim says: whose it is, and when that one last gave a sign of life, in nanoseconds."""
+    """What a claim says: whose it is, and the stamp of that one's last sign of life."""
 
     owner: str
     seen: int
+
+
+class Stillness:
+    """For how long things have not changed, as far as this process has watched them, by its own monotonic clock.
+
+    Clocks that jump (a suspended machine, one that is set, a file server's) do not matter: stamps are compared with
+    each other alone, never with a clock.
+    """
+
+    def __init__(self) -> None:
+        self._since: dict[str, tuple[Hashable, float]] = {}
+
+    def of(self, name: str, value: Hashable) -> float:
+        """Seconds since a thing was first seen to have the value that it has now."""
+        now = time.monotonic()
+        known = self._since.get(name)
+        if known is None or known[0] != value:
+            known = self._since[name] = value, now
+        return now - known[1]
 
 
 class Claims:
@@ -35,20 +56,22 @@ class Claims:
 
     def __init__(self, path: Path) -> None:
         self.path, self.owner = path, mark()
+        self._stillness = Stillness()
 
     def take(self, name: str) -> bool:
         """Take a job; False if another has it.
 
-        A claim whose process is gone, or has given no sign of life for ``LEASE`` seconds, is taken over.
+        A claim is taken over if its process is gone, or if this one has watched it for ``LEASE`` seconds without a sign
+        of life.
         """
         path = self.path / name
         for _ in range(3):
-            if create(path, self.owner.encode()):
+            if create(path, self.owner.encode(), durable=False):
                 return True
             claim = _read(path)
             if claim is None:
                 continue  # given back just now
-            if not self._given_up(claim):
+            if not self._given_up(name, claim):
                 return False
             _remove(path, partial(eq, claim))
         return False
@@ -69,39 +92,24 @@ class Claims:
         if self._is_own(_read(self.path / name)):
             _remove(self.path / name, self._is_own)
 
-    def tidy(self, names: Callable[[str], bool]) -> None:
+    def tidy(self, names: Iterable[str]) -> None:
         """Remove claims of such names that are given up."""
-        for path in self.path.iterdir():
-            if not path.name.startswith(".") and names(path.name):
-                claim = _read(path)
-                if claim is not None and self._given_up(claim):
-                    _remove(path, partial(eq, claim))
-
-    def now(self) -> float:
-        """The time by the clock of whoever stamps the folder's files, which need not be this machine's."""
-        return clock(self.path)
+        for name in set(names) & set(os.listdir(self.path)):
+            claim = _read(self.path / name)
+            if claim is not None and self._given_up(name, claim):
+                _remove(self.path / name, partial(eq, claim))
 
     def _is_own(self, claim: _Claim | None) -> bool:
         return claim is not None and claim.owner == self.owner
 
-    def _given_up(self, claim: _Claim) -> bool:
-        return gone(claim.owner) or self.now() - claim.seen / 1e9 > LEASE
-
-
-def clock(folder: Path) -> float:
-    """The time that a file which is written to a folder now is stamped with."""
-    probe = folder / f".{mark()}.clock"
-    try:
-        probe.touch()
-        return probe.stat().st_mtime
-    finally:
-        with suppress(OSError):
-            probe.unlink(missing_ok=True)
+    def _given_up(self, name: str, claim: _Claim) -> bool:
+        return gone(claim.owner) or self._stillness.of(name, claim) > LEASE
 
 
 def _read(path: Path) -> _Claim | None:
     try:
-        return _Claim(path.read_text(), path.stat().st_mtime_ns)
+        with path.open("rb") as file:
+            return _Claim(file.read(256).decode(errors="replace"), os.fstat(file.fileno()).st_mtime_ns)
     except FileNotFoundError:
         return None
 
@@ -112,7 +120,7 @@ def _remove(path: Path, expected: Callable[[_Claim], bool]) -> None:
     Only one of those who try can move it away. What it has moved it reads again, and puts it back if need be; if a
     third has taken the job in that moment, two are at it, which costs time and nothing else.
     """
-    aside = path.with_name(f".{path.name}-{mark()}")
+    aside = part_in(path.parent)
     try:
         os.rename(path, aside)
     except FileNotFoundError:

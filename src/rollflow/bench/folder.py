@@ -8,15 +8,15 @@ import re
 import socket
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rollflow.bench.claims import LEASE, Claims, clock
-from rollflow.errors import RollflowError
-from rollflow.report.outputs import check_folder, write
-from rollflow.sharing import create, gone
+from rollflow.bench.claims import LEASE, Claims, Stillness
+from rollflow.errors import FolderError, RollflowError
+from rollflow.files.atomic import check_folder, create, parts_of, sync, trouble, write
+from rollflow.sharing import gone
 
 CONFIG, COMMAND, IDENTITIES = "experiment.json", "command.txt", "identities.json"
 
@@ -35,7 +35,7 @@ class Folder:
         claims: Who is at which job.
 
     Raises:
-        RollflowError: If it cannot be written to.
+        FolderError: If it cannot be written to; so does every method.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,6 +43,7 @@ class Folder:
         for part in ("claims", "checkpoints", "images"):
             check_folder(path / part)
         self.claims = Claims(path / "claims")
+        self._stillness = Stillness()
         host = re.sub(r"[^A-Za-z0-9.]", "-", socket.gethostname())
         self._journal = path / f"journal-{host}-{self.claims.owner}.jsonl"
 
@@ -59,9 +60,10 @@ class Folder:
                 ``resume`` is false.
         """
         path = self.path / CONFIG
-        begun = not path.exists() and create(path, _lines(config))
-        if begun and command is not None:
-            write(self.path, {COMMAND: command.encode()})
+        with using(self.path):
+            begun = not path.exists() and create(path, _lines(config))
+            if begun and command is not None:
+                create(self.path / COMMAND, command.encode())  # a file of the user's own stays
         if not begun and not resume:
             raise RollflowError(
                 f"the folder '{self.path}' holds an experiment already; go on with it by --resume, "
@@ -86,8 +88,9 @@ class Folder:
             RollflowError: If anything else differs, which is named, or if the file cannot be read.
         """
         path = self.path / IDENTITIES
-        if not path.exists():
-            create(path, _lines(identities))
+        with using(self.path):
+            if not path.exists():
+                create(path, _lines(identities))
         theirs = read_identities(self.path)
         assert theirs is not None
         other = differing(theirs, identities)
@@ -105,7 +108,7 @@ class Folder:
         written after it begins a new one.
         """
         content = json.dumps(entry, allow_nan=False)
-        with self._journal.open("a+b") as file:
+        with using(self.path), self._journal.open("a+b") as file:
             end = file.seek(0, os.SEEK_END)
             if end:
                 file.seek(end - 1)
@@ -113,30 +116,58 @@ class Folder:
             file.write(b"\n" * bool(torn) + f"{zlib.crc32(content.encode()):08x} {content}\n".encode())
             file.flush()
             os.fsync(file.fileno())
+            if not end:
+                sync(self.path)
 
-    def tidy(self, over: Callable[[str], bool]) -> None:
-        """Remove what processes that were killed have left: of jobs that are over, and parts of files.
+    def tidy(self, over: Iterable[str]) -> None:
+        """Remove what killed processes have left: claims and checkpoints of jobs that are over, and temporary files.
+
+        Nothing else is touched: other files in the folder are the user's. What cannot be removed stays.
 
         Args:
-            over: Whether a job, by its id, is done or given up.
+            over: Ids of the experiment's jobs that are done or given up.
         """
-        self.claims.tidy(over)
-        for path in (self.path / "checkpoints").glob("*.pt"):
-            if over(path.stem) and not (self.claims.path / path.stem).exists():
-                discard(path)
-        now = clock(self.claims.path)
-        for folder in (self.path, self.claims.path, self.path / "checkpoints", self.path / "images"):
-            for path in folder.iterdir():
-                if (path.name.startswith(".") or ".part" in path.name) and _left(path, now):
-                    discard(path)
+        ids = list(over)
+        with suppress(OSError):
+            self.claims.tidy(ids)
+            for name in ids:
+                if not (self.claims.path / name).exists():
+                    discard(self.checkpoint(name))
+            for folder in (self.path, self.claims.path, self.path / "checkpoints", self.path / "images"):
+                for part in parts_of(folder):
+                    if self._left(part):
+                        discard(part)
+
+    def _left(self, part: Path) -> bool:
+        """Whether nobody writes a temporary file any more: its process is gone, or it has not changed for long."""
+        try:
+            found = part.stat()
+        except FileNotFoundError:
+            return False
+        still = self._stillness.of(str(part), (found.st_mtime_ns, found.st_size))
+        return gone(part.name) or still > LEASE
 
     def checkpoint(self, name: str) -> Path:
         """Where a job's checkpoint is."""
         return self.path / "checkpoints" / f"{name}.pt"
 
     def keep_image(self, name: str, png: bytes) -> None:
-        """Write a job's picture, whole or not at all."""
-        write(self.path / "images", {f"{name}.png": png})
+        """Write a job's picture, whole or not at all; it is on disk when this returns."""
+        with using(self.path):
+            write(self.path / "images", {f"{name}.png": png})
+
+
+@contextmanager
+def using(folder: Path) -> Iterator[None]:
+    """Say in words what has happened to a folder that can no longer be used.
+
+    Raises:
+        FolderError: In place of an ``OSError``.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise FolderError(trouble(folder, error)) from error
 
 
 def discard(path: Path) -> None:
@@ -155,8 +186,10 @@ def read_identities(path: Path) -> dict[str, Any] | None:
         told: dict[str, Any] = json.loads((path / IDENTITIES).read_text())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RollflowError(f"{IDENTITIES} of '{path}' cannot be read: {error}") from error
+    if not isinstance(told, dict) or not isinstance(told.get("versions"), dict):
+        raise RollflowError(f"{IDENTITIES} of '{path}' cannot be read: it does not say which versions were used")
     return told
 
 
@@ -213,7 +246,7 @@ class Tally:
     def refresh(self) -> None:
         """Read what is new; lines that a kill or a disk has cut short are passed over."""
         for journal in sorted(self._path.glob("journal-*.jsonl")):
-            with journal.open("rb") as file:
+            with using(self._path), journal.open("rb") as file:
                 file.seek(self._read.get(journal, 0))
                 new = file.read()
             whole = new.rfind(b"\n") + 1
@@ -231,14 +264,6 @@ class Tally:
             self.diversity.setdefault(entry["id"], entry)
         else:
             self.done.setdefault(entry["id"], entry)
-
-
-def _left(path: Path, now: float) -> bool:
-    """Whether nobody writes a part of a file any more: its process is gone, or it has not grown for long."""
-    try:
-        return path.is_file() and (gone(path.name) or now - path.stat().st_mtime > LEASE)
-    except FileNotFoundError:
-        return False
 
 
 def _lines(content: dict[str, Any]) -> bytes:

@@ -18,7 +18,7 @@ from rollflow.bench.folder import Folder, Tally, discard
 from rollflow.bench.identities import identities_of
 from rollflow.bench.watch import Heart, Watch
 from rollflow.engine import Ended, Engine, Job, load_checkpoint
-from rollflow.errors import RewardUnavailable, RollflowError
+from rollflow.errors import FolderError, RewardUnavailable, RollflowError
 from rollflow.models import FlowModel
 from rollflow.report.pictures import picture, png, still
 from rollflow.rewards import REWARDS, RewardModel
@@ -94,6 +94,7 @@ class Runner:
 
         Raises:
             RewardUnavailable: If the reward does not answer; no job counts as failed by that.
+            FolderError: If the folder cannot be used any more: full, moved, deleted or read-only.
             RollflowError: If the folder was begun with other weights, which are named; or if something cannot be
                 loaded, or measured.
         """
@@ -145,7 +146,8 @@ class Runner:
 
     def _tidy(self) -> None:
         self.tally.refresh()
-        self.folder.tidy(self._is_over)
+        measured = [name for name, _ in self.measurements if name in self.tally.diversity]
+        self.folder.tidy([trial.id for trial in self.trials if self._is_over(trial.id)] + measured)
 
     def _jobs(
         self,
@@ -203,7 +205,8 @@ class Runner:
         try:
             resumed = replace(job, resume=load_checkpoint(job, path))
             resumed.populations()
-        except Exception:  # whatever is wrong with it, the job can do without
+        except Exception as error:  # whatever is wrong with it, the job can do without
+            self.warned(f"a checkpoint cannot be used, and its job begins anew: {error}")
             discard(path)
             return job
         return resumed
@@ -214,15 +217,16 @@ class Runner:
             error = result.cause or RollflowError("interrupted")
         if isinstance(error, RewardUnavailable):
             raise error
-        watched = self._watch.forget(ended.job)
+        watched = self._watch.account(ended.job)
         if result is not None and error is None:
             try:
                 self.folder.keep_image(trial.id, png(picture(still(result.sample))))
                 self.folder.record(_entry(trial) | told_of(result) | watched)
-            except OSError:
+            except FolderError:
                 raise
             except Exception as unfit:  # a sample that is no picture, or diagnostics that are not JSON's
                 error = unfit
+        self._watch.forget(ended.job)
         if error is None:
             discard(self.folder.checkpoint(trial.id))
             self._let_go(trial, None, heart)

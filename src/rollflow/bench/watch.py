@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from rollflow import interruption
 from rollflow.bench.claims import LEASE
-from rollflow.bench.folder import Folder
+from rollflow.bench.folder import Folder, using
 from rollflow.engine import Checkpoint, Job, Observer, save_checkpoint
+from rollflow.errors import FolderError
+from rollflow.files.atomic import trouble
 from rollflow.search import Progress
 
 
@@ -71,15 +74,12 @@ class Watch(Observer):
             except KeyboardInterrupt:
                 self._save(job, checkpoint)
 
-    def forget(self, job: Job) -> dict[str, Any]:
-        """What each population spent on each step and, where particles were drawn anew, from whom; nothing is kept.
+    def account(self, job: Job) -> dict[str, Any]:
+        """What each population spent on each step and, where particles were drawn anew, from whom.
 
         Of a job that was resumed only the steps since then are known; which they are is told, too.
         """
-        self._names.pop(id(job), None)
-        self._saved.pop(id(job), None)
-        self._latest.pop(id(job), None)
-        populations = [[(step, steps[step]) for step in sorted(steps)] for steps in self._steps.pop(id(job), [])]
+        populations = [[(step, steps[step]) for step in sorted(steps)] for steps in self._steps.get(id(job), [])]
         told: dict[str, Any] = {"quota": [[step.nfe for _, step in steps] for steps in populations]}
         if any(step.parents for steps in populations for _, step in steps):
             told["ancestors"] = [[step.parents for _, step in steps] for steps in populations]
@@ -87,12 +87,18 @@ class Watch(Observer):
             told |= {"resumed": True, "steps": [[number for number, _ in steps] for steps in populations]}
         return told
 
+    def forget(self, job: Job) -> None:
+        """From now on, a job is not watched."""
+        for kept in (self._names, self._saved, self._latest, self._steps):
+            kept.pop(id(job), None)
+
     def _save(self, job: Job, checkpoint: Checkpoint) -> None:
         try:
             save_checkpoint(job, checkpoint, self.folder.checkpoint(self._names[id(job)]))
         except (OSError, TypeError) as error:
             if not self._failing:
-                self.warned(f"a checkpoint could not be written, without which a killed job begins anew: {error}")
+                why = trouble(self.folder.path, error) if isinstance(error, OSError) else error
+                self.warned(f"a checkpoint could not be written, without which a killed job begins anew: {why}")
             self._failing = True
         else:
             self._failing = False
@@ -110,7 +116,8 @@ class Heart:
     """
 
     def __init__(self, folder: Folder, warned: Callable[[str], None], every: float = LEASE / 8) -> None:
-        self._claims, self._warned, self._every, self.names = folder.claims, warned, every, set[str]()
+        self._path, self._claims = folder.path, folder.claims
+        self._warned, self._every, self.names = warned, every, set[str]()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
@@ -121,22 +128,33 @@ class Heart:
                 self._claims.alive(list(self.names))
             except OSError as error:
                 if not failing:
-                    self._warned(f"no sign of life could be given, without which others take jobs over: {error}")
+                    why = trouble(self._path, error)
+                    self._warned(f"no sign of life could be given, without which others take jobs over: {why}")
                 failing = True
             else:
                 failing = False
 
     def take(self, name: str) -> bool:
-        """Take a job, and give signs of life for it; False if another has it."""
-        taken = self._claims.take(name)
+        """Take a job, and give signs of life for it; False if another has it.
+
+        Raises:
+            FolderError: If the folder cannot be used any more.
+        """
+        with using(self._path):
+            taken = self._claims.take(name)
         if taken:
             self.names.add(name)
         return taken
 
     def give_back(self, name: str) -> None:
-        """Let go of a job."""
+        """Let go of a job.
+
+        Raises:
+            FolderError: If the folder cannot be used any more.
+        """
         self.names.discard(name)
-        self._claims.give_back(name)
+        with using(self._path):
+            self._claims.give_back(name)
 
     def __enter__(self) -> Heart:
         self._thread.start()
@@ -149,4 +167,5 @@ class Heart:
             interruption.wind_up()
         self._stop.set()
         for name in list(self.names):
-            self.give_back(name)
+            with suppress(FolderError):  # a claim that stays behind is taken over, as its process is gone
+                self.give_back(name)

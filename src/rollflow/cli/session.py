@@ -64,6 +64,8 @@ def execute(
         if held_out_path and not result.interrupted:  # what is there is on disk, whatever happens on the way
             content = summary(result, recorder, seconds, baseline, along(result, recorder))
             write(folder, {RESULT: encode(content).encode()})
+        if not result.interrupted:
+            checkpoint.remove()
     except KeyboardInterrupt:
         raise Interruption(
             f"{interruption.described()} after the search, whose sample is in '{folder}'; plots may be missing"

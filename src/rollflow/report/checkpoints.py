@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rollflow.engine import Checkpoint, Job, Observer, Result, save_checkpoint
+from rollflow.engine import Checkpoint, Job, Observer, save_checkpoint
 
 
 class CheckpointFile(Observer):
-    """Keeps the checkpoint of one job in a file, which goes when the job is done.
+    """Keeps the checkpoint of one job in a file, until ``remove`` is called when its result is safe.
 
     A disk that fails does not fail the search: ``error`` says what went wrong, and nothing more is written.
 
@@ -22,7 +22,7 @@ class CheckpointFile(Observer):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.error: OSError | None = None
+        self.error: OSError | TypeError | None = None
         self.written = False
 
     def checkpointed(self, job: Job, checkpoint: Checkpoint) -> None:
@@ -30,9 +30,13 @@ class CheckpointFile(Observer):
             try:
                 save_checkpoint(job, checkpoint, self.path)
                 self.written = True
-            except OSError as error:
+            except (OSError, TypeError) as error:
                 self.error = error
 
-    def completed(self, job: Job, result: Result) -> None:
-        if not result.interrupted:
-            self.path.unlink(missing_ok=True)
+    def remove(self) -> None:
+        """Remove the file, which is needed no more: the result is on disk.
+
+        Raises:
+            OSError: If it cannot be removed.
+        """
+        self.path.unlink(missing_ok=True)

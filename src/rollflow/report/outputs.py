@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,14 +15,13 @@ from torch import Tensor
 import rollflow
 from rollflow import interruption, prompts
 from rollflow.engine import Result
-from rollflow.errors import RollflowError
+from rollflow.files.atomic import write
 from rollflow.interpolants import INTERPOLANTS
 from rollflow.kernels import KERNELS
 from rollflow.report.overoptimization import Judged, warnings
 from rollflow.report.pictures import is_film, picture, png, still, webp
 from rollflow.report.recorder import Recorder
 from rollflow.search import SEARCHES
-from rollflow.sharing import mark
 
 IMAGE, BASELINE, TRACE, FILMSTRIP, RESULT = "image.png", "baseline.png", "trace.png", "filmstrip.png", "result.json"
 FILM, BASELINE_FILM = "film.webp", "baseline.webp"
@@ -31,37 +29,6 @@ _PLOTTING = 3.0
 """Seconds that the plots of an interrupted run may take."""
 
 PICTURES = (IMAGE, FILM, BASELINE, BASELINE_FILM, TRACE, FILMSTRIP)
-
-
-def check_folder(folder: Path) -> None:
-    """Make the output folder and try it, so that no run is in vain.
-
-    Raises:
-        RollflowError: If it cannot be written to.
-    """
-    probe = folder / f".rollflow-{mark()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise RollflowError(f"cannot write to the folder '{folder}': {error.strerror}; choose another") from None
-
-
-def write(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files over those of the same names: all are complete on disk before the first takes its place.
-
-    A failure (a full disk, Ctrl-C) while they are written leaves the earlier ones as they were.
-    """
-    parts = {name: folder / f".{name}.{mark()}.part" for name in files}
-    try:
-        for name, content in files.items():
-            parts[name].write_bytes(content)
-        for name, part in parts.items():
-            os.replace(part, folder / name)
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
 
 
 def _name(thing: object, registry: Mapping[str, type]) -> str:

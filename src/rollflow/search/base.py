@@ -234,10 +234,13 @@ class Search(Settings, ABC):
         name: As on the command line.
         default_kernel: Name of the kernel that its paper runs it with, which a plan takes where the user names none;
             None is the default of all.
+        states: Dataclasses and named tuples that its saved states hold beside those of this module; a checkpoint
+            makes no other class.
     """
 
     name: ClassVar[str]
     default_kernel: ClassVar[str | None] = None
+    states: ClassVar[tuple[type, ...]] = ()
 
     @abstractmethod
     def smallest_nfe(self, dynamics: Dynamics) -> int:

@@ -54,6 +54,7 @@ class RolloverBudget(Search):
     acceptance: Acceptance = BestSoFar()
     quota: QuotaSchedule = UniformQuota()
     name = "rbf"
+    states = (_Rollover,)
 
     def __post_init__(self) -> None:
         super().__post_init__()

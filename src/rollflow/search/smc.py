@@ -15,7 +15,7 @@ from rollflow.requests import Asking, save
 from rollflow.resampling import Multinomial, Resampling, Systematic
 from rollflow.sampler import Dynamics, linear_shares
 from rollflow.search.base import Cost, Finished, Particles, Progress, Search, Walk
-from rollflow.search.potentials import DifferencePotential, Potential
+from rollflow.search.potentials import DifferencePotential, Memory, Potential
 from rollflow.search.tempering import NoTempering, Tempering
 from rollflow.search.weighing import Target, Weighing, log_ratio
 from rollflow.weights import normalised
@@ -66,6 +66,7 @@ class SMC(Search):
     draw: bool = False
     particles: int | None = None
     name = "smc"
+    states = (Weighing, Memory)
 
     def __post_init__(self) -> None:
         super().__post_init__()
