@@ -101,9 +101,9 @@ def test_what_killed_processes_left_is_removed(tmp_path: Path, monkeypatch: pyte
     killed, far = marked(realm, dead()), marked("0" * 12, 1)
     places = ["", "images/", "claims/", "checkpoints/"]
     kept = {"checkpoints/open.pt", "claims/open", "claims/at work", "checkpoints/at work.pt", "images/over.png"}
-    kept |= {f"{place}.rollflow-{mark()}.part" for place in places} | {"checkpoints/unknown.pt", "claims/unknown"}
-    left = {f"{place}.rollflow-{killed}.part" for place in places} | {"checkpoints/over.pt", "claims/over"}
-    asleep = {f"images/.rollflow-{far}.part"}
+    kept |= {f"{place}.rollflow-{mark()}.x.part" for place in places} | {"checkpoints/unknown.pt", "claims/unknown"}
+    left = {f"{place}.rollflow-{killed}.x.png.part" for place in places} | {"checkpoints/over.pt", "claims/over"}
+    asleep = {f"images/.rollflow-{far}.x.part"}
     for name in kept | left | asleep:
         (tmp_path / name).write_text(folder.claims.owner)
     (tmp_path / "claims/over").write_text(killed)
@@ -119,8 +119,15 @@ def test_what_killed_processes_left_is_removed(tmp_path: Path, monkeypatch: pyte
 
 
 USERS = [".bashrc", ".gitignore", ".env", ".clock", ".rollflowrc", "notes.partial.md", "movie.part1.rar", "x.pt.part"]
-USERS += [".x.png.part", ".rollflow-notes.part", f"x.rollflow-{marked('0' * 12, 1)}.part", "checkpoint.pt", "model.pt"]
-USERS += [f".rollflow-{marked('0' * 12, 1)}.part.bak", f".{marked('0' * 12, 1)}.clock", "0123456789abcdef.pt"]
+USERS += [
+    ".x.png.part",
+    f".rollflow-{marked('0' * 12, 1)}.part",
+    ".rollflow-notes.part",
+    f"x.rollflow-{marked('0' * 12, 1)}.x.part",
+    "checkpoint.pt",
+    "model.pt",
+]
+USERS += [f".rollflow-{marked('0' * 12, 1)}.x.part.bak", f".{marked('0' * 12, 1)}.clock", "0123456789abcdef.pt"]
 
 
 def test_files_of_the_user_stay(tmp_path: Path) -> None:
@@ -131,7 +138,7 @@ def test_files_of_the_user_stay(tmp_path: Path) -> None:
             path = tmp_path / place / name
             path.write_text("precious")
             os.utime(path, (1, 1))
-        (tmp_path / place / f".rollflow-{marked(mark().split('-')[0], dead())}.part").mkdir()
+        (tmp_path / place / f".rollflow-{marked(mark().split('-')[0], dead())}.x.part").mkdir()
     before = files(tmp_path)
     for _ in range(2):
         folder.tidy(["fedcba9876543210"])

@@ -11,7 +11,7 @@ from operator import eq
 from pathlib import Path
 from typing import NamedTuple
 
-from rollflow.files.atomic import create, link, part_in
+from rollflow.files.atomic import create, link, part_of
 from rollflow.sharing import gone, mark
 
 LEASE = 120.0
@@ -120,7 +120,7 @@ def _remove(path: Path, expected: Callable[[_Claim], bool]) -> None:
     Only one of those who try can move it away. What it has moved it reads again, and puts it back if need be; if a
     third has taken the job in that moment, two are at it, which costs time and nothing else.
     """
-    aside = part_in(path.parent)
+    aside = part_of(path)
     try:
         os.rename(path, aside)
     except FileNotFoundError:

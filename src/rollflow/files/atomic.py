@@ -2,7 +2,7 @@
 
 Contents are written to temporary files beside their targets, flushed to disk and moved into place, and the folder is
 flushed as well, so that neither a kill nor a power failure leaves half a file. The temporary files have names of their
-own, ``.rollflow-<mark>.part``, by which a later process recognises those that a killed one has left.
+own, ``.rollflow-<mark>.<name>.part``, by which a later process recognises those that a killed one has left.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import BinaryIO
 from rollflow.errors import FolderError
 from rollflow.sharing import MARK, mark
 
-PART = re.compile(rf"\.rollflow-({MARK})\.part")
+PART = re.compile(rf"\.rollflow-{MARK}\..{{1,40}}\.part", re.DOTALL)
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK}
 _NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF}
 _FULL, _QUOTA = {errno.ENOSPC}, {errno.EDQUOT}
@@ -35,7 +35,7 @@ def write(folder: Path, files: Mapping[str, bytes]) -> None:
     Raises:
         OSError: If they cannot be written.
     """
-    parts = {name: part_in(folder) for name in files}
+    parts = {name: part_of(folder / name) for name in files}
     try:
         for name, content in files.items():
             _put(parts[name], content)
@@ -61,7 +61,7 @@ def create(path: Path, content: bytes, *, durable: bool = True) -> bool:
     Raises:
         OSError: If it cannot be written.
     """
-    part = part_in(path.parent)
+    part = part_of(path)
     try:
         if durable:
             _put(part, content)
@@ -93,9 +93,9 @@ def link(file: Path, path: Path) -> bool:
     return True
 
 
-def part_in(folder: Path) -> Path:
-    """A new name for a temporary file in a folder."""
-    return folder / f".rollflow-{mark()}.part"
+def part_of(path: Path) -> Path:
+    """A new name for a temporary file beside a file."""
+    return path.with_name(f".rollflow-{mark()}.{path.name[:40]}.part")
 
 
 def parts_of(folder: Path) -> list[Path]:
@@ -142,7 +142,7 @@ def check_folder(folder: Path) -> None:
     Raises:
         FolderError: If it cannot be written to.
     """
-    probe = part_in(folder)
+    probe = part_of(folder / "probe")
     try:
         make_folder(folder)
         probe.touch()
