@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import sys
 import types
 import typing
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from rollflow.errors import BadSetting, blamed, unknown
 
@@ -19,6 +20,28 @@ DEEPEST = 32
 """How deep choices may be nested in the settings of others."""
 _CHOICE = re.compile(r"(?P<name>[\w.:\-]+)\s*(\((?P<settings>.*)\))?", re.DOTALL)
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+searched: list[str] = []
+"""Folders in which ``module:attribute`` finds modules, beside ``sys.path``; the command line adds the working one.
+
+They are not part of ``sys.path`` until the user names such a module: a folder from someone else, which is the working
+directory while it is looked at, could otherwise stand in for packages that are not installed, and for plug-ins.
+"""
+
+
+class Named(NamedTuple):
+    """What a text names, found without making it.
+
+    Args:
+        kind: The class.
+        parts: What its settings name.
+        texts: Settings that are texts: paths, URLs, names of models.
+        given: Names of all settings.
+    """
+
+    kind: type
+    parts: tuple[Named, ...] = ()
+    texts: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
 
 
 class Registry(dict[str, type[T]], Generic[T]):
@@ -74,6 +97,37 @@ class Registry(dict[str, type[T]], Generic[T]):
         if "name" in self.base.__annotations__ and not isinstance(getattr(found, "name", None), str):
             raise BadSetting(f"{self.what} '{name}' has no name; give its class one: name = \"...\"")
         return typing.cast("type[T]", found)
+
+    def named(self, text: str, *, plugins: bool = True, depth: int = 0) -> Named:
+        """What a text of unknown origin names: registered classes alone, none of which is made.
+
+        Args:
+            text: As for ``make``.
+            plugins: Whether names of plug-ins are looked up, which imports them; modules are imported in no case.
+            depth: Of the text within others.
+
+        Raises:
+            UnknownName: On an unknown name or setting.
+            BadSetting: On a text that ``make`` would not read.
+        """
+        match = _CHOICE.fullmatch(text.strip())
+        if match is None or depth > DEEPEST:
+            raise BadSetting(f"expected NAME or NAME(SETTING=VALUE, ...) for a {self.what}, not '{text:.80}'")
+        name = match["name"]
+        if name not in (self.names() if plugins else self):
+            raise unknown(self.what, name, self.names())
+        kind = self.find(name)
+        known, parts, texts = settings_of(kind), list[Named](), list[str]()
+        given = dict(assignment(part) for part in _parts(match["settings"] or ""))
+        for setting, value in given.items():
+            if setting not in known:
+                raise unknown(f"setting of {self.what} {name}", setting, known)
+            found = _named(value, known[setting].annotation, plugins, depth + 1)
+            if found is None:
+                texts.append(f"{setting}={value}")
+            else:
+                parts += found
+        return Named(kind, tuple(parts), tuple(texts), tuple(given))
 
     def declared(self, text: str) -> type[T] | T:
         """What is known of a choice: the class where a name alone stands for it, so that nothing is made, else it.
@@ -174,6 +228,7 @@ def settings_of(kind: type) -> dict[str, inspect.Parameter]:
 
 def _imported(path: str) -> Any:
     module, _, attribute = path.partition(":")
+    sys.path.extend(folder for folder in searched if folder not in sys.path)
     found: Any = importlib.import_module(module)
     for part in attribute.split("."):
         found = getattr(found, part)
@@ -190,6 +245,31 @@ def _parts(text: str, between: str = ",") -> list[str]:
         else:
             parts[-1] += letter
     return [part for part in parts if part.strip()]
+
+
+def _named(text: str, annotation: Any, plugins: bool, depth: int) -> list[Named] | None:
+    """What the value of a setting names, as ``_read`` reads it; None if it is a text."""
+    union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
+    options = typing.get_args(annotation) if union else (annotation,)
+    if type(None) in options and text.lower() == "none":
+        return []
+    for option in options:
+        if option is str:
+            return None
+        if option in Registry.of:
+            return [Registry.of[option].named(text, plugins=plugins, depth=depth)]
+        if option is bool and text.lower() in ("true", "false"):
+            return []
+        if option in (int, float):
+            try:
+                option(text)
+            except ValueError:
+                continue
+            return []
+        if typing.get_origin(option) is tuple:
+            inner = [_named(part, typing.get_args(option)[0], plugins, depth) for part in _parts(text, ";")]
+            return None if None in inner else [one for some in inner if some is not None for one in some]
+    return None
 
 
 def _read(name: str, text: str, annotation: Any) -> Any:

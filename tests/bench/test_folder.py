@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from test_claims import dead, marked
+from small_study import entry
 from tiny_experiment import experiment
 
 from rollflow.bench.claims import LEASE
@@ -155,16 +156,9 @@ def test_jobs_that_were_resumed_have_no_genealogy(tmp_path: Path) -> None:
     """Their first steps are not in the journal."""
     folder = Folder(tmp_path)
     folder.set_up(experiment().config())
-    steps: dict[str, Any] = {
-        "arm": "SMC",
-        "prompt": "p",
-        "ask": None,
-        "seed": 0,
-        "quota": [[2, 2]],
-        "ancestors": [[[0, 0]]],
-    }
-    folder.record({"id": "a", "place": 0, **steps, "resumed": True, "steps": [[4, 5]]})
-    folder.record({"id": "b", "place": 1, **steps})
+    steps = {"quota": [[2, 2]], "ancestors": [[[0, 0]]], "sha256": ""}
+    folder.record(entry("SMC", "a", 0, 1.0, **steps) | {"id": "a" * 16, "resumed": True, "steps": [[4, 5]]})
+    folder.record(entry("SMC", "b", 0, 1.0, **steps) | {"id": "b" * 16})
     first, second = read(tmp_path).done
     assert (first["quota"], second["quota"]) == ([], [[2, 2]])
     assert ("ancestors" in first, "ancestors" in second) == (False, True)

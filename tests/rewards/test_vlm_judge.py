@@ -117,7 +117,7 @@ class Server:
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr(chat, "FIRST_WAIT", 0.01)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("ROLLFLOW_API_KEY", raising=False)
     server = Server()
     thread = threading.Thread(target=server.http.serve_forever, args=(0.01,))
     thread.start()
@@ -159,7 +159,7 @@ class TestSuite(PictureRewardSuite):
 
 
 def test_what_is_sent(server: Server, make: Callable[..., VLMJudge], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", " secret\n")
+    monkeypatch.setenv("ROLLFLOW_API_KEY", " secret\n")
     pixels = torch.rand(1, 3, 5, 7, generator=torch.Generator().manual_seed(0))
     make().score(pixels, ['a "red" {prompt}'])
     [asked] = server.asked
@@ -274,7 +274,7 @@ def test_retry_after_is_kept_to(server: Server, make: Callable[..., VLMJudge]) -
 @pytest.mark.parametrize(
     ("reply", "kind", "advice"),
     [
-        (Reply("bad key", 401), RewardUnavailable, "401 bad key; put a key that is valid there into MY_KEY"),
+        (Reply("bad key", 401), RewardUnavailable, "401 bad key; put a key that is valid there into ROLLFLOW_KEY"),
         (Reply("unknown field response_format", 400), BadReward, "response_format; .* strict=false asks"),
         (Reply("picture too large", 413), BadReward, "413 picture too large$"),
         (Reply('{"input": "flagged"}', 422), BadReward, "422 .*flagged"),
@@ -289,7 +289,7 @@ def test_a_refusal_is_final_and_says_what_helps(
     """What no request would get through goes away with time; of one request, no other is to blame."""
     server.script = [reply]
     with pytest.raises(kind, match=advice):
-        make(key="MY_KEY", refused=0).score(reds(1), ["x"])
+        make(key="ROLLFLOW_KEY", refused=0).score(reds(1), ["x"])
     assert len(server.asked) == 1
 
 
@@ -343,7 +343,7 @@ def test_what_was_answered_is_not_asked_again(
     server: Server, make: Callable[..., VLMJudge], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = make().score(reds(3, 5), ["x", "y"])
-    monkeypatch.setenv("OPENAI_API_KEY", "another")
+    monkeypatch.setenv("ROLLFLOW_API_KEY", "another")
     assert torch.equal(make(retries=0, concurrency=1).score(reds(3, 5), ["x", "y"]), scores)
     assert len(server.asked) == 2
     others: list[tuple[dict[str, Any], int, str]] = [

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rollflow.bench.experiment import Arm, Trial, model_of, plan_of
-from rollflow.bench.suites import PUBLISHED, Item
+from rollflow.bench.suites import PUBLISHED
+from rollflow.defaults import DEFAULT_KERNEL, DEFAULT_LOOKAHEAD, FEW_STEP_INTERPOLANT, MANY_STEP_INTERPOLANT
 from rollflow.errors import RollflowError
-from rollflow.rewards import RewardModel
+from rollflow.guidance import GUIDANCE
+from rollflow.interpolants import INTERPOLANTS
+from rollflow.kernels import KERNELS
+from rollflow.lookahead import LOOKAHEADS
+from rollflow.models import MODELS, FlowModel
+from rollflow.registry import Named, Registry, settings_of
+from rollflow.rewards import REWARDS
+from rollflow.sampler import Sampler
+from rollflow.schedules import GRIDS
+from rollflow.search import SEARCHES
 
 PAPER = "2503.19385"
 ARXIV = re.compile(r"(?<![\d.])\d{4}\.\d{5}(?!\d)")
@@ -55,23 +64,56 @@ def documented(kind: type) -> str:
     return f"{inspect.getdoc(kind)}\n{card.reference if card else ''}"
 
 
+def _named(found: Named) -> Iterator[type]:
+    """The classes that a text names, and those of settings that it leaves at their defaults."""
+    yield found.kind
+    for part in found.parts:
+        yield from _named(part)
+    for name, setting in settings_of(found.kind).items():
+        if name not in found.given:
+            yield from _used(setting.default)
+
+
 def _used(thing: Any) -> Iterator[type]:
     """The classes of an object and of all that it is made of."""
     if isinstance(thing, tuple):
         for one in thing:
             yield from _used(one)
-    elif isinstance(thing, type):
-        yield thing
-    elif is_dataclass(thing) or isinstance(thing, RewardModel):
+    elif is_dataclass(thing) and not isinstance(thing, type):
         yield type(thing)
-        for part in thing.parts if isinstance(thing, RewardModel) else ():
-            yield from _used(part) if part is not thing else ()
-        for field in fields(thing) if is_dataclass(thing) else ():
+        for field in fields(thing):
             yield from _used(getattr(thing, field.name))
 
 
-def cited(config: dict[str, Any]) -> Citations:
+def _of_arm(config: Mapping[str, Any], arm: Mapping[str, Any]) -> Iterator[type]:
+    """The classes that an arm's jobs use, found by their names alone: nothing is imported and nothing is made."""
+    if arm["nfe"] is not None:
+        search, model = SEARCHES.named(arm["method"], plugins=False), MODELS.get(config["model"])
+        interpolant = arm.get("interpolant") or (None if model is None else _interpolant_of(model))
+        default = getattr(search.kind, "default_kernel", None) or DEFAULT_KERNEL
+        choices: list[tuple[Registry[Any], str | None]] = [
+            (KERNELS, arm.get("kernel") or default),
+            (LOOKAHEADS, DEFAULT_LOOKAHEAD),
+            (GRIDS, arm.get("grid")),
+            (GUIDANCE, arm.get("guidance")),
+            (INTERPOLANTS, interpolant),
+        ]
+        yield from _named(search)
+        yield Sampler
+        for registry, text in choices:
+            yield from () if text is None else _named(registry.named(text, plugins=False))
+    for text in (config["reward"], *config["held_out"]):
+        yield from _named(REWARDS.named(text, plugins=False))
+
+
+def _interpolant_of(model: type[FlowModel]) -> str:
+    return FEW_STEP_INTERPOLANT if model.few_step else MANY_STEP_INTERPOLANT
+
+
+def cited(config: Mapping[str, Any]) -> Citations:
     """The sources of an experiment's arms, rewards and prompts, and the paper.
+
+    The configuration may be anyone's: only names of the library's own are looked up, those of plug-ins are not known.
 
     Args:
         config: As in ``experiment.json``.
@@ -79,12 +121,8 @@ def cited(config: dict[str, Any]) -> Citations:
     keys, unknown = {PAPER: None}, []
     for arm in config["arms"]:
         try:
-            trial = Trial(Arm(**arm), 0, Item("a prompt"), 0)
-            model = model_of(config["model"], config.get("pipeline", {}))
-            plan = plan_of(trial, model, config["reward"], config["held_out"])
-            search = () if trial.arm.nfe is None else (plan.search, plan.sampler)
-            used = {kind for thing in (search, plan.declared_reward, *plan.judges) for kind in _used(thing)}
-        except (RollflowError, TypeError) as error:
+            used = set(_of_arm(config, arm))
+        except RollflowError as error:
             unknown.append(f"{arm['name']}: {error}")
             continue
         keys |= dict.fromkeys(sorted(key for kind in used for key in sources(documented(kind))))

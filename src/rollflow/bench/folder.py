@@ -8,12 +8,13 @@ import re
 import socket
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rollflow.bench.claims import LEASE, Claims, Stillness
+from rollflow.bench.reading import MOST_LINE, inside, parsed, text_inside
 from rollflow.errors import FolderError, RollflowError
 from rollflow.files.atomic import check_folder, create, parts_of, sync, trouble, write
 from rollflow.sharing import gone
@@ -183,10 +184,10 @@ def read_identities(path: Path) -> dict[str, Any] | None:
         RollflowError: If that cannot be read.
     """
     try:
-        told: dict[str, Any] = json.loads((path / IDENTITIES).read_text())
+        told = parsed(text_inside(path, IDENTITIES))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise RollflowError(f"{IDENTITIES} of '{path}' cannot be read: {error}") from error
     if not isinstance(told, dict) or not isinstance(told.get("versions"), dict):
         raise RollflowError(f"{IDENTITIES} of '{path}' cannot be read: it does not say which versions were used")
@@ -201,8 +202,8 @@ def differing(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
 def read_command(path: Path) -> str | None:
     """The command that began an experiment, if it was one."""
     try:
-        return (path / COMMAND).read_text().strip()
-    except OSError:
+        return text_inside(path, COMMAND).strip()
+    except (OSError, ValueError):
         return None
 
 
@@ -213,12 +214,23 @@ def read_config(path: Path) -> dict[str, Any]:
         RollflowError: If there is none, or it cannot be read.
     """
     try:
-        config: dict[str, Any] = json.loads((path / CONFIG).read_text())
+        config = parsed(text_inside(path, CONFIG))
     except FileNotFoundError:
         raise RollflowError(f"'{path}' is no folder of 'rollflow bench run': it has no {CONFIG}") from None
     except (OSError, ValueError) as error:
         raise RollflowError(f"{CONFIG} of '{path}' cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise RollflowError(f"{CONFIG} of '{path}' cannot be read: expected an object, not {_short(config)}")
     return config
+
+
+def any_entry(line: bytes, where: str) -> dict[str, Any] | None:
+    """A line of a journal, if it says which job it is of; runs look no closer."""
+    try:
+        entry = parsed(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) and isinstance(entry.get("id"), str) else None
 
 
 class Tally:
@@ -226,6 +238,7 @@ class Tally:
 
     Args:
         path: Of the folder.
+        check: Called with the content and the place of each line; gives the entry, or None to leave the line out.
 
     Attributes:
         done: The entry of every job that is done.
@@ -234,31 +247,46 @@ class Tally:
         diversity: The entry of every measurement of diversity.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, check: Callable[[bytes, str], dict[str, Any] | None] = any_entry) -> None:
         self.done: dict[str, dict[str, Any]] = {}
         self.failures: dict[str, list[str]] = defaultdict(list)
         self.failed: dict[str, dict[str, Any]] = {}
         self.diversity: dict[str, dict[str, Any]] = {}
         self._path = path
-        self._read: dict[Path, int] = {}
+        self._check = check
+        self._read: dict[Path, tuple[int, int]] = {}
         self.refresh()
 
     def refresh(self) -> None:
         """Read what is new; lines that a kill or a disk has cut short are passed over."""
         for journal in sorted(self._path.glob("journal-*.jsonl")):
-            with using(self._path), journal.open("rb") as file:
-                file.seek(self._read.get(journal, 0))
-                new = file.read()
-            whole = new.rfind(b"\n") + 1
-            self._read[journal] = self._read.get(journal, 0) + whole
-            for line in new[:whole].splitlines():
-                checksum, _, content = line.partition(b" ")
-                if content and checksum == b"%08x" % zlib.crc32(content):
-                    self._note(json.loads(content))
+            start, number = self._read.get(journal, (0, 0))
+            with using(self._path), self._opened(journal.name) as file:
+                file.seek(start)
+                while (line := file.readline(MOST_LINE)).endswith(b"\n"):
+                    start, number = start + len(line), number + 1
+                    self._take(line.rstrip(b"\r\n"), f"{journal.name}, line {number}")
+            if len(line) == MOST_LINE:
+                raise RollflowError(f"'{self._path}' cannot be read: {journal.name}, line {number + 1} is too long")
+            self._read[journal] = start, number
+
+    def _opened(self, name: str) -> BinaryIO:
+        try:
+            return inside(self._path, name).open("rb")
+        except ValueError as error:
+            raise RollflowError(f"'{self._path}' cannot be read: {error}") from None
+
+    def _take(self, line: bytes, where: str) -> None:
+        checksum, _, content = line.partition(b" ")
+        if not content or checksum != b"%08x" % zlib.crc32(content):
+            return
+        entry = self._check(content, where)
+        if entry is not None:
+            self._note(entry)
 
     def _note(self, entry: dict[str, Any]) -> None:
         if "error" in entry:
-            self.failures[entry["id"]].append(entry["error"])
+            self.failures[entry["id"]].append(str(entry["error"]))
             self.failed[entry["id"]] = entry
         elif "diversity" in entry:
             self.diversity.setdefault(entry["id"], entry)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,13 +13,22 @@ import rollflow
 from rollflow.api import load_model
 from rollflow.bench.entries import digest
 from rollflow.bench.experiment import Arm, Trial, job_of, model_of
-from rollflow.bench.folder import Tally, differing, read_config, read_identities
+from rollflow.bench.folder import IDENTITIES, differing, read_identities
 from rollflow.bench.identities import identities_of
+from rollflow.bench.reading import checked_identities
+from rollflow.bench.study import entries_of
 from rollflow.bench.suites import Item
 from rollflow.engine import Engine, Result
-from rollflow.errors import RollflowError
-from rollflow.models import FlowModel, PipelineSource, find_model
+from rollflow.errors import RollflowError, UnknownName
+from rollflow.guidance import GUIDANCE
+from rollflow.interpolants import INTERPOLANTS
+from rollflow.kernels import KERNELS
+from rollflow.models import MODELS, FlowModel, PipelineSource, find_model
+from rollflow.registry import Named, Registry
 from rollflow.rewards import REWARDS, RewardModel
+from rollflow.rewards.pretrained import Pretrained
+from rollflow.schedules import GRIDS
+from rollflow.search import SEARCHES
 
 
 class Replayed(NamedTuple):
@@ -45,22 +54,23 @@ class Replayed(NamedTuple):
         """Where the versions of then are not those of now, which may explain a difference."""
         now = {"rollflow": rollflow.__version__, "torch": torch.__version__}
         then = self.entry["versions"]
-        return [f"{name} {then[name]}, now {version}" for name, version in now.items() if then[name] != version]
+        return [f"{name} {then.get(name)}, now {version}" for name, version in now.items() if then.get(name) != version]
 
 
-def find(folder: Path, job: str) -> dict[str, Any]:
-    """The entry of a job that is done, by its id or the beginning of it.
+def find(folder: Path, job: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configuration of an experiment, and the entry of a job that is done, by its id or the beginning of it.
 
     Raises:
-        RollflowError: If there is none, or more than one.
+        RollflowError: If there is none, or more than one; or if the folder holds anything of another form.
     """
-    found = [entry for name, entry in Tally(folder).done.items() if name.startswith(job)]
+    config, tally = entries_of(folder)
+    found = [entry for name, entry in tally.done.items() if name.startswith(job)]
     if len(found) != 1:
         raise RollflowError(
             f"{len(found)} jobs of '{folder}' have an id that begins with '{job}'; expected one that is done: the ids "
             "are the names of the files in its folder 'images'"
         )
-    return found[0]
+    return config, found[0]
 
 
 def trial_of(config: dict[str, Any], entry: dict[str, Any]) -> Trial:
@@ -68,6 +78,69 @@ def trial_of(config: dict[str, Any], entry: dict[str, Any]) -> Trial:
     [arm] = [Arm(**arm) for arm in config["arms"] if arm["name"] == entry["arm"]]
     item = Item(entry["prompt"], entry["category"], entry["ask"])
     return Trial(arm, entry["place"], item, entry["seed"])
+
+
+def refuse_untrusted(
+    folder: Path, config: Mapping[str, Any], arm: Arm, *, model: bool = True, reward: bool = True, held_out: bool = True
+) -> None:
+    """Refuse what an experiment folder must not do on a machine whose user does not trust it.
+
+    Its names may be those of the library and of installed plug-ins, with settings that are numbers or such names again.
+    It may not name a module, nor a file, a model or a server, neither in the settings of what it names, nor by the
+    choice of a reward that downloads weights, asks a server, or asks at the terminal.
+
+    Args:
+        folder: Of the experiment.
+        config: The content of its ``experiment.json``.
+        arm: Of the job.
+        model: Whether its model is taken from the folder; so with the others.
+        reward: Whether the reward is.
+        held_out: Whether the held-out rewards are.
+
+    Raises:
+        RollflowError: In words that say what would be done, and that ``--trust`` allows it.
+    """
+    if model and (config["model"] not in MODELS.names() or config.get("pipeline")):
+        raise _untrusted(folder, f"would load the model {config['model']!r}")
+    choices: list[tuple[Registry[Any], str | None]] = [
+        (SEARCHES, arm.method),
+        (INTERPOLANTS, arm.interpolant),
+        (KERNELS, arm.kernel),
+        (GRIDS, arm.grid),
+        (GUIDANCE, arm.guidance),
+        (REWARDS, config["reward"] if reward else None),
+        *((REWARDS, name) for name in config["held_out"] if held_out),
+    ]
+    for registry, text in choices:
+        if text is None:
+            continue
+        try:
+            found = registry.named(text)
+        except UnknownName as error:
+            raise _untrusted(
+                folder, f"would look for {text!r} outside the library and its plug-ins ({error})"
+            ) from None
+        for one in _all(found):
+            if one.texts:
+                raise _untrusted(folder, f"would use {text!r}, whose settings name a file, a model or a server")
+            if issubclass(one.kind, RewardModel) and _reaches_out(one.kind):
+                raise _untrusted(
+                    folder, f"would use {text!r}, which asks a server or a person, or may download its weights"
+                )
+
+
+def _untrusted(folder: Path, what: str) -> RollflowError:
+    return RollflowError(f"'{folder}' {what}; if you trust whoever made the folder, add --trust")
+
+
+def _all(found: Named) -> Iterator[Named]:
+    yield found
+    for part in found.parts:
+        yield from _all(part)
+
+
+def _reaches_out(kind: type[RewardModel]) -> bool:
+    return kind.elsewhere or kind.interactive or issubclass(kind, Pretrained)
 
 
 @contextmanager
@@ -87,6 +160,8 @@ def replay(
     model: FlowModel | None = None,
     reward: RewardModel | None = None,
     held_out: list[RewardModel] | None = None,
+    *,
+    trusted: bool = False,
 ) -> Replayed:
     """Run a job of an experiment again, alone.
 
@@ -99,18 +174,26 @@ def replay(
         model: In place of that of the name, if it is loaded already; so with all.
         reward: That the search optimises.
         held_out: That it does not see.
+        trusted: Whether the folder may name modules, files, models and servers; see ``refuse_untrusted``.
 
     Raises:
-        RollflowError: If there is no such job, or something cannot be loaded.
+        RollflowError: If there is no such job, or something cannot be loaded, or the folder is not trusted with it.
     """
-    config, entry, begun = read_config(folder), find(folder, job), read_identities(folder)
+    config, entry = find(folder, job)
+    begun = read_identities(folder)
+    if begun is not None:
+        begun = checked_identities(begun, f"{IDENTITIES} of '{folder}'")
+    trial = trial_of(config, entry)
+    if not trusted:
+        given = {"model": model is None, "reward": reward is None, "held_out": held_out is None}
+        refuse_untrusted(folder, config, trial.arm, **given)
     judges = [REWARDS.make(name) for name in config["held_out"]] if held_out is None else held_out
     if model is None:
         again_on_cpu = entry.get("device") == "cpu" and isinstance(find_model(config["model"]), PipelineSource)
         where = {"device": "cpu"} if again_on_cpu else {}
-        model = load_model(model_of(config["model"], config["pipeline"] | where))
+        model = load_model(model_of(config["model"], config.get("pipeline", {}) | where))
     reward = reward or REWARDS.make(config["reward"])
-    again = job_of(trial_of(config, entry), model, reward, judges)
+    again = job_of(trial, model, reward, judges)
     with _threads(entry.get("threads", 1)):  # which journals did not always tell, those of one thread each
         [result] = Engine(config["max_rows"], padded=True).run([again])
     now = identities_of(model, reward, judges)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from rollflow.bench.folder import Tally, read_command, read_config
-from rollflow.errors import RollflowError
+from rollflow.bench.folder import CONFIG, Tally, read_command, read_config
+from rollflow.bench.reading import check_size, checked_config, checked_entry
+from rollflow.errors import RollflowError, RollflowWarning
+from rollflow.printable import printable
 
 Entry: TypeAlias = Mapping[str, Any]
 """A line of the journal, as ``runner.told_of`` has it."""
@@ -172,7 +175,7 @@ def read(path: Path) -> Study:
     Raises:
         RollflowError: If it is no folder of ``rollflow bench run``, or nothing was done in it yet.
     """
-    config, tally = read_config(path), Tally(path)
+    config, tally = entries_of(path)
     places = {arm["name"]: place for place, arm in enumerate(config["arms"])}
     if not tally.done:
         raise RollflowError(f"no job of '{path}' is done yet; go on with 'rollflow bench run'")
@@ -182,9 +185,57 @@ def read(path: Path) -> Study:
 
     failed = [entry for name, entry in tally.failed.items() if name not in tally.done]
     known = map(_without_some_steps, tally.done.values())
-    done, left = (tuple(sorted(some, key=order)) for some in (known, failed))
-    measured = tuple(sorted(tally.diversity.values(), key=order))
-    return Study(path.resolve().name, config, done, left, measured, read_command(path))
+    done, left, measured = (
+        tuple(_printable(entry) for entry in sorted(some, key=order))
+        for some in (known, failed, tally.diversity.values())
+    )
+    command = read_command(path)
+    return Study(
+        printable(path.resolve().name),
+        _printable(config),
+        done,
+        left,
+        measured,
+        None if command is None else printable(command),
+    )
+
+
+def entries_of(path: Path) -> tuple[dict[str, Any], Tally]:
+    """The configuration of a folder and what its journals say, every value of its type.
+
+    The folder may be anyone's. A line whose id is none of this package's is left out, with a warning.
+
+    Raises:
+        RollflowError: If it is no folder of ``rollflow bench run``, or anything in it is of another form.
+    """
+    config = checked_config(read_config(path), f"{CONFIG} of '{path}'")
+    arms, left_out = {arm["name"] for arm in config["arms"]}, list[str]()
+
+    def check(line: bytes, where: str) -> dict[str, Any] | None:
+        entry = checked_entry(line, arms, f"{where}, of '{path}'")
+        if entry is None:
+            left_out.append(where)
+        return entry
+
+    check_size(path)
+    tally = Tally(path, check)
+    if left_out:
+        warnings.warn(
+            f"lines of the journals of '{path}' whose ids are not those of jobs are left out: {len(left_out)}, the "
+            f"first {left_out[0]}",
+            RollflowWarning,
+            stacklevel=2,
+        )
+    return config, tally
+
+
+def _printable(content: Any) -> Any:
+    """The same with every text printable; no table, figure or page then holds control characters of a folder."""
+    if isinstance(content, str):
+        return printable(content)
+    if isinstance(content, dict):
+        return {printable(key): _printable(part) for key, part in content.items()}
+    return [_printable(part) for part in content] if isinstance(content, list) else content
 
 
 def _without_some_steps(entry: Entry) -> Entry:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from rollflow.bench.statistics import Interval
+from rollflow.printable import printable
 
 Cell: TypeAlias = Interval | int | str | None
 """None is a cell with nothing to say."""
@@ -53,15 +54,25 @@ def markdown(tables: Iterable[Table]) -> str:
 
 def _markdown(table: Table) -> str:
     rows = [table.columns, ["---"] * len(table.columns), *([shown(cell) for cell in row] for row in table.rows)]
-    lines = ["| " + " | ".join(map(_plain, row)) + " |" for row in rows]
-    return "\n".join([f"## {_plain(table.title)}", "", *lines, "", *map(_plain, table.notes), ""])
+    lines = ["| " + " | ".join(map(plain, row)) + " |" for row in rows]
+    return "\n".join([f"## {plain(table.title)}", "", *lines, "", *map(plain, table.notes), ""])
 
 
-def _plain(text: str) -> str:
-    """Text that Markdown leaves as it is."""
-    return re.sub(r"([\\|<`])", r"\\\1", " ".join(text.split()))
+def plain(text: str) -> str:
+    """Text in one line that Markdown leaves as it is."""
+    return re.sub(r"([\\|<`]|\](?=[(\[:]))", r"\\\1", " ".join(printable(text).split()))
 
 
+def quoted(text: str) -> str:
+    """Text in one line as code of Markdown, between more backticks than it holds in a row."""
+    line = " ".join(printable(text).split())
+    fence = "`" * (1 + max((len(ticks) for ticks in re.findall("`+", line)), default=0))
+    return f"{fence} {line} {fence}" if "`" in line else f"`{line}`"
+
+
+FORMULAS = frozenset("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+"""What formulas of spreadsheets begin with, some of them in their wide forms, too."""
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -75,7 +86,7 @@ _LATEX = {
 
 def escaped(text: str) -> str:
     """Text as LaTeX sets it, sign by sign."""
-    return "".join(_LATEX.get(sign, sign) for sign in " ".join(text.split()))
+    return "".join(_LATEX.get(sign, sign) for sign in " ".join(printable(text).split()))
 
 
 def latex(tables: Iterable[Table]) -> str:
@@ -114,8 +125,16 @@ def comma_separated(tables: Iterable[Table]) -> str:
         for row in table.rows:
             name = " / ".join(map(shown, row[: table.labels]))
             for column, cell in list(zip(table.columns, row, strict=True))[table.labels :]:
-                writer.writerow([table.title, name, column, *_values(cell)])
+                writer.writerow(map(_inert, [table.title, name, column, *_values(cell)]))
     return file.getvalue()
+
+
+def _inert(value: object) -> object:
+    """A value that spreadsheets show and do not compute; numbers stay."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.lstrip(" ")[:1] in FORMULAS and not _NUMBER.fullmatch(text) else text
 
 
 def _values(cell: Cell) -> tuple[object, ...]:

@@ -11,10 +11,10 @@ from typing import cast
 
 import typer
 
-from rollflow import interruption
+from rollflow import interruption, registry
 from rollflow.cli import errors, streams
 from rollflow.cli.app import app
-from rollflow.cli.errors import complain, report
+from rollflow.cli.errors import complain
 
 # Typer exports only this subclass of what it raises on bad usage; the class itself has moved between its versions.
 _UsageError = cast(type[typer.BadParameter], typer.BadParameter.__base__)
@@ -31,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Those after the command's name; None takes them from the process.
     """
-    if "" not in sys.path:
-        sys.path.append("")  # module:attribute finds modules of the working directory, as under ``python -m``
+    if "" not in registry.searched:
+        registry.searched.append("")  # module:attribute finds modules of the working directory
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = _taken(given, "--debug")
     token = errors.debug.set(debug)
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if arguments is None and interruption.happened():
                 _exit_within(_LAST_SECONDS, code)
     except KeyboardInterrupt as stop:  # in the last moment
-        return report(stop)
+        return errors.report(stop)
     finally:
         errors.debug.reset(token)
     return code or (streams.CLOSED_PIPE if any(stream.gone for stream in watched) else 0)
@@ -81,9 +81,9 @@ def _run(arguments: Sequence[str]) -> int:
             complain(f"{message}; try --help")
         return 2
     except typer.Abort:
-        return report(KeyboardInterrupt())
+        return errors.report(KeyboardInterrupt())
     except KeyboardInterrupt as stop:
-        return report(stop)
+        return errors.report(stop)
     except (Exception, SystemExit) as error:
-        return report(error)
+        return errors.report(error)
     return code if isinstance(code, int) else 0

@@ -13,6 +13,7 @@ import typer
 
 from rollflow import interruption
 from rollflow.errors import RollflowError, Stopped, described
+from rollflow.printable import printable
 
 DEBUG = "ROLLFLOW_DEBUG"
 debug: ContextVar[bool] = ContextVar("debug", default=False)
@@ -30,7 +31,7 @@ def warn(message: str) -> None:
 
 
 def _line(kind: str, message: str) -> None:
-    print(f"{kind}: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{kind}: {printable(' '.join(message.split()))}", file=sys.stderr)
 
 
 def interrupted(message: str = "") -> int:

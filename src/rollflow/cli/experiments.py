@@ -13,6 +13,7 @@ from rollflow import interruption
 from rollflow.cli import errors, options
 from rollflow.cli.errors import complain, refusing, warn
 from rollflow.defaults import DEFAULT_MODEL
+from rollflow.printable import printable
 
 
 def run(
@@ -150,7 +151,8 @@ def _advice(runner: Any, same: str | None) -> str:
 
 def _told(trial: Any, error: Exception | None, done: int, jobs: int) -> None:
     if error is not None:
-        print(f"failed: {trial.arm.name}, '{trial.item.prompt}', seed {trial.seed}: {error}", file=sys.stderr)
+        told = f"failed: {trial.arm.name}, '{trial.item.prompt}', seed {trial.seed}: {error}"
+        print(printable(" ".join(told.split())), file=sys.stderr)
     elif done % max(1, jobs // 100) == 0 or done == jobs:
         print(f"{done} of {jobs} jobs", file=sys.stderr)
 
@@ -174,6 +176,10 @@ def replay(
     out: Annotated[
         Path | None, typer.Option(help="Picture to write: .png, or .webp with every frame of a film.  [default: none]")
     ] = None,
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="Load modules, files and models, and ask servers, that the folder names."),
+    ] = False,
 ) -> None:
     """Make the picture of a job of an experiment again, and say whether it is the same to the last bit."""
     from rollflow.bench.replay import replay as again
@@ -183,11 +189,12 @@ def replay(
     with refusing(2):
         if out is not None and out.suffix.lower() not in ENCODERS:
             raise BadSetting(f"'{out}' is neither a .png nor a .webp file; others would not keep every bit")
-        made = again(folder, job)
+        made = again(folder, job, trusted=trust)
         if out is not None:
             out.write_bytes(ENCODERS[out.suffix.lower()](made.result.sample))
     entry = made.entry
-    print(f"{entry['arm']}, '{entry['prompt']}', seed {entry['seed']}: reward {made.result.reward:.6g}")
+    told = f"{entry['arm']}, '{entry['prompt']}', seed {entry['seed']}: reward {made.result.reward:.6g}"
+    print(printable(" ".join(told.split())))
     if not made.same:
         why = "; ".join([*made.identities, *made.versions]) or "all else is the same, so that the processor is another"
         complain(f"the sample is not that of the journal, whose reward is {entry['reward']:.6g}: {why}")

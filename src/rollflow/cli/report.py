@@ -9,6 +9,7 @@ import typer
 
 from rollflow.cli.errors import refusing
 from rollflow.errors import RollflowError
+from rollflow.printable import printable
 
 Folder = Annotated[Path, typer.Argument(help="Folder of 'rollflow bench run'.", metavar="DIR")]
 
@@ -32,9 +33,9 @@ def report(
             raise RollflowError(f"a report is an HTML file; got '{target}', expected a name that ends in .html")
         told = study.read(folder)
         tables = tabulate.tables(told)
-        head = f"# {' '.join(told.config['name'].split())}\n\n"
+        head = f"# {typeset.plain(told.config['name'])}\n\n"
         if told.command:
-            head += f"Of the experiment that `{told.command}` ran; written by `rollflow report`.\n\n"
+            head += f"Of the experiment that {typeset.quoted(told.command)} ran; written by `rollflow report`.\n\n"
         files = {
             target.name: page(told, tables, folder, gallery),
             f"{target.stem}.md": f"{head}{typeset.markdown(tables)}",
@@ -43,7 +44,8 @@ def report(
         }
         check_folder(target.parent)
         write(target.parent, {name: text.encode() for name, text in files.items()})
-    print(f"wrote {', '.join(str(target.parent / name) for name in files)}\n{told.missing}")
+    wrote = ", ".join(str(target.parent / name) for name in files)
+    print(f"{printable(f'wrote {wrote}')}\n{told.missing}")
 
 
 def compare(
@@ -58,7 +60,7 @@ def compare(
         from rollflow.report import check_folder, write
 
         studies = study.read(first), study.read(second)
-        head = f"# {studies[0].name} and {studies[1].name}\n\n"
+        head = f"# {typeset.plain(studies[0].name)} and {typeset.plain(studies[1].name)}\n\n"
         text = head + typeset.markdown(tabulate.compared(*studies))
         if out is not None:
             check_folder(out.parent)

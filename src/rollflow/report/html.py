@@ -14,16 +14,21 @@ from PIL import Image
 
 from rollflow.bench.analysis import best_so_far, budget_shares, effective_sizes, largest, over_optimised
 from rollflow.bench.citations import cited
+from rollflow.bench.reading import inside
 from rollflow.bench.scaling import against_budget
 from rollflow.bench.study import Entry, Study, prompt_of
 from rollflow.bench.tabulate import BEST_SO_FAR_NOTE, BUDGETS_NOTE, EVEN_TIME_NOTE, seconds_note
 from rollflow.bench.typeset import Table, shown
 from rollflow.errors import RollflowError
-from rollflow.files.media import BadPicture, read_picture
+from rollflow.files.media import BadPicture, open_picture
 from rollflow.report import figures, plots
 
 THUMBNAIL = 320
 """The most pixels that a picture of a gallery has along a side."""
+MOST_PIXELS = 1 << 24
+"""Of a picture that is shown; larger ones are left out."""
+MOST_LINKS = 10_000
+"""Of parents and children in a genealogy that is drawn."""
 BANDS_NOTE = "Bands are pointwise 95 % intervals over prompts, as in the tables."
 
 
@@ -85,10 +90,12 @@ def page(study: Study, tables: Sequence[Table], folder: Path, gallery: int = 8) 
         loader=PackageLoader("rollflow.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["shown"] = shown
+    with plots.style():
+        drawn = list(_figures(study))
     return environment.get_template("experiment.html.j2").render(
         study=study,
         tables=tables,
-        figures=list(_figures(study)),
+        figures=drawn,
         over_optimised=over_optimised(study),
         gallery=rows(study, folder, gallery),
         prompts=list({prompt_of(entry): entry["prompt"] for entry in (*study.done, *study.failed)}.values()),
@@ -158,11 +165,19 @@ def _sequential(study: Study) -> Iterator[Shown]:
         uri = _uri("png", plots.png(drawn))
         yield Shown("sequential", uri, "Effective sample size after every weighting: one line an arm.", BANDS_NOTE)
     for arm in sizes:
-        entry = next((entry for entry in study.of(arm) if any(entry.get("ancestors") or ())), None)
+        entry = next((entry for entry in study.of(arm) if _has_genealogy(entry)), None)
         if entry is not None:
             uri = _uri("png", plots.png(figures.genealogy(entry["ancestors"][0])))
             caption = f"{arm}, '{entry['prompt']}', seed {entry['seed']}: in colour the lines that reach the end."
             yield Shown("sequential", uri, f"Genealogy of the particles of one job of {arm}.", caption)
+
+
+def _has_genealogy(entry: Entry) -> bool:
+    """Whether it is known, and small enough to be drawn."""
+    ancestors = entry.get("ancestors")
+    if not ancestors or not any(ancestors):
+        return False
+    return sum(len(parents) for parents in figures.parents_of(ancestors[0])) <= MOST_LINKS
 
 
 def rows(study: Study, folder: Path, count: int) -> list[Row]:
@@ -184,23 +199,27 @@ def _tile(study: Study, arm: str, entry: Entry | None, folder: Path) -> Tile:
         return Tile(arm, None, f"failed: {entry['error']}")
     values = [(measure.label, measure.of(entry)) for measure in study.rewards if not measure.accuracy]
     told = [f"{label} {'not known' if value is None else format(value, '.4g')}" for label, value in values]
-    return Tile(arm, _thumbnail(folder / "images" / f"{entry['id']}.png"), "; ".join([*told, f"{entry['nfe']} NFE"]))
+    picture = _thumbnail(folder, f"images/{entry['id']}.png")
+    told += [f"{entry['nfe']} NFE", *([] if picture else ["its picture is missing or cannot be used"])]
+    return Tile(arm, picture, "; ".join(told))
 
 
-def _thumbnail(path: Path) -> str | None:
-    """The picture of a file, small enough for a gallery; None where it is missing or broken.
+def _thumbnail(folder: Path, name: str) -> str | None:
+    """A picture of a folder, which may be anyone's, small enough for a gallery.
 
-    One that is smaller is enlarged by a whole factor, each pixel to a square, and kept to the bit.
+    One that is smaller is enlarged by a whole factor, each pixel to a square, and kept to the bit. None where it is
+    missing, broken, too large or outside the folder.
     """
     buffer = io.BytesIO()
     try:
-        small = read_picture(path)
+        with open_picture(inside(folder, name), max_pixels=MOST_PIXELS, formats=["PNG"]) as image:
+            small = image.convert("RGB")
         factor = THUMBNAIL // max(small.size)
         if factor > 0:
             small = small.resize((small.width * factor, small.height * factor), Image.Resampling.NEAREST)
         else:
             small.thumbnail((THUMBNAIL, THUMBNAIL))
         small.save(buffer, "WEBP", quality=90, lossless=factor > 0)
-    except (OSError, BadPicture):
+    except (OSError, ValueError, BadPicture):
         return None
     return _uri("webp", buffer.getvalue())

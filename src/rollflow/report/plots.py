@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
+import matplotlib
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -20,6 +23,20 @@ from rollflow.report.pictures import still
 from rollflow.report.recorder import Recorder
 
 _FRAMES_A_ROW = 12
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw as matplotlib does where nothing is configured, and take every label for plain text.
+
+    A ``matplotlibrc`` in the working directory, which is read before any other, says nothing here: reports are made in
+    folders of others, and a label between dollars would be parsed as mathematics.
+    """
+    defaults = {**matplotlib.rcParamsDefault, "text.parse_math": False}
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcParams.update({name: value for name, value in defaults.items() if name != "backend"})
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        yield
 
 
 def png(figure: Figure) -> bytes:

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rollflow.errors import BadReward, RewardUnavailable, RollflowError
+from rollflow.errors import BadReward, BadSetting, RewardUnavailable, RollflowError
 
 if TYPE_CHECKING:
     import httpx
 
 T = TypeVar("T")
+KEY = "ROLLFLOW_API_KEY"
+"""The environment variable of the API key, unless another is named."""
 FIRST_WAIT = 1.0
 """Seconds before the second try where the server names none; doubled before each further one."""
 
@@ -50,12 +52,13 @@ class Chat:
 
     Args:
         url: Base of the API, to which ``/chat/completions`` is appended.
-        key: Name of the environment variable that holds the key; without one no key is sent.
+        key: Name of the environment variable that holds the key; it begins with ``ROLLFLOW_``, so that no other secret
+            can be sent to a server. Without a value no key is sent.
         timeout: Of connecting and of each wait for a part of the response, in seconds.
         retries: Tries after the first.
 
     Raises:
-        RollflowError: If the URL is not of HTTP.
+        BadSetting: If the URL is not of HTTP, or the variable is not one of rollflow's.
     """
 
     url: str
@@ -65,7 +68,12 @@ class Chat:
 
     def __post_init__(self) -> None:
         if not re.match(r"https?://[^\s/:]+(:\d+)?(/\S*)?$", self.url):
-            raise RollflowError(f"expected a URL such as http://localhost:8000/v1, not '{self.url}'")
+            raise BadSetting(f"expected a URL such as http://localhost:8000/v1, not '{self.url}'")
+        if not re.fullmatch(r"ROLLFLOW_\w+", self.key, re.ASCII):
+            raise BadSetting(
+                f"key={self.key}: keys are read only from variables whose names begin with ROLLFLOW_, so that no other "
+                f"secret is sent anywhere; leave key= out and put the key into {KEY}: export {KEY}=..."
+            )
 
     def client(self) -> httpx.Client:
         """A client for threads to share, to be closed."""
@@ -75,7 +83,7 @@ class Chat:
             raise RollflowError("a VLM judge needs httpx; install with pip install 'rollflow[rewards]'") from error
         key = os.environ.get(self.key, "").strip()
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        return httpx.Client(headers=headers, timeout=self.timeout)
+        return httpx.Client(headers=headers, timeout=self.timeout, follow_redirects=False)  # keys go to no other host
 
     def complete(
         self, client: httpx.Client, body: dict[str, Any], read: Callable[[str], T], stop: threading.Event

@@ -67,7 +67,7 @@ class Connection:
         import httpx
 
         # What the environment says of proxies is not for a server of one's own, to which a token is sent.
-        client = httpx.Client(base_url=self.url, headers=self.headers, trust_env=False)
+        client = httpx.Client(base_url=self.url, headers=self.headers, trust_env=False, follow_redirects=False)
         finalize(self, client.close)
         return client
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from rollflow.errors import RollflowError
 from rollflow.rewards.answer_cache import AnswerCache, user_cache
 from rollflow.rewards.base import Card, PictureReward
-from rollflow.rewards.chat import Chat, Refused
+from rollflow.rewards.chat import KEY, Chat, Refused
 from rollflow.rewards.own_rubric import rubric as rubric_of
 from rollflow.rewards.preprocessing import as_pictures
 from rollflow.rewards.rubrics import Rubric
@@ -53,7 +53,8 @@ class VLMJudge(PictureReward):
         url: Base of the API.
         model: Its name there; must be given.
         rubric: By name, as an object, or the path of a file (.txt, .md, .yaml, .yml).
-        key: Name of the environment variable that holds the API key; none is sent where it is not set.
+        key: Name of the environment variable that holds the API key; it begins with ``ROLLFLOW_``. No key is sent if it
+            is not set.
         timeout: Seconds for connecting, and for each wait for the answer.
         retries: Tries after the first.
         concurrency: Requests at once.
@@ -86,7 +87,7 @@ class VLMJudge(PictureReward):
         url: str = "https://api.openai.com/v1",
         model: str | None = None,
         rubric: str | Rubric = "alignment",
-        key: str = "OPENAI_API_KEY",
+        key: str = KEY,
         timeout: float = 60.0,
         retries: int = 4,
         concurrency: int = 8,
