@@ -26,6 +26,8 @@ searched: list[str] = []
 They are not part of ``sys.path`` until the user names such a module: a folder from someone else, which is the working
 directory while it is looked at, could otherwise stand in for packages that are not installed, and for plug-ins.
 """
+_LONGEST = 4096
+"""Most characters of a choice of unknown origin."""
 
 
 class Named(NamedTuple):
@@ -110,7 +112,7 @@ class Registry(dict[str, type[T]], Generic[T]):
             UnknownName: On an unknown name or setting.
             BadSetting: On a text that ``make`` would not read.
         """
-        match = _CHOICE.fullmatch(text.strip())
+        match = _CHOICE.fullmatch(text.strip()) if len(text) <= _LONGEST else None
         if match is None or depth > DEEPEST:
             raise BadSetting(f"expected NAME or NAME(SETTING=VALUE, ...) for a {self.what}, not '{text:.80}'")
         name = match["name"]

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_claims import dead, marked
 from small_study import entry
+from test_claims import dead, marked
 from tiny_experiment import experiment
 
 from rollflow.bench.claims import LEASE
