@@ -159,9 +159,7 @@ def test_an_id_is_no_path(theirs: Path, tmp_path: Path) -> None:
     before = read(theirs)
     first = rewrite(theirs, lambda entry: entry)[0]["id"]
     rewrite(theirs, lambda entry: entry.update(id="../../private") if entry["id"] == first else None)
-    with pytest.warns(
-        RollflowWarning, match=r"not those of jobs are left out: 1, the first journal-.*, line 1"
-    ):
+    with pytest.warns(RollflowWarning, match=r"not those of jobs are left out: 1, the first journal-.*, line 1"):
         after = read(theirs)
     assert len(after.done) + len(after.failed) == len(before.done) + len(before.failed) - 1
 
