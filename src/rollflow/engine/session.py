@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -58,7 +58,8 @@ class Ended(NamedTuple):
 class Session:
     """The state of one ``Engine.run``.
 
-    Rewards that are computed elsewhere are sent off, and awaited after the next turn of the network; of those who wait
+    Rewards that are computed elsewhere are sent off, to one thread for each place that computes them however many
+    reward objects name it, and awaited after the next turn of the network; of those who wait
     for the network and for such rewards, half have their turn, so that there is always something to do on both sides.
     Which half, and how long a reward is out, depends on no clock.
 
@@ -82,7 +83,7 @@ class Session:
         self.runs: list[Run] = []
         self.live: list[Live] = []
         self.flights: list[Flight] = []
-        self.workers: dict[int, Worker] = {}
+        self.workers: dict[Hashable, Worker] = {}
         self.stopped = self.hurried = False
 
     def run(self) -> Iterator[Ended]:
@@ -226,16 +227,16 @@ class Session:
 
     def _send(self, sent: list[Turn], asked: list[Asked]) -> list[Any]:
         """Have rewards computed elsewhere; nothing is answered yet."""
-        reward, work = id(asked[0].task.reward), self.answers.rewards_later(asked)
-        if reward not in self.workers:
-            self.workers[reward] = Worker()
-        self.flights.append(Flight(sent, Timed(work), self.workers[reward]))
+        place, work = asked[0].task.reward.place, self.answers.rewards_later(asked)
+        if place not in self.workers:
+            self.workers[place] = Worker()
+        self.flights.append(Flight(sent, Timed(work), self.workers[place]))
         self.live = [live for live in self.live if live not in [turn.live for turn in sent]]
         return []
 
     def _by_worker(self, task: Task, call: Callable[[], T]) -> T:
-        """What ``call`` gives, in the thread of the task's reward where it has one, which no two call at once."""
-        worker = self.workers.get(id(task.reward))
+        """What ``call`` gives, in the thread of the place of the task's reward, where there is one."""
+        worker = self.workers.get(task.reward.place)
         if worker is None:
             return call()
         answer: T = awaited(worker.submit(call))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -97,6 +97,14 @@ class RewardModel(ABC):
             shape: Of one decoded sample: (3, H, W) of a picture, (F, 3, H, W) of a film.
         """
         return None
+
+    @property
+    def place(self) -> Hashable:
+        """The server or device that computes it; None if it has none of its own.
+
+        The engine calls all rewards of one place in one thread, one after another.
+        """
+        return id(self) if self.elsewhere else _indexed(self.device)
 
     @abstractmethod
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:

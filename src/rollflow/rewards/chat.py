@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rollflow.errors import BadReward, BadSetting, RewardUnavailable, RollflowError
+from rollflow.rewards.connection import answered
 
 if TYPE_CHECKING:
     import httpx
@@ -24,6 +25,11 @@ FIRST_WAIT = 1.0
 
 LONGEST_WAIT = 120.0
 """A server that asks for more patience than this is given up."""
+
+MAX_COMPLETION = 2**22
+"""Most bytes of a response."""
+
+_WHOLE = 10
 
 TRY_AGAIN = frozenset({408, 409, 425, 429})
 """Status codes, beside those from 500, after which the same request may succeed."""
@@ -54,7 +60,7 @@ class Chat:
         url: Base of the API, to which ``/chat/completions`` is appended.
         key: Name of the environment variable that holds the key; it begins with ``ROLLFLOW_``, so that no other secret
             can be sent to a server. Without a value no key is sent.
-        timeout: Of connecting and of each wait for a part of the response, in seconds.
+        timeout: Of connecting and of each wait for a part of the response, in seconds; ten times that for all of it.
         retries: Tries after the first.
 
     Raises:
@@ -82,7 +88,7 @@ class Chat:
         except ImportError as error:
             raise RollflowError("a VLM judge needs httpx; install with pip install 'rollflow[rewards]'") from error
         key = os.environ.get(self.key, "").strip()
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {})
         return httpx.Client(headers=headers, timeout=self.timeout, follow_redirects=False)  # keys go to no other host
 
     def complete(
@@ -109,7 +115,8 @@ class Chat:
                 break
             wait = FIRST_WAIT * 2**attempt
             try:
-                response = client.post(f"{self.url.rstrip('/')}/chat/completions", json=body)
+                request = client.build_request("POST", f"{self.url.rstrip('/')}/chat/completions", json=body)
+                response = answered(client, request, _WHOLE * self.timeout, MAX_COMPLETION)
             except httpx.RequestError as error:
                 problem = f"{type(error).__name__} {error}".strip()
                 continue

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
+from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
-from weakref import finalize
+from weakref import WeakValueDictionary, finalize
 
-from rollflow.errors import RewardUnavailable
+from rollflow.errors import BadReward, RewardUnavailable
 
 if TYPE_CHECKING:
     import httpx
@@ -20,6 +22,8 @@ _TRANSIENT = frozenset({408, 429, 502, 503, 504})
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _CONNECT, _PROBE = 10.0, 5.0
 _OPENS_AT = 3
+MAX_ANSWER = 2**24
+"""Most bytes of an answer: the scores of hundreds of thousands of samples."""
 
 
 class Call(NamedTuple):
@@ -36,6 +40,54 @@ class Call(NamedTuple):
     path: str
     content: bytes | None = None
     headers: dict[str, str] | None = None
+
+
+def answered(client: httpx.Client, request: httpx.Request, seconds: float, most: int = MAX_ANSWER) -> httpx.Response:
+    """The answer to a request, no more of which is read than is allowed.
+
+    Redirects are not followed, so that what is sent, a token or a key above all, stays with its server.
+
+    Args:
+        client: With ``Accept-Encoding: identity``; what comes compressed nonetheless is not unpacked.
+        request: As the client builds it.
+        seconds: Until all of it is there.
+        most: Bytes of its body.
+
+    Raises:
+        BadReward: If it is longer.
+        httpx.RequestError: If there is none, or not in time.
+    """
+    import httpx
+
+    end = time.monotonic() + seconds
+    answer = client.send(request, stream=True, follow_redirects=False)
+    try:
+        body = bytearray()
+        for part in answer.iter_raw():
+            body += part
+            if len(body) > most:
+                raise BadReward(f"expected an answer of at most {most} bytes from '{request.url}', got more")
+            if time.monotonic() > end:
+                raise httpx.ReadTimeout(f"no whole answer within {seconds:.3g} s", request=request)
+    finally:
+        answer.close()
+    headers = [(name, value) for name, value in answer.headers.multi_items() if name.lower() != "content-encoding"]
+    return httpx.Response(answer.status_code, headers=headers, content=bytes(body), request=request)
+
+
+class _Sockets:
+    """A client for threads to share, closed once nobody holds it."""
+
+    def __init__(self, url: str, headers: dict[str, str]) -> None:
+        import httpx
+
+        # What the environment says of proxies is not for a server of one's own, to which a token is sent.
+        self.client = httpx.Client(base_url=url, headers={"Accept-Encoding": "identity"} | headers, trust_env=False)
+        finalize(self, self.client.close)
+
+
+_SHARED: WeakValueDictionary[tuple[object, ...], _Sockets] = WeakValueDictionary()
+_SHARING = Lock()
 
 
 @dataclass(eq=False)
@@ -63,13 +115,14 @@ class Connection:
     _jitter: random.Random = field(default_factory=random.Random, init=False)
 
     @cached_property
-    def _client(self) -> httpx.Client:
-        import httpx
-
-        # What the environment says of proxies is not for a server of one's own, to which a token is sent.
-        client = httpx.Client(base_url=self.url, headers=self.headers, trust_env=False, follow_redirects=False)
-        finalize(self, client.close)
-        return client
+    def _sockets(self) -> _Sockets:
+        """Those of all connections to the same server with the same headers."""
+        key = (os.getpid(), self.url, *sorted(self.headers.items()))
+        with _SHARING:
+            sockets = _SHARED.get(key)
+            if sockets is None:
+                sockets = _SHARED[key] = _Sockets(self.url, self.headers)
+            return sockets
 
     def ask(self, call: Call, patience: float) -> httpx.Response:
         """The answer to a request.
@@ -113,11 +166,13 @@ class Connection:
     def _once(self, call: Call, timeout: float) -> httpx.Response | str:
         import httpx
 
+        client = self._sockets.client
         limits = httpx.Timeout(timeout, connect=min(timeout, _CONNECT))
+        request = client.build_request(
+            call.method, call.path, content=call.content, headers=call.headers, timeout=limits
+        )
         try:
-            answer = self._client.request(
-                call.method, call.path, content=call.content, headers=call.headers, timeout=limits
-            )
+            answer = answered(client, request, timeout)
         except httpx.TimeoutException:
             return f"did not answer within {timeout:.3g} s"
         except httpx.RequestError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -169,6 +169,11 @@ class Mixture(RewardModel):
 
     def unfit(self, shape: tuple[int, ...]) -> str | None:
         return next((why for part in self.parts if (why := part.unfit(shape)) is not None), None)
+
+    @property
+    def place(self) -> Hashable:
+        places = {part.place for part in self.parts} - {None}
+        return places.pop() if len(places) == 1 else frozenset(places) or None
 
     def load(self) -> None:
         for part in self.parts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
@@ -62,6 +62,10 @@ class RemoteReward(RewardModel):
     @property
     def identity(self) -> str:
         return self._info.identity
+
+    @property
+    def place(self) -> Hashable:
+        return self.url
 
     def load(self) -> None:
         vars(self).update(

@@ -8,7 +8,7 @@ import io
 import json
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -123,6 +123,10 @@ class VLMJudge(PictureReward):
         asked = f"{self.chat.url}, {self.model}, {self.rubric!r}, strict={self.strict}, temperature={self.temperature}"
         asked += "" if self.refused is None else f", refused={self.refused}"
         return f"{self.name}({asked})"
+
+    @property
+    def place(self) -> Hashable:
+        return (self.chat.url, self.model)
 
     def load(self) -> None:
         self._client().close()

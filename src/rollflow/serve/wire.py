@@ -7,11 +7,12 @@ Buffers: "NaN", "Infinity", "-Infinity".
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, TypeAdapter
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -59,6 +60,15 @@ class Pictures(BaseModel):
     prompts: list[str | Asking]
 
 
+def _number(value: object) -> object:
+    """What a score may be in JSON, which null or a string stands for where it is not finite."""
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or (isinstance(value, str) and value not in ("NaN", "Infinity", "-Infinity")):
+        raise ValueError("expected a number")
+    return value
+
+
 class Scores(BaseModel):
     """The answer.
 
@@ -70,7 +80,7 @@ class Scores(BaseModel):
     model_config = ConfigDict(ser_json_inf_nan="strings")
 
     reward: str
-    scores: list[float]
+    scores: list[Annotated[float, BeforeValidator(_number)]]
 
 
 class Info(BaseModel):
