@@ -11,13 +11,15 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from rollflow.errors import BadModel, RollflowError
+from rollflow.models.diffusers.configured import adapters_told, scheduler_told, settings_told
 from rollflow.models.diffusers.encoded import Encoded, together
 from rollflow.models.diffusers.hooked import Asked, Guardrail, Hooked, Prepared, Remembering, Silent
 from rollflow.models.diffusers.probe import Step, is_trigflow, probing
+from rollflow.models.loading import weights_digest
 
 REWRITES = ("enable_prompt_rewrite", "use_pe")
 """Arguments that let a language model rewrite the prompt, which is done when it is encoded and not again."""
@@ -66,6 +68,8 @@ class Calls:
 
     def __init__(self, pipeline: Any, arguments: dict[str, Any]) -> None:
         own = type(pipeline)
+        self.own, self.parts = copy.copy(pipeline), dict(pipeline.components)
+        self.scheduler_told = scheduler_told(pipeline.scheduler)  # of which a copy is made here
         self.pipeline = copy.copy(pipeline)
         self.pipeline.__class__ = type(own.__name__, (Hooked, own), {})
         self.pipeline.device_of_network = pipeline._execution_device
@@ -209,6 +213,17 @@ class Calls:
         return Outset(
             self.probe.recorded, None if begun is None else float(begun.flatten()[0]), self._taken(asked.prepared)[0]
         )
+
+    def told(self) -> list[str]:
+        """What sets what it computes apart, beside arguments: its parts are looked at as they are now."""
+        adapters = adapters_told(self.parts)
+        networks = {name: part for name, part in self.parts.items() if isinstance(part, nn.Module)}
+        return [
+            f"scheduler={self.scheduler_told}",
+            *([f"adapters={adapters}"] if adapters else []),
+            f"settings={settings_told(self.own, self.parts)}",
+            f"weights={weights_digest(networks)}",
+        ]
 
     @property
     def networks(self) -> dict[str, Any]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rollflow.canonical import canonical
 from rollflow.conversions import velocity_from_denoised
 from rollflow.errors import RollflowError, unknown
 from rollflow.models.base import FlowModel, Screened
@@ -19,7 +18,6 @@ from rollflow.models.diffusers.encoded import Encoded
 from rollflow.models.diffusers.exclusive import Exclusive, exclusively
 from rollflow.models.diffusers.probe import RowTimes
 from rollflow.models.diffusers.schedule import convention, is_flow
-from rollflow.models.loading import weights_digest
 from rollflow.schedules import Grid
 
 GIVEN = ("prompt", "latents", "num_inference_steps", "output_type", "return_dict", "timesteps", "sigmas", "generator")
@@ -133,14 +131,13 @@ class DiffusersModel(FlowModel):
     @property
     @exclusively
     def identity(self) -> str:
-        """Its name, the arguments of its call, and what tells its weights, when this is first asked, from others."""
-        told = [f"{name}={_told(value)}" for name, value in sorted(self.arguments.items())]
-        return f"{self.name}({', '.join([*told, f'weights={self._weights}'])})"
+        """Its name, the arguments of its call, and all else that it computes by, as that is when this is asked.
 
-    @cached_property
-    def _weights(self) -> str:
-        parts = self.calls.pipeline.components
-        return weights_digest({name: part for name, part in parts.items() if isinstance(part, nn.Module)})
+        That is the scheduler, adapters (LoRA: names, strengths, off or fused), a digest of all settings of its networks
+        and of their weights.
+        """
+        told = [f"{name}={canonical(value)}" for name, value in sorted(self.arguments.items())]
+        return f"{self.name}({', '.join([*told, *self.calls.told()])})"
 
     def start(self, steps: int) -> float:
         return 1.0 if self.origin is None else float(self.own_times(steps)[0])
@@ -289,17 +286,6 @@ def is_few_step(name: str, scheduler: type, config: Mapping[str, Any]) -> bool:
         return bool(config["is_distilled"])
     said = any(part in name.lower() for part in FEW_STEP_NAMES)
     return said or any(part in scheduler.__name__ for part in FEW_STEP_SCHEDULERS)
-
-
-def _told(value: Any) -> str:
-    """A value as a text that is the same for the same value, pictures and tensors by their content."""
-    if isinstance(value, str | int | float | None):
-        return repr(value)
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_told, value))}]"
-    array = value.numpy(force=True) if isinstance(value, Tensor) else value
-    content = array.tobytes() if hasattr(array, "tobytes") else repr(value).encode()
-    return f"{type(value).__name__} {hashlib.sha256(content).hexdigest()[:16]}"
 
 
 def check_arguments(pipeline: type, arguments: Mapping[str, Any]) -> None:

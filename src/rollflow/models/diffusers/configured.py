@@ -1,0 +1,181 @@
+"""What a pipeline computes by, beside its weights and the arguments of its call, as it is at this moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rollflow.canonical import canonical, digest, settings_in
+
+UNTOLD = {"gradient_checkpointing", "hf_device_map", "name_or_path", "lora_scale", "is_running", "training"}
+"""Attributes of networks that no result depends on: where they are and were read, and what they keep of a call.
+
+``lora_scale`` is what adapters were last fused at, which their scales and the weights tell.
+"""
+
+OFFLOADS = ("group_offloading", "lazy_prefetch", "layer_execution")
+"""Beginnings of the names of hooks that only move weights."""
+
+RUN_STATE = ("cache", "warning")
+"""What is in the names of attributes that change as a network runs."""
+
+
+def scheduler_told(scheduler: Any) -> str:
+    """A scheduler's class, and a digest of its configuration and of what was set on it since."""
+    since = {name: getattr(scheduler, name, None) for name in ("shift", "sigma_min", "sigma_max")}
+    tensors = [getattr(scheduler, name, None) for name in ("betas", "alphas_cumprod")]
+    return f"{type(scheduler).__name__} {digest(canonical([settings_in(scheduler.config), since, tensors]))}"
+
+
+def settings_told(pipeline: Any, parts: Mapping[str, Any]) -> str:
+    """A digest of all that a pipeline and its parts are set to.
+
+    That is configurations, plain public attributes of every module (by which FreeU, adapters, tiling and the strength
+    of an IP-Adapter are set), attention processors, caches, hooks, dtypes, classes (by which weights are quantised),
+    and tokens that were added.
+    """
+    told = [type(pipeline).__qualname__, canonical(_plain_in(vars(pipeline)))]
+    told.append(canonical(_plain_in(settings_in(pipeline.config))))
+    told.append(canonical(vars(pipeline).get("run_safety_checker")))
+    for name, part in sorted(parts.items()):
+        if name == "scheduler" or part is None:
+            continue
+        told.append(name)
+        told.extend(_network(part) if isinstance(part, nn.Module) else _other(part, name, parts))
+    told.extend(
+        canonical(value)
+        for name, value in sorted(vars(pipeline).items())
+        if name.endswith("_processor") and isinstance(getattr(value, "config", None), Mapping)
+    )
+    return digest(*told)
+
+
+def adapters_told(parts: Mapping[str, Any]) -> str:
+    """Adapters that were added to networks, with their strengths, and whether they are off or fused; "" if none are."""
+    told = []
+    for name, part in sorted(parts.items()):
+        layers = [_adapter(module) for module in _modules(part) if _adapts(module)]
+        if layers:
+            [first, *others] = list(dict.fromkeys(layers))
+            told.append(f"{name}: {first}" + (f" and {digest(*layers)}" if others else ""))
+    return "; ".join(told)
+
+
+def _adapts(module: nn.Module) -> bool:
+    """Whether it is a layer of peft, which need not be installed."""
+    return isinstance(getattr(module, "scaling", None), dict) and hasattr(module, "active_adapters")
+
+
+def _adapter(module: Any) -> str:
+    active, scaling = module.active_adapters, module.scaling
+    active = active() if callable(active) else active
+    names = [active] if isinstance(active, str) else list(active)
+    shown = [f"{name}={_round(scaling[name])}" if name in scaling else f"{name}=0" for name in names]
+    merged = list(getattr(module, "merged_adapters", ()))
+    off = [" off"] if getattr(module, "disable_adapters", False) is True else []
+    return "".join(["+".join(shown), *off, *([f" fused {'+'.join(merged)}"] if merged else [])])
+
+
+def _modules(part: Any) -> Iterator[nn.Module]:
+    return getattr(part, "_orig_mod", part).modules() if isinstance(part, nn.Module) else iter(())
+
+
+def _network(network: nn.Module) -> Iterator[str]:
+    network = getattr(network, "_orig_mod", network)  # of a compiled one
+    yield _config(network)
+    yield ", ".join(sorted({str(weight.dtype) for weight in network.parameters()}))
+    for name, module in network.named_modules():
+        told = _plain_in(vars(module))
+        if not told.get("use_tiling"):
+            told = {key: value for key, value in told.items() if not key.startswith("tile_")}
+        yield f"{name} {type(module).__qualname__} {canonical(told)}"
+        if module.training and type(module).__name__.startswith("Dropout"):
+            yield "training"
+        if _adapts(module):
+            yield _adapter(module)
+        yield from _attached(module)
+
+
+def _attached(module: nn.Module) -> Iterator[str]:
+    """What was put on a module: an attention processor, caches, hooks, another forward, and buffers that are saved."""
+    own = vars(module)
+    processor = own.get("processor")
+    if processor is not None:
+        yield f"{type(processor).__qualname__} {canonical(_plain_in(vars(processor), private=True))}"
+    registry = own.get("_diffusers_hook")
+    for name, hook in getattr(registry, "hooks", {}).items():
+        if not name.startswith(OFFLOADS):
+            yield f"{name} {type(hook).__qualname__} {canonical(_plain_in(vars(hook)))}"
+    if own.get("_cache_config") is not None:
+        yield canonical(own["_cache_config"])
+    for hooks in (module._forward_pre_hooks, module._forward_hooks):
+        yield from (canonical(hook) for hook in hooks.values())
+    if "forward" in own and registry is None and "_hf_hook" not in own:
+        yield canonical(own["forward"])
+    for name, buffer in module._buffers.items():
+        if buffer is not None and name not in module._non_persistent_buffers_set and not buffer.is_meta:
+            yield f"{name} {canonical(buffer.flatten()[:: max(1, buffer.numel() // 64)])}"
+
+
+def _other(part: Any, name: str, parts: Mapping[str, Any]) -> Iterator[str]:
+    """A tokenizer, a processor, or a function in place of a network."""
+    added: Any = getattr(part, "get_added_vocab", None)
+    if added is None:
+        yield _config(part) if _configured(part) else canonical(part)
+        return
+    tokens: dict[str, int] = added()
+    limits = [getattr(part, limit, None) for limit in ("model_max_length", "padding_side", "truncation_side")]
+    yield canonical([type(part).__qualname__, len(part), tokens, limits])
+    encoder: Any = parts.get(name.replace("tokenizer", "text_encoder"))
+    if hasattr(encoder, "get_input_embeddings"):
+        weight: Tensor | None = getattr(encoder.get_input_embeddings(), "weight", None)
+        if weight is not None and not weight.is_meta:
+            rows = [row for row in sorted(tokens.values()) if row < len(weight)]
+            yield canonical(weight[rows])  # such as those of a textual inversion
+
+
+def _configured(part: Any) -> bool:
+    config = getattr(part, "config", None)
+    return isinstance(config, Mapping) or hasattr(config, "to_dict") or hasattr(part, "to_dict")
+
+
+def _config(part: Any) -> str:
+    config = getattr(part, "config", part)
+    settings = config if isinstance(config, Mapping) else config.to_dict() if hasattr(config, "to_dict") else {}
+    return f"{type(part).__qualname__} {canonical(settings_in(settings))}"
+
+
+def _plain_in(attributes: Mapping[str, Any], private: bool = False) -> dict[str, Any]:
+    """The settings among attributes: public, of numbers and texts, not None, which what was never set is too."""
+    return {
+        name: _rounded(value)
+        for name, value in attributes.items()
+        if (private or not name.startswith("_"))
+        and not (name in UNTOLD or any(part in name for part in RUN_STATE))
+        and value is not None
+        and _plain(value)
+    }
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_plain, value))
+    if isinstance(value, dict):
+        return all(isinstance(key, str | int) and _plain(part) for key, part in value.items())
+    return value is None or isinstance(value, bool | int | float | str | torch.dtype)
+
+
+def _rounded(value: Any) -> Any:
+    """Without the last bits, which a strength that is multiplied for a call and divided again may lose."""
+    if isinstance(value, float):
+        return _round(value)
+    if isinstance(value, list | tuple):
+        return [_rounded(part) for part in value]
+    return {key: _rounded(part) for key, part in value.items()} if isinstance(value, dict) else value
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.9g}")

@@ -1,0 +1,148 @@
+"""Values as texts: equal for equal values in any process, different for different ones."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rollflow.canonical import canonical, stable_repr
+
+
+@dataclass(frozen=True)
+class Settings:
+    scale: float
+    of: Any = None
+
+
+class Colour(Enum):
+    RED = 1
+    BLUE = 2
+
+
+class Plain:
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+    def __call__(self, x: float) -> float:
+        return x * self.scale
+
+    def method(self) -> None: ...
+
+
+class Slotted:
+    __slots__ = ("scale",)
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+
+def scaled(scale: float) -> Callable[[float], float]:
+    def inner(x: float) -> float:
+        return x * scale
+
+    return inner
+
+
+def default(x: float, scale: float = 2.0) -> float:
+    return x * scale
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def picture(colour: str, mode: str = "RGB") -> Image.Image:
+    return Image.new(mode, (2, 3), colour)
+
+
+MAKE: dict[str, Callable[[], tuple[Any, Any]]] = {
+    "numbers": lambda: (1, 2),
+    "a number and a text": lambda: (1, "1"),
+    "a whole number and a float": lambda: (1, 1.0),
+    "infinite and not a number": lambda: (math.inf, math.nan),
+    "dicts": lambda: ({"a": 1, "b": [2, 3]}, {"a": 1, "b": [2, 4]}),
+    "sets": lambda: ({"a", "b", "c"}, {"a", "b", "d"}),
+    "bytes": lambda: (b"ab", b"ac"),
+    "enums": lambda: (Colour.RED, Colour.BLUE),
+    "tensors": lambda: (torch.zeros(2), torch.tensor([0.0, 1.0])),
+    "tensors of other shapes": lambda: (torch.zeros(2, 1), torch.zeros(1, 2)),
+    "tensors of other dtypes": lambda: (torch.zeros(2), torch.zeros(2, dtype=torch.int32)),
+    "half precision": lambda: (torch.ones(2, dtype=torch.bfloat16), torch.zeros(2, dtype=torch.bfloat16)),
+    "arrays": lambda: (np.zeros(2), np.ones(2)),
+    "scalars": lambda: (np.float32(1), np.float32(2)),
+    "pictures": lambda: (picture("red"), picture("blue")),
+    "pictures in lists": lambda: ([picture("red")], [picture("blue")]),
+    "pictures of other modes": lambda: (picture("black", "L"), picture("black", "P")),
+    "generators": lambda: (generator(0), generator(1)),
+    "networks": lambda: (_net(0), _net(1)),
+    "dataclasses": lambda: (Settings(1.0, [Settings(2.0)]), Settings(1.0, [Settings(3.0)])),
+    "objects": lambda: (Plain(1.0), Plain(2.0)),
+    "objects with slots": lambda: (Slotted(1.0), Slotted(2.0)),
+    "objects with a configuration": lambda: (_configured(1), _configured(2)),
+    "functions": lambda: (default, scaled),
+    "functions and what they enclose": lambda: (scaled(1.0), scaled(2.0)),
+    "lambdas": lambda: (lambda x: x + 1, lambda x: x + 2),
+    "methods": lambda: (Plain(1.0).method, Plain(2.0).method),
+    "partial functions": lambda: (functools.partial(default, scale=1.0), functools.partial(default, scale=3.0)),
+    "builtins": lambda: (max, min),
+    "classes": lambda: (Plain, Settings),
+    "paths": lambda: (Path("a"), Path("b")),
+}
+
+
+def _net(seed: int) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return torch.nn.Linear(3, 3)
+
+
+def _configured(value: int) -> Any:
+    return SimpleNamespace(config={"value": value, "_name_or_path": f"/somewhere/{id(object())}"})
+
+
+@pytest.mark.parametrize("what", MAKE)
+def test_equal_values_are_told_alike_and_others_apart(what: str) -> None:
+    (one, other), (again, _) = MAKE[what](), MAKE[what]()
+    assert canonical(one) == canonical(again) != canonical(other)
+    assert " at 0x" not in canonical(one)
+
+
+def told() -> str:
+    return "\n".join(canonical(MAKE[what]()[0]) for what in MAKE)
+
+
+def test_another_process_tells_the_same() -> None:
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": paths}
+    command = [sys.executable, "-c", "import test_canonical as t; print(t.told(), end='')"]
+    other = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300)
+    assert other.stdout.replace("test_canonical:", "") == told().replace(f"{__name__}:", "")
+
+
+def test_what_holds_itself() -> None:
+    around: list[Any] = [1]
+    around.append(around)
+    assert canonical(around) == canonical(around)
+    one, other = Plain(1.0), Plain(2.0)
+    one.scale, other.scale = other, one  # type: ignore[assignment]
+    assert " at 0x" not in canonical(one)
+
+
+def test_a_repr_is_kept_where_it_holds_no_address() -> None:
+    assert stable_repr(Settings(1.0)) == repr(Settings(1.0))
+    assert stable_repr(Settings(1.0, default)) == canonical(Settings(1.0, default))
+    assert stable_repr(Plain(1.0)) != stable_repr(Plain(2.0))
+    assert stable_repr(Plain(1.0)) == stable_repr(Plain(1.0))
