@@ -24,6 +24,10 @@ settings.register_profile(
 settings.load_profile("rollflow")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=0, help="Kills of tests/faults/test_kills.py; 0 is the short form.")
+
+
 @pytest.fixture(autouse=True)
 def _no_power_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing waits for the disk, which thousands of small files would; tests of durability watch for the calls."""

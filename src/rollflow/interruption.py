@@ -77,11 +77,15 @@ _listener: _Listener | None = None
 
 
 @contextmanager
-def listening() -> Iterator[None]:
+def listening(*, last: bool = False) -> Iterator[None]:
     """Turn SIGINT, SIGTERM and SIGHUP into an ``Interruption`` that is raised in the main thread.
 
     A signal that the process was started to ignore (``nohup``) stays ignored. Elsewhere than in the main thread, where
     Python allows no handlers, this does nothing.
+
+    Args:
+        last: Whether the process ends after it: signals of its last moments, in which Python would print a traceback,
+            end it without a word, and are ignored if it was interrupted anyway.
     """
     global _listener
     if threading.current_thread() is not threading.main_thread() or _listener is not None:
@@ -105,6 +109,8 @@ def listening() -> Iterator[None]:
         yield
     finally:
         for number, handler in handlers.items():
+            if last and handler is not signal.SIG_IGN:
+                handler = signal.SIG_IGN if listener.first is not None else signal.SIG_DFL
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         _listener, sys.unraisablehook = None, unraisable
 
@@ -134,13 +140,18 @@ def wind_up() -> None:
         _listener.winding_up, _listener.unanswered = True, False
 
 
+def unanswered() -> bool:
+    """Whether it was raised, and nobody has said so yet."""
+    return _listener is not None and _listener.unanswered
+
+
 def check() -> None:
     """Raise the interruption once more if it was raised and someone has swallowed it.
 
     Raises:
         Interruption: Then.
     """
-    if _listener is not None and _listener.unanswered:
+    if _listener is not None and unanswered():
         _listener.raise_now()
 
 

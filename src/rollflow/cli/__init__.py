@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = _taken(given, "--debug")
     token = errors.debug.set(debug)
     try:
-        with interruption.listening(), streams.watched() as watched:
+        with interruption.listening(last=arguments is None), streams.watched() as watched:
             code = _run(given)
             if arguments is None and interruption.happened():
                 _exit_within(_LAST_SECONDS, code)
@@ -86,4 +86,6 @@ def _run(arguments: Sequence[str]) -> int:
         return errors.report(stop)
     except (Exception, SystemExit) as error:
         return errors.report(error)
+    if interruption.unanswered():  # Typer took it
+        return errors.report(KeyboardInterrupt())
     return code if isinstance(code, int) else 0

@@ -36,6 +36,7 @@ def _line(kind: str, message: str) -> None:
 
 def interrupted(message: str = "") -> int:
     """Print that the command was interrupted, as one line, and return the exit code: 128 and the signal's number."""
+    interruption.wind_up()
     complain(message or interruption.described())
     return interruption.exit_code()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -59,9 +58,12 @@ def serve_reward(
             reward = REWARDS.make(name)
             reward.load()
             server = hosting.server_of(reward, token, limits)
-        with refusing(1), suppress(KeyboardInterrupt):
+        with refusing(1):
             listener.listen()
             who = "whoever has the token" if token else "this machine"
             print(f"serving '{reward.name}' at {hosting.address_of(listener)} to {who}; Ctrl-C ends it", flush=True)
-            with interruption.handing_over("SIGHUP", server.handle_exit):  # what else ends it, uvicorn takes itself
-                server.run(sockets=[listener])
+            try:
+                with interruption.handing_over("SIGHUP", server.handle_exit):  # what else ends it, uvicorn takes itself
+                    server.run(sockets=[listener])
+            except KeyboardInterrupt:  # which is how a server is ended
+                interruption.wind_up()

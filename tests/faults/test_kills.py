@@ -1,0 +1,169 @@
+"""Commands killed at random moments and gone on with: the same bits, the same account, nothing lost.
+
+``pytest tests/faults/test_kills.py --kills 700 -s`` kills that often, and prints what happened.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nursery import Child, Nursery
+
+from rollflow.bench.folder import Tally
+
+SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SECONDS = 0.01
+"""That a call of the model takes."""
+
+METHODS = {"rbf": ["--nfe", "90"], "svdd": ["--nfe", "90"], "bon": ["--nfe", "90"], "smc": ["--nfe", "90"]}
+ACCOUNT = ("reward", "held_out", "nfe_used", "network_rows", "reward_calls", "decodes", "noise_level", "trace")
+
+
+def kills(request: pytest.FixtureRequest, short: int, share: float) -> int:
+    """How many: few, or of those that were asked for a share."""
+    wanted: int = request.config.getoption("--kills")
+    return max(1, round(wanted * share)) if wanted else short
+
+
+def told(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return content
+
+
+def hit(child: Child, moment: float, number: int, sign: str | None) -> int:
+    """Kill a command after so many seconds of its work; its exit code.
+
+    Args:
+        child: The command.
+        moment: In seconds ...
+        number: Of the signal.
+        sign: ... from when a file of this pattern is there; None counts from the beginning.
+    """
+    if sign is not None:
+        child.until(lambda: any(child.folder.glob(sign)) or child.poll() is not None)
+    begun = time.monotonic()
+    child.until(lambda: time.monotonic() - begun >= moment or child.poll() is not None)
+    child.kill(number)
+    return child.wait()
+
+
+def check_end(child: Child, number: int, code: int) -> None:
+    """An end is a whole one, or by the signal and with a true word."""
+    assert "Traceback" not in child.stderr
+    assert "Exception ignored" not in child.stderr
+    if code == 0 or code == -number:  # it was done before, or had not begun
+        return
+    assert code == 128 + number, child.stderr
+    name = "interrupted" if number == signal.SIGINT else f"interrupted by {signal.Signals(number).name}"
+    assert child.stderr.splitlines()[-1].startswith(f"error: {name}"), child.stderr
+
+
+def check_kept(child: Child, folder: Path, fresh: bool) -> str:
+    """What a command that was interrupted says of its folder is so; in one word."""
+    if "the best sample until then is in" in child.stderr:
+        content = told(folder)
+        assert content["interrupted"]
+        assert content["reward"] == max(reward for _, reward in content["trace"])
+        assert (folder / "image.png").read_bytes().startswith(b"\x89PNG")
+        assert (folder / "checkpoint.pt").exists()
+        return "kept its best"
+    if "before there was a sample to keep" in child.stderr:
+        assert ("go on with --resume" in child.stderr) == (folder / "checkpoint.pt").exists()
+        assert not (fresh and (folder / "result.json").exists())
+        return "had none"
+    return "was not at it"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_generate_ends_with_the_same_bits_whatever_kills_it(
+    method: str, nursery: Nursery, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    command = ["generate", "a red square", "--method", method, *METHODS[method], "-q", "--out", "out"]
+    begun = time.monotonic()
+    whole = nursery.run(command, tmp_path / "whole", seconds=SECONDS, brief=True)
+    assert whole.wait() == 0, whole.stderr
+    lasts = time.monotonic() - begun
+    expected, picture = told(tmp_path / "whole/out"), (tmp_path / "whole/out/image.png").read_bytes()
+    draw, left, number, ends = random.Random(f"{method}"), kills(request, 2, 0.15), 0, Counter[str]()
+    while left > 0:
+        folder = tmp_path / str(number)
+        number += 1
+        code, fresh = -1, True
+        while code != 0:
+            resume = ["--resume"] if (folder / "out/checkpoint.pt").exists() else []
+            child = nursery.run([*command, *resume], folder, seconds=SECONDS, brief=True)
+            if left <= 0:
+                code = child.wait()
+                break
+            left -= 1
+            by = draw.choice(SIGNALS)
+            sign = draw.choice([None, "out/checkpoint.pt", "out/checkpoint.pt"])
+            code = hit(child, draw.uniform(0, lasts if sign is None else lasts / 2), by, sign)
+            check_end(child, by, code)
+            ends[f"{by.name}: {check_kept(child, folder / 'out', fresh) if code > 0 else code}"] += 1
+            fresh &= not (folder / "out/result.json").exists()
+        assert code == 0, child.stderr
+        content = told(folder / "out")
+        assert (folder / "out/image.png").read_bytes() == picture
+        assert {name: content[name] for name in ACCOUNT} == {name: expected[name] for name in ACCOUNT}
+        assert not content["interrupted"]
+        assert not (folder / "out/checkpoint.pt").exists()
+    print(f"\ngenerate, {method}: {sum(ends.values())} kills in {number} runs, {dict(sorted(ends.items()))}")
+
+
+def test_an_experiment_ends_with_the_same_bits_whatever_kills_it(
+    nursery: Nursery, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    suite = tmp_path / "mine.jsonl"
+    suite.write_text('{"prompt": "a red square"}\n{"prompt": "a blue one"}\n')
+    command = ["bench", "run", "--preset", "init", "--suite", str(suite), "--nfe", "100", "--seeds", "1", "--out", "x"]
+    command += ["--reward", "caption", "--held-out", "judge"]
+    begun = time.monotonic()
+    whole = nursery.run(command, tmp_path / "whole", seconds=SECONDS, brief=True)
+    assert whole.wait() == 0, whole.stderr
+    lasts = time.monotonic() - begun
+    expected = {name: entry["sha256"] for name, entry in Tally(tmp_path / "whole/x").done.items()}
+    assert len(expected) == 14
+    draw, left, number, ends = random.Random("bench"), kills(request, 3, 0.4), 0, Counter[str]()
+    while left > 0:
+        folder = tmp_path / str(number)
+        number += 1
+        before: set[str] = set()
+        code = -1
+        while code != 0:
+            child = nursery.run(command, folder, seconds=SECONDS, brief=True)
+            if left <= 0:
+                code = child.wait()
+                break
+            left -= 1
+            by = draw.choice(SIGNALS)
+            sign = draw.choice([None, "x/checkpoints/*.pt"])
+            code = hit(child, draw.uniform(0, lasts if sign is None else lasts / 2), by, sign)
+            check_end(child, by, code)
+            done = set(Tally(folder / "x").done) if (folder / "x").exists() else set()
+            assert done >= before, "what was done is done"
+            if code > 0 and "jobs are done" in child.stderr:
+                assert f"{len(done)} of 14 jobs are done, and the same command goes on" in child.stderr
+                assert list((folder / "x/claims").iterdir()) == []
+            ends[f"{by.name}: {code}"] += 1
+            before = done
+        assert code == 0, child.stderr
+        entries = [
+            json.loads(line.partition(" ")[2])
+            for journal in (folder / "x").glob("journal-*.jsonl")
+            for line in journal.read_text().splitlines()
+            if line
+        ]
+        assert {entry["id"]: entry["sha256"] for entry in entries} == expected
+        assert len(entries) == len(expected), "each once"
+        assert all(entry["nfe"] <= 100 for entry in entries)
+        assert {path.stem for path in (folder / "x/images").glob("*.png")} == set(expected)
+        assert list((folder / "x/claims").iterdir()) == list((folder / "x/checkpoints").glob("*.pt")) == []
+    print(f"\nbench run: {sum(ends.values())} kills in {number} folders, {dict(sorted(ends.items()))}")

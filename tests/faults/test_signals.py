@@ -1,0 +1,247 @@
+"""Commands that are interrupted end at once, keep what there is, and say so."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hosting import Host, Spy
+from nursery import Child, Nursery
+
+from rollflow.bench.folder import Tally
+
+SOON = 40.0
+"""Seconds within which a command has ended at once, also on a busy machine: nothing here would end by itself."""
+
+GENERATE = ["generate", "a red square", "--nfe", "400", "--out", "out"]
+NUMBERS = {"SIGINT": (signal.SIGINT, "interrupted"), "SIGTERM": (signal.SIGTERM, "interrupted by SIGTERM")}
+NUMBERS["SIGHUP"] = signal.SIGHUP, "interrupted by SIGHUP"
+
+
+@pytest.fixture
+def deaf() -> Iterator[str]:
+    """The URL of a server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    """Of a ``Spy``, which does not answer while its gate is closed."""
+    spy = Spy()
+    host = Host(spy)
+    yield host
+    spy.gate.set()
+    host.stop()
+
+
+def fall_silent(host: Host, child: Child) -> None:
+    """From now on the host does not answer, and the command waits for it."""
+    assert isinstance(host.reward, Spy)
+    host.reward.gate.clear()
+    host.reward.entered.clear()
+    child.until(host.reward.entered.is_set)
+
+
+def ended(child: Child) -> tuple[int, str]:
+    """Exit code and last line of a command that was interrupted just now."""
+    begun = time.monotonic()
+    code = child.wait()
+    assert time.monotonic() - begun < SOON
+    assert "Traceback" not in child.stderr
+    assert "Exception ignored" not in child.stderr
+    return code, child.stderr.splitlines()[-1] if child.stderr else ""
+
+
+def kept(child: Child) -> dict[str, Any]:
+    out = child.folder / "out"
+    assert {"image.png", "result.json", "checkpoint.pt"} <= {path.name for path in out.iterdir()}
+    content: dict[str, Any] = json.loads((out / "result.json").read_text())
+    assert content["interrupted"]
+    assert content["reward"] == max(reward for _, reward in content["trace"])
+    return content
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_signal_keeps_the_best(name: str, times: int, nursery: Nursery, tmp_path: Path) -> None:
+    """So do two and three in short order, as a terminal and a launcher send them, and impatient users."""
+    number, said = NUMBERS[name]
+    child = nursery.run([*GENERATE, "--json"], tmp_path, seconds=0.02, brief=True)
+    child.until((tmp_path / "out/checkpoint.pt").exists)
+    for i in range(times):
+        child.kill(number)
+        time.sleep(0.05 * 10**i / 10)
+    assert ended(child) == (128 + number, f"error: {said}; the best sample until then is in 'out'; go on with --resume")
+    assert json.loads(child.stdout) == kept(child)
+
+
+@pytest.mark.parametrize("reward", ["stuck", "swallowed"])
+def test_a_reward_here_that_hangs_is_left_alone(reward: str, nursery: Nursery, tmp_path: Path) -> None:
+    """Also one that swallows what interrupts it, and then goes on."""
+    swallow = ", swallow=true" if reward == "swallowed" else ""
+    arguments = ["--reward", f"hurdles:Stuck(calls=4{swallow})", "--held-out", "judge"]
+    child = nursery.run([*GENERATE, *arguments], tmp_path, brief=True)
+    child.until((tmp_path / "stuck").exists)
+    child.kill(signal.SIGTERM)
+    code, said = ended(child)
+    assert code == 143
+    assert "interrupted by SIGTERM; the best sample until then" in said
+    assert kept(child)["held_out"]["judge"] is not None
+
+
+def test_a_held_out_reward_that_hangs_has_a_few_seconds(nursery: Nursery, tmp_path: Path) -> None:
+    child = nursery.run([*GENERATE, "--held-out", "hurdles:Stuck"], tmp_path, seconds=0.02, brief=True)
+    child.until((tmp_path / "out/checkpoint.pt").exists)
+    child.kill(signal.SIGTERM)
+    assert ended(child)[0] == 143
+    content = kept(child)
+    assert content["held_out"] == {"stuck": None}
+    assert content["missing"] == {"stuck": "interrupted before it answered"}
+
+
+def test_after_the_search_its_sample_is_there(nursery: Nursery, tmp_path: Path) -> None:
+    """The path is being scored when Ctrl-C comes."""
+    arguments = ["generate", "a red square", "--nfe", "90", "--out", "out", "--held-out", "hurdles:Stuck(calls=1)"]
+    child = nursery.run([*arguments, "--held-out-path"], tmp_path, brief=True)
+    child.until((tmp_path / "stuck").exists)
+    child.kill(signal.SIGINT)
+    code, said = ended(child)
+    assert (code, said.partition(";")[0]) == (130, "error: interrupted after the search, whose sample is in 'out'")
+    content = json.loads((tmp_path / "out/result.json").read_text())
+    assert not content["interrupted"]
+    assert content["held_out"]["stuck"] is not None
+    assert (tmp_path / "out/image.png").exists()
+
+
+@pytest.mark.parametrize("method", ["svdd", "bon"])
+def test_a_server_that_does_not_answer_is_not_waited_for(
+    method: str, host: Host, nursery: Nursery, tmp_path: Path
+) -> None:
+    """Of a search that had nothing scored the checkpoint is what there is."""
+    reward = f"remote(url={host.url}, timeout=600, patience=600)"
+    nfe = ["--nfe", "400"] if method == "svdd" else ["--nfe", "40"]
+    arguments = [*GENERATE, "--method", method, "--reward", reward, "--held-out", "judge", *nfe]
+    child = nursery.run(arguments, tmp_path, seconds=0.02)
+    child.until((tmp_path / "out/checkpoint.pt").exists)
+    fall_silent(host, child)
+    child.kill(signal.SIGINT)
+    code, said = ended(child)
+    assert code == 130
+    if method == "svdd":
+        assert "the best sample until then is in 'out'" in said
+        assert kept(child)["held_out"]["judge"] is not None
+    else:
+        assert said == (
+            "error: interrupted before there was a sample to keep; the checkpoint is in 'out'; go on with --resume"
+        )
+        assert not (tmp_path / "out/image.png").exists()
+
+
+def test_a_server_that_went_away_is_not_waited_for(host: Host, nursery: Nursery, tmp_path: Path) -> None:
+    """The run sleeps between two tries."""
+    reward = f"remote(url={host.url}, timeout=600, patience=600)"
+    child = nursery.run([*GENERATE, "--reward", reward, "--held-out", "judge"], tmp_path, seconds=0.02)
+    child.until((tmp_path / "out/checkpoint.pt").exists)
+    host.stop()
+    child.until(lambda: "waiting for it" in child.stderr)
+    child.kill(signal.SIGTERM)
+    assert ended(child)[0] == 143
+    kept(child)
+
+
+@pytest.mark.parametrize("reward", ["remote(url={})", "vlm-judge(url={}/v1, model=m, timeout=600, cache=none)"])
+def test_a_first_request_that_is_not_answered(reward: str, deaf: str, nursery: Nursery, tmp_path: Path) -> None:
+    """Whatever thread it is in, also one that the interpreter would wait for at its end."""
+    command = [*GENERATE, "--method", "svdd", "--reward", reward.format(deaf), "--held-out", "judge"]
+    child = nursery.run(command, tmp_path, seconds=0.02)
+    child.until((tmp_path / "out").exists)
+    time.sleep(0.5)
+    child.kill(signal.SIGINT)
+    code, said = ended(child)
+    assert code == 130
+    assert said.startswith("error: interrupted before there was a sample to keep")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["score", "remote(url={})", "a.png", "--prompt", "a"],
+        ["serve-reward", "remote(url={})", "--port", "0"],
+        ["bench", "run", "--preset", "init", "--quick", "--reward", "remote(url={})", "--out", "x"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_other_commands(command: Sequence[str], deaf: str, nursery: Nursery, tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
+    child = nursery.run([part.format(deaf) for part in command], tmp_path, brief=True)
+    time.sleep(1.0)
+    child.kill(signal.SIGTERM)
+    code, said = ended(child)
+    if code != -signal.SIGTERM:  # a machine on which nothing had begun yet
+        assert code == 143
+        assert said.startswith("error: interrupted by SIGTERM")
+        assert "sample" not in said
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_server_ends_in_its_own_way(name: str, nursery: Nursery, tmp_path: Path) -> None:
+    child = nursery.run(["serve-reward", "judge", "--port", "0"], tmp_path, brief=True)
+    child.until(lambda: "serving 'judge'" in child.stdout)
+    time.sleep(0.3)
+    child.kill(NUMBERS[name][0])
+    assert ended(child) == (0, "")
+
+
+def test_an_experiment_gives_back_what_it_was_at(host: Host, nursery: Nursery, tmp_path: Path) -> None:
+    """Its reward does not answer, and the user is impatient."""
+    (tmp_path / "mine.jsonl").write_text('{"prompt": "a red square"}\n')
+    reward = f"remote(url={host.url}, timeout=600, patience=600)"
+    command = ["bench", "run", "--preset", "init", "--suite", "mine.jsonl", "--nfe", "100", "--seeds", "1"]
+    command += ["--out", "x", "--reward", reward, "--held-out", "judge"]
+    child = nursery.run(command, tmp_path, seconds=0.01)
+    checkpoints = tmp_path / "x/checkpoints"
+    child.until(lambda: checkpoints.exists() and any(checkpoints.glob("*.pt")))
+    fall_silent(host, child)
+    for _ in range(3):
+        child.kill(signal.SIGTERM)
+        time.sleep(0.02)
+    code, said = ended(child)
+    done = len(Tally(tmp_path / "x").done)
+    assert (code, said) == (
+        143,
+        f"error: interrupted by SIGTERM; {done} of 7 jobs are done, and the same command goes on",
+    )
+    assert list((tmp_path / "x/claims").iterdir()) == []
+    assert any(checkpoints.glob("*.pt"))
+    assert isinstance(host.reward, Spy)
+    host.reward.gate.set()
+    again = nursery.run(command, tmp_path, brief=True)
+    assert again.wait() == 0, again.stderr
+    assert any(entry.get("resumed") for entry in Tally(tmp_path / "x").done.values())
+
+
+@pytest.mark.parametrize("closed", [["stdout"], ["stderr"], ["stdout", "stderr"]], ids="-".join)
+def test_nobody_needs_to_listen(closed: list[str], nursery: Nursery, tmp_path: Path) -> None:
+    """What goes into a closed pipe is lost; the run is not, and there is no complaint."""
+    child = nursery.run(["generate", "a red square", "--nfe", "90", "--out", "out"], tmp_path, closed=closed)
+    code = child.wait()
+    assert json.loads((tmp_path / "out/result.json").read_text())["finished"]
+    assert not (tmp_path / "out/checkpoint.pt").exists()
+    if "stdout" in closed:
+        assert code == 141
+        assert "stderr" in closed or child.stderr == ""
+    else:
+        assert code == 0, "there was nothing to say"
+
+
+def test_an_error_that_nobody_reads_is_an_error(nursery: Nursery, tmp_path: Path) -> None:
+    assert nursery.run(["generate", "a", "--nfe", "1"], tmp_path, closed=["stdout", "stderr"]).wait() == 2
