@@ -182,6 +182,7 @@ if __name__ == "__main__":
     for kind in (Redness, Judge):
         REWARDS[kind.name] = kind  # type: ignore[index]
     Runner.__init__.__kwdefaults__["checkpoint_seconds"] = 0.0  # type: ignore[index]
+    os.fsync = lambda _: None  # what is killed is not the machine
     plots.trace = plots.filmstrip = lambda *_: None  # type: ignore[assignment]
     plots.png = lambda _: b"a plot"  # type: ignore[assignment, misc]
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a child that has not begun yet is simply killed

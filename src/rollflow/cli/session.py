@@ -67,9 +67,10 @@ def execute(
         if not result.interrupted:
             checkpoint.remove()
     except KeyboardInterrupt:
+        checkpoint.remove()
+        missing = "plots and the path's scores" if held_out_path else "plots"
         raise Interruption(
-            f"{interruption.described()} after the search, whose sample is in '{folder}'; plots may be missing"
-            + (", and the path's scores" if held_out_path else "")
+            f"{interruption.described()} after the search, whose sample is in '{folder}'; {missing} may be missing"
         ) from None
     if checkpoint.error is not None:
         print(f"warning: the checkpoint could not be written: {checkpoint.error}", file=sys.stderr)
