@@ -38,7 +38,7 @@ every_rule = pytest.mark.parametrize("rule", STEP_SIZES)
 
 def slope(task: Task, request: Grad) -> Slope:
     """The engine's answer to one gradient request."""
-    [answer] = Answers(64, 64).of(Grad, [Asked(request, task, task.model.encode(task.prompt))])
+    [(answer, _)] = Answers(64, 64).of(Grad, [Asked(request, task, task.model.encode(task.prompt))])
     assert isinstance(answer, Slope)
     return answer
 
@@ -350,7 +350,7 @@ def test_gradients_through_the_embedded_networks() -> None:
         for i, prompt in enumerate(PROMPTS)
     ]
     answers = Answers(64, 16)
-    gradient = torch.cat([each.gradient for each in answers.of(Grad, group)])
+    gradient = torch.cat([each.gradient for each, _ in answers.of(Grad, group)])
     assert gradient.dtype == torch.float32
     assert float(gradient.norm()) > 1e-3
     ways = torch.cat([gradient[None], torch.randn(6, *x.shape, generator=rng)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
@@ -11,7 +12,6 @@ from typing import Any, TypeVar
 from rollflow import checks
 from rollflow.checks import MOST_NFE, MOST_SEED, MOST_STEPS
 from rollflow.defaults import (
-    DEFAULT_KERNEL,
     DEFAULT_LOOKAHEAD,
     DEFAULT_MAX_GRAD_ROWS,
     DEFAULT_MAX_ROWS,
@@ -20,18 +20,16 @@ from rollflow.defaults import (
     DEFAULT_NFE,
     DEFAULT_REWARD,
     DEFAULT_STEPS,
-    FEW_STEP_INTERPOLANT,
-    MANY_STEP_INTERPOLANT,
 )
-from rollflow.engine import Engine, Job, JobsFailed, Observer, Result, Spending, Task, declared
-from rollflow.errors import RollflowError
+from rollflow.engine import Engine, Job, JobsFailed, Observer, Result, Spending, Task, declared, default_sampler
+from rollflow.errors import RollflowError, RollflowWarning
 from rollflow.guidance import GUIDANCE, Guidance
 from rollflow.interpolants import INTERPOLANTS, Interpolant, Linear
 from rollflow.kernels import DDIM, KERNELS, Euler, Kernel
 from rollflow.lookahead import LOOKAHEADS, Lookahead
 from rollflow.models import DiffusersModel, FlowModel, Source, find_model
 from rollflow.registry import Registry
-from rollflow.rewards import REWARDS, RewardModel, check_differentiable, check_reward
+from rollflow.rewards import REWARDS, RewardModel, check_differentiable, check_reward, scoring
 from rollflow.rewards.mixing import check_names
 from rollflow.sampler import Dynamics, Sampler
 from rollflow.schedules import GRIDS, Grid
@@ -167,14 +165,10 @@ class Plan:
     @cached_property
     def sampler(self) -> Sampler:
         """How particles move."""
-        path = self.interpolant
-        if path is None:
-            path = FEW_STEP_INTERPOLANT if self._flow.few_step else MANY_STEP_INTERPOLANT
-        interpolant = _named(path, INTERPOLANTS)
-        kernel = (self.search.default_kernel or DEFAULT_KERNEL) if self.kernel is None else self.kernel
+        default = default_sampler(self._flow, self.search)
         return Sampler(
-            interpolant,
-            _named(kernel, KERNELS),
+            default.interpolant if self.interpolant is None else _named(self.interpolant, INTERPOLANTS),
+            default.kernel if self.kernel is None else _named(self.kernel, KERNELS),
             grid=None if self.grid is None else _named(self.grid, GRIDS),
             steps=self.steps,
             lookahead=_named(self.lookahead, LOOKAHEADS),
@@ -230,7 +224,7 @@ class Plan:
 
 def _loaded(declared: RewardModel | type[RewardModel]) -> RewardModel:
     reward = declared() if isinstance(declared, type) else declared
-    reward.load()
+    scoring.load(reward)
     return reward
 
 
@@ -326,7 +320,9 @@ def generate(
         max_grad_rows: The same for calls that guidance differentiates, whose memory it bounds.
 
     Raises:
-        RollflowError: On bad input, before anything loads; also what fails the run (``BadReward``, ``BadWeights``).
+        RollflowError: On bad input, before anything loads; also what fails the run (``BadModel``, ``BadReward``,
+            ``BadWeights``) before any sample was scored. What fails it later is warned of, and is the ``cause`` of the
+            interrupted result.
         ValueError: On a prompt that the model cannot read.
         Interrupted: On Ctrl-C, with the best sample so far in ``results``.
     """
@@ -346,4 +342,12 @@ def generate(
         finish=finish,
         guidance=guidance,
     )
-    return run(plan.job(), observers, max_rows, max_grad_rows)
+    result = run(plan.job(), observers, max_rows, max_grad_rows)
+    if result.cause is not None:
+        warnings.warn(
+            f"the search ended early, after {result.spent.nfe} of {nfe} NFE; its best sample until then is returned: "
+            f"{result.cause}",
+            RollflowWarning,
+            stacklevel=2,
+        )
+    return result

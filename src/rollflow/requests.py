@@ -30,7 +30,10 @@ class Velocity:
 
 @dataclass(frozen=True, eq=False)
 class Reward:
-    """Reward of clean samples or estimates: a decode and a reward call a row. Answer: (B,) float64, finite.
+    """Reward of clean samples or estimates: a decode and a reward call a row. Answer: (B,) float64, never NaN or +inf.
+
+    A sample that must not be chosen, since it or its score is not finite or since the model rejects it, has -inf. A
+    search goes on with other samples as long as there are any, and returns one with -inf only if it has no other.
 
     Args:
         x0: (B, ...) in the space of the model's states.
@@ -64,8 +67,8 @@ class Slope(NamedTuple):
     Args:
         velocity: (B, ...) u_t(x).
         clean: (B, ...) E[x0 | x_t].
-        reward: (B,) float64 of ``clean``.
-        gradient: (B, ...) of ``reward`` in x.
+        reward: (B,) float64 of ``clean``, -inf as of ``Reward``.
+        gradient: (B, ...) of ``reward`` in x, always finite; 0 where the reward is -inf or has no finite gradient.
     """
 
     velocity: Tensor

@@ -42,7 +42,15 @@ from rollflow.search import SVDD, BestOfN, Finished, Progress, RolloverBudget, S
 
 MIXTURE = GaussianMixture(torch.tensor([0.3, 0.7]), torch.tensor([[-2.0, 1.0], [2.0, 0.0]]), torch.tensor([0.4, 0.6]))
 MODEL = ToyModel({"two modes": MIXTURE})
-TASK = Task(MODEL, "two modes", ToyReward(torch.tensor([-2.0, 1.0], dtype=torch.float64)))
+
+
+class Quiet(ToyReward):
+    """Not tried before a search, so that all calls are the search's own."""
+
+    probed = False
+
+
+TASK = Task(MODEL, "two modes", Quiet(torch.tensor([-2.0, 1.0], dtype=torch.float64)))
 SEARCHES: list[Search] = [BestOfN(), SVDD(2), RolloverBudget(2, 3), RolloverBudget(3, 2)]
 SAMPLERS = {
     "linear": Sampler(Linear(), steps=4),

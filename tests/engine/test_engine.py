@@ -288,6 +288,7 @@ def test_padded_calls_are_of_one_shape_and_change_nothing(spy: Any) -> None:
     """Whatever there is to do, of velocities, gradients and rewards; what fills a call is in no account."""
 
     class Sizes(ToyReward):
+        probed = False
         seen: ClassVar[list[int]] = []
 
         def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -319,6 +320,8 @@ def test_no_call_is_filled_up_while_jobs_are_left(line: ToyModel, max_rows: int)
             return x / 2  # so that no two estimates are equal
 
     class Judge(ToyReward):
+        probed = False
+
         def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
             calls["judge"].append(torch.equal(samples[-1], samples[-2]))
             return super().score(samples, prompts)
@@ -398,7 +401,7 @@ def test_what_is_judged_is_what_is_decoded(line: ToyModel, toy_reward: ToyReward
     assert result.reward == float(result.sample[0])
     assert result.held_out == {"held": 10 * result.reward}
     assert result.spent == Spending(5, 5, 5, 11)
-    assert model.decoded == [1, 2, 2, 1, 2, 2, 1]
+    assert model.decoded == [2, 1, 2, 2, 1, 2, 2, 1]  # the first to try the reward, before the search
 
 
 def test_a_reward_is_given_no_more_than_its_batch(line: ToyModel) -> None:
@@ -406,6 +409,7 @@ def test_a_reward_is_given_no_more_than_its_batch(line: ToyModel) -> None:
 
     class Small(ToyReward):
         batch_size = 3
+        probed = False
 
         def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
             assert len(samples) == len(prompts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rollflow.engine import Engine, Interrupted, Job, JobsFailed, Observer, Result, Spending, Task
-from rollflow.errors import BadReward
+from rollflow.errors import BadModel, BadReward, RollflowWarning
 from rollflow.interpolants import VP, Linear
 from rollflow.models.toy import ToyModel, ToyReward
 from rollflow.requests import Asking, Reward
@@ -68,10 +69,14 @@ def run_beside_others(model: ToyModel, judge: ToyReward, alone: Callable[[Job], 
 def test_a_reward_that_is_not_finite_names_prompt_and_row(
     line: ToyModel, alone: Callable[[Job], Any], value: float
 ) -> None:
-    """The row is the job's own, not its place in the shared call."""
-    error = run_beside_others(line, Faulty("wide", poison(value)), alone)
+    """If there is no other sample; the row is the job's own, not its place in the shared call."""
+
+    def fault(rewards: Tensor, rows: Tensor) -> None:
+        rewards[rows] = value
+
+    error = run_beside_others(line, Faulty("wide", fault), alone)
     assert isinstance(error, BadReward)
-    assert f"gave {value} for row 1 of 3 of the prompt 'wide'" in str(error)
+    assert f"gave {value} for row 0 of 3 of the prompt 'wide' at noise level 0.25" in str(error)
 
 
 def test_a_reward_that_cannot_judge_one_prompt(line: ToyModel, alone: Callable[[Job], Any]) -> None:
@@ -81,7 +86,9 @@ def test_a_reward_that_cannot_judge_one_prompt(line: ToyModel, alone: Callable[[
         raise LookupError("no such object")
 
     error = run_beside_others(line, Faulty("wide", fault), alone)
-    assert isinstance(error, LookupError)
+    assert isinstance(error, BadReward)
+    assert str(error) == "reward 'toy' failed: LookupError: no such object"
+    assert isinstance(error.__cause__, LookupError)
 
 
 def test_a_prompt_that_the_model_cannot_read(
@@ -100,24 +107,29 @@ def test_a_prompt_that_the_model_cannot_read(
 
 
 def test_a_reward_of_the_wrong_shape(line: ToyModel) -> None:
-    class Column(ToyReward):
+    class Pairs(ToyReward):
         def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
-            return samples
+            return samples.expand(len(samples), 2)
 
-    job = Job(Task(line, "left", Column()), BestOfN(), 12, 0, STEPS4)
-    with pytest.raises(JobsFailed, match=r"reward 'toy' gave shape \(3, 1\) for 3 samples; expected \(3,\)") as failed:
+    job, told = (
+        Job(Task(line, "left", Pairs()), BestOfN(), 12, 0, STEPS4),
+        r"gave shape \(1, 2\) for 1 samples; expected",
+    )
+    with pytest.raises(JobsFailed, match=told) as failed:
         Engine().run([job])
     assert isinstance(failed.value.failures[0], BadReward)
 
 
 def test_a_model_that_breaks_down(line: ToyModel, spy: Any, toy_reward: ToyReward, alone: Callable[[Job], Any]) -> None:
-    """Its jobs fail with its own error, those of another model finish."""
-    spy.trouble, spy.fails_at = RuntimeError("out of memory"), 2
+    """Its jobs fail with an error that names it, those of another model finish."""
+    spy.trouble, spy.fails_at = RuntimeError("no kernel image"), 2
     jobs = [Job(Task(model, "left", toy_reward), BestOfN(), 12, i, STEPS4) for i, model in enumerate((spy, line, spy))]
-    with pytest.raises(JobsFailed, match="2 of 3 jobs failed; job 0: out of memory") as failed:
+    told = "2 of 3 jobs failed; job 0: the network of model 'toy' failed: RuntimeError: no kernel image"
+    with pytest.raises(JobsFailed, match=told) as failed:
         Engine().run(jobs)
     assert sorted(failed.value.failures) == [0, 2]
-    assert failed.value.failures[0] is spy.trouble
+    assert isinstance(failed.value.failures[0], BadModel)
+    assert failed.value.failures[0].__cause__ is spy.trouble
     survivor = failed.value.results[1]
     assert survivor is not None
     assert torch.equal(survivor.x0, alone(jobs[1]).best.x0)
@@ -161,14 +173,22 @@ def no_longer_than(seconds: float) -> Iterator[None]:
 
 def test_a_population_that_fails_at_once_takes_its_twin_along(spy: Any, toy_reward: ToyReward) -> None:
     """The other populations of the job are not waited for, and the model is not asked."""
-    with no_longer_than(10), pytest.raises(JobsFailed, match="job 0: at once"):
+    with (
+        no_longer_than(10),
+        pytest.raises(JobsFailed, match="method 'twins' failed: ZeroDivisionError: at once"),
+    ):
         Engine().run([Job(Task(spy, "left", toy_reward), Twins(), 2)])
     assert spy.calls == []
 
 
 def test_failed_chains_are_not_evaluated_further(spy: Any) -> None:
     """When one chain fails its job, the other asks for nothing more, and other jobs go on."""
-    judge = Faulty("left", poison(float("nan")))
+
+    def fault(rewards: Tensor, rows: Tensor) -> None:
+        if len(rows) > 2:  # not when it is tried
+            raise LookupError("no such object")
+
+    judge = Faulty("left", fault)
     jobs = [Job(Task(spy, p, judge), RolloverBudget(2, 3), 20, 0, STEPS4) for p in ("left", "right")]
     with pytest.raises(JobsFailed):
         Engine().run(jobs)
@@ -234,10 +254,31 @@ def test_all_observers_are_told_and_change_nothing(line: ToyModel, toy_reward: T
 
 def test_an_estimate_that_is_no_number_is_not_the_best(spy: Any) -> None:
     """A search that scores nothing on the way, stopped: what it would be rescued with is scored, and must be finite."""
+
+    def fault(rewards: Tensor, rows: Tensor) -> None:
+        rewards[rows[rewards[rows].argmax()]] = float("nan")  # what would have been the best
+
     spy.trouble, spy.fails_at = KeyboardInterrupt(), 2
-    job = Job(Task(spy, "wide", Faulty("wide", poison(float("nan")))), BestOfN(), 12, 0, STEPS4)
+    sound, faulty = (
+        Job(Task(spy, "wide", one), BestOfN(), 12, 0, STEPS4) for one in (ToyReward(), Faulty("wide", fault))
+    )
     with pytest.raises(Interrupted) as stopped:
-        Engine().run([job])
+        Engine().run([sound])
+    spy.calls.clear()
+    with pytest.raises(Interrupted) as poisoned, pytest.warns(RollflowWarning, match="1 sample could not be chosen"):
+        Engine().run([faulty])
+    [best], [second] = stopped.value.results, poisoned.value.results
+    assert best is not None
+    assert second is not None
+    assert second.reward < best.reward
+    assert second.ineligible == {"reward": 1}
+    spy.calls.clear()
+
+    def all_faulty(rewards: Tensor, rows: Tensor) -> None:
+        rewards[rows] = float("nan")
+
+    with pytest.raises(Interrupted) as stopped:
+        Engine().run([replace(faulty, task=Task(spy, "wide", Faulty("wide", all_faulty)))])
     assert stopped.value.results == (None,)
     assert isinstance(stopped.value.failures[0], BadReward)
 

@@ -54,6 +54,8 @@ def test_the_refusal_says_what_and_how_much(name: str) -> None:
 
 
 class Counting(ToyReward):
+    probed = False
+
     def __init__(self) -> None:
         super().__init__()
         self.samples = 0

@@ -153,6 +153,7 @@ class Script(RewardModel):
 
     name = "script"
     description = "a list"
+    probed = False
 
     def __init__(self, *rewards: float) -> None:
         self.rewards = list(rewards)

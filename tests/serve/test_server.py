@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from rollflow.engine.answers import scored
 from rollflow.errors import RollflowError
 from rollflow.prompts import Prompt
 from rollflow.rewards.preprocessing import from_pictures
+from rollflow.rewards.scoring import scored
 from rollflow.serve.bodies import Limits, Refusal, read
 from rollflow.serve.host import _Punctual
 from rollflow.serve.server import app_of

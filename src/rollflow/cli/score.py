@@ -42,7 +42,7 @@ def scores(reward: RewardModel, samples: Sequence[Tensor], prompt: str) -> list[
     """The reward of each sample; those of one size are scored together, and a relative reward is relative to all."""
     import torch
 
-    from rollflow.engine.answers import scored
+    from rollflow.rewards.scoring import scored
 
     parts = torch.zeros(len(samples), len(reward.parts), dtype=torch.float64)
     for shape in dict.fromkeys(sample.shape for sample in samples):

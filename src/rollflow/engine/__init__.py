@@ -2,7 +2,7 @@
 
 from rollflow.engine.checkpoint import load_checkpoint, save_checkpoint
 from rollflow.engine.engine import Engine, Interrupted, JobsFailed
-from rollflow.engine.job import Job, Result, Task, declared
+from rollflow.engine.job import Job, Result, Task, declared, default_sampler
 from rollflow.engine.meter import Caps, Meter, Spending
 from rollflow.engine.observers import Observer
 from rollflow.engine.session import Ended
@@ -25,6 +25,7 @@ __all__ = [
     "Task",
     "abreast",
     "declared",
+    "default_sampler",
     "load_checkpoint",
     "save_checkpoint",
 ]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
@@ -14,13 +13,17 @@ from torch import Tensor
 from rollflow.conversions import denoised_from_velocity
 from rollflow.engine.job import Task
 from rollflow.engine.meter import Spending
-from rollflow.errors import BadReward
-from rollflow.models.base import FlowModel
+from rollflow.errors import BadModel, BadReward, blamed
+from rollflow.models.base import FlowModel, Screened
 from rollflow.requests import Decode, Grad, Request, Reward, Slope, Velocity
 from rollflow.rewards.base import RewardModel
+from rollflow.rewards.scoring import free_memory, is_out_of_memory, rewards_of
 
 Rows: TypeAlias = slice | list[int]
 """Some of many rows: where they are."""
+
+NETWORK, DYNAMICS, DECODER, REWARD, GRADIENT = "network", "dynamics", "decoder", "reward", "gradient of the reward"
+"""Where a value that is not finite can arise."""
 
 
 class Asked(NamedTuple):
@@ -35,6 +38,42 @@ class Asked(NamedTuple):
     request: Any
     task: Task
     condition: Any
+
+
+class Fault(NamedTuple):
+    """Why a sample is not eligible, or why guidance does not follow its gradient.
+
+    Args:
+        where: In what it arose (``NETWORK``, ...), or who rejected the sample.
+        what: That in words, which end before the row is named.
+    """
+
+    where: str
+    what: str
+
+
+class Verdict(NamedTuple):
+    """The answer to a ``Reward``, before the parts of the reward are mixed.
+
+    Args:
+        scores: (B, k) what the k parts say; NaN in a row that has a fault.
+        faults: Of each row that is not eligible; None of all others.
+    """
+
+    scores: Tensor
+    faults: list[Fault | None]
+
+
+class Sloped(NamedTuple):
+    """The answer to a ``Grad``.
+
+    Args:
+        slope: With reward -inf in rows that are not eligible, and gradient 0 in all rows that have a fault.
+        faults: Of each row; that of a ``GRADIENT`` leaves it eligible.
+    """
+
+    slope: Slope
+    faults: list[Fault | None]
 
 
 def price(request: Request, model: FlowModel) -> Spending:
@@ -56,15 +95,20 @@ def price(request: Request, model: FlowModel) -> Spending:
 class Answers:
     """Calls of models and rewards; the requests of one call share a model and, if they need one, a reward.
 
+    Whatever is called gets copies, and what it raises becomes an error that names it. A call for which memory runs out
+    is made again in halves.
+
     Args:
         max_rows: The most rows in one call.
         max_grad_rows: The same where a graph is kept for the backward pass, which is what bounds its memory.
         padded: Whether a call of fewer rows is filled up, so that all calls are of one shape.
+        limits: The most rows for which memory was enough, by reward, and by model and kind of call.
     """
 
     max_rows: int
     max_grad_rows: int
     padded: bool = False
+    limits: dict[Any, int] = field(default_factory=dict, compare=False, repr=False)
 
     def most(self, kind: type[Request]) -> int:
         """The most rows in one call that answers requests of a kind."""
@@ -75,7 +119,7 @@ class Answers:
         return -(-rows // self.most(kind)) * self.most(kind) if self.padded else rows
 
     def of(self, kind: type[Request], group: Sequence[Asked]) -> list[Any]:
-        """The answer to each request of one kind; to a ``Reward``, what the reward's parts say (``rewards``)."""
+        """The answer to each request of one kind: a ``Verdict`` to a ``Reward``, a ``Sloped`` to a ``Grad``."""
         if kind is Grad:
             return self._slopes(group)
         with torch.no_grad():
@@ -84,61 +128,123 @@ class Answers:
             if kind is Reward:
                 return self.rewards(group)
             if kind is Decode:
-                model = group[0].task.model
-                return self._alone([asked.request.x0 for asked in group], lambda rows, x0: model.decode(x0))
+                task = group[0].task
+                return self._alone(
+                    (Decode, task), [asked.request.x0 for asked in group], lambda rows, x0: screened(task, x0).samples
+                )
         return [None] * len(group)
 
-    def rewards(self, group: Sequence[Asked]) -> list[Tensor]:
-        """What the k parts of the reward say of clean samples, (B, k) for each request."""
+    def rewards(self, group: Sequence[Asked]) -> list[Verdict]:
+        """What the k parts of the reward say of clean samples, for each request."""
         task, prompts = group[0].task, _prompts(group)
-        return self._alone(
-            [asked.request.x0 for asked in group],
-            lambda rows, x0: _parts(task.reward, task.model.decode(x0), _at(prompts, rows)),
-        )
 
-    def rewards_later(self, group: Sequence[Asked]) -> Callable[[], list[Tensor]]:
+        def judged(rows: Rows, x0: Tensor) -> Verdict:
+            return self._verdict(task.reward, *examined(task, x0), _at(prompts, rows))
+
+        tensors = [asked.request.x0 for asked in group]
+        return [Verdict(*parts) for parts in self._split((Reward, task), tensors, judged, self.max_rows)]
+
+    def rewards_later(self, group: Sequence[Asked]) -> Callable[[], list[Verdict]]:
         """The same, with the model's work done now; what is returned does the reward's, in any thread."""
         task, prompts = group[0].task, _prompts(group)
         with torch.no_grad():
-            samples = self._alone([asked.request.x0 for asked in group], lambda rows, x0: task.model.decode(x0))
+            tensors = [asked.request.x0 for asked in group]
+            found = self._split((Decode, task), tensors, lambda rows, x0: examined(task, x0), self.max_rows)
+        samples, faults = [samples for samples, _ in found], [fault for _, faults in found for fault in faults]
         unpadded = replace(self, padded=False)  # whoever is elsewhere makes batches of its own
-        return lambda: unpadded._alone(samples, lambda rows, some: _parts(task.reward, some, _at(prompts, rows)))
+
+        def judged(rows: Rows, some: Tensor) -> Verdict:
+            return unpadded._verdict(task.reward, some, _at(faults, rows), _at(prompts, rows))
+
+        def later() -> list[Verdict]:
+            with torch.no_grad():
+                return [Verdict(*parts) for parts in unpadded._split(None, samples, judged, self.max_rows)]
+
+        return later
+
+    def _verdict(
+        self, reward: RewardModel, samples: Tensor, faults: list[Fault | None], prompts: Sequence[str]
+    ) -> Verdict:
+        """Scores of the rows that have no fault; no other is given to the reward."""
+        sound = [row for row, fault in enumerate(faults) if fault is None]
+        scores, faults = torch.full((len(faults), len(reward.parts)), torch.nan, dtype=torch.float64), [*faults]
+        if not sound:
+            return Verdict(scores, faults)
+        # Where all calls are to be of one shape, a sound sample stands in for each that is not.
+        rows = [row if fault is None else sound[0] for row, fault in enumerate(faults)] if self.padded else sound
+        given = samples if len(sound) == len(faults) else samples[rows]
+        told = torch.stack([rewards_of(part, given, _at(prompts, rows), self.limits) for part in reward.parts], 1)
+        scores[sound] = told[sound] if self.padded else told
+        for row in (~scores.isfinite().all(1)).nonzero()[:, 0].tolist():
+            if faults[row] is None:
+                at = int((~scores[row].isfinite()).nonzero()[0])
+                faults[row] = gave(reward.parts[at], float(scores[row, at]))
+        return Verdict(scores, faults)
 
     def _velocities(self, group: Sequence[Asked]) -> list[Tensor]:
-        model, t = group[0].task.model, torch.cat([asked.request.t for asked in group])
+        task, t = group[0].task, torch.cat([asked.request.t for asked in group])
         conditions = [asked.condition for asked in group for _ in asked.request.x]
         return self._alone(
-            [asked.request.x for asked in group], lambda rows, x: model.velocity(x, t[rows], _at(conditions, rows))
+            (Velocity, task),
+            [asked.request.x for asked in group],
+            lambda rows, x: velocity(task, x, t[rows], _at(conditions, rows)),
         )
 
-    def _slopes(self, group: Sequence[Asked]) -> list[Slope]:
+    def _slopes(self, group: Sequence[Asked]) -> list[Sloped]:
         task, t = group[0].task, torch.cat([asked.request.t for asked in group])
         prompts = [asked.task.prompt for asked in group for _ in asked.request.x]
         conditions = [asked.condition for asked in group for _ in asked.request.x]
 
-        def slope(rows: Rows, x: Tensor) -> Slope:
+        def slope(rows: Rows, x: Tensor) -> tuple[Any, ...]:
             # Two leaves, since past a network that is cut off a gradient still finds the short cut of x0 = x - t v.
             through, past = (x.detach().requires_grad_() for _ in range(2))
             with torch.enable_grad():
-                v = task.model.velocity(through, t[rows], _at(conditions, rows))
+                v = velocity(task, through, t[rows], _at(conditions, rows))
                 clean = denoised_from_velocity(task.model.interpolant, v, past, t[rows])
-                rewards = _rewards(task.reward, task.model.decode(clean), _at(prompts, rows))
-                inner, outer = _gradients(rewards, through, past)
-            if inner is None or outer is None:
-                raise _cut_off(task, behind_velocity=outer is None)
-            return Slope(v.detach(), clean.detach(), rewards.detach(), inner + outer)
+                samples, faults = examined(task, clean)
+                sound = [row for row, fault in enumerate(faults) if fault is None]
+                reward, gradient = torch.full((len(x),), -torch.inf, dtype=torch.float64), torch.zeros_like(x)
+                if sound:
+                    of = [row if fault is None else sound[0] for row, fault in enumerate(faults)]
+                    of = of if self.padded else sound
+                    given = samples if len(sound) == len(faults) else samples[of]
+                    told = rewards_of(task.reward, given, _at(_at(prompts, rows), of), self.limits)
+                    told = told[sound] if self.padded else told
+                    inner, outer = _gradients(told, through, past)
+                    if inner is None or outer is None:
+                        raise _cut_off(task, behind_velocity=outer is None)
+                    reward[sound], gradient = told.detach(), inner + outer
+            faults = _judged_slopes(task, reward, gradient, faults)
+            bad = torch.tensor([fault is not None for fault in faults])
+            reward[[fault is not None and fault.where != GRADIENT for fault in faults]] = -torch.inf
+            gradient[bad.to(gradient.device)] = 0.0
+            return v.detach(), clean.detach(), reward, gradient, faults
 
-        return [Slope(*parts) for parts in self._split([asked.request.x for asked in group], slope, self.max_grad_rows)]
+        tensors = [asked.request.x for asked in group]
+        made = self._split((Grad, task), tensors, slope, self.max_grad_rows)
+        return [Sloped(Slope(*parts), faults) for *parts, faults in made]
 
-    def _alone(self, tensors: list[Tensor], call: Callable[[Rows, Tensor], Tensor]) -> list[Tensor]:
-        return [answer for (answer,) in self._split(tensors, lambda rows, x: (call(rows, x),), self.max_rows)]
+    def _alone(
+        self, what: tuple[type[Request], Task], tensors: list[Tensor], call: Callable[[Rows, Tensor], Tensor]
+    ) -> list[Tensor]:
+        return [answer for (answer,) in self._split(what, tensors, lambda rows, x: (call(rows, x),), self.max_rows)]
 
     def _split(
-        self, tensors: list[Tensor], call: Callable[[Rows, Tensor], tuple[Tensor, ...]], most: int
-    ) -> list[tuple[Tensor, ...]]:
+        self,
+        what: tuple[type[Request], Task] | None,
+        tensors: list[Tensor],
+        call: Callable[[Rows, Tensor], tuple[Any, ...]],
+        most: int,
+    ) -> list[tuple[Any, ...]]:
         """Rows of many tensors through ``call``, which gets where they are and themselves, at most ``most`` at once.
 
         Where calls are padded all but the last are full, and the last is filled up with its own last row.
+
+        Args:
+            what: The kind of call, and of whom, by which it is known how many rows fit into memory; None is unlimited.
+            tensors: One a request.
+            call: Gives tensors and lists of one entry a row.
+            most: Rows.
         """
         rows = torch.cat(tensors)
         calls = -(-len(rows) // most)
@@ -147,22 +253,127 @@ class Answers:
         for a, b in pairwise(bounds):
             room = most - (b - a) if self.padded else 0
             some: Rows = slice(None) if calls == 1 and not room else [*range(a, b), *[b - 1] * room]
-            made.append(tuple(part[: b - a] for part in call(some, rows[some])))
+            parts = self._within_memory(what, some, rows[some], call)
+            made.append(tuple(part[: b - a] for part in parts))
         sizes = [len(tensor) for tensor in tensors]
-        return list(zip(*(torch.split(torch.cat(part), sizes) for part in zip(*made, strict=True)), strict=True))
+        return list(zip(*(_apart(joined(part), sizes) for part in zip(*made, strict=True)), strict=True))
+
+    def _within_memory(
+        self,
+        what: tuple[type[Request], Task] | None,
+        rows: Rows,
+        x: Tensor,
+        call: Callable[[Rows, Tensor], tuple[Any, ...]],
+    ) -> tuple[Any, ...]:
+        """``call`` on all rows, on half as many at once wherever memory runs out; what fits is remembered."""
+        key = None if what is None else (what[0], id(what[1].model))
+        places, done, made = list(range(len(x))) if isinstance(rows, slice) else rows, 0, list[tuple[Any, ...]]()
+        while done < len(x):
+            most = min(self.limits.get(key, len(x)), len(x) - done)
+            part = x[done : done + most]
+            answer = _unless_out_of_memory(call, rows if most == len(x) else places[done : done + most], part)
+            if answer is None:
+                self.limits[key] = most // 2
+                free_memory()
+            else:
+                made.append(answer)
+                done += most
+        return made[0] if len(made) == 1 else tuple(joined(part) for part in zip(*made, strict=True))
+
+
+def _unless_out_of_memory(
+    call: Callable[[Rows, Tensor], tuple[Any, ...]], rows: Rows, x: Tensor
+) -> tuple[Any, ...] | None:
+    try:
+        return call(rows, x)
+    except BadReward:  # whose batch has been halved already
+        raise
+    except Exception as error:
+        if len(x) == 1 or not is_out_of_memory(error.__cause__ or error):
+            raise
+        return None
+
+
+def velocity(task: Task, x: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
+    """What the model's ``velocity`` gives.
+
+    Raises:
+        BadModel: If it raises an exception or gives another shape.
+    """
+    with blamed(f"the network of model '{task.model.name}' failed", BadModel):
+        v = task.model.velocity(x, t, conditions)
+    if not isinstance(v, Tensor) or v.shape != x.shape:
+        shape = tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__
+        raise BadModel(f"velocity of model '{task.model.name}' gave {shape}; expected shape {tuple(x.shape)}")
+    return v
+
+
+def screened(task: Task, x0: Tensor) -> Screened:
+    """What the model's ``screened`` gives.
+
+    Raises:
+        BadModel: If it raises an exception or does not give one sample a state.
+    """
+    with blamed(f"the decoder of model '{task.model.name}' failed", BadModel):
+        samples, rejected = task.model.screened(x0)
+    if not isinstance(samples, Tensor) or not len(samples) == len(rejected) == len(x0):
+        shape = tuple(samples.shape) if isinstance(samples, Tensor) else type(samples).__name__
+        raise BadModel(f"decode of model '{task.model.name}' gave {shape} for {len(x0)} clean states; expected as many")
+    return Screened(samples, rejected)
+
+
+def examined(task: Task, x0: Tensor) -> tuple[Tensor, list[Fault | None]]:
+    """Decoded samples, and what makes any of them ineligible before a reward has seen it."""
+    name, clean = task.model.name, sound_rows(x0)
+    samples, rejected = screened(task, x0)
+    faults = list[Fault | None]()
+    for state, sample, who in zip(clean, sound_rows(samples), rejected, strict=True):
+        if not state:
+            faults.append(Fault(DYNAMICS, f"model '{name}' was sampled to a clean state that is not finite"))
+        elif not sample:
+            faults.append(Fault(DECODER, f"the decoder of model '{name}' gave pixels that are not finite"))
+        else:
+            faults.append(None if who is None else Fault(who, f"{who} of model '{name}' rejected the sample"))
+    return samples, faults
+
+
+def sound_rows(rows: Tensor) -> list[bool]:
+    """Which rows of (B, ...) are finite."""
+    sound: list[bool] = rows.detach().flatten(1).isfinite().all(1).tolist() if rows.ndim > 1 else [True] * len(rows)
+    return sound
+
+
+def gave(reward: RewardModel, score: float) -> Fault:
+    """That of a reward whose score is not finite."""
+    return Fault(REWARD, f"reward '{reward.name}' gave {score}")
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Answers to consecutive rows as one: tensors, lists, or tuples of such."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    if isinstance(first, Tensor):
+        return torch.cat(list(parts))
+    if isinstance(first, tuple):
+        return type(first)(*map(joined, zip(*parts, strict=True)))  # a NamedTuple
+    return [entry for part in parts for entry in part]
+
+
+def _apart(whole: Any, sizes: list[int]) -> list[Any]:
+    """The rows of each request."""
+    if isinstance(whole, Tensor):
+        return list(torch.split(whole, sizes))
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    return [whole[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
 
 def _prompts(group: Sequence[Asked]) -> list[str]:
     return [asked.task.prompt for asked in group for _ in asked.request.x0]
 
 
-def _at(values: list[Any], rows: Rows) -> list[Any]:
-    return values[rows] if isinstance(rows, slice) else [values[row] for row in rows]
-
-
-def _parts(reward: RewardModel, samples: Tensor, prompts: Sequence[str]) -> Tensor:
-    """(B, k) what the parts of a reward say."""
-    return torch.stack([scored(part, samples, prompts) for part in reward.parts], 1)
+def _at(values: Sequence[Any], rows: Rows) -> list[Any]:
+    return list(values[rows]) if isinstance(rows, slice) else [values[row] for row in rows]
 
 
 def _gradients(rewards: Tensor, *leaves: Tensor) -> tuple[Tensor | None, ...]:
@@ -172,66 +383,23 @@ def _gradients(rewards: Tensor, *leaves: Tensor) -> tuple[Tensor | None, ...]:
     return torch.autograd.grad(rewards.sum(), leaves, allow_unused=True)
 
 
+def _judged_slopes(task: Task, reward: Tensor, gradient: Tensor, faults: list[Fault | None]) -> list[Fault | None]:
+    """The faults of rows, with those whose reward or gradient is not finite."""
+    told, flat = list[Fault | None](), sound_rows(gradient)
+    for fault, score, leans in zip(faults, reward.tolist(), flat, strict=True):
+        if fault is None and not -torch.inf < score < torch.inf:
+            told.append(gave(task.reward, score))
+        elif fault is None and not leans:
+            what = f"reward '{task.reward.name}' gave a gradient that is not finite"
+            told.append(Fault(GRADIENT, what))
+        else:
+            told.append(fault)
+    return told
+
+
 def _cut_off(task: Task, *, behind_velocity: bool) -> BadReward:
     behind = f"decode of model '{task.model.name}' and the reward's score"
     at = behind if behind_velocity else f"velocity of model '{task.model.name}'"
     return BadReward(
         f"no gradient of reward '{task.reward.name}' reaches the state; {at} must not detach or run under torch.no_grad"
     )
-
-
-def not_finite(task: Task, rewards: Tensor, gradients: Tensor | None) -> BadReward | None:
-    """The error of the first row whose reward, or its gradient where there is one, is not finite."""
-    for row, reward in enumerate(rewards.tolist()):
-        gave = None if math.isfinite(reward) else str(reward)
-        if gave is None and gradients is not None and not gradients[row].isfinite().all():
-            gave = "a gradient that is not finite"
-        if gave is not None:
-            return BadReward(
-                f"reward '{task.reward.name}' gave {gave} for row {row} of {len(rewards)} of the prompt "
-                f"'{task.prompt}'; rewards must be finite, and so must their gradients where guidance follows them"
-            )
-    return None
-
-
-class Judged(NamedTuple):
-    """What rewards say of one sample that nothing is decided by, by name; NaN where one could not be had, and why."""
-
-    scores: dict[str, float]
-    missing: dict[str, str]
-
-
-def judged_by(rewards: Sequence[RewardModel], sample: Tensor, prompt: str) -> Judged:
-    """What each says of a sample (1, ...), whatever happens to it."""
-    told = Judged({}, {})
-    for reward in rewards:
-        try:
-            told.scores[reward.name] = float(scored(reward, sample, [prompt]))
-        except Exception as error:
-            told.scores[reward.name] = math.nan
-            told.missing[reward.name] = f"{type(error).__name__}: {error}"
-    return told
-
-
-def scored(reward: RewardModel, samples: Tensor, prompts: Sequence[str]) -> Tensor:
-    """Rewards (B,) in float64 on the CPU, in batches of the reward's own size.
-
-    Raises:
-        BadReward: If the reward does not give one number a sample.
-    """
-    with torch.no_grad():
-        return _rewards(reward, samples, prompts)
-
-
-def _rewards(reward: RewardModel, samples: Tensor, prompts: Sequence[str]) -> Tensor:
-    answers = []
-    for start in range(0, len(samples), reward.batch_size):
-        part = samples[start : start + reward.batch_size]
-        answer = torch.as_tensor(reward.score(part, prompts[start : start + reward.batch_size]))
-        if answer.shape != (len(part),):
-            raise BadReward(
-                f"reward '{reward.name}' gave shape {tuple(answer.shape)} for {len(part)} samples; "
-                f"expected ({len(part)},)"
-            )
-        answers.append(answer.double().cpu())
-    return torch.cat(answers)

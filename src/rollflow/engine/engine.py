@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from rollflow.engine.answers import Answers
 from rollflow.engine.job import Job, Result
 from rollflow.engine.observers import Observer
 from rollflow.engine.session import Ended, Session
-from rollflow.errors import RollflowError, Stopped
+from rollflow.errors import RollflowError, RollflowWarning, Stopped
 
 
 def _listed(name: str, values: object, what: str) -> list[Any]:
@@ -77,8 +78,16 @@ class Engine:
     so that results are those of ``drive`` whatever the batch (to the last bit where the model's rows do not depend on
     each other's).
 
+    Rewards are loaded, and tried on one sample and on two (``RewardModel.probed``), before the first job that uses them
+    begins, outside the budget; so is the gradient that guidance follows.
+
     Every request is debited before it is evaluated. A job that fails does not disturb the others: if a call raises,
-    those who shared it are answered alone. A job that reaches one of its caps ends early with its best sample so far.
+    those who shared it are answered alone. A job that reaches one of its caps, or that fails after something was
+    scored, ends early with its best sample so far, and the error is the ``cause`` of its result.
+
+    A sample that is not finite or that the model rejects is not given to the reward; it gets reward -inf, like one
+    whose score is not finite, and is never returned. ``Result.ineligible`` counts them, and a ``RollflowWarning`` tells
+    of them once a job.
 
     Args:
         max_rows: The most rows in one call of a model or decoder.
@@ -107,10 +116,10 @@ class Engine:
         self.overlap = flag("overlap", overlap)
 
     def run(self, jobs: Iterable[Job]) -> list[Result]:
-        """Run all jobs to their end; results in the order of the jobs.
+        """Run all jobs to their end; results in the order of the jobs, interrupted ones of those that failed late.
 
         Raises:
-            JobsFailed: If any failed, after the rest have finished.
+            JobsFailed: If any failed without a sample to show, after the rest have finished.
             Interrupted: On Ctrl-C, with the best samples so far.
         """
         wanted = each("jobs", _listed("jobs", jobs, "jobs"), _job)
@@ -126,6 +135,8 @@ class Engine:
         finally:
             session.close()
         results = [ended[place].result if place in ended else None for place in range(len(wanted))]
+        for result in results:
+            _warn(result)
         failures = {place: one.error for place, one in sorted(ended.items()) if one.error is not None}
         if interrupted:
             raise Interrupted(results, failures)
@@ -142,6 +153,15 @@ class Engine:
             raise refused("jobs", "an iterable of jobs", jobs)
         session = Session((_job("a job", job) for job in jobs), self.answers, self.observers, self.overlap)
         try:
-            yield from session.run()
+            for ended in session.run():
+                _warn(ended.result)
+                yield ended
         finally:
             session.close()
+
+
+def _warn(result: Result | None) -> None:
+    if result is None:
+        return
+    for text in result.warnings:
+        warnings.warn(text, RollflowWarning, stacklevel=3)

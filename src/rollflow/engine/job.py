@@ -10,8 +10,19 @@ from typing import Any
 from torch import Tensor
 
 from rollflow.checks import MOST_NFE, MOST_SEED, each, instance, whole
+from rollflow.defaults import (
+    DEFAULT_KERNEL,
+    DEFAULT_LOOKAHEAD,
+    DEFAULT_STEPS,
+    FEW_STEP_INTERPOLANT,
+    MANY_STEP_INTERPOLANT,
+)
+from rollflow.engine.described import DescribedModel, DescribedReward, portable
 from rollflow.engine.meter import Caps, Spending
 from rollflow.engine.standing import Checkpoint, Point
+from rollflow.interpolants import INTERPOLANTS
+from rollflow.kernels import KERNELS
+from rollflow.lookahead import LOOKAHEADS
 from rollflow.models.base import Declared, FlowModel
 from rollflow.requests import Asking
 from rollflow.rewards import RewardModel, check_differentiable, check_reward
@@ -44,6 +55,12 @@ class Task:
         object.__setattr__(self, "held_out", held_out)
 
     @property
+    def described(self) -> Task:
+        """The same with descriptions in place of model and rewards, which take no memory and cannot be run."""
+        rewards = [DescribedReward(reward) for reward in (self.reward, *self.held_out)]
+        return Task(DescribedModel(self.model), self.prompt, rewards[0], tuple(rewards[1:]))
+
+    @property
     def apart(self) -> bool:
         """Whether rewards can be computed while the model runs, since it is elsewhere."""
         return self.reward.apart(self.model.device)
@@ -63,6 +80,18 @@ def declared(model: Declared, search: Search, sampler: Sampler, nfe: int) -> Spe
     return Spending(cost.nfe, rows, cost.reward_calls, cost.decodes + 1, cost.backward_passes)
 
 
+def default_sampler(model: Declared, search: Search) -> Sampler:
+    """How particles move where nothing is said.
+
+    Along VP for a step-distilled model, the paper's choice for such (arXiv 2503.19385), and along the linear
+    interpolant for any other; with the kernel that the method's paper runs it with, else the reverse SDE; in
+    ``DEFAULT_STEPS`` steps.
+    """
+    interpolant = INTERPOLANTS.make(FEW_STEP_INTERPOLANT if model.few_step else MANY_STEP_INTERPOLANT)
+    kernel = KERNELS.make(search.default_kernel or DEFAULT_KERNEL)
+    return Sampler(interpolant, kernel, steps=DEFAULT_STEPS, lookahead=LOOKAHEADS.make(DEFAULT_LOOKAHEAD))
+
+
 @dataclass(frozen=True)
 class Job:
     """A search on a task, with a seed and a budget.
@@ -72,7 +101,8 @@ class Job:
         search: How to spend the budget.
         nfe: The budget, in guided velocity evaluations.
         seed: Of all the job's noise, 0 <= seed < 2^63.
-        sampler: How particles move.
+        sampler: How particles move; by default as in ``generate``, which depends on model and search
+            (``default_sampler``).
         caps: Further limits; ``caps.nfe`` is the budget in any case.
         resume: Where an earlier run of the same job stood; it goes on from there, its spending counted in.
 
@@ -86,14 +116,16 @@ class Job:
     search: Search
     nfe: int
     seed: int = 0
-    sampler: Sampler = field(default_factory=Sampler)
+    sampler: Sampler = None  # type: ignore[assignment]  # chosen below
     caps: Caps = Caps()
     resume: Checkpoint | None = None
 
     def __post_init__(self) -> None:
+        instance("task", self.task, Task)
+        instance("search", self.search, Search)
+        if self.sampler is None:
+            object.__setattr__(self, "sampler", default_sampler(self.task.model, self.search))
         for name, value, kind in (
-            ("task", self.task, Task),
-            ("search", self.search, Search),
             ("sampler", self.sampler, Sampler),
             ("caps", self.caps, Caps),
         ):
@@ -150,6 +182,12 @@ class Result:
         shares: NFE that each population has spent.
         seconds: Spent in calls of model, decoder and reward; of a call that was shared, its rows' share.
         diagnostics: Of each population that ran to its end, the search's own figures by name.
+        ineligible: How many samples could not be chosen, by where the first value that is not finite arose ("network",
+            "dynamics", "decoder", "reward") or by who rejected them ("the safety checker"); under "gradient of the
+            reward" how many times guidance had no finite gradient to follow.
+        warnings: What the user should know of all this, a sentence each.
+
+    Pickled, or copied deeply, it leaves model and rewards behind: its job can then be read, but not run.
     """
 
     job: Job
@@ -167,6 +205,17 @@ class Result:
     shares: tuple[int, ...]
     seconds: float
     diagnostics: tuple[dict[str, Any], ...] = ()
+    ineligible: dict[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            **vars(self),
+            "job": replace(self.job, task=self.job.task.described, resume=None),
+            "sample": self.sample.detach().cpu(),
+            "x0": self.x0.detach().cpu(),
+            "cause": None if self.cause is None else portable(self.cause),
+        }
 
     @property
     def finished(self) -> bool:

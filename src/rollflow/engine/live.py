@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rollflow.engine.answers import Asked, price
+from rollflow.engine.answers import (
+    DYNAMICS,
+    GRADIENT,
+    REWARD,
+    Asked,
+    Fault,
+    Sloped,
+    Verdict,
+    gave,
+    joined,
+    price,
+    sound_rows,
+)
+from rollflow.engine.answers import NETWORK as IN_NETWORK
 from rollflow.engine.job import Job
 from rollflow.engine.meter import Meter
-from rollflow.engine.standing import Checkpoint, Standing
-from rollflow.requests import Asking, Grad, Request, Save, Slope, Velocity, some_rows
+from rollflow.engine.standing import Checkpoint, Standing, ineligible_of
+from rollflow.errors import BadModel, BadReward, RollflowError, blamed
+from rollflow.requests import Asking, Grad, Request, Save, Velocity, some_rows
+from rollflow.rewards.base import RewardModel
+from rollflow.rewards.scoring import outside
 from rollflow.search.base import Finished, Progress
 
 NETWORK = (Velocity, Grad)
@@ -55,6 +73,40 @@ class Run:
     def checkpoint(self) -> Checkpoint:
         """Where the job can go on from."""
         return Checkpoint(tuple(self.saved), self.seconds)
+
+    def note(self, fault: Fault) -> None:
+        """Count a sample that is not eligible, of no population in particular."""
+        self.now[0] = self.now[0].faulty(*fault)
+
+    @property
+    def nothing_eligible(self) -> RollflowError | None:
+        """The error of a job that has no eligible sample: where the first value that is not finite arose."""
+        for where, what in (one.fault for one in self.now if one.fault is not None):
+            if where != GRADIENT:
+                return (BadReward if where == REWARD else BadModel)(f"no sample can be chosen: first, {what}")
+        if self.done:
+            return RollflowError(f"method '{self.job.search.name}' returned no sample that can be chosen")
+        return None
+
+    @property
+    def warnings(self) -> Iterator[str]:
+        """What its user should know: samples that could not be chosen, and scores outside their declared range."""
+        counts = ineligible_of(self.now)
+        first = {where: what for where, what in (one.fault for one in reversed(self.now) if one.fault is not None)}
+        leans = counts.pop(GRADIENT, 0)
+        if counts:
+            samples = "1 sample" if sum(counts.values()) == 1 else f"{sum(counts.values())} samples"
+            told = ", ".join(f"{where} {count}" for where, count in counts.items())
+            what = next((f"; first, {first[where]}" for where in counts if where in first), "")
+            yield f"{samples} could not be chosen ({told}){what}"
+        if leans:
+            times = "once" if leans == 1 else f"{leans} times"
+            yield f"guidance had no finite gradient to follow {times}; there nothing leaned"
+        reward = self.job.task.reward
+        for one in dict.fromkeys((*reward.parts, reward)):
+            strayed = [standing.outside[one.name] for standing in self.now if one.name in standing.outside]
+            if strayed:
+                yield out_of_range(one, max(strayed, key=lambda score: outside(one, score)))
 
 
 @dataclass(eq=False)
@@ -112,12 +164,7 @@ class Live:
     @property
     def answer(self) -> Any:
         """To the whole request."""
-        first, *others = self.answers
-        if not others:
-            return first
-        if isinstance(first, Slope):
-            return Slope(*map(torch.cat, zip(*self.answers, strict=True)))
-        return torch.cat(self.answers)
+        return joined(self.answers)
 
     def debit(self) -> None:
         """Account for the request before any of it is answered; raises ``BudgetExceeded`` if a cap forbids it."""
@@ -127,15 +174,102 @@ class Live:
         self.run.meter.debit(cost)
         self.standing = replace(self.standing, spent=self.standing.spent + cost)
 
-    def judged(self, scores: Tensor) -> Tensor:
-        """Rewards (B,) of the samples that it asks about, from what the parts of the reward say, (B, k)."""
-        reward, seen = self.run.job.task.reward, self.standing.seen
-        seen = scores if seen is None else torch.cat([seen, scores])
-        if reward.relative:
-            self.standing = replace(self.standing, seen=seen)
-        return reward.combine(scores, seen)
+    def read(self, answer: Any) -> Any:
+        """What the population is told of an answer, whose faults are noted here.
+
+        Raises:
+            BadReward: If the reward's parts cannot be combined.
+        """
+        if isinstance(answer, Verdict):
+            return self._judged(answer)
+        if isinstance(answer, Sloped):
+            self._check(self.request, answer.slope.velocity)
+            self._note(answer.faults)
+            self._range(self.run.job.task.reward, answer.slope.reward)
+            return answer.slope
+        if isinstance(self.request, Velocity):
+            self._check(self.request, answer)
+        return answer
+
+    def _judged(self, verdict: Verdict) -> Tensor:
+        """Rewards (B,) of the samples that it asks about, from what the parts of the reward say; -inf if ineligible."""
+        reward, faults = self.run.job.task.reward, [*verdict.faults]
+        sound = [row for row, fault in enumerate(faults) if fault is None]
+        rewards = torch.full((len(faults),), -torch.inf, dtype=torch.float64)
+        if sound:
+            scores = verdict.scores[sound]
+            seen = scores if self.standing.seen is None else torch.cat([self.standing.seen, scores])
+            if reward.relative:
+                self.standing = replace(self.standing, seen=seen)
+            rewards[sound] = combined(reward, scores, seen)
+        for row in sound:
+            if not math.isfinite(rewards[row]):
+                faults[row], rewards[row] = gave(reward, float(rewards[row])), -torch.inf
+        self._note(faults)
+        for part, scores in zip(reward.parts, verdict.scores.T, strict=True):
+            self._range(part, scores)
+        if len(reward.parts) > 1:
+            self._range(reward, rewards)
+        return rewards
+
+    def _note(self, faults: Sequence[Fault | None]) -> None:
+        """Count samples that are not eligible, and gradients that are not followed."""
+        level = self.request.noise_level
+        for row, fault in enumerate(faults):
+            if fault is not None:
+                # A clean state is not finite because the network's velocity was not, if that was seen before.
+                network = fault.where == DYNAMICS and IN_NETWORK in self.standing.ineligible
+                where = IN_NETWORK if network else fault.where
+                self.standing = self.standing.faulty(where, self._at(fault.what, row, len(faults), level))
+
+    def _check(self, request: Velocity | Grad, v: Tensor) -> None:
+        """Remember a velocity that is not finite, of a state that was."""
+        if IN_NETWORK in self.standing.ineligible or bool(v.isfinite().all()):
+            return
+        model = self.run.job.task.model
+        for row, (state, sound) in enumerate(zip(sound_rows(request.x), sound_rows(v), strict=True)):
+            if state and not sound:
+                alpha, sigma = model.interpolant.alpha(request.t[row]), model.interpolant.sigma(request.t[row])
+                what = f"the network of model '{model.name}' gave a velocity that is not finite"
+                text = self._at(what, row, len(v), float(sigma / (alpha + sigma)))
+                self.standing = self.standing.faulty(IN_NETWORK, text, 0)
+                return
+
+    def _at(self, what: str, row: int, rows: int, level: float) -> str:
+        prompt = self.run.job.task.prompt
+        return f"{what} for row {row} of {rows} of the prompt '{prompt}' at noise level {level:.2f}"
+
+    def _range(self, reward: RewardModel, scores: Tensor) -> None:
+        """Remember the score that lies furthest outside the range that its reward declares."""
+        if reward.bounds is None:
+            return
+        for score in scores.tolist():
+            known = self.standing.outside.get(reward.name)
+            if outside(reward, score) > (0.0 if known is None else outside(reward, known)):
+                self.standing = replace(self.standing, outside={**self.standing.outside, reward.name: score})
 
     def keep(self, state: Progress | Finished) -> None:
         """Save where it stands."""
         self.standing = replace(self.standing, state=state)
         self.run.saved[self.population] = self.standing
+
+
+def combined(reward: RewardModel, scores: Tensor, seen: Tensor) -> Tensor:
+    """What ``combine`` makes of (B, k) scores: (B,).
+
+    Raises:
+        BadReward: If it raises an exception or gives another shape.
+    """
+    with blamed(f"reward '{reward.name}' failed", BadReward):
+        rewards = reward.combine(scores.clone(), seen.clone())
+    if not isinstance(rewards, Tensor) or rewards.shape != (len(scores),):
+        shape = tuple(rewards.shape) if isinstance(rewards, Tensor) else type(rewards).__name__
+        raise BadReward(f"combine of reward '{reward.name}' gave {shape}; expected shape ({len(scores)},)")
+    return rewards
+
+
+def out_of_range(reward: RewardModel, score: float) -> str:
+    """The warning of a score outside its reward's declared range."""
+    assert reward.bounds is not None
+    low, high = reward.bounds
+    return f"reward '{reward.name}' gave {score:.6g}, outside its declared range of {low:g} to {high:g}"

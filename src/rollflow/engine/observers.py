@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
 from torch import Tensor
 
 from rollflow.engine.job import Job, Result
 from rollflow.engine.meter import Spending
 from rollflow.engine.standing import Checkpoint
+from rollflow.errors import RollflowWarning, described
 from rollflow.requests import Reward
 from rollflow.search.base import Progress
 
 
 class Observer:
-    """Called by the engine, in its thread; every method does nothing unless overridden."""
+    """Called by the engine, in its thread; every method does nothing unless overridden.
+
+    What an observer is given is its own: nothing that it writes to is seen by the search or by anyone else. An
+    exception that it raises does not stop the run: it is warned of, and the observer is called no more. Ctrl-C
+    (``KeyboardInterrupt``) does stop it.
+    """
 
     def admitted(self, job: Job) -> None:
         """The job has begun."""
 
     def scored(self, job: Job, population: int, request: Reward, rewards: Tensor, spent: Spending) -> None:
-        """Clean samples of one population were scored: (B,) rewards; ``spent`` by that population so far."""
+        """Clean samples of one population were scored: (B,) rewards, -inf for a sample that is not eligible.
+
+        ``spent`` is that population's so far.
+        """
 
     def saved(self, job: Job, population: int, progress: Progress) -> None:
         """A population has made a step."""
@@ -31,3 +45,46 @@ class Observer:
 
     def failed(self, job: Job, error: Exception) -> None:
         """The job has failed; there is no result."""
+
+
+class Audience:
+    """The observers of one run.
+
+    Args:
+        observers: Called in their order.
+    """
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = list(observers)
+
+    def tell(self, event: str, *given: Any) -> None:
+        """Call the method ``event`` of every observer that has one of its own, each with copies."""
+        for observer in list(self._observers):
+            method = getattr(observer, event)
+            if getattr(method, "__func__", None) is getattr(Observer, event):
+                continue  # does nothing, which needs no copies
+            try:
+                method(*map(copied, given))
+            except (Exception, SystemExit) as error:
+                self._observers.remove(observer)
+                warnings.warn(
+                    f"observer {type(observer).__name__} failed in '{event}' and is called no more; the run goes on: "
+                    f"{described(error)}",
+                    RollflowWarning,
+                    stacklevel=2,
+                )
+
+
+def copied(value: Any) -> Any:
+    """A copy of all tensors and containers of a value; jobs, which are frozen, are shared."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(copied, value))
+    if isinstance(value, tuple | list):
+        return type(value)(map(copied, value))
+    if isinstance(value, dict):
+        return {key: copied(part) for key, part in value.items()}
+    if is_dataclass(value) and not isinstance(value, type | Job):
+        return replace(value, **{part.name: copied(getattr(value, part.name)) for part in fields(value) if part.init})
+    return value

@@ -14,17 +14,19 @@ import torch
 from torch import Tensor
 
 from rollflow import interruption
-from rollflow.engine.answers import Answers, Asked, Judged, judged_by, not_finite
+from rollflow.engine.answers import Answers, Asked, examined
 from rollflow.engine.job import Job, Result, Task
-from rollflow.engine.live import NETWORK, Live, Run
+from rollflow.engine.live import NETWORK, Live, Run, combined, out_of_range
 from rollflow.engine.meter import Meter, Spending
-from rollflow.engine.observers import Observer
-from rollflow.engine.standing import Checkpoint, Point, Standing, best_of, trace_of
+from rollflow.engine.observers import Audience, Observer
+from rollflow.engine.probe import Prepared
+from rollflow.engine.standing import Checkpoint, Point, Standing, bests_of, ineligible_of, trace_of
 from rollflow.engine.turns import Turn, half, sharing, turns
 from rollflow.engine.worker import Flight, Timed, Worker, awaited
-from rollflow.errors import BudgetExceeded, RewardUnavailable
+from rollflow.errors import BadModel, BudgetExceeded, RollflowError, blamed
 from rollflow.requests import Decode, Grad, Request, Reward, Save
 from rollflow.rewards.base import RewardModel
+from rollflow.rewards.scoring import Judged, judged_by, outside
 from rollflow.search.base import Finished, Progress
 
 T = TypeVar("T")
@@ -78,7 +80,8 @@ class Session:
         self.jobs: Iterator[Job] | None = iter(jobs)
         self.places = itertools.count()
         self.answers = answers
-        self.observers = observers
+        self.audience = Audience(observers)
+        self.prepared = Prepared(answers)
         self.ended: list[Ended] = []
         self.runs: list[Run] = []
         self.live: list[Live] = []
@@ -152,20 +155,18 @@ class Session:
         meter = Meter(replace(job.caps, nfe=job.nfe))
         try:
             meter.debit(Spending(decodes=1))  # of the sample that is returned, so that a stopped job can show its best
-            with torch.no_grad():
-                condition = job.task.model.encode(job.task.prompt)
+            condition = encoded(job.task)
+            self.prepared.prepare(job, condition)
             populations = job.populations()
             at = job.resume or Checkpoint((Standing(),) * len(populations))
             meter.debit(sum((one.spent for one in at.populations), Spending()))
         except Exception as error:
             self.ended.append(Ended(place, job, None, error))
-            for observer in self.observers:
-                observer.failed(job, error)
+            self.audience.tell("failed", job, error)
             return
         run = Run(place, job, meter, condition, list(at.populations), list(at.populations), at.seconds)
         self.runs.append(run)
-        for observer in self.observers:
-            observer.admitted(job)
+        self.audience.tell("admitted", job)
         for i, asking in enumerate(populations):
             if run in self.runs and not isinstance(asking, Finished):
                 self._advance(Live(run, i, asking), None)
@@ -254,10 +255,8 @@ class Session:
                 if len(group) > 1:  # alone, so that only who is at fault fails
                     again = partial(self.answers.of, kind, [turn.asked])
                     self._deliver(kind, [turn], Timed(partial(self._by_worker, live.run.job.task, again)))
-                elif isinstance(error, RewardUnavailable):
-                    self._stop(live.run, error)
                 else:
-                    self._fail(live.run, error)
+                    self._stop(live.run, error)
             return
         computed = max(1, self.answers.computed(kind, sum(turn.rows for turn in group)))
         for live, _, rows in group:
@@ -265,34 +264,42 @@ class Session:
         for (live, _, rows), of_rows in zip(group, answers, strict=False):  # none for a group that was sent off
             if live.run not in self.runs or not live.take(rows, of_rows):
                 continue
-            told = live.judged(live.answer) if kind is Reward else live.answer
-            if self._note(live, told):
-                if live in self.live:
-                    self.live.remove(live)
-                self._advance(live, told)
+            try:
+                told = live.read(live.answer)
+            except Exception as error:
+                self._stop(live.run, error)
+                continue
+            self._note(live, told)
+            if live in self.live:
+                self.live.remove(live)
+            self._advance(live, told)
 
     def _advance(self, live: Live, answer: object) -> None:
         """Send an answer; the population asks again, returns, or fails its job."""
-        run = live.run
+        run, ended = live.run, False
         try:
-            live.ask(live.asking.send(answer))
-        except StopIteration as stop:
-            self._keep(live, stop.value)
-            if run.done:
-                self._complete(run)
-        except Exception as error:
-            self._fail(run, error)
-        else:
+            with blamed(f"method '{run.job.search.name}' failed"):
+                try:
+                    live.ask(live.asking.send(answer))
+                except StopIteration as stop:
+                    state, ended = stop.value, True
+        except RollflowError as error:
+            self._stop(run, error)
+            return
+        if not ended:
             self.live.append(live)
+            return
+        self._keep(live, state)
+        if run.done:
+            self._complete(run)
 
     def _keep(self, live: Live, state: Progress | Finished) -> None:
         """Remember where a population stands."""
         run = live.run
         live.keep(state)
-        for observer in self.observers:
-            if isinstance(state, Progress):
-                observer.saved(run.job, live.population, state)
-            observer.checkpointed(run.job, run.checkpoint)
+        if isinstance(state, Progress):
+            self.audience.tell("saved", run.job, live.population, state)
+        self.audience.tell("checkpointed", run.job, run.checkpoint)
 
     def _drop(self, run: Run) -> None:
         self.live = [live for live in self.live if live.run is not run]
@@ -301,30 +308,34 @@ class Session:
     def _fail(self, run: Run, error: Exception) -> None:
         self.ended.append(Ended(run.place, run.job, None, error))
         self._drop(run)
-        for observer in self.observers:
-            observer.failed(run.job, error)
+        self.audience.tell("failed", run.job, error)
 
     def _stop(self, run: Run, why: Exception | None) -> None:
         """End a job early with the best that it has; without any, it fails for the reason given, if there is one."""
         try:
-            best = self._best(run, why)
-            result = None if best is None else self._result(run, best, interrupted=True, cause=why)
+            found = self._best(run, why)
+            result = self._result(run, found, interrupted=True, cause=why) if found else None
         except Exception as error:
-            self._fail(run, error)
+            self._fail(run, error if why is None else why)
             return
         if result is not None:
             self._finish(run, result)
-        elif why is not None:
+        elif why is not None or (why := run.nothing_eligible) is not None:
             self._fail(run, why)
 
-    def _best(self, run: Run, why: Exception | None) -> Finished | None:
-        """The best that a job has seen, of one that was only being scored once more what it has finished."""
+    def _best(self, run: Run, why: Exception | None) -> list[Finished]:
+        """The best that a job has seen, the best first; of one that has all its samples, the best of those.
+
+        Where nothing was scored yet and nothing is broken, the latest clean estimates are scored now.
+        """
         reward = run.job.task.reward
         if run.done and not reward.relative:
-            return max(run.finished, key=lambda finished: finished.reward)
-        best = best_of(run.now)
-        if best is not None or isinstance(why, RewardUnavailable) or (self.stopped and self._unasked(reward)):
-            return best
+            finished = [one for one in run.finished if one.reward > -math.inf]
+            if finished and why is None:
+                return sorted(finished, key=lambda one: -one.reward)
+        found, broken = bests_of(run.now), why is not None and not isinstance(why, BudgetExceeded)
+        if found or broken or (self.stopped and self._unasked(reward)):
+            return found
         with self._last_words():
             return self._best_of_progress(run)
 
@@ -335,7 +346,7 @@ class Session:
     def _last_words(self) -> AbstractContextManager[None]:
         return interruption.skippable(_LAST_WORDS) if self.stopped else nullcontext()
 
-    def _best_of_progress(self, run: Run) -> Finished | None:
+    def _best_of_progress(self, run: Run) -> list[Finished]:
         """The best of the latest clean estimates, scored now, of a search that does not score on the way."""
         for population, standing in enumerate(run.now):
             if not isinstance(standing.state, Progress):
@@ -348,13 +359,10 @@ class Session:
                 request = Reward(some, level)
                 live = Live(run, population, iter(()), request)  # type: ignore[arg-type]
                 live.debit()
-                [scores] = self._by_worker(run.job.task, partial(self.answers.of, Reward, [live.asked(live.rows)]))
-                rewards = live.judged(scores)
-                error = not_finite(run.job.task, rewards, None)
-                if error is not None:
-                    raise error
+                [verdict] = self._by_worker(run.job.task, partial(self.answers.of, Reward, [live.asked(live.rows)]))
+                rewards = live.read(verdict)
                 live.standing = live.standing.scored(request, rewards)
-        return best_of(run.now)
+        return bests_of(run.now)
 
     def _debit(self, live: Live) -> bool:
         """Account for a request before it is evaluated; False if that ended its job."""
@@ -365,30 +373,28 @@ class Session:
             return False
         return True
 
-    def _note(self, live: Live, answer: Any) -> bool:
-        """Remember an answer and tell the observers; False if it failed its job."""
+    def _note(self, live: Live, answer: Any) -> None:
+        """Remember what the population is told, and tell the observers."""
         run, request = live.run, live.request
         if isinstance(request, Save):
             self._keep(live, request.state)
-        gradients = None
         if isinstance(request, Grad):
-            request, answer, gradients = Reward(answer.clean, request.noise_level), answer.reward, answer.gradient
+            request, answer = Reward(answer.clean, request.noise_level), answer.reward
         if isinstance(request, Reward):
-            error = not_finite(run.job.task, answer, gradients)
-            if error is not None:
-                self._fail(run, error)
-                return False
             live.standing = live.standing.scored(request, answer)
-            for observer in self.observers:
-                observer.scored(run.job, live.population, request, answer, live.standing.spent)
-        return True
+            self.audience.tell("scored", run.job, live.population, request, answer, live.standing.spent)
 
     def _complete(self, run: Run) -> None:
+        """End a job whose populations have all returned: with the best of them, or else with the best before it."""
         try:
-            best = max(self._reconciled(run), key=lambda finished: finished.reward)
-            result = self._result(run, best, interrupted=False, cause=None)
+            found = sorted(self._reconciled(run), key=lambda finished: -finished.reward)  # stable: the first of equals
+            found = [finished for finished in found if finished.reward > -math.inf]
+            result = self._result(run, found, interrupted=False, cause=None) if found else None
         except Exception as error:
-            self._fail(run, error)
+            self._stop(run, error)
+            return
+        if result is None:
+            self._stop(run, run.nothing_eligible)
         else:
             self._finish(run, result)
 
@@ -398,33 +404,52 @@ class Session:
         Those of a relative reward cannot, since each population looked back at its own samples: what they returned is
         scored once more, against all samples of all of them; no part of the budget, as held-out rewards are not.
         """
-        task, finished = run.job.task, run.finished
-        if not task.reward.relative or len(finished) == 1:
+        task = run.job.task
+        finished = [one for one in run.finished if one.reward > -math.inf]
+        if not task.reward.relative or len(finished) <= 1:
             return finished
         x0, seen = torch.stack([one.x0 for one in finished]), [one.seen for one in run.now if one.seen is not None]
         asked = Asked(Reward(x0, 0.0), task, run.condition)
-        [scores] = self._by_worker(task, partial(self.answers.of, Reward, [asked]))
-        rewards = task.reward.combine(scores, torch.cat([*seen, scores]))
-        return [one._replace(reward=float(reward)) for one, reward in zip(finished, rewards, strict=True)]
+        [verdict] = self._by_worker(task, partial(self.answers.of, Reward, [asked]))
+        sound = [i for i, fault in enumerate(verdict.faults) if fault is None]
+        scores = verdict.scores[sound]
+        rewards = combined(task.reward, scores, torch.cat([*seen, scores]))
+        return [finished[i]._replace(reward=float(reward)) for i, reward in zip(sound, rewards, strict=True)]
 
     def _finish(self, run: Run, result: Result) -> None:
         self.ended.append(Ended(run.place, run.job, result, None))
         self._drop(run)
-        for observer in self.observers:
-            observer.completed(run.job, result)
+        self.audience.tell("completed", run.job, result)
 
-    def _result(self, run: Run, best: Finished, *, interrupted: bool, cause: Exception | None) -> Result:
+    def _decoded(self, run: Run, found: Sequence[Finished]) -> tuple[Finished, Tensor]:
+        """The first of some samples that is eligible still once it is decoded by itself, and its pixels.
+
+        Raises:
+            BadModel: If none is.
+        """
+        what = "nothing was found"
+        for finished in found:
+            if finished is not found[0]:
+                run.meter.debit(Spending(decodes=1))
+            with torch.no_grad():
+                samples, [fault] = examined(run.job.task, finished.x0[None].clone())
+            if fault is None:
+                return finished, samples[0].clone()
+            run.note(fault)
+            what = f"{fault.what} when it was decoded by itself"
+        raise BadModel(f"no sample is left to return: {what}")
+
+    def _result(self, run: Run, found: Sequence[Finished], *, interrupted: bool, cause: Exception | None) -> Result:
         task = run.job.task
-        with torch.no_grad():
-            sample = task.model.decode(best.x0[None])
+        best, sample = self._decoded(run, found)
         parts = task.reward.parts if len(task.reward.parts) > 1 else ()
-        told = self._judged(task, parts, sample, by_worker=True)
-        held_out = self._judged(task, task.held_out, sample, by_worker=False)
+        told = self._judged(task, parts, sample[None], by_worker=True)
+        held_out = self._judged(task, task.held_out, sample[None], by_worker=False)
         rises = trace_of(run.now)
         end = Point(run.meter.spent.nfe, rises[-1].reward if rises else best.reward)
         return Result(
             run.job,
-            sample[0],
+            sample,
             best.x0,
             best.reward,
             told.scores,
@@ -438,7 +463,16 @@ class Session:
             tuple(one.spent.nfe for one in run.now),
             run.seconds,
             tuple(finished.diagnostics or {} for finished in run.finished),
+            ineligible_of(run.now),
+            tuple(self._warnings(run, held_out.scores)),
         )
+
+    def _warnings(self, run: Run, held_out: dict[str, float]) -> Iterator[str]:
+        """What the user of a result should know of its samples and scores."""
+        yield from run.warnings
+        for reward in run.job.task.held_out:
+            if outside(reward, held_out[reward.name]):
+                yield out_of_range(reward, held_out[reward.name])
 
     def _judged(self, task: Task, rewards: Sequence[RewardModel], sample: Tensor, *, by_worker: bool) -> Judged:
         """What rewards say of the sample that is returned; after Ctrl-C only those that can be had at once."""
@@ -467,3 +501,18 @@ class Session:
 def _elsewhere(reward: RewardModel) -> bool:
     """Whether a reward, or a part of it, is computed in another process."""
     return reward.elsewhere or any(_elsewhere(part) for part in reward.parts if part is not reward)
+
+
+def encoded(task: Task) -> Any:
+    """The prompt as the model takes it.
+
+    Raises:
+        ValueError: If the model cannot read it.
+        BadModel: If the model raises anything else.
+    """
+    with blamed(f"model '{task.model.name}' failed on the prompt '{task.prompt}'", BadModel), torch.no_grad():
+        try:
+            return task.model.encode(task.prompt)
+        except ValueError as error:
+            unreadable = error
+    raise unreadable

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from torch import Tensor
@@ -30,6 +31,10 @@ class Standing:
         rises: Its best reward so far against the NFE that it had spent itself, a point a rise.
         best: The clean sample of the last of these; None where none was scored.
         seen: What its reward goes on from, where it is relative (``RewardModel.combine``): (n, k).
+        ineligible: How many samples could not be chosen, by where the first value that is not finite arose or by who
+            rejected them; under ``GRADIENT`` how many times guidance had no finite gradient to follow.
+        fault: The first of these: where it arose, and that in words; None where there was none.
+        outside: The score furthest outside the range that its reward declares, by the reward's name.
     """
 
     state: Progress | Finished | None = None
@@ -37,15 +42,23 @@ class Standing:
     rises: tuple[Point, ...] = ()
     best: Finished | None = None
     seen: Tensor | None = None
+    ineligible: dict[str, int] = field(default_factory=dict)
+    fault: tuple[str, str] | None = None
+    outside: dict[str, float] = field(default_factory=dict)
 
     def scored(self, request: Reward, rewards: Tensor) -> Standing:
         """After samples were scored, (B,) rewards: the best of them may be the best until now."""
         at = int(rewards.argmax())
         reward = float(rewards[at])
-        if self.best is not None and reward <= self.best.reward:
+        if reward == -math.inf or (self.best is not None and reward <= self.best.reward):
             return self
         rises = (*self.rises, Point(self.spent.nfe, reward))
-        return replace(self, rises=rises, best=Finished(request.x0[at], reward, request.noise_level))
+        return replace(self, rises=rises, best=Finished(request.x0[at].clone(), reward, request.noise_level))
+
+    def faulty(self, where: str, what: str, count: int = 1) -> Standing:
+        """After so many samples turned out not to be eligible; 0 where it is only a state that none shows yet."""
+        counts = {**self.ineligible, where: self.ineligible.get(where, 0) + count}
+        return replace(self, ineligible=counts, fault=self.fault or (where, what))
 
 
 @dataclass(frozen=True)
@@ -69,10 +82,26 @@ def abreast(nfe: int, shares: Sequence[int]) -> int:
     return sum(min(nfe, share) for share in shares)
 
 
-def best_of(populations: Sequence[Standing]) -> Finished | None:
-    """The best sample of all; of equals the one that its population had found with the fewest NFE."""
+def bests_of(populations: Sequence[Standing]) -> list[Finished]:
+    """The best sample of each, the highest reward first; of equals the one that was found with the fewest NFE."""
     found = [(-one.best.reward, one.rises[-1].nfe, i) for i, one in enumerate(populations) if one.best is not None]
-    return populations[min(found)[2]].best if found else None
+    bests = [populations[i].best for *_, i in sorted(found)]
+    return [best for best in bests if best is not None]
+
+
+def best_of(populations: Sequence[Standing]) -> Finished | None:
+    """The first of ``bests_of``."""
+    return next(iter(bests_of(populations)), None)
+
+
+def ineligible_of(populations: Sequence[Standing]) -> dict[str, int]:
+    """How many samples of all populations were not eligible, by where that arose."""
+    counts = dict[str, int]()
+    for one in populations:
+        for where, count in one.ineligible.items():
+            if count:
+                counts[where] = counts.get(where, 0) + count
+    return counts
 
 
 def trace_of(populations: Sequence[Standing]) -> list[Point]:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 
 from rollflow.engine import Result
-from rollflow.engine.answers import judged_by
 from rollflow.report.recorder import Recorder
+from rollflow.rewards.scoring import judged_by
 
 
 class Judged(NamedTuple):
@@ -38,7 +38,7 @@ def along(result: Result, recorder: Recorder) -> list[Judged]:
     path = []
     for frame in recorder.path(result)[:-1]:
         with torch.no_grad():
-            sample = task.model.decode(frame.x0[None])
+            sample = task.model.decode(frame.x0[None].clone())
         told = judged_by(task.held_out, sample, task.prompt).scores
         path.append(Judged(frame.noise_level, frame.reward, told))
     return [*path, of(result)]

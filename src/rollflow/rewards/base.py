@@ -47,6 +47,13 @@ class RewardModel(ABC):
         relative: Whether ``combine`` looks at what was scored before.
         bounds: Lowest and highest score that it can give, infinite where there is no limit; None if unknown. A score
             outside them is warned of.
+        probed: Whether the engine may try it before a search, on one sample and on two, outside the budget, so that a
+            mistake is found before anything is spent. Set it to False for a reward whose calls cost money, that counts
+            them, or that cannot judge noise. One that is ``interactive`` or ``elsewhere`` is never tried.
+
+    ``score`` gets copies of the samples, finite ones alone, and must give one number for each: (B,), (B, 1), or a
+    scalar for a single sample. A sample whose score is not finite is never chosen. What ``score`` raises fails the
+    search, which then ends with the best sample that it has.
     """
 
     name: ClassVar[str]
@@ -61,6 +68,7 @@ class RewardModel(ABC):
     elsewhere: bool = False
     relative: bool = False
     bounds: tuple[float, float] | None = None
+    probed: bool = True
 
     @property
     def identity(self) -> str:

@@ -14,6 +14,7 @@ from rollflow.checks import Settings
 from rollflow.errors import RollflowError
 from rollflow.registry import Registry
 from rollflow.rewards.base import Card, RewardModel
+from rollflow.rewards.scoring import rewards_of
 
 
 class Normalization(Settings, ABC):
@@ -190,12 +191,7 @@ class Mixture(RewardModel):
 
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         """As ``combine`` of these samples alone."""
-        columns = []
-        for part in self.parts:
-            size = part.batch_size
-            some = [part.score(samples[i : i + size], prompts[i : i + size]) for i in range(0, len(samples), size)]
-            columns.append(torch.cat(some).double().cpu())
-        scores = torch.stack(columns, 1)
+        scores = torch.stack([rewards_of(part, samples, prompts) for part in self.parts], 1)
         return self.combine(scores, scores)
 
 

@@ -14,7 +14,8 @@ class Drawn(NamedTuple):
     """What is known after a draw.
 
     Args:
-        rewards: Of the children of this parent, in the order drawn; at least one.
+        rewards: Of the children of this parent, in the order drawn; at least one above -inf, which is the reward of a
+            child that must not be chosen.
         parent: Reward of the parent.
         best: The best reward among all that the chain has taken.
     """

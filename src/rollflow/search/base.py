@@ -26,7 +26,8 @@ class Particles(NamedTuple):
         x: (B, ...) states of the sampler's interpolant.
         u: (B, ...) the model's velocities there, in the model's interpolant.
         clean: (B, ...) clean samples that the look-ahead promises.
-        reward: (B,) float64 rewards of ``clean``; NaN where the search did not ask.
+        reward: (B,) float64 rewards of ``clean``, -inf for one that must not be chosen; NaN where the search did not
+            ask.
         lean: (B, ...) what guidance adds to the children; None where it was not asked or there is none.
     """
 
@@ -51,7 +52,7 @@ class Finished(NamedTuple):
 
     Args:
         x0: (...) one clean sample in the model's space.
-        reward: Its reward.
+        reward: Its reward; -inf if there is no sample that may be chosen.
         noise_level: 0 for a finished sample, else the linear noise level at which the estimate was made.
         diagnostics: Figures of the search's own by name, such as ``log_z`` of SMC; None where it has none.
     """
@@ -153,7 +154,7 @@ class Walk:
 
     def _shift(self, guidance: Guidance, slope: Slope, s: Tensor) -> Tensor:
         gradient = self.dynamics.conversion.to_source(slope.gradient, s)  # the chain rule: x_model = x / c
-        return guidance.shift(gradient, slope.reward)
+        return guidance.shift(gradient, slope.reward.clone())
 
     def lean(self, particles: Particles, step: int) -> Asking[Particles]:
         """Parents at time number ``step`` that know where their children lean: ``lean_nfe`` NFE a row.

@@ -43,7 +43,10 @@ class Potential(Settings, ABC):
 
     @abstractmethod
     def update(self, memory: Memory | None, reward: Tensor) -> Memory:
-        """The memory of phi_k, from that of phi_{k-1} (None at first) and r_k (B,) float64."""
+        """The memory of phi_k, from that of phi_{k-1} (None at first) and r_k (B,) float64.
+
+        Where r_k is -inf, the particle has weight 0 whatever is returned for it.
+        """
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -111,7 +112,7 @@ class RolloverBudget(Search):
                 drawn = drawn._replace(rewards=(*drawn.rewards, float(child.reward)))
                 if taken is None or child.reward > taken.reward:
                     taken = child
-                if not last and self.acceptance.accepts(drawn):
+                if not last and float(taken.reward) > -math.inf and self.acceptance.accepts(drawn):
                     break
             assert taken is not None
             used = len(drawn.rewards)

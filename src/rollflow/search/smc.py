@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from dataclasses import dataclass
 
@@ -38,7 +39,8 @@ class SMC(Search):
     guidance the children are drawn from N(m + lean, s^2) in place of the kernel's N(m, s^2), and their weights get the
     ratio of the two densities (arXiv 2501.05803). Deviations: where finishing costs NFE, the finished samples are what
     the last potential weighs; as finishing is deterministic, the estimates before it are neither scored nor resampled.
-    With a deterministic kernel, which is legal without guidance, the copies of a particle stay one.
+    With a deterministic kernel, which is legal without guidance, the copies of a particle stay one. A particle whose
+    estimate must not be chosen (reward -inf) has weight 0; where all have, the search ends.
 
     Args:
         potential: phi_k.
@@ -155,6 +157,8 @@ class SMC(Search):
         else:
             done, particles, left, weighing = resume.step, resume.particles, resume.nfe_left, resume.extra
         for step in range(done + 1, steps):
+            if weighing.over:
+                return Finished(particles.clean[0], -math.inf, dynamics.noise_level(step - 1))
             ancestors = self._ancestors(weighing, walk, step - 1, counts[step])
             if ancestors is not None:
                 particles, weighing = particles.rows(ancestors), weighing.resampled(ancestors)
@@ -172,6 +176,8 @@ class SMC(Search):
         return self._chosen(walk, particles, weighing)
 
     def _chosen(self, walk: Walk, particles: Particles, weighing: Weighing) -> Finished:
+        if weighing.over:
+            return walk.returned(particles.best())
         if self.draw:
             uniform = walk.noise.uniform(walk.dynamics.transitions, 1)
             chosen = particles.rows(Multinomial()(normalised(weighing.log_w), uniform, 1))

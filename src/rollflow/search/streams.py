@@ -27,7 +27,7 @@ def softmax_of_each(reward: Tensor, uniform: Tensor, temperature: float) -> Tens
     """One row of each stream, row i of its M with probability softmax(r / temperature)_i.
 
     Args:
-        reward: (B,) float64.
+        reward: (B,) float64, or -inf, of which none is picked while there are others in its stream.
         uniform: (streams,) float64 in [0, 1), the draws that decide.
         temperature: > 0; towards 0 this is ``best_of_each``, but that equals share their probability.
 
@@ -35,7 +35,9 @@ def softmax_of_each(reward: Tensor, uniform: Tensor, temperature: float) -> Tens
         (streams,).
     """
     reward = reward.view(len(uniform), -1)
-    weights = torch.softmax((reward - reward.amax(1, keepdim=True)) / temperature, 1)
+    best = reward.amax(1, keepdim=True)
+    away = torch.where(best == -torch.inf, 0.0, reward - best)  # where there is nothing to prefer, any
+    weights = torch.softmax(away / temperature, 1)
     pick = Multinomial()
     return _rows(torch.cat([pick(w, u[None], 1) for w, u in zip(weights, uniform, strict=True)]), reward)
 

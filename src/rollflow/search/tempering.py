@@ -33,8 +33,9 @@ class Tempering(Settings, ABC):
             step: From 0 to steps - 2.
             steps: >= 2.
             previous: gamma_{k-1}; 0 at first.
-            log_w: (B,) log-weights without any potential, so that gamma makes them log_w + gamma phi.
-            phi: (B,) phi_k / temperature.
+            log_w: (B,) log-weights without any potential, so that gamma makes them log_w + gamma phi; of those
+                particles whose weight is above 0.
+            phi: (B,) phi_k / temperature of the same.
         """
 
 

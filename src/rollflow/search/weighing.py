@@ -49,6 +49,11 @@ class Weighing(NamedTuple):
         """log Z-hat by now."""
         return self.log_z + log_mean(self.log_w)
 
+    @property
+    def over(self) -> bool:
+        """Whether no particle has a weight above 0, so that none can go on."""
+        return not bool((self.log_w > -torch.inf).any())
+
     def resampled(self, ancestors: Tensor) -> Weighing:
         """Of the particles at ``ancestors``, whose weights are in ``log_z`` from now on."""
         return self._replace(
@@ -80,15 +85,22 @@ class Target:
     temperature: float
 
     def weigh(self, weighing: Weighing, reward: Tensor, step: int, steps: int) -> Weighing:
-        """After weighting number ``step`` of ``steps``, by rewards (B,) of the clean estimates or, at last, samples."""
+        """After weighting number ``step`` of ``steps``, by rewards (B,) of the clean estimates or, at last, samples.
+
+        One with reward -inf has weight 0 from now on.
+        """
         last = step == steps - 1
         memory = Memory(reward, reward) if last else self.potential.update(weighing.memory, reward)
         phi, bare = memory.value / self.temperature, weighing.log_w - weighing.tilt
         previous = weighing.gamma[-1] if weighing.gamma else 0.0
-        gamma = 1.0 if last else self.tempering.gamma(step, steps, previous, bare, phi)
-        log_w = bare + gamma * phi
+        alive = (reward > -torch.inf) & (weighing.log_w > -torch.inf)
+        if not alive.any():
+            return weighing._replace(log_w=torch.full_like(phi, -torch.inf), ess=(*weighing.ess, 0.0))
+        gamma = 1.0 if last else self.tempering.gamma(step, steps, previous, bare[alive], phi[alive])
+        tilt = torch.where(alive, gamma * phi, 0.0)
+        log_w = torch.where(alive, bare + tilt, -torch.inf)
         gammas, sizes = (*weighing.gamma, gamma), (*weighing.ess, ess(log_w))
-        return weighing._replace(log_w=log_w, tilt=gamma * phi, memory=memory, gamma=gammas, ess=sizes)
+        return weighing._replace(log_w=log_w, tilt=tilt, memory=memory, gamma=gammas, ess=sizes)
 
 
 def log_ratio(walk: Walk, parents: Particles, x: Tensor, step: int) -> Tensor:
@@ -105,4 +117,5 @@ def log_ratio(walk: Walk, parents: Particles, x: Tensor, step: int) -> Tensor:
     mean, std = kernel.moments(dynamics.sampler.interpolant, parents.x, v, t, s)
     away = (x - mean).double().flatten(1)
     drawn = away - parents.lean.double().flatten(1)
-    return (drawn.square().sum(1) - away.square().sum(1)).cpu() / (2 * std**2)
+    ratio = (drawn.square().sum(1) - away.square().sum(1)).cpu() / (2 * std**2)
+    return torch.where(ratio.isnan(), -torch.inf, ratio)  # of states that are not finite, which have weight 0

@@ -12,9 +12,9 @@ from threading import Lock, Thread
 
 import torch
 
-from rollflow.engine.answers import scored
-from rollflow.errors import RewardUnavailable, RollflowError
+from rollflow.errors import BadReward, RewardUnavailable, RollflowError
 from rollflow.rewards.base import RewardModel
+from rollflow.rewards.scoring import scored
 from rollflow.serve.bodies import Limits, Refusal
 from rollflow.serve.wire import Batch
 
@@ -169,8 +169,10 @@ def _dead() -> Refusal:
     return Refusal(503, "the thread that scores has ended; restart the server")
 
 
-def _refusal(reward: RewardModel, error: Exception) -> Refusal:
+def _refusal(reward: RewardModel, error: BaseException) -> Refusal:
     """What is told of an error, without its traceback, whose frames hold the samples."""
+    if isinstance(error, BadReward) and error.__cause__ is not None:  # what the reward itself raised
+        error = error.__cause__
     if isinstance(error, RewardUnavailable):
         return Refusal(503, str(error))
     if isinstance(error, RollflowError | ValueError):

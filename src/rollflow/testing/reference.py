@@ -9,7 +9,9 @@ from torch import Tensor
 
 from rollflow.conversions import denoised_from_velocity
 from rollflow.engine import Job, Spending, Task
+from rollflow.models import FlowModel
 from rollflow.requests import Decode, Grad, Request, Reward, Save, Slope, Velocity, drive
+from rollflow.rewards import RewardModel
 from rollflow.search import Finished, Progress
 
 
@@ -47,23 +49,49 @@ class Answering:
             case Reward(x0):
                 n = len(x0)
                 self.spent += Spending(reward_calls=n, decodes=n)
-                samples = model.decode(x0)
-                scores = torch.stack([part.score(samples, [prompt] * n).double() for part in reward.parts], 1)
-                self.seen = scores if self.seen is None else torch.cat([self.seen, scores])
-                return reward.combine(scores, self.seen)
+                samples, ok = eligible(model, x0)
+                rewards = torch.full((n,), -torch.inf, dtype=torch.float64)
+                if ok.any():
+                    scores = told(reward, samples[ok], prompt)
+                    ok[ok.clone()] = scores.isfinite().all(1)
+                    scores = scores[scores.isfinite().all(1)]
+                    self.seen = scores if self.seen is None else torch.cat([self.seen, scores])
+                    if len(scores):
+                        rewards[ok] = reward.combine(scores, self.seen)
+                return rewards.nan_to_num(-torch.inf, -torch.inf, -torch.inf)
             case Grad(x, t):
                 n = len(x)
                 self.spent += Spending(n, n * model.rows_per_nfe, n, n, n)
                 x = x.clone().requires_grad_()
                 v = model.velocity(x, t, [model.encode(prompt)] * n)
                 clean = denoised_from_velocity(model.interpolant, v, x, t)
-                rewards = reward.score(model.decode(clean), [prompt] * n).double()
-                [gradient] = torch.autograd.grad(rewards.sum(), x)
-                return Slope(v.detach(), clean.detach(), rewards.detach(), gradient)
+                samples, ok = eligible(model, clean)
+                rewards, gradient = torch.full((n,), -torch.inf, dtype=torch.float64), torch.zeros_like(x)
+                if ok.any():
+                    given = reward.score(samples[ok], [prompt] * int(ok.sum())).double()
+                    [gradient] = torch.autograd.grad(given.sum(), x)
+                    rewards[ok] = given.detach()
+                rewards.nan_to_num_(-torch.inf, -torch.inf, -torch.inf)
+                followed = (rewards > -torch.inf) & gradient.flatten(1).isfinite().all(1)
+                gradient[~followed] = 0.0
+                return Slope(v.detach(), clean.detach(), rewards, gradient)
             case Decode(x0):
                 self.spent += Spending(decodes=len(x0))
                 return model.decode(x0)
         return None
+
+
+def eligible(model: FlowModel, x0: Tensor) -> tuple[Tensor, Tensor]:
+    """Decoded samples, and which of them (B,) are finite and not rejected."""
+    samples, rejected = model.screened(x0)
+    finite = x0.detach().flatten(1).isfinite().all(1) & samples.detach().flatten(1).isfinite().all(1)
+    return samples, finite & torch.tensor([who is None for who in rejected])
+
+
+def told(reward: RewardModel, samples: Tensor, prompt: str) -> Tensor:
+    """What the parts of a reward say: (B, k)."""
+    prompts = [prompt] * len(samples)
+    return torch.stack([part.score(samples.clone(), prompts).double() for part in reward.parts], 1)
 
 
 class Alone(NamedTuple):
@@ -85,11 +113,10 @@ class Alone(NamedTuple):
 def _reconciled(job: Job, finished: list[Finished], seen: list[Tensor | None]) -> list[Finished]:
     """Populations with rewards that can be compared: relative ones are scored against the samples of all."""
     task = job.task
-    if not task.reward.relative or len(finished) == 1:
+    finished = [one for one in finished if one.reward > -torch.inf]
+    if not task.reward.relative or len(finished) <= 1:
         return finished
-    samples = task.model.decode(torch.stack([one.x0 for one in finished]))
-    prompts = [task.prompt] * len(finished)
-    scores = torch.stack([part.score(samples, prompts).double() for part in task.reward.parts], 1)
+    scores = told(task.reward, task.model.decode(torch.stack([one.x0 for one in finished])), task.prompt)
     rewards = task.reward.combine(scores, torch.cat([*(some for some in seen if some is not None), scores]))
     return [one._replace(reward=float(reward)) for one, reward in zip(finished, rewards, strict=True)]
 

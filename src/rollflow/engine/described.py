@@ -1,0 +1,77 @@
+"""What a result that was pickled remembers of its model and rewards: what they say of themselves, and no network."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from torch import Tensor
+
+from rollflow.errors import RollflowError, described
+from rollflow.models.base import FlowModel
+from rollflow.rewards.base import RewardModel
+
+
+class DescribedModel(FlowModel):
+    """A model without its networks.
+
+    Args:
+        model: What is described.
+    """
+
+    def __init__(self, model: FlowModel) -> None:
+        names = ("name", "description", "few_step", "rows_per_nfe", "interpolant", "grid", "shape", "dtype", "device")
+        vars(self).update({name: getattr(model, name) for name in names}, _identity=model.identity)
+        try:
+            pickle.dumps(vars(self))
+        except Exception:  # attributes of someone else's, which say no more than where its noise lies
+            vars(self).update(interpolant=FlowModel.interpolant, grid=None)
+
+    @property
+    def identity(self) -> str:
+        identity: str = vars(self)["_identity"]
+        return identity
+
+    def encode(self, prompt: str) -> NoReturn:
+        raise left_behind(f"model '{self.name}'")
+
+    def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Any]) -> NoReturn:
+        raise left_behind(f"model '{self.name}'")
+
+    def decode(self, x0: Tensor) -> NoReturn:
+        raise left_behind(f"model '{self.name}'")
+
+
+class DescribedReward(RewardModel):
+    """A reward without its networks.
+
+    Args:
+        reward: What is described.
+    """
+
+    def __init__(self, reward: RewardModel) -> None:
+        names = ("name", "description", "differentiable", "held_out", "structured", "interactive", "relative", "bounds")
+        vars(self).update({name: getattr(reward, name) for name in names}, _identity=reward.identity)
+
+    @property
+    def identity(self) -> str:
+        identity: str = vars(self)["_identity"]
+        return identity
+
+    def score(self, samples: Tensor, prompts: Sequence[str]) -> NoReturn:
+        raise left_behind(f"reward '{self.name}'")
+
+
+def left_behind(who: str) -> RollflowError:
+    """The error of using what a pickled result does not carry."""
+    return RollflowError(f"{who} was left behind when its result was pickled; load it again to use it")
+
+
+def portable(error: Exception) -> Exception:
+    """An error that can be pickled: itself, or its words."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RollflowError(described(error))
+    return error

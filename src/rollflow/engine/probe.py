@@ -1,0 +1,165 @@
+"""What is tried before a search, so that a mistake costs nothing: rewards on a few samples, and their gradients."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rollflow.conversions import denoised_from_velocity
+from rollflow.engine.answers import Answers, Asked, examined, velocity
+from rollflow.engine.job import Job, Task
+from rollflow.errors import BadReward, NotDifferentiable
+from rollflow.requests import Grad
+from rollflow.rewards.base import RewardModel
+from rollflow.rewards.scoring import load, rewards_of, scored
+
+_STEPS = (0.1, 0.03, 0.01, 0.003)  # of finite differences, in units of the state
+_TRIES = 4
+
+
+class Prepared:
+    """Rewards that are loaded and tried, each once for a model.
+
+    Args:
+        answers: That will answer the jobs' requests.
+    """
+
+    def __init__(self, answers: Answers) -> None:
+        self.answers = answers
+        self._loaded: dict[int, RewardModel] = {}
+        self._tried: dict[tuple[int, int, bool], Task] = {}
+
+    def prepare(self, job: Job, condition: Any) -> None:
+        """Load and try what a job calls, if that is not done yet.
+
+        Args:
+            job: Before it begins.
+            condition: Its encoded prompt.
+
+        Raises:
+            BadReward: If its reward cannot be loaded, raises, or does not give one number a sample.
+            NotDifferentiable: If guidance would follow a gradient that is not the reward's.
+        """
+        task, guided = job.task, job.sampler.guidance is not None and job.dynamics.transitions > 0
+        for reward in (task.reward, *task.held_out):
+            if id(reward) not in self._loaded:
+                load(reward)
+                self._loaded[id(reward)] = reward
+        for what in {False, guided}:
+            key = id(task.reward), id(task.model), what
+            if key not in self._tried:
+                with undisturbed():
+                    if what:
+                        try_gradient(task, condition, self.answers)
+                    else:
+                        try_reward(task)
+                self._tried[key] = task
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Leaves the global random number generators as they were, so that a search is the same whatever was tried."""
+    state = random.getstate()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        yield
+    random.setstate(state)
+
+
+def may_try(reward: RewardModel) -> bool:
+    """Whether a part of a reward may be called outside the budget."""
+    return reward.probed and not (reward.interactive or reward.elsewhere)
+
+
+def noises(task: Task, rows: int) -> Tensor:
+    """States (rows, ...) of pure noise, always the same."""
+    draw = torch.randn(rows, *task.model.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return draw.to(task.model.dtype)
+
+
+def try_reward(task: Task) -> None:
+    """Score one sample and two, decoded from noise; nothing is concluded from samples that are not eligible.
+
+    Raises:
+        BadReward: If a part of the reward refuses samples of this shape, raises, or does not give one number for each.
+    """
+    parts = [part for part in task.reward.parts if may_try(part)]
+    if not parts:
+        return
+    with torch.no_grad():
+        samples, faults = examined(task, noises(task, 2))
+    samples = samples[[fault is None for fault in faults]]
+    for part in parts:
+        unfit = part.unfit(tuple(samples.shape[1:]))
+        if unfit is not None:
+            raise BadReward(f"reward '{part.name}' cannot score the samples of model '{task.model.name}': {unfit}")
+        for rows in range(1, len(samples) + 1):
+            scored(part, samples[:rows], [task.prompt] * rows)
+
+
+def try_gradient(task: Task, condition: Any, answers: Answers) -> None:
+    """Compare the gradient that guidance follows with finite differences of the reward along one direction.
+
+    The states are at signal-to-noise ratio 1. Kinks and rounding are told from a gradient that is cut off by several
+    step sizes, which must agree, and by several states: the first where gradient and differences agree settles it, and
+    it takes two where they clearly do not to refuse.
+
+    Raises:
+        BadReward: If no gradient reaches the state at all.
+        NotDifferentiable: If the gradient is not that of the reward.
+    """
+    if not all(may_try(part) for part in task.reward.parts):
+        return
+    path, model = task.model.interpolant, task.model
+    start, t = torch.ones(1, dtype=torch.float64), path.time_at_log_snr(torch.zeros(1, dtype=torch.float64))
+    draws, refused = noises(task, 3 * _TRIES).chunk(3), list[tuple[float, float]]()
+    for first, second, direction in zip(*(draw[:, None] for draw in draws), strict=True):
+        with torch.no_grad():
+            clean = denoised_from_velocity(path, velocity(task, first, start, [condition]), first, start)
+        x = path.alpha(t).to(clean) * clean + path.sigma(t).to(clean) * second
+        [(slope, [fault])] = answers.of(Grad, [Asked(Grad(x, t, 0.5), task, condition)])
+        if fault is not None or not x.isfinite().all():
+            continue
+
+        def reward_at(x: Tensor) -> float:
+            with torch.enable_grad():  # rewards may see other pixels where no gradient is asked for
+                leaf = x.detach().requires_grad_()
+                v = velocity(task, leaf, t, [condition])
+                samples, [fault] = examined(task, denoised_from_velocity(path, v, leaf, t))
+                if fault is not None:
+                    return torch.nan
+                return float(rewards_of(task.reward, samples, [task.prompt], answers.limits).detach())
+
+        told = float((slope.gradient.double() * direction.double()).sum())
+        measured = difference(reward_at, x, direction)
+        if measured is None:
+            continue
+        if abs(told - measured) <= 0.25 * max(abs(told), abs(measured)):
+            return
+        refused.append((told, measured))
+        if len(refused) == 2:
+            told, measured = refused[0]
+            raise NotDifferentiable(
+                f"guidance cannot follow reward '{task.reward.name}': along one direction its gradient is {told:.3g}, "
+                f"but the reward changes by {measured:.3g}; a part of the score, of decode or of the network of model "
+                f"'{model.name}' is cut off, by detach, numpy or torch.no_grad"
+            )
+
+
+def difference(value: Callable[[Tensor], float], x: Tensor, direction: Tensor) -> float | None:
+    """Derivative of a function along a direction by central differences; None if they do not settle on one number."""
+    found: list[float] = []
+    for step in _STEPS:
+        ahead, behind = value(x + step * direction), value(x - step * direction)
+        rounding = 1e-5 * max(abs(ahead), abs(behind))
+        if abs(ahead - behind) > rounding:
+            found.append((ahead - behind) / (2 * step))
+    if len(found) < 3:
+        return None
+    *_, coarse, middle, fine = found
+    spread, size = max(coarse, middle, fine) - min(coarse, middle, fine), abs(fine)
+    return fine if spread <= 0.1 * size else None
