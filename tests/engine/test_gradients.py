@@ -236,6 +236,10 @@ def test_a_cap_on_backward_passes_stops_with_the_best_so_far(line: ToyModel, sea
 class Kinked(ToyReward):
     """Has no slope for one prompt where its value is finite: the root of a square at 0."""
 
+    def __init__(self, target: Tensor) -> None:
+        super().__init__(target)
+        self.bounds = None  # type: ignore[assignment]
+
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         rows = torch.tensor([[prompt == "wide"] for prompt in prompts])
         return super().score(samples, prompts) + torch.where(rows, samples * 0, 1).square().sum(-1).sqrt()

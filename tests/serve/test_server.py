@@ -404,12 +404,13 @@ def test_what_came_in_meanwhile_is_scored_together(spy: Spy, client: httpx.Clien
     ("trouble", "status", "told"),
     [
         (ValueError("a prompt\nlike no other"), 422, "reward 'wavy' refused: a prompt like no other"),
-        (RuntimeError("out of memory"), 500, "reward 'wavy' failed: RuntimeError: out of memory"),
+        (RuntimeError("no kernel image"), 500, "reward 'wavy' failed: RuntimeError: no kernel image"),
+        (SystemExit(0), 500, "reward 'wavy' failed: SystemExit: 0"),
     ],
-    ids=["refused", "failed"],
+    ids=["refused", "failed", "exit"],
 )
 def test_trouble_of_one_is_not_that_of_others(
-    trouble: Exception, status: int, told: str, spy: Spy, client: httpx.Client, caplog: pytest.LogCaptureFixture
+    trouble: BaseException, status: int, told: str, spy: Spy, client: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     spy.trouble = trouble
     with hosted(spy) as host:
@@ -446,7 +447,7 @@ def test_a_key_is_that_of_what_was_sent(spy: Spy, client: httpx.Client) -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_health_tells_that_the_thread_is_dead(spy: Spy, client: httpx.Client) -> None:
-    spy.trouble = SystemExit()
+    spy.trouble = GeneratorExit()  # what no reward is blamed for
     with hosted(spy) as host:
         crowd = Crowd(spy, host, client)
         asked = [crowd.ask(numbers(1, 2), [prompt]) for prompt in ("trouble", "after")]
