@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from itertools import pairwise
 
 import pytest
@@ -15,7 +16,7 @@ from torch import Tensor
 from rollflow.api import Plan
 from rollflow.conversions import denoised_from_velocity
 from rollflow.engine import Engine, Job, Observer, Result, Task, declared
-from rollflow.errors import RollflowError
+from rollflow.errors import RollflowError, RollflowWarning
 from rollflow.guidance import DPS, Guidance
 from rollflow.interpolants import VP, Cosine, Interpolant, Linear
 from rollflow.kernels import DDIM, Euler, EulerMaruyama, GaussianKernel, Heun, Kernel
@@ -248,3 +249,44 @@ def test_its_kernel_is_the_ode_unless_told(line: ToyModel) -> None:
 def test_settings_out_of_range(settings: tuple[int, int, float, float, float], message: str) -> None:
     with pytest.raises(RollflowError, match=message):
         SearchOverPaths(*settings)
+
+
+@pytest.mark.parametrize(
+    ("search", "nfe", "longest", "sensible"),
+    [
+        (SearchOverPaths(), 84, 0.88, 168),  # one step a leg: only its noisy end and its estimate there
+        (SearchOverPaths(), 167, 0.44, 168),
+        (SearchOverPaths(), 168, None, 0),  # 3 steps of 0.88 / 3
+        (SearchOverPaths(), 500, None, 0),  # the paper's
+        (SHORT, 28, 0.7, 56),
+        (SHORT, 55, 0.35, 56),
+        (SHORT, 56, None, 0),
+    ],
+)
+def test_a_budget_of_too_few_steps_is_warned_of(
+    line: ToyModel, search: SearchOverPaths, nfe: int, longest: float | None, sensible: int
+) -> None:
+    """By the plan, which is the dry run, and by the job; of the sensible budget that it names there is no warning."""
+    sampler = Sampler(Linear(), Euler(), steps=10)
+    told = search.doubt(sampler.bind(line), nfe)
+    if longest is None:
+        assert told is None
+        declared(line, search, sampler, nfe)
+        Job(Task(line, "left", ToyReward()), search, nfe, 0, sampler)
+        return
+    assert told == (
+        f"paths has too few steps in {nfe} NFE: one goes over {longest:.2f} of noise level, more than 0.3, so that it "
+        f"hardly denoises; give {sensible} NFE or more, or fewer streams or copies"
+    )
+    assert search.doubt(sampler.bind(line), sensible) is None
+    with pytest.warns(RollflowWarning, match=re.escape(told)):
+        declared(line, search, sampler, nfe)
+    with pytest.warns(RollflowWarning, match=re.escape(told)):
+        Job(Task(line, "left", ToyReward()), search, nfe, 0, sampler)
+
+
+def test_kernels_of_two_evaluations_a_step_need_twice_the_budget(line: ToyModel) -> None:
+    """Heun's step is 2 NFE: 42 evaluations that are scored, and 3 steps each."""
+    told = SearchOverPaths().doubt(Sampler(Linear(), Heun(), steps=10).bind(line), 200)
+    assert told is not None
+    assert f"give {42 * (1 + 3 * 2)} NFE" in told

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = _taken(given, "--debug")
     token = errors.debug.set(debug)
     try:
-        with interruption.listening(last=arguments is None), streams.watched() as watched:
+        with interruption.listening(last=arguments is None), streams.watched() as watched, errors.warnings_as_lines():
             code = _run(given)
             if arguments is None and interruption.happened():
                 _exit_within(_LAST_SECONDS, code)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import typer
 
 from rollflow import interruption
-from rollflow.errors import RollflowError, Stopped, described
+from rollflow.errors import RollflowError, RollflowWarning, Stopped, described
 from rollflow.printable import printable
 
 DEBUG = "ROLLFLOW_DEBUG"
@@ -28,6 +30,23 @@ def complain(message: str) -> None:
 def warn(message: str) -> None:
     """Print a warning as one line on stderr."""
     _line("warning", message)
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Print each warning of the library once, as one line; those of others are shown as ever."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", RollflowWarning)
+        shown = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **how: Any) -> None:
+            if issubclass(category, RollflowWarning):
+                warn(str(message))
+            else:
+                shown(message, category, *where, **how)
+
+        warnings.showwarning = show
+        yield
 
 
 def _line(kind: str, message: str) -> None:

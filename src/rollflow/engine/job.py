@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+import warnings
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -20,6 +21,7 @@ from rollflow.defaults import (
 from rollflow.engine.described import DescribedModel, DescribedReward, portable
 from rollflow.engine.meter import Caps, Spending
 from rollflow.engine.standing import Checkpoint, Point
+from rollflow.errors import RollflowWarning
 from rollflow.interpolants import INTERPOLANTS
 from rollflow.kernels import KERNELS
 from rollflow.lookahead import LOOKAHEADS
@@ -75,7 +77,9 @@ def declared(model: Declared, search: Search, sampler: Sampler, nfe: int) -> Spe
         BudgetTooSmall: If the search cannot run in ``nfe``.
     """
     whole("nfe", nfe, at_most=MOST_NFE)
-    cost = search.cost(sampler.bind(model), nfe)
+    dynamics = sampler.bind(model)
+    cost = search.cost(dynamics, nfe)
+    _warn(search, dynamics, nfe)
     rows = cost.nfe * (model.rows_per_nfe or 1)
     return Spending(cost.nfe, rows, cost.reward_calls, cost.decodes + 1, cost.backward_passes)
 
@@ -90,6 +94,13 @@ def default_sampler(model: Declared, search: Search) -> Sampler:
     interpolant = INTERPOLANTS.make(FEW_STEP_INTERPOLANT if model.few_step else MANY_STEP_INTERPOLANT)
     kernel = KERNELS.make(search.default_kernel or DEFAULT_KERNEL)
     return Sampler(interpolant, kernel, steps=DEFAULT_STEPS, lookahead=LOOKAHEADS.make(DEFAULT_LOOKAHEAD))
+
+
+def _warn(search: Search, dynamics: Dynamics, nfe: int) -> None:
+    """Warn of a budget that is not a sensible one, once wherever it is met."""
+    doubt = search.doubt(dynamics, nfe)
+    if doubt is not None:
+        warnings.warn(doubt, RollflowWarning, stacklevel=1)
 
 
 @dataclass(frozen=True)
@@ -136,6 +147,7 @@ class Job:
         if self.sampler.guidance is not None:
             check_differentiable(self.task.reward)
         self.search.cost(self.dynamics, self.nfe)
+        _warn(self.search, self.dynamics, self.nfe)
 
     @property
     def capped(self) -> bool:

@@ -247,6 +247,10 @@ class Search(Settings, ABC):
     def smallest_nfe(self, dynamics: Dynamics) -> int:
         """The smallest budget that works with these settings."""
 
+    def doubt(self, dynamics: Dynamics, nfe: int) -> str | None:
+        """Say why a budget that works is still not a sensible one, and what would be; None if it is."""
+        return None
+
     @abstractmethod
     def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
         """What a budget of ``nfe`` will be spent on. Raises BudgetTooSmall."""

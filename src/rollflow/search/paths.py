@@ -19,6 +19,9 @@ from rollflow.sampler import Dynamics
 from rollflow.search.base import Cost, Finished, Particles, Progress, Search, Walk
 from rollflow.search.streams import best_of_each, copied, labels
 
+LONGEST_STEP = 0.3
+"""Longest step, in linear noise level, that still denoises; see ``SearchOverPaths.doubt``."""
+
 _EPSILON = 1e-9  # what noise levels given as decimals may miss each other by
 
 
@@ -137,6 +140,27 @@ class SearchOverPaths(Search):
             lower = min(upper / (more + 1), 1 / dynamics.sampler.steps) if last else upper - self.back
             legs.append(Leg(upper, lower, self.streams * self.copies, more))
         return legs
+
+    def doubt(self, dynamics: Dynamics, nfe: int) -> str | None:
+        """Warn of a budget in which a step is longer than ``LONGEST_STEP``, so that a leg hardly denoises.
+
+        The paper's settings have 500 NFE, 10 steps a leg of at most 0.88. On the embedded models with ``count`` (12
+        prompts, one seed, Linear-ODE) 1, 2, 3, 4 steps a leg gave -2.9, -0.3, -0.4, -0.3 with ``scenes-base`` and -0.9,
+        -0.8, -0.3, -0.3 with ``scenes-turbo``, best of N in the budget of 1 step -0.4 and -0.5.
+        """
+        longest = self._longest_step(dynamics, nfe)
+        if longest <= LONGEST_STEP + _EPSILON:
+            return None
+        sensible = self.smallest_nfe(dynamics)
+        while self._longest_step(dynamics, sensible) > LONGEST_STEP + _EPSILON:
+            sensible += self._rows() * dynamics.step_nfe
+        return (
+            f"paths has too few steps in {nfe} NFE: one goes over {longest:.2f} of noise level, more than "
+            f"{LONGEST_STEP}, so that it hardly denoises; give {sensible} NFE or more, or fewer streams or copies"
+        )
+
+    def _longest_step(self, dynamics: Dynamics, nfe: int) -> float:
+        return max((leg.upper - leg.lower) / leg.steps for leg in self.legs(dynamics, nfe))
 
     def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
         legs = self.legs(dynamics, nfe)
