@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rollflow.bench.folder import Tally
 from rollflow.cli import main
+from rollflow.files.media import read_picture
 from rollflow.models import MODELS
 from rollflow.models.scenes import ScenesTurbo
 from rollflow.rewards import REWARDS
@@ -60,24 +61,22 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> None:
 ROUNDING = {"caption": 0.01, "caption-judge": 0.02, "colorfulness": 0.05}
 
 
-@pytest.mark.parametrize(
-    "reward",
-    ["count", "caption", "colorfulness", JPEG, "jpeg-incompressibility", f"sum(parts=count;{JPEG}, weights=1;0.5)"],
-)
 def test_generate_and_score_agree_on_every_packaged_reward(
-    reward: str, embedded: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    embedded: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """For the search's reward and its judges, the result and the baseline."""
-    judges = ["judge", "caption-judge", "jpeg-incompressibility"]
-    options = [part for judge in judges if judge != reward for part in ("--held-out", judge)]
-    command = ["generate", PROMPT, "--model", "scenes-turbo", "--method", "bon", "--nfe", "22", "--reward", reward]
+    """For the search's reward, a mixture, and all others as its judges; for the result and the baseline."""
+    mixture = f"sum(parts=count;{JPEG}, weights=1;0.5)"
+    judges = ["count", "judge", "caption", "caption-judge", "colorfulness", JPEG, "jpeg-incompressibility"]
+    options = [part for judge in judges for part in ("--held-out", judge)]
+    command = ["generate", PROMPT, "--model", "scenes-turbo", "--method", "bon", "--nfe", "22", "--reward", mixture]
     assert main([*command, *options, "--compare", "--out", str(tmp_path), "-q"]) == 0
     content: dict[str, Any] = json.loads((tmp_path / "result.json").read_text())
     files = tmp_path / "image.png", tmp_path / "baseline.png"
-    assert [Image.open(file).size for file in files] == [(64, 64)] * 2
-    for name in (reward, *content["held_out"]):
-        pair = [content, content["baseline"]]
-        told = [one["reward"] if name == reward else one["held_out"][name] for one in pair]
+    assert [read_picture(file).size for file in files] == [(64, 64)] * 2
+    pair = content, content["baseline"]
+    assert scored(capsys, mixture, *files) == [one["reward"] for one in pair]
+    for name in judges:
+        told = [one["held_out"][name] for one in pair]
         assert scored(capsys, name, *files) == pytest.approx(told, rel=0, abs=ROUNDING.get(name, 0))
 
 
@@ -131,7 +130,7 @@ def test_bench_replay_and_report_keep_every_bit(
     assert main(["report", str(tmp_path / "run")]) == 0
     shown = re.findall(r'src="data:image/webp;base64,([^"]+)"', (tmp_path / "run" / "report.html").read_text())
     embedded = {_undone(base64.b64decode(content)) for content in shown}
-    assert embedded == {Image.open(path).tobytes() for path in images.values()}
+    assert embedded == {read_picture(path).tobytes() for path in images.values()}
 
 
 def _undone(content: bytes) -> bytes:
@@ -143,7 +142,7 @@ def _undone(content: bytes) -> bytes:
         return small.tobytes()
 
 
-@pytest.mark.parametrize("frames", [[0, 1, 2, 3, 4], [0, 0, 0, 1, 1], [0, 0, 0], [0]], ids=str)
+@pytest.mark.parametrize("frames", [[0, 0, 0, 1, 1], [0, 0, 0]], ids=str)
 def test_films_of_generate_and_replay(
     frames: list[int],
     experiment: list[str],
@@ -159,7 +158,7 @@ def test_films_of_generate_and_replay(
 
     monkeypatch.setattr(TinyModel, "decode", decode)
     out = tmp_path / "out"
-    command = ["generate", "a red square", "--reward", JPEG, "--nfe", "40", "--out", str(out)]
+    command = ["generate", "a red square", "--reward", JPEG, "--nfe", "90", "--out", str(out)]
     assert main([*command, "--compare", "-q"]) == 0
     content = json.loads((out / "result.json").read_text())
     found = scored(capsys, JPEG, out / "film.webp", out / "baseline.webp", prompt="a red square")
@@ -183,7 +182,7 @@ def test_a_warning_is_one_line(
     for more in (["--dry-run"], []):
         assert main([*command, *more]) == 0
         [line] = capsys.readouterr().err.splitlines()
-        assert line.startswith("warning: paths has too few steps in 90 NFE: one goes over 0.88 of noise level")
+        assert line.startswith("warning: paths has too few steps in 90 NFE: one goes over 0.81 of noise level")
         assert line.endswith("give 168 NFE or more, or fewer streams or copies")
     assert main([*command[:5], "168", *command[6:], "--dry-run"]) == 0
     assert capsys.readouterr().err == ""
