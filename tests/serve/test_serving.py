@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import ast
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
 import pytest
 import typer
 from hosting import Host, Wavy
+from torch import Tensor
 from typer.testing import CliRunner
 
 import rollflow
 from rollflow.cli.serve import serve_reward
 from rollflow.errors import RollflowError
+from rollflow.rewards import RewardModel
 from rollflow.serve.host import OpenToAll, address_of, bound
 
 ROOT = Path(rollflow.__file__).parent
@@ -36,6 +39,39 @@ def test_bad_input_is_one_line() -> None:
     assert "unknown setting" in refusal("hosting:Mortal(maker=x)", "--port", "0")
     assert "limit of rows" in refusal("count", "--port", "0", "--max-rows", "0")
     assert "cannot serve at no.such.host.invalid:0" in refusal("count", "--host", "no.such.host.invalid", "--port", "0")
+    for host in ("a..b", "a" * 300):
+        assert "it is no name of a host" in refusal("count", "--host", host)
+
+
+class Unloadable(Wavy):
+    """Raises when it is loaded."""
+
+    def load(self) -> None:
+        raise KeyError("weights")
+
+
+class Nameless(RewardModel):
+    """Says nothing of itself."""
+
+    name = "nameless"
+
+    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        return samples.flatten(1).sum(1)
+
+
+def test_rewards_that_cannot_be_hosted_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "raises_at_import.py").write_text("raise RuntimeError('boom')")
+    (tmp_path / "exits_at_import.py").write_text("raise SystemExit(0)")
+    for name, told in [
+        ("test_serving:Unloadable", "reward 'test_serving:Unloadable' could not be loaded: KeyError: 'weights'"),
+        ("test_serving:Nameless", "no attribute 'description'"),
+        ("raises_at_import:X", "boom"),
+        ("exits_at_import:X", "exit(0)"),
+        ("no_such_module:X", "no_such_module"),
+        ("rank-average(parts=count;judge)", "mix them where the search runs"),
+    ]:
+        assert told in refusal(name, "--port", "0")
 
 
 def test_a_taken_port_is_told_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from rollflow import interruption
 from rollflow.cli.errors import refusing
-from rollflow.errors import RollflowError
+from rollflow.errors import BadReward, RollflowError, blamed
 
 
 def serve_reward(
@@ -56,7 +56,8 @@ def serve_reward(
     with listener:
         with refusing(2):
             reward = REWARDS.make(name)
-            reward.load()
+            with blamed(f"reward '{name}' could not be loaded", BadReward):
+                reward.load()
             server = hosting.server_of(reward, token, limits)
         with refusing(1):
             listener.listen()

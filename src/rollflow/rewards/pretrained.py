@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import socket
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, ClassVar, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from torch import Tensor, nn
@@ -142,6 +146,8 @@ class Pretrained(PictureReward):
             RollflowError: In one line that says what is missing and what to do, if it cannot.
         """
         try:
+            if names and isinstance(names[0], str) and re.fullmatch(r"[\w.-]+/[\w.-]+", names[0]):
+                _check_hub(names[0])
             return load(*names, **settings)
         except ImportError as error:
             raise self._lacking(error) from error
@@ -157,6 +163,24 @@ class Pretrained(PictureReward):
             f"reward '{self.name}' needs a package that is not installed: {_line(error)}; "
             "install with pip install 'rollflow[rewards]'"
         )
+
+
+def _check_hub(repository: str) -> None:
+    """Fail at once where the hub's client would try for half a minute to reach a host that has no address.
+
+    Raises:
+        OSError: If nothing of the repository is in the cache, and the hub's name cannot be resolved.
+    """
+    from huggingface_hub import constants
+
+    cached = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+    host = urlsplit(constants.ENDPOINT).hostname
+    if constants.HF_HUB_OFFLINE or host is None or getproxies() or Path(repository).exists() or cached.exists():
+        return
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError as error:
+        raise OSError(f"it is not in the cache, and {host} cannot be reached ({error.strerror})") from None
 
 
 def _line(error: Exception) -> str:

@@ -55,10 +55,9 @@ def bound(host: str, port: int, token: str | None) -> socket.socket:
         except OSError:
             listener.close()
             raise
-    except OSError as error:
-        raise RollflowError(
-            f"cannot serve at {host}:{port}: {error.strerror}; choose another --host or --port"
-        ) from None
+    except (OSError, UnicodeError) as error:  # the latter on a host that cannot be a name
+        why = error.strerror if isinstance(error, OSError) else "it is no name of a host"
+        raise RollflowError(f"cannot serve at {host}:{port}: {why}; choose another --host or --port") from None
     return listener
 
 

@@ -41,7 +41,8 @@ def app_of(reward: RewardModel, token: str | None = None, limits: Limits | None 
         limits: What it takes on.
 
     Raises:
-        RollflowError: On a reward that compares samples with those that were scored before.
+        RollflowError: On a reward that compares samples with those that were scored before, or that lacks a
+            description.
     """
     if reward.relative:
         raise RollflowError(
@@ -49,6 +50,11 @@ def app_of(reward: RewardModel, token: str | None = None, limits: Limits | None 
             "cannot; serve its parts, and mix them where the search runs"
         )
     limits = limits or Limits()
+    try:
+        info_of(reward, limits)
+    except (AttributeError, TypeError, ValueError) as error:
+        line = " ".join(str(error).split())
+        raise RollflowError(f"reward '{reward.name}' does not say of itself what clients ask: {line:.300}") from error
     batcher = Batcher(reward, 3 * limits.pixels)
     desk = _Desk(limits)
     reading = asyncio.Semaphore(_READERS)
