@@ -43,7 +43,7 @@ class Asking(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     text: str
-    ask: dict[str, Annotated[int, Field(ge=0, lt=2**63)]]
+    ask: dict[str, Annotated[int, Field(ge=0, lt=2**31)]]
 
 
 class Pictures(BaseModel):
