@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("diffusers")
 
+import diffusers
 import torch
 from checks import Brightness
 from families import FAMILIES
@@ -18,7 +19,7 @@ from huggingface_hub import errors as hub
 from PIL import Image
 
 import rollflow
-from rollflow import PipelineSource, RollflowError, UnknownName, load_model
+from rollflow import BadModel, BadSetting, PipelineSource, RollflowError, UnknownName, load_model
 from rollflow.bench.folder import Tally, read_config
 from rollflow.bench.presets import PRESETS
 from rollflow.cli import main
@@ -109,10 +110,93 @@ def test_a_misspelt_argument_of_the_pipeline(folder):
         PipelineSource(str(folder), {"guidance_scal": 3}).load()
 
 
-@pytest.mark.parametrize("argument", ["latents", "prompt", "num_inference_steps"])
-def test_an_argument_that_the_search_decides(folder, argument):
-    with pytest.raises(UnknownName, match=argument):
+@pytest.mark.parametrize(
+    ("argument", "decides"),
+    [
+        ("latents", "seed"),
+        ("generator", "seed"),
+        ("prompt", "prompt of the search"),
+        ("num_inference_steps", "--steps"),
+        ("num_images_per_prompt", "--nfe"),
+        ("sigmas", "--grid"),
+        ("output_type", "decoded"),
+    ],
+)
+def test_an_argument_that_the_search_decides(folder, argument, decides):
+    with pytest.raises(UnknownName, match=f"^{argument} of FluxPipeline is no argument to give: .*{decides}"):
         PipelineSource(str(folder), {argument: 1}).load()
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "said"),
+    [
+        ("height", "abc", "height of FluxPipeline must be int, not 'abc'"),
+        ("guidance_scale", [3.5], "must be float"),
+        ("callback_on_step_end", "f", "must be a function, not 'f'"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_before_anything_loads(folder, capsys, argument, value, said):
+    with pytest.raises(BadSetting, match=said):
+        _ = PipelineSource(str(folder), {argument: value}).kind
+    if isinstance(value, str):
+        options = ["--model", str(folder), *SMALL[2:], "--pipeline-arg", f"{argument}={value}", "--dry-run"]
+        assert main(["generate", "a cat", *options]) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert said in line
+
+
+def raises(error):
+    def call(*args, **kwargs):
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize("error", [TypeError("no such thing"), AttributeError("none"), AssertionError(), KeyError("k")])
+def test_what_a_pipeline_raises_is_told_in_one_line_that_names_it(error, monkeypatch):
+    tiny = FAMILIES[FLUX]()
+    told = type(error).__name__
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tiny.pipeline), "check_inputs", raises(error))
+        with pytest.raises(
+            BadSetting, match=f"^FluxPipeline of .* failed: {told}.*height=16.*check its arguments"
+        ) as got:
+            load_model(tiny.pipeline, tiny.arguments)
+        assert got.value.__cause__ is error
+    model = load_model(tiny.pipeline, tiny.arguments)
+    x, t = torch.zeros(1, *model.shape), torch.tensor([0.5]).double()
+    condition = model.encode("a cat")
+    monkeypatch.setattr(tiny.pipeline.transformer, "forward", raises(error))
+    monkeypatch.setattr(tiny.pipeline.vae, "decode", raises(error))
+    for call in (lambda: model.velocity(x, t, [condition]), lambda: model.decode(x), lambda: model.screened(x)):
+        with pytest.raises(BadModel, match=f"FluxPipeline of .* failed: {told}"):
+            call()
+
+
+def test_a_scheduler_that_does_not_fit_is_named():
+    tiny = FAMILIES[FLUX]()
+    settings = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+    tiny.pipeline.scheduler = diffusers.DPMSolverMultistepScheduler(**settings)
+    with pytest.raises(
+        RollflowError, match=r"AssertionError at 'assert .*whether it can .* a DPMSolverMultistepScheduler"
+    ):
+        load_model(tiny.pipeline, tiny.arguments)
+
+
+def test_memory_that_runs_out_is_told_from_errors(monkeypatch):
+    tiny = FAMILIES[FLUX]()
+    model, rows = load_model(tiny.pipeline, tiny.arguments), []
+    decode = tiny.pipeline.vae.decode
+
+    def small(latents, *args, **kwargs):
+        rows.append(len(latents))
+        if len(latents) > 1:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2 bytes")
+        return decode(latents, *args, **kwargs)
+
+    monkeypatch.setattr(tiny.pipeline.vae, "decode", small)
+    assert len(model.decode(torch.zeros(2, *model.shape))) == 2
+    assert rows == [2, 1, 1]
 
 
 def test_folders_that_hold_no_pipeline(folder, tmp_path):
@@ -124,10 +208,40 @@ def test_folders_that_hold_no_pipeline(folder, tmp_path):
         ("{}", "names no pipeline"),
         ('{"_class_name": "NewestPipeline"}', "diffusers .* does not have"),
         ('{"_class_name": "DDPMPipeline"}', "no pipeline that a search can drive"),
+        ("null", "holds a NoneType"),
+        ("[1, 2]", "holds a list"),
+        ('{"_class_name": null}', "names no pipeline"),
+        ('{"_class_name": ["FluxPipeline"]}', "names no pipeline"),
+        ('{"_class_name": "utils"}', "diffusers .* does not have"),
+        ('{"_class_name": "__doc__"}', "diffusers .* does not have"),
+        ("[" * 100_000, "cannot be read"),
+        ("\\udc00", "cannot be read"),
     ):
         index.write_text(content)
         with pytest.raises(RollflowError, match=said):
             PipelineSource(str(tmp_path)).load()
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "config", "said"),
+    [
+        ("null", "{}", "scheduler None"),
+        ('["diffusers"]', "{}", "scheduler None"),
+        ("7", "{}", "scheduler None"),
+        ('["diffusers", "FluxPipeline"]', "{}", "scheduler FluxPipeline"),
+        ('["diffusers", "Nothing"]', "{}", "scheduler Nothing"),
+        ('["diffusers", "DDIMScheduler"]', "null", "holds a NoneType"),
+        ('["diffusers", "DDIMScheduler"]', '{"beta_schedule": "no"}', "does not fit a DDIMScheduler"),
+        ('["diffusers", "DDIMScheduler"]', '{"num_train_timesteps": "x"}', "does not fit a DDIMScheduler"),
+    ],
+)
+def test_schedulers_that_cannot_be_read(tmp_path, capsys, scheduler, config, said):
+    (tmp_path / "model_index.json").write_text(f'{{"_class_name": "FluxPipeline", "scheduler": {scheduler}}}')
+    (tmp_path / "scheduler").mkdir()
+    (tmp_path / "scheduler/scheduler_config.json").write_text(config)
+    assert main(["generate", "a cat", "--model", str(tmp_path), *SMALL, "--dry-run"]) in (1, 2)
+    [line] = capsys.readouterr().err.splitlines()
+    assert said in line
 
 
 def test_weights_that_are_cut_short(folder, tmp_path):

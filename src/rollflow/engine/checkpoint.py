@@ -21,6 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from rollflow.canonical import stable_repr
 from rollflow.engine.meter import Spending
 from rollflow.engine.standing import Checkpoint, Point, Standing
 from rollflow.errors import BadCheckpoint
@@ -47,8 +48,8 @@ def fingerprint(job: Job) -> dict[str, str]:
         **asked,
         "model": job.task.model.identity,
         "reward": job.task.reward.identity,
-        "search": repr(job.search),
-        "sampler": repr(job.sampler),
+        "search": stable_repr(job.search),
+        "sampler": stable_repr(job.sampler),
         "nfe": str(job.nfe),
         "seed": str(job.seed),
     }

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +15,7 @@ from torch import Tensor, nn
 
 from rollflow.canonical import canonical
 from rollflow.conversions import velocity_from_denoised
-from rollflow.errors import RollflowError, unknown
+from rollflow.errors import BadModel, BadSetting, RollflowError, UnknownName, described, unknown
 from rollflow.models.base import FlowModel, Screened
 from rollflow.models.diffusers.calls import Calls
 from rollflow.models.diffusers.encoded import Encoded
@@ -20,11 +24,25 @@ from rollflow.models.diffusers.probe import RowTimes
 from rollflow.models.diffusers.schedule import convention, is_flow
 from rollflow.schedules import Grid
 
-GIVEN = ("prompt", "latents", "num_inference_steps", "output_type", "return_dict", "timesteps", "sigmas", "generator")
-"""Arguments of a pipeline that are not the user's, since a search decides them."""
+GIVEN = {
+    "prompt": "it is the prompt of the search",
+    "latents": "the search draws them by its seed",
+    "generator": "the search draws by its seed",
+    "num_inference_steps": "it is given by steps (--steps)",
+    "timesteps": "times are given by the grid (--grid)",
+    "sigmas": "times are given by the grid (--grid)",
+    "output_type": "samples are decoded to pictures",
+    "return_dict": "samples are decoded to pictures",
+    "num_images_per_prompt": "it is given by the search and its budget (--method, --nfe)",
+    "num_videos_per_prompt": "it is given by the search and its budget (--method, --nfe)",
+}
+"""Arguments of a pipeline that are not the user's, since a search decides them, and what decides them."""
 
 STEP_COUNTERS = ("cfg_trunc_ratio", "skip_guidance_layers")
 """Arguments that say at which of the loop's steps to guide."""
+
+NUMBERS = {int, float, bool, type(None)}
+CALLBACKS = ("callback", "callback_on_step_end")
 
 FEW_STEP_NAMES = ("schnell", "turbo", "lightning", "hyper", "sprint", "lcm", "dmd", "distilled", "klein")
 FEW_STEP_SCHEDULERS = ("LCM", "TCD", "SCM")
@@ -93,7 +111,7 @@ class DiffusersModel(FlowModel):
             raise RollflowError(f"{self.name} is a mean flow, whose network gives no velocity; take a model that does")
         self.arguments = dict(arguments or {})
         self.exclusive = Exclusive(self.name, pipeline.components.values())
-        with self.exclusive():
+        with self.exclusive(), self._explained(pipeline, BadSetting):
             self.calls = Calls(pipeline, self.arguments)
             self.device = self.calls.pipeline.device_of_network
             self._most: dict[str, int] = {}
@@ -111,6 +129,24 @@ class DiffusersModel(FlowModel):
                     self._look_at_picture()
                 self.rows_per_nfe, self.mixes_times = self._measured()  # type: ignore[misc]
         self.grid = Own(self)
+
+    @contextmanager
+    def _explained(self, pipeline: Any, kind: type[RollflowError]) -> Iterator[None]:
+        """Raise what a pipeline raises as an error of this kind, which names the pipeline and what it was given."""
+        try:
+            yield
+        except RollflowError:
+            raise
+        except Exception as error:
+            if _out_of_memory(error):
+                raise
+            given = ", ".join(f"{name}={_short(value)}" for name, value in self.arguments.items())
+            scheduler = type(pipeline.scheduler).__name__.removeprefix("Probing")
+            called = f"; it was called with {given}" if given else ""
+            raise kind(
+                f"{type(pipeline).__name__} of '{self.name}' failed: {described(error)}{_where(error)}{called}; check "
+                f"its arguments, and whether it can sample with a {scheduler}"
+            ) from error
 
     def __reduce__(self) -> Any:
         raise RollflowError(
@@ -145,7 +181,9 @@ class DiffusersModel(FlowModel):
     @exclusively
     @torch.no_grad()
     def encode(self, prompt: str) -> Encoded:
-        return self.calls.encode(prompt)
+        """The prompt through the text encoders. Raises a BadSetting where the pipeline refuses it."""
+        with self._explained(self.calls.pipeline, BadSetting):
+            return self.calls.encode(prompt)
 
     @exclusively
     def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Encoded]) -> Tensor:
@@ -193,7 +231,8 @@ class DiffusersModel(FlowModel):
         blank, flags = [self._blank] * len(x0), list[bool]()
 
         def decode(some: slice) -> Tensor:
-            samples, flagged = self.calls.decode(blank[some], x0[some])
+            with self._explained(self.calls.pipeline, BadModel):
+                samples, flagged = self.calls.decode(blank[some], x0[some])
             flags.extend(flagged)
             return samples.to(x0)
 
@@ -202,6 +241,10 @@ class DiffusersModel(FlowModel):
     @exclusively
     def own_times(self, steps: int) -> Tensor:
         """(steps + 1,) float64 times at which the pipeline itself would sample, down to 0."""
+        with self._explained(self.calls.pipeline, BadModel):
+            return self._own_times(steps)
+
+    def _own_times(self, steps: int) -> Tensor:
         if self.origin is None or self.calls.strength is None:
             return self.convention.times_of(self.calls.schedule(self._blank, steps))
         _, strength = self.calls.strength
@@ -217,7 +260,7 @@ class DiffusersModel(FlowModel):
     def _output(self, x: Tensor, t: Tensor, rows: Sequence[Encoded]) -> Tensor:
         """The network's output in the dtype and on the device of x."""
         timesteps, one = self.convention.timestep(t), bool((t == t[0]).all())
-        with self.calls.checkpointed():
+        with self._explained(self.calls.pipeline, BadModel), self.calls.checkpointed():
             return self.calls.output(rows, x, timesteps[:1] if one else timesteps[None].as_subclass(RowTimes)).to(x)
 
     def _outputs(self, x: Tensor, t: Tensor, rows: Sequence[Encoded]) -> Tensor:
@@ -271,8 +314,8 @@ class DiffusersModel(FlowModel):
             most = min(self._most.get(what, rows), rows - done)
             try:
                 parts.append(call(slice(done, done + most)))
-            except torch.OutOfMemoryError:
-                if most == 1:
+            except Exception as error:
+                if most == 1 or not _out_of_memory(error):
                     raise
                 self._most[what] = most // 2
             else:
@@ -288,15 +331,39 @@ def is_few_step(name: str, scheduler: type, config: Mapping[str, Any]) -> bool:
     return said or any(part in scheduler.__name__ for part in FEW_STEP_SCHEDULERS)
 
 
+def _out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, which the CPU and Apple's devices say in words alone."""
+    said = ("out of memory", "can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(part in str(error) for part in said)
+
+
+def _short(value: Any) -> str:
+    """A value as an error shows it: numbers and short texts, of anything else the type."""
+    plain = value is None or isinstance(value, int | float) or (isinstance(value, str) and len(value) <= 40)
+    return repr(value) if plain else f"<{type(value).__name__}>"
+
+
+def _where(error: Exception) -> str:
+    """The line that raised an error which says nothing, as assertions do."""
+    if str(error).strip() or error.__traceback__ is None:
+        return ""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f" at '{frame.line}' ({Path(frame.filename).name}, line {frame.lineno})"
+
+
 def check_arguments(pipeline: type, arguments: Mapping[str, Any]) -> None:
     """Raise on an argument that the call of a class of pipelines does not take, or that no search can honour.
 
     Raises:
         UnknownName: On a name that it does not have, or that a search decides.
+        BadSetting: On a value of another type than the argument's.
         RollflowError: On one of ``STEP_COUNTERS``.
     """
-    known = [name for name in inspect.signature(pipeline.__call__).parameters if name not in ("self", *GIVEN)]
-    for name in arguments:
+    parameters = inspect.signature(pipeline.__call__).parameters
+    known = [name for name in parameters if name not in ("self", *GIVEN)]
+    for name, value in arguments.items():
+        if name in GIVEN and name in parameters:
+            raise UnknownName(f"{name} of {pipeline.__name__} is no argument to give: {GIVEN[name]}; leave it out")
         if name not in known:
             raise unknown(f"argument of {pipeline.__name__}", name, known)
         if name in STEP_COUNTERS:
@@ -304,6 +371,12 @@ def check_arguments(pipeline: type, arguments: Mapping[str, Any]) -> None:
                 f"{name} guides by the number of the step, which a search does not have, since it visits any time any "
                 "number of times; leave it out"
             )
+        kinds = set(typing.get_args(parameters[name].annotation) or (parameters[name].annotation,))
+        if kinds <= NUMBERS and isinstance(value, str | list | tuple | dict):
+            expected = " or ".join(sorted(kind.__name__ for kind in kinds - {type(None)}))
+            raise BadSetting(f"{name} of {pipeline.__name__} must be {expected}, not {value!r}")
+        if name in CALLBACKS and not (value is None or callable(value)):
+            raise BadSetting(f"{name} of {pipeline.__name__} must be a function, not {value!r}; leave it out")
 
 
 def check_kind(pipeline: type) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rollflow.errors import RollflowError, unknown
+from rollflow.errors import RollflowError, described, unknown
+from rollflow.files.documents import read_json, read_text
 from rollflow.files.media import read_picture
 from rollflow.interpolants import Interpolant
 from rollflow.models.base import Source
@@ -94,8 +94,11 @@ class PipelineSource(Source):
                 "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
             )
         try:
-            return torch.empty(0, device=self.device).device
-        except (RuntimeError, AssertionError) as error:
+            device = torch.empty(0, device=self.device).device
+            if device.type != "meta":
+                return device
+            raise RuntimeError("meta computes nothing")
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
             raise RollflowError(f"there is no device '{self.device}' here: {str(error).splitlines()[0]}") from None
 
     @cached_property
@@ -107,16 +110,18 @@ class PipelineSource(Source):
     def _index(self) -> dict[str, Any]:
         """model_index.json: the class of the pipeline, and library and class of its components."""
         index = self._read("model_index.json")
-        if "_class_name" not in index:
+        if not isinstance(index.get("_class_name"), str):
             raise RollflowError(f"model_index.json of '{self.name}' names no pipeline (_class_name)")
         return index
 
     def _read(self, file: str) -> dict[str, Any]:
         path = _downloaded(self.name, file, self.revision)
         try:
-            content: dict[str, Any] = json.loads(path.read_text())
+            content = read_json(read_text(path))
         except (OSError, ValueError) as error:
             raise RollflowError(f"{file} of '{self.name}' cannot be read: {error}") from None
+        if not isinstance(content, dict):
+            raise RollflowError(f"{file} of '{self.name}' holds a {type(content).__name__}; expected names and values")
         return content
 
     @cached_property
@@ -125,7 +130,7 @@ class PipelineSource(Source):
         import diffusers
 
         kind: Any = getattr(diffusers, self._index["_class_name"], None)
-        if not isinstance(kind, type):
+        if not (isinstance(kind, type) and hasattr(kind, "from_pretrained")):
             raise RollflowError(
                 f"'{self.name}' is a {self._index['_class_name']}, which diffusers {diffusers.__version__} does not "
                 "have; install a newer one, or load the pipeline in Python and pass it to rollflow.load_model"
@@ -138,11 +143,18 @@ class PipelineSource(Source):
     def _scheduler(self) -> Any:
         import diffusers
 
-        _, name = self._index.get("scheduler", (None, None))
-        kind: Any = getattr(diffusers, str(name), None)
-        if kind is None:
+        named = self._index.get("scheduler")
+        name = named[1] if isinstance(named, list) and len(named) == 2 else None
+        kind: Any = getattr(diffusers, name, None) if isinstance(name, str) else None
+        if not (isinstance(kind, type) and hasattr(kind, "from_config") and hasattr(kind, "set_timesteps")):
             raise RollflowError(f"scheduler {name} of '{self.name}' is not one of diffusers {diffusers.__version__}")
-        return kind.from_config(self._read("scheduler/scheduler_config.json"))
+        config = self._read("scheduler/scheduler_config.json")
+        try:
+            return kind.from_config(config)
+        except Exception as error:  # whatever a scheduler makes of settings that are not its own
+            raise RollflowError(
+                f"scheduler/scheduler_config.json of '{self.name}' does not fit a {name}: {described(error)}"
+            ) from error
 
     @property
     def few_step(self) -> bool:
@@ -152,6 +164,7 @@ class PipelineSource(Source):
 
     @cached_property
     def interpolant(self) -> Interpolant:
+        _ = self.kind  # whose arguments a dry run checks by this
         return interpolant_of(self._scheduler)
 
     @property
@@ -180,8 +193,8 @@ class PipelineSource(Source):
                 pipeline.enable_sequential_cpu_offload(device=self._device)
             elif self.quantize is None or self._device.type != "cpu":
                 pipeline.to(self._device)
-        except (OSError, ValueError, ImportError, RuntimeError) as error:
-            raise RollflowError(f"'{self.name}' cannot be loaded: {' '.join(str(error).split())}") from error
+        except Exception as error:  # whatever the libraries that read its parts make of what they find
+            raise RollflowError(f"'{self.name}' cannot be loaded: {described(error)}") from error
         if self.compiled:
             for name in DENOISERS:
                 if getattr(pipeline, name, None) is not None:
