@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from rollflow.cli.score import read, scores
-from rollflow.engine.answers import scored
 from rollflow.errors import BadReward
 from rollflow.report.pictures import ENCODERS
 from rollflow.rewards import RewardModel
 from rollflow.rewards.preprocessing import as_bytes
+from rollflow.rewards.scoring import scored
 from rollflow.testing import RewardSuite
 
 

@@ -40,7 +40,7 @@ def scored(capsys: pytest.CaptureFixture[str], reward: str, *files: Path, prompt
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """The one line on stderr of a command that fails."""
     capsys.readouterr()
-    assert main([str(argument) for argument in arguments]) in (1, 2)
+    assert main([str(argument) for argument in arguments]) == 2
     [line] = capsys.readouterr().err.splitlines()
     return line
 
@@ -95,6 +95,7 @@ def test_scenes_are_judged_at_their_own_size_or_not_at_all(
     for size in ((1, 1), (200, 133), (64, 128), (32, 32), (100, 100)):
         picture.resize(size).save(tmp_path / "other.png")
         line = refused(capsys, "score", reward, tmp_path / "other.png", "--prompt", PROMPT)
+        assert "other.png': " in line
         assert f"'{reward}' looks at scenes of 64 x 64 pixels" in line
         assert f"got {size[0]} x {size[1]}; resize" in line
 

@@ -77,6 +77,20 @@ def test_another_head_is_refused(tiny, tmp_path) -> None:
         assert len(str(told.value)) < 900
 
 
+def test_its_range_is_that_of_an_affine_map_on_the_sphere(tiny) -> None:
+    """b - |w| and b + |w|, which embeddings along w have."""
+    _, maps, reward = tiny
+    reward.load()
+    weight, bias = torch.eye(12), torch.zeros(12)
+    for more, shift in maps:
+        weight, bias = more @ weight, more @ bias + shift
+    length, middle = float(weight.norm()), float(bias)
+    assert reward.bounds == pytest.approx((middle - length, middle + length), rel=1e-4)
+    with torch.no_grad():
+        best = reward.networks.head(weight / length)
+    assert float(best) == pytest.approx(reward.bounds[1], rel=1e-4)
+
+
 class TestSuite(PictureRewardSuite):
     @pytest.fixture
     def reward(self, tiny) -> Aesthetic | AestheticV1:

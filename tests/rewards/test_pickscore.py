@@ -47,6 +47,13 @@ def test_the_base_is_part_of_what_it_is(tiny) -> None:
     assert PickScore("mine", "theirs", device="cpu").identity == "pickscore(mine, base=theirs)"
 
 
+def test_its_range_is_that_of_the_scaled_cosine(tiny) -> None:
+    model, reward = tiny
+    reward.load()
+    most = float(model.logit_scale.detach().exp())
+    assert reward.bounds == pytest.approx((-most, most))
+
+
 class TestSuite(PictureRewardSuite):
     @pytest.fixture
     def reward(self, tiny) -> PickScore:

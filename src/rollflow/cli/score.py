@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rollflow.cli.errors import refusing
-from rollflow.errors import BadReward, RollflowError
+from rollflow.errors import BadReward, BadSetting, RollflowError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,6 +74,10 @@ def score(
         asked = Prompt(prompt, read_ask(ask)) if ask else prompt
         samples = [read(file) for file in files]
         reward = REWARDS.make(name, {"device": device} if device else None)
+        for file, sample in zip(files, samples, strict=True):
+            why = reward.unfit(tuple(sample.shape))
+            if why is not None:
+                raise BadSetting(f"cannot score '{file}': {why}")
         reward.load()
     with refusing(1):
         found = scores(reward, samples, asked)
