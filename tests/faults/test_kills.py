@@ -75,7 +75,7 @@ def check_kept(child: Child, folder: Path, fresh: bool) -> str:
         assert (folder / "checkpoint.pt").exists()
         return "kept its best"
     if "before there was a sample to keep" in child.stderr:
-        assert ("go on with --resume" in child.stderr) == (folder / "checkpoint.pt").exists()
+        assert ("go on with --resume" in child.stderr) == (folder / "checkpoint.pt").exists(), child.stderr
         assert not (fresh and (folder / "result.json").exists())
         return "had none"
     return "was not at it"

@@ -55,7 +55,8 @@ def execute(
     except (Interrupted, KeyboardInterrupt) as stopped:
         failures = stopped.failures if isinstance(stopped, Interrupted) else {}
         if outcome.result is None:
-            raise failures.get(0) or _nothing_kept(folder, resume or checkpoint.written) from None
+            goes_on = (resume or checkpoint.written) and checkpoint.path.exists()
+            raise failures.get(0) or _nothing_kept(folder, goes_on) from None
     result = outcome.result
     assert result is not None
     seconds = time.perf_counter() - started

@@ -17,7 +17,7 @@ class CheckpointFile(Observer):
 
     Attributes:
         error: Why the file could not be written; None where it could.
-        written: Whether it was written.
+        written: Whether it was begun to be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -28,8 +28,8 @@ class CheckpointFile(Observer):
     def checkpointed(self, job: Job, checkpoint: Checkpoint) -> None:
         if self.error is None:
             try:
-                save_checkpoint(job, checkpoint, self.path)
                 self.written = True
+                save_checkpoint(job, checkpoint, self.path)
             except (OSError, TypeError) as error:
                 self.error = error
 
