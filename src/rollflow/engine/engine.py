@@ -31,6 +31,10 @@ def _job(name: str, value: object) -> Job:
     return job
 
 
+_TRIES = 100
+"""Times that keeping the samples of an interrupted run is begun again when that is interrupted, too."""
+
+
 class JobsFailed(RollflowError):
     """Some jobs failed; the others ran to their end.
 
@@ -131,7 +135,7 @@ class Engine:
                 ended[one.place] = one
         except KeyboardInterrupt:
             interrupted = True
-            ended |= {one.place: one for one in session.rescue()}
+            ended |= {one.place: one for one in _rescued(session)}
         finally:
             session.close()
         results = [ended[place].result if place in ended else None for place in range(len(wanted))]
@@ -165,3 +169,13 @@ def _warn(result: Result | None) -> None:
         return
     for text in result.warnings:
         warnings.warn(text, RollflowWarning, stacklevel=3)
+
+
+def _rescued(session: Session) -> list[Ended]:
+    """What a session rescues, however often that is interrupted itself."""
+    for _ in range(_TRIES):
+        try:
+            return session.rescue()
+        except KeyboardInterrupt:
+            continue
+    return list(session.ended)

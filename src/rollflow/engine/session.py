@@ -37,9 +37,6 @@ UNASKED, CUT_SHORT = "interrupted before it was asked", "interrupted before it a
 _LAST_WORDS = 5.0
 """Seconds that one reward has to score what an interrupted run returns, where signals are listened to."""
 
-_TRIES = 20
-"""Times that keeping a job's sample is begun again when it is itself interrupted."""
-
 
 class Ended(NamedTuple):
     """A job that has ended: with a result or with an error.
@@ -123,20 +120,14 @@ class Session:
     def rescue(self) -> list[Ended]:
         """After Ctrl-C: jobs that have ended, and of those that have not the best that they have seen.
 
-        Nobody is waited for: what is computed in another process, or still at work, is not asked any more. Another
-        Ctrl-C leaves out what the sample can do without.
+        Nobody is waited for: what is computed in another process, or still at work, is not asked any more. Interrupted
+        itself, it is called again, and leaves out what samples can do without.
         """
         interruption.wind_up()
-        self.stopped = True
-        for run in list(self.runs):
-            for _ in range(_TRIES):
-                if any(one.place == run.place for one in self.ended):
-                    break
-                try:
-                    self._stop(run, None)
-                    break
-                except KeyboardInterrupt:
-                    self.hurried = True
+        self.hurried, self.stopped = self.stopped or self.hurried, True
+        over = {one.place for one in self.ended}
+        for run in [run for run in self.runs if run.place not in over]:
+            self._stop(run, None)
         return list(self.ended)
 
     def _waiting_rows(self) -> int:
@@ -353,9 +344,7 @@ class Session:
                 continue
             clean, level = standing.state.particles.clean, standing.state.level(run.job.dynamics)
             rows = run.job.task.reward.batch_size if self.stopped and not run.job.task.reward.relative else len(clean)
-            for some in torch.split(
-                clean, rows
-            ):  # after Ctrl-C in parts, each of which counts when the next takes too long
+            for some in torch.split(clean, rows):  # after Ctrl-C in parts: each counts if the next takes too long
                 request = Reward(some, level)
                 live = Live(run, population, iter(()), request)  # type: ignore[arg-type]
                 live.debit()

@@ -1,0 +1,220 @@
+"""What goes wrong at any moment of a run costs no sample that was found, and no more than the budget.
+
+``pytest tests/faults/test_faults.py --kills 700`` interrupts the engine at that many of its lines.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import rollflow.engine
+from rollflow.engine import Engine, Interrupted, Job, JobsFailed, Observer, Result, Spending, Task
+from rollflow.errors import RewardUnavailable, RollflowWarning
+from rollflow.interpolants import Linear
+from rollflow.models.toy import ToyModel, ToyReward
+from rollflow.requests import Reward
+from rollflow.sampler import Sampler
+from rollflow.search import SMC, SVDD, BestOfN, RolloverBudget, Search
+
+STEPS4 = Sampler(Linear(), steps=4)
+SEARCHES: dict[str, Search] = {"svdd": SVDD(2), "rbf": RolloverBudget(2, 3), "bon": BestOfN(), "smc": SMC()}
+NFE = 48
+ENGINE = str(Path(rollflow.engine.__file__).parent)
+
+
+def _raise(error: BaseException) -> Callable[[Tensor], Tensor]:
+    def fault(answer: Tensor) -> Tensor:
+        raise error
+
+    return fault
+
+
+def _spoilt(answer: Tensor) -> Tensor:
+    """The first row is no number."""
+    spoilt = answer.clone()
+    spoilt[0] = math.nan
+    return spoilt
+
+
+FAULTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "raises": _raise(LookupError("no such thing")),
+    "is out of memory": _raise(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")),
+    "is away": _raise(RewardUnavailable("the server does not answer")),
+    "is interrupted": _raise(KeyboardInterrupt()),
+    "exits": _raise(SystemExit(3)),
+    "is no number": _spoilt,
+    "has another shape": lambda answer: answer[:, None],
+}
+
+
+class Fault:
+    """Goes wrong at one call, or from that on."""
+
+    def __init__(self, kind: str, at: int, lasting: bool) -> None:
+        self.kind, self.at, self.lasting, self.calls = kind, at, lasting, 0
+
+    def __call__(self, answer: Tensor) -> Tensor:
+        self.calls += 1
+        due = self.calls == self.at or (self.lasting and self.calls > self.at)
+        return FAULTS[self.kind](answer) if due else answer
+
+
+class FaultyModel(ToyModel):
+    """One whose network or decoder goes wrong."""
+
+    network: Fault | None = None
+    decoder: Fault | None = None
+
+    def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
+        answer = super().velocity(x, t, conditions)
+        return self.network(answer) if self.network else answer
+
+    def decode(self, x0: Tensor) -> Tensor:
+        answer = super().decode(x0)
+        return self.decoder(answer) if self.decoder else answer
+
+
+class FaultyReward(ToyReward):
+    """One that goes wrong."""
+
+    fault: Fault | None = None
+
+    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        answer = super().score(samples, prompts)
+        return self.fault(answer) if self.fault else answer
+
+
+class Witness(Observer):
+    """Remembers the best that was scored, and what ended."""
+
+    def __init__(self) -> None:
+        self.best, self.completed_early = -math.inf, False
+
+    def scored(self, job: Job, population: int, request: Reward, rewards: Tensor, spent: Spending) -> None:
+        self.best = max([self.best, *rewards.tolist()])
+
+    def completed(self, job: Job, result: Result) -> None:
+        self.completed_early |= not result.interrupted
+
+
+def outcome(job: Job, observers: Sequence[Observer]) -> tuple[Result | None, BaseException | None]:
+    """What a run gave, by whatever way, and what it raised."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RollflowWarning)
+        try:
+            [result] = Engine(8, observers).run([job])
+        except (Interrupted, JobsFailed) as error:
+            return error.results[0], error
+    return result, None
+
+
+def check(result: Result | None, witness: Witness, what: str) -> None:
+    """Nothing that was found is lost, and what is told of it is so."""
+    if result is None:
+        assert witness.best == -math.inf, f"{what}: a sample was lost"
+        return
+    assert result.interrupted <= (result.reward >= witness.best), f"{what}: not the best"
+    assert not (witness.completed_early and result.interrupted), f"{what}: what has ended stays ended"
+    assert result.sample.isfinite().all(), what
+    assert result.reward == float(ToyReward().score(result.sample[None], ["wide"])), what
+    assert result.spent.nfe <= NFE, what
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize("where", ["network", "decoder", "reward"])
+@pytest.mark.parametrize("kind", FAULTS)
+def test_the_best_survives_whatever_goes_wrong(line: ToyModel, search: str, where: str, kind: str) -> None:
+    for at in (1, 4, 7):
+        for lasting in (False, True):
+            model, reward, witness = FaultyModel(line.mixtures), FaultyReward(), Witness()
+            fault = Fault(kind, at, lasting)
+            if where == "reward":
+                reward.fault = fault
+            else:
+                setattr(model, where, fault)
+            job = Job(Task(model, "wide", reward), SEARCHES[search], NFE, 0, STEPS4)
+            what = f"{search}, {where} {kind} at {at}{' and after' if lasting else ''}"
+            result, error = outcome(job, [witness])
+            if where == "decoder" and lasting and result is None:
+                continue  # there is no sample without a decoder
+            check(result, witness, what)
+            assert result is None or not result.interrupted or error is not None or result.cause is not None, what
+
+
+@pytest.mark.parametrize("event", ["admitted", "scored", "saved", "checkpointed", "completed"])
+def test_a_disk_or_an_observer_that_fails_costs_nothing(line: ToyModel, event: str) -> None:
+    class Full(Observer):
+        """Its disk is full."""
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    observer = Full()
+    setattr(observer, event, full)
+    job = Job(Task(line, "wide", ToyReward()), SVDD(2), NFE, 0, STEPS4)
+    result, error = outcome(job, [observer])
+    [whole] = Engine(8).run([job])
+    assert error is None
+    assert result is not None
+    assert torch.equal(result.x0, whole.x0)
+    assert (result.reward, result.spent) == (whole.reward, whole.spent)
+
+
+@contextmanager
+def interrupted_at(lines: Sequence[int]) -> Iterator[list[int]]:
+    """Ctrl-C at some of the lines of the engine that are run, counted from 0; how many were, and where it came."""
+    count = [0]
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        if not frame.f_code.co_filename.startswith(ENGINE) or frame.f_code.co_filename.endswith("/engine.py"):
+            return None
+        return local
+
+    def local(frame: FrameType, event: str, argument: Any) -> Any:
+        if event == "line":
+            count[0] += 1
+            if count[0] - 1 in lines:
+                raise KeyboardInterrupt
+        return local
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield count
+    finally:
+        sys.settrace(before)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_ctrl_c_at_any_line_of_the_engine(line: ToyModel, search: str, request: pytest.FixtureRequest) -> None:
+    """And once or twice more soon after, while what was found is kept."""
+    job = Job(Task(line, "wide", ToyReward()), SEARCHES[search], NFE, 0, STEPS4)
+    with interrupted_at([]) as count:
+        [whole] = Engine(8).run([job])
+    total, draw = count[0], random.Random(search)
+    for _ in range(round((request.config.getoption("--kills") or 60) / len(SEARCHES))):
+        first = draw.randrange(total)
+        lines = [first, *(first + draw.randrange(1, 60) for _ in range(draw.randrange(3)))]
+        witness = Witness()
+        with interrupted_at(lines) as count:
+            try:
+                result, error = outcome(job, [witness])
+            except KeyboardInterrupt:
+                result, error = None, None
+                assert not witness.completed_early, f"{search}, {lines}: a finished sample was lost"
+                assert witness.best == -math.inf, f"{search}, {lines}: a sample was lost"
+        check(result, witness, f"{search}, {lines}")
+        if error is None and result is not None:
+            assert torch.equal(result.x0, whole.x0), "Ctrl-C that came to nobody's notice"
