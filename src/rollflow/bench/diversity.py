@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import torch
@@ -88,6 +90,19 @@ DISTANCES: dict[str, Callable[[], Distance]] = {"scenes": scenes_distance, "lpip
 """By name."""
 
 
+def check_distance(name: str) -> None:
+    """Refuse a distance that cannot be had, without loading anything.
+
+    Raises:
+        UnknownName: If there is none of that name.
+        RollflowError: If its package is not installed.
+    """
+    if name not in DISTANCES:
+        raise unknown("distance", name, DISTANCES)
+    if name == "lpips" and "lpips" not in sys.modules and find_spec("lpips") is None:
+        raise RollflowError("the distance 'lpips' needs the package of that name; pip install lpips")
+
+
 def distance_of(name: str) -> Distance:
     """A distance by its name.
 
@@ -95,8 +110,7 @@ def distance_of(name: str) -> Distance:
         UnknownName: If there is none of that name.
         RollflowError: If it cannot be had.
     """
-    if name not in DISTANCES:
-        raise unknown("distance", name, DISTANCES)
+    check_distance(name)
     return DISTANCES[name]()
 
 

@@ -9,15 +9,18 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rollflow.api import Plan
-from rollflow.bench.diversity import diversity_nfe
+from rollflow.bench.diversity import check_distance, diversity_nfe
+from rollflow.bench.reading import MOST_ROWS
 from rollflow.bench.suites import Item, Suite
 from rollflow.defaults import DEFAULT_STEPS
 from rollflow.engine import Job
-from rollflow.errors import RollflowError
-from rollflow.models import FlowModel, PipelineSource, Source, find_model
+from rollflow.errors import BadSetting, RollflowError
+from rollflow.models import MODELS, FlowModel, PipelineSource, Source, find_model
 from rollflow.models.diffusers import read_argument
-from rollflow.rewards import RewardModel
+from rollflow.rewards import REWARDS, RewardModel
 
+MOST_JOBS = 1_000_000
+"""Of one experiment."""
 PLACES = frozenset({"device", "offload"})
 """Settings of a pipeline that say where it runs, in which processes at one experiment may differ."""
 
@@ -194,12 +197,55 @@ def plan_of(
     )
 
 
+def check_size(experiment: Experiment) -> None:
+    """Raise a BadSetting if an experiment is too large for a folder, or has no jobs."""
+    jobs = len(experiment.arms) * len(experiment.suite.items) * experiment.seeds
+    if not 1 <= jobs <= MOST_JOBS:
+        raise BadSetting(
+            f"expected 1 to {MOST_JOBS} jobs, got {jobs}: {len(experiment.arms)} arms, {len(experiment.suite.items)} "
+            f"prompts, {experiment.seeds} seeds; take fewer prompts or seeds"
+        )
+    if not 1 <= experiment.max_rows <= MOST_ROWS:
+        raise BadSetting(f"expected 1 to {MOST_ROWS} rows of a call, got {experiment.max_rows}")
+
+
+def check(experiment: Experiment) -> None:
+    """Refuse what the run of an experiment by its names would refuse or fail at, without loading anything.
+
+    Raises:
+        BadSetting: On an experiment that is too large, an unknown name or setting, or a prompt that the model or a
+            reward cannot read.
+        RollflowError: On a package that is missing, and as ``costs_of``.
+    """
+    check_size(experiment)
+    costs_of(experiment)
+    if experiment.diversity is not None:
+        check_distance(experiment.diversity.distance)
+    readers: list[Any] = [MODELS[experiment.model]] if experiment.model in MODELS else []
+    for text in (experiment.reward, *experiment.held_out):
+        readers += _parts(REWARDS.declared(text))
+    for item in experiment.suite.items:
+        for reader in readers:
+            try:
+                reader.check_prompt(item.asked)
+            except (ValueError, RollflowError) as error:
+                raise BadSetting(f"'{reader.name}' cannot read the prompt '{item.prompt}': {error}") from None
+
+
+def _parts(reward: RewardModel | type[RewardModel]) -> list[RewardModel | type[RewardModel]]:
+    """The rewards that one is made of, and those that these are made of."""
+    if isinstance(reward, type) or reward.parts == (reward,):
+        return [reward]
+    return [one for part in reward.parts for one in _parts(part)]
+
+
 def costs_of(experiment: Experiment) -> dict[str, int]:
     """NFE of each arm, over all its jobs, told without loading anything; raises what ``Plan`` does."""
     model, costs = model_of(experiment.model, experiment.pipeline), {}
     for arm in experiment.arms:
         trial = Trial(arm, 0, experiment.suite.items[0], 0)
         plan = plan_of(trial, model, experiment.reward, list(experiment.held_out))
+        _ = plan.declared_reward
         one = (plan.baseline_cost() if arm.nfe is None else plan.cost()).nfe
         costs[arm.name] = one * len(experiment.suite.items) * experiment.seeds
     return costs

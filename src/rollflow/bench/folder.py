@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from rollflow.bench.claims import LEASE, Claims, Stillness
 from rollflow.bench.reading import MOST_LINE, inside, parsed, text_inside
 from rollflow.errors import FolderError, RollflowError
-from rollflow.files.atomic import check_folder, create, parts_of, sync, trouble, write
+from rollflow.files.atomic import check_folder, check_outside, create, parts_of, sync, trouble, write
 from rollflow.sharing import gone
 
 CONFIG, COMMAND, IDENTITIES = "experiment.json", "command.txt", "identities.json"
@@ -65,16 +65,7 @@ class Folder:
             begun = not path.exists() and create(path, _lines(config))
             if begun and command is not None:
                 create(self.path / COMMAND, command.encode())  # a file of the user's own stays
-        if not begun and not resume:
-            raise RollflowError(
-                f"the folder '{self.path}' holds an experiment already; go on with it by --resume, "
-                "or choose another folder"
-            )
-        differences = list(_differences(read_config(self.path), config))
-        if differences:
-            raise RollflowError(
-                f"the folder '{self.path}' is of another experiment: {'; '.join(differences)}; choose another folder"
-            )
+        refuse_other(self.path, config, resume=begun or resume)
 
     def identify(self, identities: dict[str, Any]) -> list[str]:
         """Remember with which weights and versions the experiment is run, or compare them with those that are there.
@@ -156,6 +147,39 @@ class Folder:
         """Write a job's picture, whole or not at all; it is on disk when this returns."""
         with using(self.path):
             write(self.path / "images", {f"{name}.png": png})
+
+
+def refuse_other(path: Path, config: dict[str, Any], *, resume: bool = True) -> None:
+    """Refuse a folder that an experiment cannot be run in; nothing is written, so that a dry run may ask.
+
+    Args:
+        path: Of the folder, which need not be there.
+        config: Of the experiment.
+        resume: Whether an experiment that is there may be gone on with.
+
+    Raises:
+        RollflowError: If the folder is another experiment's, whose differences are named; or any's, and ``resume`` is
+            false; or no folder.
+    """
+    check_outside(path)
+    there = next(one for one in (path, *path.absolute().parents) if one.exists())
+    if not there.is_dir():
+        raise RollflowError(f"'{there}' is no folder; choose another")
+    if not os.access(there, os.W_OK):
+        raise RollflowError(f"cannot write to the folder '{there}'; choose another")
+    if not (path / CONFIG).exists():
+        return
+    if not resume:
+        raise RollflowError(
+            f"the folder '{path}' holds an experiment already; go on with it by --resume, or choose another folder"
+        )
+    differences = list(_differences(read_config(path), config))
+    if differences:
+        unused = not any(path.glob("journal-*.jsonl")) and not any((path / "checkpoints").glob("*.pt"))
+        mend = "no job of it has ended or was saved, so that you may remove the folder; or " if unused else ""
+        raise RollflowError(
+            f"the folder '{path}' is of another experiment: {'; '.join(differences)}; {mend}choose another folder"
+        )
 
 
 @contextmanager

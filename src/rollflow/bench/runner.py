@@ -13,15 +13,23 @@ from rollflow import interruption
 from rollflow.api import load_model
 from rollflow.bench.diversity import Distance, distance_of, diversity_of
 from rollflow.bench.entries import told_of
-from rollflow.bench.experiment import Experiment, Trial, costs_of, job_of, model_of, plan_of
-from rollflow.bench.folder import Folder, Tally, discard
+from rollflow.bench.experiment import Experiment, Trial, check_size, costs_of, job_of, model_of, plan_of
+from rollflow.bench.folder import Folder, Tally, discard, refuse_other
 from rollflow.bench.identities import identities_of
 from rollflow.bench.watch import Heart, Watch
 from rollflow.engine import Ended, Engine, Job, load_checkpoint
-from rollflow.errors import FolderError, RewardUnavailable, RollflowError
+from rollflow.errors import BadSetting, FolderError, RewardUnavailable, RollflowError
 from rollflow.models import FlowModel
 from rollflow.report.pictures import picture, png, still
 from rollflow.rewards import REWARDS, RewardModel
+
+
+def check_limits(retries: int, minutes: float | None) -> None:
+    """Raise a BadSetting if a run cannot be limited so."""
+    if retries < 0:
+        raise BadSetting(f"expected 0 or more retries, got {retries}")
+    if minutes is not None and not 0 <= minutes < math.inf:
+        raise BadSetting(f"expected 0 or more minutes, got {minutes}; without --minutes a run has no limit")
 
 
 class Runner:
@@ -63,6 +71,8 @@ class Runner:
         measured: Callable[[int, int], None] = lambda *_: None,
         warned: Callable[[str], None] = lambda _: None,
     ) -> None:
+        check_limits(retries, minutes)
+        check_size(experiment)
         self.experiment, self.retries = experiment, retries
         self.told, self.measured, self.warned = told, measured, warned
         self.trials = list({trial.id: trial for trial in experiment.trials()}.values())  # a prompt may come twice
@@ -71,6 +81,7 @@ class Runner:
             raise RollflowError(f"arms are told by their names, which differ; got {', '.join(names)}")
         costs_of(experiment)
         self.measurements = experiment.measurements()
+        refuse_other(folder, experiment.config(), resume=resume)  # before anything is written
         self.folder = Folder(folder)
         self.folder.set_up(experiment.config(), command, resume=resume)
         self.tally = Tally(folder)

@@ -1,16 +1,19 @@
 """The shipped suites of the embedded model's own captions, none of which it was trained on; made anew by::
 
-python -c "from rollflow.bench.scenes_suites import write; write()"
+python -c "from rollflow.bench.scenes_suites import write; write('FOLDER')"
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 
 from rollflow.bench.items import Item, Suite
-from rollflow.bench.suites import DATA, save
+from rollflow.bench.suites import lines_of
+from rollflow.files.atomic import check_folder
+from rollflow.files.atomic import write as write_files
 from rollflow.models.scenes.grammar import BACKGROUNDS, KINDS, RELATIONS, Caption, Group
 
 MOST = 8
@@ -29,10 +32,12 @@ def aesthetic() -> Suite:
     return _drawn("scenes-aesthetic", 1, strata, 0, lambda caption: caption.background)
 
 
-def write() -> None:
-    """Write both where they are shipped."""
-    for suite in (composition(), aesthetic()):
-        save(suite, DATA / f"{suite.name}.jsonl")
+def write(folder: str) -> None:
+    """Write both to a folder, from which a maintainer copies them into the sources."""
+    check_folder(Path(folder))
+    write_files(
+        Path(folder), {f"{suite.name}.jsonl": lines_of(suite).encode() for suite in (composition(), aesthetic())}
+    )
 
 
 def _drawn(

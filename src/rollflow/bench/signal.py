@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rollflow.bench.statistics import Interval, interval, rank_correlation
 from rollflow.engine import Engine, Job, Observer, Spending, Task
+from rollflow.errors import BadSetting
 from rollflow.models.base import FlowModel
 from rollflow.requests import Asking, Reward
 from rollflow.rewards.base import RewardModel
@@ -86,8 +87,13 @@ def signal_curve(
 
     Args:
         sampler: Should finish, so that the last score of a trajectory is a sample's.
-        trajectories: A prompt.
+        trajectories: A prompt, 3 or more.
+
+    Raises:
+        BadSetting: On fewer, or no prompts.
     """
+    if trajectories < 3 or not prompts:
+        raise BadSetting(f"ranks need 3 trajectories and a prompt, got {trajectories} and {len(prompts)} prompts")
     search, scores = Watched(trajectories), _Scores()
     dynamics = sampler.bind(model)
     nfe = search.smallest_nfe(dynamics)

@@ -13,7 +13,7 @@ from rollflow.errors import RollflowError, unknown
 from rollflow.files.documents import read_json, read_yaml
 from rollflow.prompts import Prompt
 
-__all__ = ["DATA", "PUBLISHED", "Item", "Suite", "load", "save", "shipped"]
+__all__ = ["DATA", "PUBLISHED", "Item", "Suite", "lines_of", "load", "save", "shipped"]
 
 DATA = Path(__file__).parent / "data"
 
@@ -46,8 +46,8 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in DATA.glob("*.jsonl"))
 
 
-def save(suite: Suite, path: Path) -> None:
-    """Write a suite as JSONL: a line that names it, then one a prompt."""
+def lines_of(suite: Suite) -> str:
+    """A suite as JSONL: a line that names it, then one a prompt."""
     lines: list[dict[str, Any]] = [{"suite": suite.name, "version": suite.version}]
     for item in suite.items:
         line: dict[str, Any] = {"prompt": item.prompt}
@@ -56,7 +56,12 @@ def save(suite: Suite, path: Path) -> None:
         if item.ask is not None:
             line["ask"] = dict(item.ask)
         lines.append(line)
-    path.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines) + "\n", encoding="utf-8")
+    return "\n".join(json.dumps(line, ensure_ascii=False) for line in lines) + "\n"
+
+
+def save(suite: Suite, path: Path) -> None:
+    """Write a suite to a file of JSON lines."""
+    path.write_text(lines_of(suite), encoding="utf-8")
 
 
 def _of_file(path: Path) -> Suite:

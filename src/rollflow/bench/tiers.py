@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rollflow.bench.suites import DATA, Item, Suite, save
+from rollflow.bench.suites import Item, Suite, lines_of
 from rollflow.engine import Engine, Job, Observer, Result, Task
+from rollflow.errors import BadSetting, RollflowError
+from rollflow.files.atomic import check_folder, write
 from rollflow.interpolants import Linear
 from rollflow.kernels import Euler
 from rollflow.models.base import FlowModel
@@ -23,9 +25,8 @@ from rollflow.search import BestOfN
 BANDS: dict[str, tuple[float, float]] = {"easy": (0.30, 0.60), "medium": (0.05, 0.20), "hard": (0.0, 0.02)}
 """Share of plain samples with all counts right, by tier."""
 
-SUITE = DATA / "scenes-quantity.jsonl"
-"""The graded prompts of the packaged model: a suite whose categories are the tiers. Beside it, as ``.graded.json``, are
-the model's name and, by prompt, the share of its plain samples that had all counts right."""
+PATIENCE = 20_000
+"""Captions drawn in a row, none of them new, after which there are no more."""
 
 VERSION = 2
 """Of how prompts are graded; version 1 did not confirm that hard ones are."""
@@ -39,8 +40,14 @@ class Graded(NamedTuple):
 
 
 def held_out_captions(count: int, seed: int, totals: tuple[int, int] = (2, 16)) -> list[Caption]:
-    """Different captions of the evaluation tenth, totals tried in turn; of a single object there are but few."""
-    rng = np.random.default_rng(seed)
+    """Different captions of the evaluation tenth, totals tried in turn; of a single object there are but few.
+
+    Raises:
+        BadSetting: On a count below 1, a negative seed, or more captions than there are.
+    """
+    if count < 1 or seed < 0:
+        raise BadSetting(f"expected 1 or more captions and a seed of 0 or more, got {count} and {seed}")
+    rng, drawn = np.random.default_rng(seed), 0
     wanted = itertools.cycle(range(totals[0], totals[1] + 1))
     captions: dict[Caption, None] = {}
     while len(captions) < count:
@@ -51,8 +58,11 @@ def held_out_captions(count: int, seed: int, totals: tuple[int, int] = (2, 16)) 
         groups = tuple(Group(n, tuple(KINDS)[kind]) for n, kind in zip(counts, kinds, strict=True))
         relation = RELATIONS[rng.integers(len(RELATIONS))] if len(groups) == 2 else "and"
         caption = Caption(groups, relation, BACKGROUNDS[rng.integers(len(BACKGROUNDS))])
-        if caption.held_out:
-            captions[caption] = None
+        drawn += 1
+        if caption.held_out and caption not in captions:
+            captions[caption], drawn = None, 0
+        if drawn > PATIENCE:
+            raise BadSetting(f"there are no {count} different captions to be had, only {len(captions)}; ask for fewer")
     return list(captions)
 
 
@@ -100,7 +110,19 @@ def grade(
     prompt in five. Hard prompts are therefore confirmed by ``confirming`` samples more, and graded by all of them.
 
     Grading uses seeds from 10,000 up, so that what is later reported of the tiers is measured afresh.
+
+    Raises:
+        BadSetting: On a number below 1, or below 0 of ``confirming``.
     """
+    for what, number, least in (
+        ("candidates", candidates, 1),
+        ("samples", samples, 1),
+        ("confirming samples", confirming, 0),
+        ("prompts of a tier", per_tier, 1),
+        ("steps", steps, 1),
+    ):
+        if number < least:
+            raise BadSetting(f"expected {least} or more {what}, got {number}")
 
     def right(prompts: Sequence[str], seeds: range) -> dict[str, list[float]]:
         return plain_accuracy(model, judge, prompts, seeds=seeds, steps=steps)
@@ -125,11 +147,21 @@ def sort_into_tiers(right: dict[str, list[float]], per_tier: int) -> dict[str, l
     }
 
 
-def save_suite(tiers: dict[str, list[Graded]], model: FlowModel, path: Path = SUITE) -> None:
-    """Write the graded prompts as a suite, and what they were graded by beside it."""
+def save_suite(tiers: dict[str, list[Graded]], model: FlowModel, path: Path) -> None:
+    """Write the graded prompts as a suite whose categories are the tiers.
+
+    Beside it, as ``.graded.json``, are the model's name and, by prompt, the share of its plain samples that had all
+    counts right.
+
+    Raises:
+        RollflowError: If no prompt is in any tier.
+        FolderError: If the folder cannot be written to, or is the installed package's.
+    """
+    if not any(tiers.values()):
+        raise RollflowError("no prompt lies in any tier, so that there is no suite to write; grade more candidates")
+    check_folder(path.parent)
     items = tuple(Item(row.prompt, tier) for tier, rows in tiers.items() for row in rows)
-    save(Suite(path.stem, f"{VERSION}, {model.name}", items), path)
+    suite = Suite(path.stem, f"{VERSION}, {model.name}", items)
     accuracy = {row.prompt: row.accuracy for rows in tiers.values() for row in rows}
-    path.with_suffix(".graded.json").write_text(
-        json.dumps({"model": model.name, "accuracy": accuracy}, indent=1) + "\n"
-    )
+    graded = json.dumps({"model": model.name, "accuracy": accuracy}, indent=1) + "\n"
+    write(path.parent, {path.name: lines_of(suite).encode(), f"{path.stem}.graded.json": graded.encode()})

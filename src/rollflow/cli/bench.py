@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -12,39 +13,48 @@ import typer
 from rollflow.cli import options
 from rollflow.cli.errors import refusing
 from rollflow.defaults import DEFAULT_MODEL
+from rollflow.errors import BadSetting
 
 app = typer.Typer(help="Reproduce the tables and plots of docs/results.", no_args_is_help=True)
 
+MOST_PROMPTS, MOST_STEPS, MOST_TRAJECTORIES, MOST_SEED = 10_000, 10_000, 4096, 2**63 - 1
 Model = Annotated[str, typer.Option(help="Name of the flow model.")]
 
 
 @app.command()
 def grade(
+    out: Annotated[Path, typer.Option(help="Suite to write, NAME.jsonl; its grades go beside it.")],
     model: Model = DEFAULT_MODEL,
-    candidates: Annotated[int, typer.Option(help="Held-out prompts to grade.")] = 1000,
-    samples: Annotated[int, typer.Option(help="Plain samples a prompt.")] = 16,
+    candidates: Annotated[int, typer.Option(help="Held-out prompts to grade.", min=1, max=MOST_PROMPTS)] = 1000,
+    samples: Annotated[int, typer.Option(help="Plain samples a prompt.", min=1)] = 16,
     confirming: Annotated[int, typer.Option(help="Further samples of a prompt that seems hard.", min=0)] = 64,
-    per_tier: Annotated[int, typer.Option(help="Prompts to keep in each tier.")] = 60,
-    steps: Annotated[int, typer.Option(help="Steps of the plain sample.")] = 10,
-    seed: Annotated[int, typer.Option(help="Of the candidates.")] = 11,
+    per_tier: Annotated[int, typer.Option(help="Prompts to keep in each tier.", min=1)] = 60,
+    steps: Annotated[int, typer.Option(help="Steps of the plain sample.", min=1, max=MOST_STEPS)] = 10,
+    seed: Annotated[int, typer.Option(help="Of the candidates.", min=0)] = 11,
 ) -> None:
     """Grade held-out prompts into easy, medium and hard by what the plain sample gets right."""
     from rollflow.bench import tiers
+    from rollflow.files.atomic import check_folder
     from rollflow.models import MODELS
     from rollflow.rewards import REWARDS
 
-    flow = MODELS.find(model)()
-    suite = tiers.grade(
-        flow,
-        REWARDS.find("judge")(),
-        candidates=candidates,
-        samples=samples,
-        confirming=confirming,
-        per_tier=per_tier,
-        steps=steps,
-        seed=seed,
-    )
-    tiers.save_suite(suite, flow)
+    with refusing(2):
+        if out.suffix != ".jsonl":
+            raise BadSetting(f"a suite is a file of JSON lines; got '{out}', expected a name that ends in .jsonl")
+        check_folder(out.parent)
+        flow = MODELS.find(model)()
+    with refusing(1):
+        suite = tiers.grade(
+            flow,
+            REWARDS.find("judge")(),
+            candidates=candidates,
+            samples=samples,
+            confirming=confirming,
+            per_tier=per_tier,
+            steps=steps,
+            seed=seed,
+        )
+        tiers.save_suite(suite, flow, out)
     for tier, graded in suite.items():
         typer.echo(f"{tier}: {len(graded)} prompts, such as '{graded[0].prompt if graded else 'none'}'")
 
@@ -53,11 +63,11 @@ def grade(
 def signal(
     model: Model = DEFAULT_MODEL,
     reward: Annotated[str, typer.Option(help="Name of the reward.")] = "count",
-    prompts: Annotated[int, typer.Option(help="Held-out prompts.")] = 40,
-    trajectories: Annotated[int, typer.Option(help="Trajectories a prompt.")] = 24,
+    prompts: Annotated[int, typer.Option(help="Held-out prompts.", min=1, max=MOST_PROMPTS)] = 40,
+    trajectories: Annotated[int, typer.Option(help="Trajectories a prompt.", min=3, max=MOST_TRAJECTORIES)] = 24,
     kernel: Annotated[str, typer.Option(help="Kernel of the trajectories, on the linear interpolant.")] = "sde",
-    steps: Annotated[int, typer.Option(help="Steps of a trajectory.")] = 20,
-    seed: Annotated[int, typer.Option(help="Of prompts and trajectories.")] = 0,
+    steps: Annotated[int, typer.Option(help="Steps of a trajectory.", min=2, max=MOST_STEPS)] = 20,
+    seed: Annotated[int, typer.Option(help="Of prompts and trajectories.", min=0, max=MOST_SEED)] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the plot and its table.")] = Path("docs/results"),
 ) -> None:
     """Within a prompt, how the clean estimate's reward ranks trajectories as the finished sample's does."""
@@ -66,17 +76,19 @@ def signal(
     from rollflow.interpolants import Linear
     from rollflow.kernels import KERNELS
     from rollflow.models import MODELS
-    from rollflow.report import plots, write
+    from rollflow.report import check_folder, plots, write
     from rollflow.rewards import REWARDS
     from rollflow.sampler import Sampler
 
-    asked = [str(caption) for caption in held_out_captions(prompts, seed, totals=(3, 12))]
-    sampler = Sampler(interpolant=Linear(), kernel=KERNELS[kernel](), steps=steps, finish=True)
-    curve = signal_curve(
-        MODELS.find(model)(), REWARDS.find(reward)(), asked, sampler, trajectories=trajectories, seed=seed
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    name = f"signal-{model}-{reward}"
+    with refusing(2):
+        sampler = Sampler(interpolant=Linear(), kernel=KERNELS.make(kernel), steps=steps, finish=True)
+        judge, flow = REWARDS.make(reward), MODELS.find(model)
+        asked = [str(caption) for caption in held_out_captions(prompts, seed, totals=(3, 12))]
+        check_folder(out)
+        judge.load()
+    with refusing(1):
+        curve = signal_curve(flow(), judge, asked, sampler, trajectories=trajectories, seed=seed)
+    name = re.sub(r"[^\w.-]+", "-", f"signal-{model}-{reward}")
     rows = [f"| {p.noise_level:.2f} | {p.correlation} | {p.prompts} |" for p in curve]
     head = [
         f"# Signal of `{reward}` on {model}",
@@ -103,7 +115,9 @@ def diversity(
         str | None, typer.Option(help="Prompts: a name, NAME=COPY of a published set, or a file.  [default: by model]")
     ] = None,
     prompts: Annotated[int, typer.Option(help="How many of them.", min=1)] = 40,
-    trajectories: Annotated[int, typer.Option(help="Trajectories a prompt, of one noise.", min=2)] = 16,
+    trajectories: Annotated[
+        int, typer.Option(help="Trajectories a prompt, of one noise.", min=2, max=MOST_TRAJECTORIES)
+    ] = 16,
     distance: Annotated[
         str | None, typer.Option(help="Of samples: scenes, for the embedded model, or lpips.  [default: by model]")
     ] = None,
@@ -115,7 +129,7 @@ def diversity(
     compiled: options.Compile = None,
     few_step: options.FewStep = None,
     revision: options.Revision = None,
-    seed: Annotated[int, typer.Option(help="Of all noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of all noise.", min=0, max=MOST_SEED)] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the table.")] = Path("docs/results"),
 ) -> None:
     """How far apart samples of one noise come to lie, by the dynamics of the paper's ablation of VP."""
@@ -127,7 +141,7 @@ def diversity(
     from rollflow.bench.suites import load
     from rollflow.cli.settings import pipeline
     from rollflow.models import MODELS
-    from rollflow.report import write
+    from rollflow.report import check_folder, write
 
     with refusing(2):
         embedded, preset = model in MODELS, PRESETS["ablation-vp"]
@@ -144,8 +158,13 @@ def diversity(
             distilled=few_step,
             revision=revision,
         )
+        texts = [item.prompt for item in items]
+        if embedded:
+            for text in texts:
+                MODELS[model].check_prompt(text)
+        check_folder(out)
         flow = load_model(given)
-    shown = model.rstrip("/").rpartition("/")[2]
+    shown = re.sub(r"[^\w.-]+", "-", model.rstrip("/").rpartition("/")[2])
     lines = [
         f"# Diversity of samples of one noise, {shown}",
         "",
@@ -156,23 +175,24 @@ def diversity(
         "| dynamics | mean pairwise distance |",
         "|---|---|",
     ]
-    texts = [item.prompt for item in items]
     apart = Arm("Linear-ODE, a noise each", **DYNAMICS["Linear-ODE"])
     for arm in (apart, *vp_arms(100)[1:]):
         sampler = Plan("any", model=flow, interpolant=arm.interpolant, kernel=arm.kernel, grid=arm.grid).sampler
         noises = trajectories if arm is apart else 1
-        found = measured(flow, texts, sampler, far, trajectories=trajectories, seed=seed, noises=noises)
+        with refusing(1):
+            found = measured(flow, texts, sampler, far, trajectories=trajectories, seed=seed, noises=noises)
         lines.append(f"| {arm.name.removeprefix('RBF, ')} | {found.mean} |")
         typer.echo(lines[-1])
-    out.mkdir(parents=True, exist_ok=True)
     write(out, {f"diversity-{shown}.md": ("\n".join(lines) + "\n").encode()})
 
 
 @app.command()
 def mixture(
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds a cell.")] = 200,
+    seeds: Annotated[int, typer.Option(min=1, max=100_000, help="Seeds a cell.")] = 200,
     budgets: Annotated[str, typer.Option(help="NFE of every search, with commas between.")] = "25,50,100,200,400,800",
-    trajectories: Annotated[int, typer.Option(min=1, help="Plain trajectories of each dynamics.")] = 10_000,
+    trajectories: Annotated[
+        int, typer.Option(min=1, max=10_000_000, help="Plain trajectories of each dynamics.")
+    ] = 10_000,
     out: Annotated[Path, typer.Option(help="Folder of the plot and its tables, written after every budget.")] = Path(
         "docs/results"
     ),
@@ -187,7 +207,10 @@ def mixture(
         wanted = [int(nfe) for nfe in budgets.split(",")]
     except ValueError:
         raise typer.BadParameter(f"budgets are whole numbers with commas between, not '{budgets}'") from None
-    check_folder(out)
+    if len(set(wanted)) < len(wanted) or not all(1 <= nfe <= 1_000_000 for nfe in wanted):
+        raise typer.BadParameter(f"budgets are different numbers from 1 to 1000000, not '{budgets}'")
+    with refusing(2):
+        check_folder(out)
     setting = rare_mode()
     plain = {name: comparison.plain(setting, sampler, trajectories) for name, sampler in PLAIN.items()}
     table: dict[int, dict[str, comparison.Cell]] = {}

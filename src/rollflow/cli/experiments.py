@@ -47,7 +47,7 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Go on with an experiment that is there, or refuse its folder.")
     ] = True,
-    max_rows: Annotated[int, typer.Option(help="Rows of every call of the model.", min=1)] = 64,
+    max_rows: Annotated[int, typer.Option(help="Rows of every call of the model.", min=1, max=4096)] = 64,
     retries: Annotated[int, typer.Option(help="Of a job that fails.", min=0)] = 1,
     minutes: Annotated[float | None, typer.Option(help="Begin no job after so long.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost; load nothing.")] = False,
@@ -57,14 +57,18 @@ def run(
     Any number of processes may run the same command at once; each job is done by one of them. What was killed is gone
     on with by running the command again.
     """
-    from rollflow.bench.experiment import costs_of, diversity_cost
+    from rollflow.bench.diversity import check_distance
+    from rollflow.bench.experiment import check, costs_of, diversity_cost
+    from rollflow.bench.folder import refuse_other
     from rollflow.bench.presets import experiment_of
-    from rollflow.bench.runner import Runner
+    from rollflow.bench.runner import Runner, check_limits
     from rollflow.errors import RewardUnavailable
-    from rollflow.models import MODELS
+    from rollflow.models import MODELS, find_model
     from rollflow.registry import assignment
 
     with refusing(2):
+        check_limits(retries, minutes)
+        find_model(model)
         pipeline = {
             "arguments": dict(map(assignment, pipeline_arg or [])),
             "device": device,
@@ -90,6 +94,10 @@ def run(
             max_rows=max_rows,
             pipeline={name: value for name, value in pipeline.items() if value not in (None, {})},
         )
+        check(experiment)
+        if distance not in (None, "none"):
+            check_distance(distance)  # where a preset measures none, too
+        refuse_other(out, experiment.config(), resume=resume)
         total = sum(costs_of(experiment).values()) + diversity_cost(experiment)
         print(
             f"{len(experiment.arms)} arms, {len(experiment.suite.items)} prompts, {experiment.seeds} seeds: {total} NFE"

@@ -19,6 +19,7 @@ from typing import BinaryIO
 from rollflow.errors import FolderError
 from rollflow.sharing import MARK, mark
 
+PACKAGE = Path(__file__).resolve().parents[1]
 PART = re.compile(rf"\.rollflow-{MARK}\..{{1,40}}\.part", re.DOTALL)
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK}
 _NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF}
@@ -136,12 +137,21 @@ def make_folder(folder: Path) -> None:
             sync(one.parent)
 
 
+def check_outside(folder: Path) -> None:
+    """Raise a FolderError if a folder lies inside the installed package."""
+    if folder.resolve().is_relative_to(PACKAGE):
+        raise FolderError(
+            f"'{folder}' lies inside the installed package, into which nothing is written; choose another"
+        )
+
+
 def check_folder(folder: Path) -> None:
     """Make the output folder and try it, so that no run is in vain.
 
     Raises:
-        FolderError: If it cannot be written to.
+        FolderError: If it cannot be written to, or lies inside the installed package, whose data stays as it is.
     """
+    check_outside(folder)
     probe = part_of(folder / "probe")
     try:
         make_folder(folder)

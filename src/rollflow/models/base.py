@@ -63,6 +63,10 @@ class FlowModel(ABC):
         """What sets it apart from other models, and from itself with other settings; a checkpoint is of one."""
         return self.name
 
+    @classmethod  # noqa: B027 - most read any
+    def check_prompt(cls, prompt: str) -> None:
+        """Raise a ValueError on a prompt that ``encode`` cannot read; asked before anything is loaded."""
+
     @abstractmethod
     def encode(self, prompt: str) -> Any:
         """The prompt as the network takes it; called once a job. Raises a ValueError on a prompt it cannot read."""

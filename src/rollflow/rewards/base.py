@@ -114,6 +114,10 @@ class RewardModel(ABC):
         """
         return id(self) if self.elsewhere else _indexed(self.device)
 
+    @classmethod  # noqa: B027 - most read any
+    def check_prompt(cls, prompt: str) -> None:
+        """Raise a ValueError or a RollflowError on a prompt that cannot be read; asked before anything is loaded."""
+
     @abstractmethod
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         """Rewards (B,) of decoded samples (B, ...), each against its prompt."""

@@ -118,6 +118,10 @@ class Counting(Pretrained):
                 counts[row] = boxes.kinds[kept].bincount(minlength=len(names)).cpu()
         return counts
 
+    @classmethod
+    def check_prompt(cls, prompt: str) -> None:
+        _asked(prompt)
+
     def score_pictures(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         wanted = [_asked(prompt) for prompt in prompts]
         scores = torch.zeros(len(pixels), dtype=torch.float64)

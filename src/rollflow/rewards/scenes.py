@@ -44,6 +44,10 @@ class _Scenes(PictureReward):
         """Its name, and the beginning of the SHA-256 of the detector's file, wherever that lies."""
         return f"{self.name}({self._digest})"
 
+    @classmethod
+    def check_prompt(cls, prompt: str) -> None:
+        parse(prompt)
+
     def unfit(self, shape: tuple[int, ...]) -> str | None:
         height, width = shape[-2:] if len(shape) > 1 else (0, 0)
         if super().unfit(shape) is None and (height != width or height % SIDE):

@@ -50,6 +50,10 @@ class _Scenes(FlowModel):
         network, autoencoder = self._digests
         return f"{self.name}({network}, autoencoder={autoencoder})"
 
+    @classmethod
+    def check_prompt(cls, prompt: str) -> None:
+        parse(prompt)
+
     def encode(self, prompt: str) -> list[int]:
         """The tokens of a prompt; raises PromptError, which names the word that it does not know."""
         return parse(prompt).tokens()
