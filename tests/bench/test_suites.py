@@ -180,7 +180,7 @@ def test_a_text_file_is_a_prompt_a_line_and_says_each_once(tmp_path: Path) -> No
         ("a.yaml", "- {category: x}\n", "no text as its prompt"),
         ("a.yaml", "- {prompt: a, asks: {b: 1}}\n", "has asks; known are prompt, category, ask"),
         ("a.yaml", "- {prompt: a, ask: {b: 1.5}}\n", "whole numbers"),
-        ("a.yaml", "- {prompt: a, ask: {b: -1}}\n", "0 or more"),
+        ("a.yaml", "- {prompt: a, ask: {b: -1}}\n", ">= 0"),
         ("a.jsonl", '{"prompt": "a"}\n{"prompt"\n', "line 2: "),
         ("a.jsonl", '{"prompt": " "}\n', "an empty one"),
         ("a.json", '{"suite": "a"}', "no list of prompts"),
