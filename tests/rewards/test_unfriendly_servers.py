@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import gzip
 import math
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,9 +13,10 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import httpx
 import pytest
 import torch
-from hosting import Spy, Wavy, hosted
+from hosting import Host, Spy, Wavy, hosted
 from test_remote import EXACT, INFO, PICTURES, PROMPTS, SCORES
 from torch import Tensor
 
@@ -23,6 +25,7 @@ from rollflow.errors import BadReward, RewardUnavailable, RollflowError
 from rollflow.interpolants import Linear
 from rollflow.models.toy import ToyModel
 from rollflow.rewards import RewardModel, connection
+from rollflow.rewards.deadlines import client, within
 from rollflow.rewards.mixing import WeightedSum
 from rollflow.rewards.remote import RemoteReward
 from rollflow.rewards.vlm_judge import VLMJudge
@@ -94,22 +97,62 @@ def test_answers_are_not_unpacked() -> None:
         RemoteReward(url).score(PICTURES, PROMPTS)
 
 
-def test_a_whole_answer_has_to_come_in_time() -> None:
-    """However often a letter of it comes."""
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\n", b" "),
+        (b"HTTP/1.1 200 OK\r\nA: ", b"a"),
+        (b"", b"HTTP/1.1 102 Processing\r\n\r\n"),
+    ],
+    ids=["body", "header", "not yet"],
+)
+def test_a_whole_answer_has_to_come_in_time(first: bytes, then: bytes) -> None:
+    """However often a letter of it comes: of the body, of a header, or of answers that are none yet."""
 
     def dripping(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(200)
-        handler.end_headers()
+        handler.wfile.write(first)
         for _ in range(200):
-            handler.wfile.write(b" ")
+            handler.wfile.write(then)
             time.sleep(0.05)
 
     with server(dripping) as url:
         reward = RemoteReward(url, timeout=0.3, patience=0)
+        reward.load()
         began = time.monotonic()
         with pytest.raises(RewardUnavailable, match=r"did not answer within 0\.3 s"):
             reward.score(PICTURES, PROMPTS)
         assert time.monotonic() - began < 5
+        judge = VLMJudge(f"{url}/v1", "m", cache=None, retries=0, timeout=0.1)
+        with pytest.raises(RewardUnavailable, match="gave no answer in 1 tries; the last: ReadTimeout"):
+            judge.score(PICTURES[:1], ["a cat"])
+        assert time.monotonic() - began < 8
+
+
+def test_a_request_has_to_be_taken_in_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf, client() as http:
+        began = time.monotonic()
+        with pytest.raises(httpx.WriteTimeout), within(0.3):
+            http.post(f"http://127.0.0.1:{deaf.getsockname()[1]}/score", content=bytes(5 * 10**7))
+        assert time.monotonic() - began < 5
+
+
+def test_deadlines_are_of_a_thread_and_of_a_block(host: Host) -> None:
+    with client(base_url=host.url) as http:
+        with within(60), pytest.raises(httpx.TimeoutException), within(-1):
+            http.get("/health")
+        with within(-1):
+            answers: list[int] = []
+            thread = threading.Thread(target=lambda: answers.append(http.get("/health").status_code))
+            thread.start()
+            thread.join()
+        assert answers == [200]
+        assert http.get("/health").status_code == 200
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    with hosted(Wavy()) as host:
+        yield host
 
 
 def test_the_token_goes_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,3 +141,37 @@ def test_what_comes_after_the_end_is_refused(spy: Spy) -> None:
     assert comes_true(lambda: not batcher.alive)
     with pytest.raises(Refusal, match="has ended"):
         batcher.submit(batch("y"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+    ],
+    ids=["Python", "CPU", "CUDA"],
+)
+def test_memory_that_runs_out_is_too_much_not_a_failure(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    spy = Spy()
+    spy.trouble = error
+    batcher = Batcher(spy)
+    told = batcher.submit(Batch(torch.zeros(1, 2), ["trouble"])).exception(20)
+    assert isinstance(told, Refusal)
+    assert (told.status, str(told)) == (413, "reward 'wavy' ran out of memory; send fewer or smaller samples")
+    assert not caplog.records
+    batcher.close()
+
+
+def test_large_samples_share_no_call() -> None:
+    spy = Spy()
+    spy.gate.clear()
+    batcher = Batcher(spy, numbers=20)
+    asked = [batcher.submit(Batch(torch.zeros(1, 10), [str(i)])) for i in range(5)]
+    assert spy.entered.wait(20)
+    spy.gate.set()
+    for future in asked:
+        future.result(20)
+    assert max(len(prompts) for prompts in spy.calls) <= 2
+    assert sum(len(prompts) for prompts in spy.calls) == 5
+    batcher.close()

@@ -84,12 +84,11 @@ class Chat:
     def client(self) -> httpx.Client:
         """A client for threads to share, to be closed."""
         try:
-            import httpx
+            from rollflow.rewards import deadlines
         except ImportError as error:
             raise RollflowError("a VLM judge needs httpx; install with pip install 'rollflow[rewards]'") from error
         key = os.environ.get(self.key, "").strip()
-        headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {})
-        return httpx.Client(headers=headers, timeout=self.timeout, follow_redirects=False)  # keys go to no other host
+        return deadlines.client(headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=self.timeout)
 
     def complete(
         self, client: httpx.Client, body: dict[str, Any], read: Callable[[str], T], stop: threading.Event

@@ -48,7 +48,7 @@ def answered(client: httpx.Client, request: httpx.Request, seconds: float, most:
     Redirects are not followed, so that what is sent, a token or a key above all, stays with its server.
 
     Args:
-        client: With ``Accept-Encoding: identity``; what comes compressed nonetheless is not unpacked.
+        client: Of ``deadlines.client``. What comes compressed, though it asks for none, is not unpacked.
         request: As the client builds it.
         seconds: Until all of it is there.
         most: Bytes of its body.
@@ -59,18 +59,18 @@ def answered(client: httpx.Client, request: httpx.Request, seconds: float, most:
     """
     import httpx
 
-    end = time.monotonic() + seconds
-    answer = client.send(request, stream=True, follow_redirects=False)
-    try:
-        body = bytearray()
-        for part in answer.iter_raw():
-            body += part
-            if len(body) > most:
-                raise BadReward(f"expected an answer of at most {most} bytes from '{request.url}', got more")
-            if time.monotonic() > end:
-                raise httpx.ReadTimeout(f"no whole answer within {seconds:.3g} s", request=request)
-    finally:
-        answer.close()
+    from rollflow.rewards.deadlines import within
+
+    body = bytearray()
+    with within(seconds):
+        answer = client.send(request, stream=True)
+        try:
+            for part in answer.iter_raw():
+                body += part
+                if len(body) > most:
+                    raise BadReward(f"expected an answer of at most {most} bytes from '{request.url}', got more")
+        finally:
+            answer.close()
     headers = [(name, value) for name, value in answer.headers.multi_items() if name.lower() != "content-encoding"]
     return httpx.Response(answer.status_code, headers=headers, content=bytes(body), request=request)
 
@@ -79,10 +79,10 @@ class _Sockets:
     """A client for threads to share, closed once nobody holds it."""
 
     def __init__(self, url: str, headers: dict[str, str]) -> None:
-        import httpx
+        from rollflow.rewards.deadlines import client
 
         # What the environment says of proxies is not for a server of one's own, to which a token is sent.
-        self.client = httpx.Client(base_url=url, headers={"Accept-Encoding": "identity"} | headers, trust_env=False)
+        self.client = client(base_url=url, headers=headers, trust_env=False)
         finalize(self, self.client.close)
 
 

@@ -14,7 +14,7 @@ import torch
 
 from rollflow.errors import BadReward, RewardUnavailable, RollflowError
 from rollflow.rewards.base import RewardModel
-from rollflow.rewards.scoring import scored
+from rollflow.rewards.scoring import is_out_of_memory, scored
 from rollflow.serve.bodies import Limits, Refusal
 from rollflow.serve.wire import Batch
 
@@ -173,6 +173,8 @@ def _refusal(reward: RewardModel, error: BaseException) -> Refusal:
     """What is told of an error, without its traceback, whose frames hold the samples."""
     if isinstance(error, BadReward) and error.__cause__ is not None:  # what the reward itself raised
         error = error.__cause__
+    if is_out_of_memory(error):
+        return Refusal(413, f"reward '{reward.name}' ran out of memory; send fewer or smaller samples")
     if isinstance(error, RewardUnavailable):
         return Refusal(503, str(error))
     if isinstance(error, RollflowError | ValueError):

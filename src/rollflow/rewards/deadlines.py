@@ -1,0 +1,95 @@
+"""Clients of HTTP whose requests end in time, however often a server sends, or takes, another byte."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpcore
+import httpx
+
+_SLICE = 2**16
+_OF_THREAD = threading.local()
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Let what this thread reads and writes within the block fail with a timeout once so many seconds are over."""
+    before, _OF_THREAD.end = getattr(_OF_THREAD, "end", None), time.monotonic() + seconds
+    try:
+        yield
+    finally:
+        _OF_THREAD.end = before
+
+
+def client(**settings: Any) -> httpx.Client:
+    """A client that keeps to ``within``; it neither follows redirects nor asks for compressed answers.
+
+    Args:
+        settings: Of ``httpx.Client``, but for its transport.
+    """
+    made = httpx.Client(
+        follow_redirects=False, headers={"Accept-Encoding": "identity"} | settings.pop("headers", {}), **settings
+    )
+    for transport in {made._transport, *made._mounts.values()}:  # httpx has no public way to set the backend
+        pool = getattr(transport, "_pool", None)
+        if pool is not None:
+            pool._network_backend = _Backend(pool._network_backend)
+    return made
+
+
+def _left(timeout: float | None) -> float | None:
+    """The time that the block leaves of a timeout, perhaps nothing or less."""
+    end = getattr(_OF_THREAD, "end", None)
+    if end is None:
+        return timeout
+    left: float = end - time.monotonic()
+    return left if timeout is None else min(timeout, left)
+
+
+class _Backend(httpcore.NetworkBackend):
+    """Makes streams that keep to the deadline of their thread."""
+
+    def __init__(self, inner: httpcore.NetworkBackend) -> None:
+        self.inner = inner
+
+    def connect_tcp(self, *args: Any, **settings: Any) -> httpcore.NetworkStream:
+        return _Stream(self.inner.connect_tcp(*args, **settings))
+
+    def connect_unix_socket(self, *args: Any, **settings: Any) -> httpcore.NetworkStream:
+        return _Stream(self.inner.connect_unix_socket(*args, **settings))
+
+    def sleep(self, seconds: float) -> None:
+        self.inner.sleep(seconds)
+
+
+class _Stream(httpcore.NetworkStream):
+    """A stream each of whose reads and writes takes no longer than the deadline leaves."""
+
+    def __init__(self, inner: httpcore.NetworkStream) -> None:
+        self.inner = inner
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        left = _left(timeout)
+        if left is not None and left <= 0:
+            raise httpcore.ReadTimeout("no whole answer in time")
+        return self.inner.read(max_bytes, left)
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        for start in range(0, len(buffer), _SLICE):
+            left = _left(timeout)
+            if left is not None and left <= 0:
+                raise httpcore.WriteTimeout("the request was not taken in time")
+            self.inner.write(buffer[start : start + _SLICE], left)
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def start_tls(self, *args: Any, **settings: Any) -> httpcore.NetworkStream:
+        return _Stream(self.inner.start_tls(*args, **settings))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self.inner.get_extra_info(info)
