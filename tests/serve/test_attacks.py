@@ -27,6 +27,7 @@ import torch
 from hosting import Host, Wavy, hosted
 from PIL import Image, PngImagePlugin
 
+from rollflow.rewards import REWARDS
 from rollflow.rewards.colorfulness import Colorfulness
 from rollflow.serve.bodies import Limits, Refusal, check_media, read
 from rollflow.serve.host import _SELDOM
@@ -455,3 +456,29 @@ def test_four_bombs_at_once_leave_a_server_with_little_memory_alive() -> None:
         process.terminate()
         process.wait(30)
         process.stdout.close()
+
+
+SHAPES = ((2,), (2, 2), (1, 8, 8), (1, 1, 32, 32), (1, 4, 32, 32), (1, 3, 1, 1), (1, 3, 1, 300), (1, 3, 33, 32))
+SHAPES += ((1, 2, 1, 32, 32), (1, 32, 32, 3), (1, 1, 1, 3, 8, 8), (2, 3, 32, 32), (1, 2, 3, 32, 32), (1, 3, 64, 64))
+
+
+@pytest.mark.parametrize(
+    "name", ["count", "judge", "caption", "colorfulness", "jpeg-compressibility", "sum(parts=colorfulness;count)"]
+)
+def test_no_shape_or_type_of_samples_is_an_error_of_the_server(name: str) -> None:
+    async def ask() -> dict[str, httpx.Response]:
+        transport = httpx.ASGITransport(app_of(REWARDS.make(name)), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+            told = {}
+            for shape in SHAPES:
+                for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.int64):
+                    body = of(torch.zeros(shape, dtype=dtype), *["two cats on grass background"] * shape[0])
+                    told[f"{shape} {dtype}"] = await client.post("/score", content=body, headers=TENSOR)
+            return told
+
+    told = asyncio.run(ask())
+    for case, answer in told.items():
+        assert answer.status_code in (200, 422), (case, answer.text)
+        checked(answer, answer.status_code)
+    assert told["(1, 3, 64, 64) torch.float32"].status_code == 200
+    assert told["(1, 4, 32, 32) torch.float32"].status_code == 422

@@ -64,7 +64,7 @@ class _Scenes(PictureReward):
 
     def _peaks(self, samples: Tensor) -> Peaks:
         self._home.check()
-        return self.detector.peaks(shrunk(samples))
+        return self.detector.peaks(shrunk(samples.to(self.detector.scale)))
 
     def _minus_rss(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         counts, scores = self.counts(pixels), []
