@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import zlib
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import pytest
 from PIL import Image
 from small_study import folder  # noqa: F401
@@ -21,9 +23,11 @@ from rollflow.bench.replay import find as find_job
 from rollflow.bench.replay import refuse_untrusted, replay
 from rollflow.bench.study import read
 from rollflow.cli import main
-from rollflow.errors import RollflowError, RollflowWarning
+from rollflow.errors import BadSetting, RollflowError, RollflowWarning
+from rollflow.report import figures, plots
 from rollflow.report.html import Tile, rows
 from rollflow.rewards import REWARDS
+from rollflow.rewards.chat import Chat
 
 Change = Callable[[dict[str, Any]], Any]
 
@@ -236,3 +240,47 @@ def test_journals_without_end_are_not_read(theirs: Path) -> None:
         file.truncate(1 << 40)
     with pytest.raises(RollflowError, match=r"at most 1073741824 are read"):
         read(theirs)
+
+
+def test_a_configuration_of_matplotlib_in_the_folder_says_nothing(theirs: Path) -> None:
+    """A ``matplotlibrc`` in the working directory is read when matplotlib is imported."""
+    with matplotlib.rc_context({"text.usetex": True, "text.latex.preamble": "evil", "lines.linewidth": 99}):
+        with plots.style():
+            found = dict(matplotlib.rcParams)
+            assert plots.png(figures.scatter(read(theirs), read(theirs).held_out[0])).startswith(b"\x89PNG")
+        assert matplotlib.rcParams["lines.linewidth"] == 99
+    defaults = {**matplotlib.rcParamsDefault, "text.parse_math": False}
+    assert [name for name, value in defaults.items() if found[name] != value and name != "backend"] == []
+
+
+@pytest.mark.parametrize(
+    "key", ["AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY", "ROLLFLOW", "ROLLFLOW_", "rollflow_x", "", "XROLLFLOW_A"]
+)
+def test_keys_are_read_from_variables_of_rollflow_alone(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if key:
+        monkeypatch.setenv(key, "secret")
+    with pytest.raises(BadSetting, match=r"names begin with ROLLFLOW_.*export ROLLFLOW_API_KEY=\.\.\."):
+        Chat("http://127.0.0.1:9/v1", key, 1.0, 0)
+    with pytest.raises(BadSetting, match="ROLLFLOW_"):
+        REWARDS.make(f"vlm-judge(model=x, key={key or 'PATH'})")
+
+
+def test_the_environment_is_read_in_few_places() -> None:
+    """Every variable that is read is rollflow's own, or says where the user keeps caches."""
+    read_, source = set(), Path(registry.__file__).parent
+    for path in source.rglob("*.py"):
+        read_ |= set(re.findall(r"os\.(?:environ(?:\.get\(|\[)|getenv\()([^,)\]]+)", path.read_text()))
+    assert read_ <= {"TOKEN", "self.key", "DEBUG", '"LOCALAPPDATA"', '"XDG_CACHE_HOME"'}
+
+
+def test_extreme_numbers_end_soon(theirs: Path) -> None:
+    """No table, figure or loop is as large as a number of the folder says."""
+    config = json.loads((theirs / "experiment.json").read_text())
+    arms = [arm | {"nfe": 2**62, "steps": 2**62} for arm in config["arms"]]
+    configure(theirs, arms=arms, seeds=2**63 - 1, suite=config["suite"] | {"prompts": 2**63 - 1})
+    most: dict[str, Any] = {"nfe": 2**62, "seconds": 1e12, "reward": 1e100, "place": 2**62, "seed": 2**62}
+    rewrite(
+        theirs, lambda one: one.update(most | {"trace": [[1, -1e100], [2**62, 1e100]]}) if "reward" in one else None
+    )
+    assert main(["report", ".", "--gallery", "1"]) == 0
+    assert main(["compare", ".", "."]) == 0

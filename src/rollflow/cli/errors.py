@@ -70,7 +70,7 @@ def report(error: BaseException, code: int = 1) -> int:
     if isinstance(error, Stopped | KeyboardInterrupt):
         return interrupted(str(error) if isinstance(error, KeyboardInterrupt) else "")
     if debug.get() or os.environ.get(DEBUG, "") not in ("", "0"):
-        traceback.print_exception(error, file=sys.stderr)
+        print(printable("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     if isinstance(error, RollflowError | ValueError | OSError) and str(error):
         complain(str(error))
         return 2 if isinstance(error, ValueError) else code

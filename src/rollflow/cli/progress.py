@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
 
 from rollflow.engine import Job, Observer, Result, Spending
+from rollflow.printable import printable
 from rollflow.requests import Reward
 from rollflow.search import Progress as Step
 
@@ -51,7 +52,7 @@ class LiveProgress(Observer):
         self._best = float("-inf")
         self._reached: dict[int, Step] = {}
         self._dynamics = job.dynamics
-        self._task = self._bar.add_task(job.search.name, total=job.nfe, rate=0.0, step="-", best=self._best)
+        self._task = self._bar.add_task(printable(job.search.name), total=job.nfe, rate=0.0, step="-", best=self._best)
 
     def scored(self, job: Job, population: int, request: Reward, rewards: Tensor, spent: Spending) -> None:
         self._best = max(self._best, float(rewards.max()))

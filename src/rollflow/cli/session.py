@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from rollflow import interruption
 from rollflow.api import Plan, run
+from rollflow.cli.errors import warn
 from rollflow.cli.progress import LiveProgress
 from rollflow.engine import Interrupted, Job, Observer, Result, load_checkpoint
 from rollflow.interruption import Interruption
@@ -74,7 +74,7 @@ def execute(
             f"{interruption.described()} after the search, whose sample is in '{folder}'; {missing} may be missing"
         ) from None
     if checkpoint.error is not None:
-        print(f"warning: the checkpoint could not be written: {checkpoint.error}", file=sys.stderr)
+        warn(f"the checkpoint could not be written: {checkpoint.error}")
     return content
 
 

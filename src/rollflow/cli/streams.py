@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
+from rollflow.printable import printable
+
 CLOSED_PIPE = 141
 """Exit code of what nobody read to its end, as shells have it: 128 and the number of SIGPIPE."""
 
@@ -20,19 +22,22 @@ class _Stream:
 
     Args:
         stream: What is written to; None is nothing, as where a process was started without it.
+        plain: Whether control characters are written out, which a terminal would obey: no command needs any on its
+            standard output, and what it prints may come from a file, a folder or a server.
 
     Attributes:
         gone: Whether nobody reads it any more.
     """
 
-    def __init__(self, stream: TextIO | None) -> None:
+    def __init__(self, stream: TextIO | None, *, plain: bool = False) -> None:
         self.stream = stream
+        self.plain = plain
         self.gone = False
 
     def write(self, text: str) -> int:
         if self.stream is not None and not self.gone:
             try:
-                self.stream.write(text)
+                self.stream.write(printable(text) if self.plain else text)
             except OSError as error:
                 self._leave(error)
         return len(text)
@@ -66,7 +71,7 @@ class _Stream:
 def watched() -> Iterator[list[_Stream]]:
     """Standard output and error, to which every write succeeds; ``gone`` says whether anyone reads them."""
     before = sys.stdout, sys.stderr
-    streams = [_Stream(stream) for stream in before]
+    streams = [_Stream(sys.stdout, plain=True), _Stream(sys.stderr)]
     sys.stdout, sys.stderr = (cast(TextIO, stream) for stream in streams)
     try:
         yield streams

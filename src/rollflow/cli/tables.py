@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rollflow import prompts
 from rollflow.errors import RollflowError
+from rollflow.printable import printable
 from rollflow.registry import Registry, settings_of
 
 if TYPE_CHECKING:
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of equal length with their columns aligned; plain text, so that it reads the same in a file."""
+    """Rows of equal length with their columns aligned; plain text, so that it reads the same in a file.
+
+    Ends of lines and control characters within a cell are written out, so that a row is a line.
+    """
+    rows = [[printable(cell).replace("\n", "\\n").replace("\t", "\\t") for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
@@ -77,7 +82,7 @@ def asked(prompt: str) -> str:
         if isinstance(prompt, prompts.Prompt)
         else "read from the prompt; --ask THING=COUNT says it otherwise"
     )
-    return f"asks for {counts} ({how})"
+    return printable(" ".join(f"asks for {counts} ({how})".split()))
 
 
 def costs(spendings: Mapping[str, Mapping[str, int | None]]) -> str:

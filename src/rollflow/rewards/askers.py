@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from rollflow.errors import RewardUnavailable
+from rollflow.printable import printable
 from rollflow.rewards.preprocessing import as_pictures
 
 T = TypeVar("T")
@@ -133,7 +134,7 @@ def _tile(sample: Tensor) -> Image.Image:
 
 
 def _say(text: str) -> None:
-    print(text, end="", file=sys.stderr, flush=True)
+    print(printable(text), end="", file=sys.stderr, flush=True)
 
 
 def _typed(question: str, read: Callable[[str], T]) -> T:
