@@ -22,14 +22,14 @@ from rollflow.defaults import (
     DEFAULT_STEPS,
 )
 from rollflow.engine import Engine, Job, JobsFailed, Observer, Result, Spending, Task, declared, default_sampler
-from rollflow.errors import RollflowError, RollflowWarning
+from rollflow.errors import BadSetting, RollflowWarning, blamed
 from rollflow.guidance import GUIDANCE, Guidance
 from rollflow.interpolants import INTERPOLANTS, Interpolant, Linear
 from rollflow.kernels import DDIM, KERNELS, Euler, Kernel
 from rollflow.lookahead import LOOKAHEADS, Lookahead
 from rollflow.models import DiffusersModel, FlowModel, Source, find_model
 from rollflow.registry import Registry
-from rollflow.rewards import REWARDS, RewardModel, check_differentiable, check_reward, scoring
+from rollflow.rewards import REWARDS, RewardModel, check_differentiable, check_reward, check_scorable, scoring
 from rollflow.rewards.mixing import check_names
 from rollflow.sampler import Dynamics, Sampler
 from rollflow.schedules import GRIDS, Grid
@@ -107,10 +107,18 @@ class Plan:
         check_names("held-out rewards", [judge for judge in self.judges if not judge.elsewhere])
         for judge in self.judges:
             if judge.relative:
-                raise RollflowError(f"'{judge.name}' looks back at what was scored, so that it cannot judge one sample")
+                raise BadSetting(f"'{judge.name}' looks back at what was scored, so that it cannot judge one sample")
         if self.guidance is not None:
             check_differentiable(self.declared_reward)
+        self._check_prompt()
         self.cost()
+
+    def _check_prompt(self) -> None:
+        """Raise what the run would if the model or a reward cannot read the prompt, or lacks a package."""
+        if not isinstance(self._flow, Source):
+            self._flow.check_prompt(self.prompt)
+        for reward in (self.declared_reward, *self.judges):
+            check_scorable(reward, self.prompt)
 
     def _check_types(self) -> None:
         """Raise a BadSetting if an argument is of the wrong type or out of range."""
@@ -223,9 +231,13 @@ class Plan:
 
 
 def _loaded(declared: RewardModel | type[RewardModel]) -> RewardModel:
-    reward = declared() if isinstance(declared, type) else declared
+    with blamed(f"reward '{declared.name}' cannot be loaded"):
+        reward = declared() if isinstance(declared, type) else declared
     scoring.load(reward)
     return reward
+
+
+_LOADABLE = "a name, a PipelineSource or a pipeline of diffusers"
 
 
 def load_model(
@@ -246,9 +258,16 @@ def load_model(
         model = find_model(model)
     if isinstance(model, Source | type):
         if arguments or few_step is not None:
-            raise RollflowError("arguments and few_step are of a loaded pipeline; give them to PipelineSource")
-        loaded: FlowModel = model.load() if isinstance(model, Source) else model()
+            raise BadSetting("arguments and few_step are of a loaded pipeline; give them to PipelineSource")
+        if isinstance(model, type) and not issubclass(model, FlowModel):
+            raise checks.refused("model", _LOADABLE, model)
+        with blamed(f"model '{getattr(model, 'name', model)}' cannot be loaded"):
+            loaded: FlowModel = model.load() if isinstance(model, Source) else model()
         return loaded
+    if isinstance(model, FlowModel):
+        raise BadSetting(f"model '{model.name}' is loaded already; use it as it is")
+    if model is None or isinstance(model, bool | int | float | list | tuple | dict | set | bytes):
+        raise checks.refused("model", _LOADABLE, model)
     return DiffusersModel(model, arguments, few_step=few_step)
 
 
@@ -263,8 +282,12 @@ def run(
     Raises:
         Interrupted: On Ctrl-C, with the best sample so far.
     """
+    return _run(Engine(max_rows, observers, max_grad_rows=max_grad_rows), job)
+
+
+def _run(engine: Engine, job: Job) -> Result:
     try:
-        [result] = Engine(max_rows, observers, max_grad_rows=max_grad_rows).run([job])
+        [result] = engine.run([job])
     except JobsFailed as failed:
         error = failed.failures[0]
     else:
@@ -326,6 +349,7 @@ def generate(
         ValueError: On a prompt that the model cannot read.
         Interrupted: On Ctrl-C, with the best sample so far in ``results``.
     """
+    engine = Engine(max_rows, observers, max_grad_rows=max_grad_rows)
     plan = Plan(
         prompt,
         model=model,
@@ -342,7 +366,7 @@ def generate(
         finish=finish,
         guidance=guidance,
     )
-    result = run(plan.job(), observers, max_rows, max_grad_rows)
+    result = _run(engine, plan.job())
     if result.cause is not None:
         warnings.warn(
             f"the search ended early, after {result.spent.nfe} of {nfe} NFE; its best sample until then is returned: "

@@ -84,9 +84,11 @@ class RollflowWarning(UserWarning):
 def unknown(what: str, name: str, known: Iterable[str]) -> UnknownName:
     """The error for an unknown name, with the nearest known ones."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5) if len(name) <= 80 else []
     hint = f"did you mean '{near[0]}'? " if near else ""
-    return UnknownName(f"unknown {what} '{name}'; {hint}known: {', '.join(names)}")
+    shown = name if len(name) <= 80 else f"{name[:77]}..."
+    listed = f"known: {', '.join(names)}" if names else "there are none"
+    return UnknownName(f"unknown {what} '{shown}'; {hint}{listed}")
 
 
 EXTRAS = {

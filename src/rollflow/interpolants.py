@@ -94,7 +94,7 @@ class VP(Interpolant):
 
     Args:
         beta_min: Rate of noising at t = 0, > 0.
-        beta_max: Rate of noising at t = 1, >= beta_min.
+        beta_max: Rate of noising at t = 1, from beta_min to 1000.
     """
 
     beta_min: float = 0.1
@@ -103,7 +103,7 @@ class VP(Interpolant):
     def __post_init__(self) -> None:
         super().__post_init__()
         real("beta_min of VP", self.beta_min, above=0)
-        real("beta_max of VP", self.beta_max, at_least=self.beta_min)
+        real("beta_max of VP", self.beta_max, at_least=self.beta_min, at_most=1000)  # alpha(1) is above 0 in float64
 
     def _rate(self, t: Time) -> Tensor:
         return self.beta_min + as_float64(t) * (self.beta_max - self.beta_min)
@@ -167,14 +167,14 @@ class Polynomial(Interpolant):
     that is 1 at the data; here time is 1 at the noise, so that n > 1 lingers near the data.
 
     Args:
-        n: Degree, >= 1; 1 is `Linear`.
+        n: Degree, from 1 to 100; 1 is `Linear`.
     """
 
     n: float = 2.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        real("n of Polynomial", self.n, at_least=1)
+        real("n of Polynomial", self.n, at_least=1, at_most=100)
 
     def alpha(self, t: Time) -> Tensor:
         return 1 - as_float64(t) ** self.n

@@ -48,7 +48,7 @@ class Prompt(str):
         ask: How many of each thing, by the name of one of them; 0 is a thing that must not be there.
 
     Raises:
-        BadSetting: On an empty text, a count below 0 or a thing without a name.
+        BadSetting: On a text that is none, a count below 0 or a thing without a name.
     """
 
     ask: Mapping[str, int]
@@ -58,7 +58,7 @@ class Prompt(str):
         for thing, count in checks.instance("ask", ask, Mapping, what="counts by the names of things").items():
             name = checks.text("a thing in ask", thing, what="the name of a thing")
             given[name] = checks.whole(f"the count of '{name}' in ask", count, at_least=0)
-        prompt = super().__new__(cls, checks.text("the prompt", text))
+        prompt = super().__new__(cls, checks.instance("the prompt", text, str, what="a text"))
         prompt.ask = given
         return prompt
 

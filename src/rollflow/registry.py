@@ -132,14 +132,17 @@ class Registry(dict[str, type[T]], Generic[T]):
         return Named(kind, tuple(parts), tuple(texts), tuple(given))
 
     def declared(self, text: str) -> type[T] | T:
-        """What is known of a choice: the class where a name alone stands for it, so that nothing is made, else it.
+        """What is known of a choice: the class if the text is a name alone, so that nothing is loaded, else an object.
+
+        A class that says that making one loads nothing (``loads_later``) is made, which checks its settings.
 
         Raises:
             UnknownName: On an unknown name or setting.
             RollflowError: As ``make``.
         """
         kind = self.find(text) if "(" not in text else None
-        return self.make(text) if kind is None or _required(kind) else kind
+        made = kind is None or _required(kind) or getattr(kind, "loads_later", False)
+        return self.make(text) if made else typing.cast("type[T]", kind)
 
     def names(self) -> list[str]:
         """Every name that ``find`` knows without a colon: the library's own, then those of plug-ins."""

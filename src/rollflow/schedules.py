@@ -81,14 +81,14 @@ class Shifted(Warp):
     more noise to be drowned as deep.
 
     Args:
-        shift: > 0; 1 is `Uniform`, 3 is the default of SD3.
+        shift: From 1e-6 to 1e6; 1 is `Uniform`, 3 is the default of SD3.
     """
 
     shift: float = 3.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        real("shift of Shifted", self.shift, above=0)
+        real("shift of Shifted", self.shift, at_least=1e-6, at_most=1e6)
 
     @classmethod
     def from_resolution(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import TinyModel
+from tiny import Judge, Redness, TinyModel
 from tiny_experiment import ARMS, ITEMS, experiment, run
 from torch import Tensor
 
@@ -33,8 +33,10 @@ from rollflow.cli import main
 from rollflow.errors import RollflowError, UnknownName
 from rollflow.interpolants import VP, Linear
 from rollflow.kernels import Euler, EulerMaruyama
+from rollflow.models import MODELS
 from rollflow.models.gaussian_mixture import GaussianMixture
 from rollflow.models.toy import ToyModel
+from rollflow.rewards import REWARDS
 from rollflow.sampler import Sampler
 
 
@@ -163,7 +165,15 @@ WITH_VP = (*ARMS, Arm("RBF, VP", "rbf(initial=2)", 24, "vp", "sde", steps=4))
 
 
 @pytest.fixture
-def spread(monkeypatch: pytest.MonkeyPatch) -> Experiment:
+def tiny_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is run, under the names by which its cost is told."""
+    monkeypatch.setitem(MODELS, "scenes-base", TinyModel)
+    for name, kind in {"caption": Redness, "judge": Judge}.items():
+        monkeypatch.setitem(REWARDS, name, kind)
+
+
+@pytest.fixture
+def spread(tiny_names: None, monkeypatch: pytest.MonkeyPatch) -> Experiment:
     """An experiment that measures diversity, and does not search for long."""
     monkeypatch.setitem(DISTANCES, "squared", lambda: squared)
     return experiment(arms=WITH_VP, seeds=1, diversity=Spread(3, "squared"))
@@ -210,6 +220,7 @@ def test_a_measurement_that_was_stopped_goes_on(
     assert model.rows == diversity_cost(spread) - (1 + 3 * 3)
 
 
+@pytest.mark.usefixtures("tiny_names")
 def test_an_experiment_that_measures_none_says_nothing_of_it(tmp_path: Path) -> None:
     assert "diversity" not in experiment().config()
     run(tmp_path)

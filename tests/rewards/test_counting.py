@@ -238,7 +238,7 @@ def test_what_sets_it_apart() -> None:
     assert CountingAccuracy(floor=0.2).identity == "counting-accuracy(floor=0.2)"
     tiny = Counting(checkpoint="IDEA-Research/grounding-dino-tiny", segmenter="facebook/sam-vit-base")
     assert tiny.identity == "counting(IDEA-Research/grounding-dino-tiny, segmenter=facebook/sam-vit-base)"
-    with pytest.raises(ValueError, match="'relative', not 2"):
+    with pytest.raises(ValueError, match="'relative' must be a finite number >= 0 and <= 1, not 2"):
         Counting(relative=2)
 
 

@@ -483,9 +483,9 @@ def test_settings_that_cannot_be(tmp_path: Path) -> None:
         VLMJudge("localhost:8000")
     with pytest.raises(RollflowError, match="needs the name of a model"):
         VLMJudge().load()
-    with pytest.raises(RollflowError, match="retries >= 0"):
+    with pytest.raises(RollflowError, match="retries of vlm-judge must be a whole number >= 0, not -1"):
         VLMJudge(retries=-1)
-    with pytest.raises(RollflowError, match="finite number for refused, not nan"):
+    with pytest.raises(RollflowError, match="refused of vlm-judge must be a finite number, not nan"):
         VLMJudge(refused=float("nan"))
 
 

@@ -122,7 +122,7 @@ def generate(
     """Make the best sample for PROMPT within a budget."""
     from rollflow.api import Plan
     from rollflow.cli import session, tables
-    from rollflow.cli.settings import chosen, pipeline
+    from rollflow.cli.settings import check_output, chosen, pipeline
     from rollflow.prompts import Prompt, read_ask
     from rollflow.report import check_folder
 
@@ -157,7 +157,9 @@ def generate(
             ),
         )
         costs = {"search": plan.cost()} | ({"baseline": plan.baseline_cost()} if compare else {})
-        if not dry_run:
+        if dry_run:
+            check_output(out)
+        else:
             check_folder(out)
     if dry_run:
         unknown = {} if plan.rows_per_nfe else {"network_rows": None}

@@ -176,8 +176,11 @@ def diversity(
         "|---|---|",
     ]
     apart = Arm("Linear-ODE, a noise each", **DYNAMICS["Linear-ODE"])
+    any_prompt = "colorfulness"  # a reward that reads every prompt: of the plan only the sampler is used
     for arm in (apart, *vp_arms(100)[1:]):
-        sampler = Plan("any", model=flow, interpolant=arm.interpolant, kernel=arm.kernel, grid=arm.grid).sampler
+        sampler = Plan(
+            texts[0], model=flow, reward=any_prompt, interpolant=arm.interpolant, kernel=arm.kernel, grid=arm.grid
+        ).sampler
         noises = trajectories if arm is apart else 1
         with refusing(1):
             found = measured(flow, texts, sampler, far, trajectories=trajectories, seed=seed, noises=noises)

@@ -74,7 +74,9 @@ def report(error: BaseException, code: int = 1) -> int:
     if isinstance(error, RollflowError | ValueError | OSError) and str(error):
         complain(str(error))
         return 2 if isinstance(error, ValueError) else code
-    if isinstance(error, MemoryError | ImportError | SystemExit) or "out of memory" in str(error):
+    if isinstance(error, SystemExit):
+        complain(f"a reward, a model or a plug-in ended the command: {described(error)}")
+    elif isinstance(error, MemoryError | ImportError) or "out of memory" in str(error):
         complain(described(error))
     else:
         complain(

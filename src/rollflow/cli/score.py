@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rollflow.cli.errors import refusing
-from rollflow.errors import BadReward, BadSetting, RollflowError
+from rollflow.errors import BadReward, BadSetting, RollflowError, blamed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,19 +68,22 @@ def score(
 
     from rollflow.cli.tables import aligned
     from rollflow.prompts import Prompt, read_ask
-    from rollflow.rewards import REWARDS
+    from rollflow.rewards import REWARDS, check_scorable
 
     with refusing(2):
         asked = Prompt(prompt, read_ask(ask)) if ask else prompt
-        samples = [read(file) for file in files]
         reward = REWARDS.make(name, {"device": device} if device else None)
+        check_scorable(reward, asked)
+        samples = [read(file) for file in files]
         for file, sample in zip(files, samples, strict=True):
             why = reward.unfit(tuple(sample.shape))
             if why is not None:
                 raise BadSetting(f"cannot score '{file}': {why}")
-        reward.load()
+        with blamed(f"reward '{reward.name}' cannot be loaded"):
+            reward.load()
     with refusing(1):
-        found = scores(reward, samples, asked)
+        with blamed(f"reward '{reward.name}' failed", BadReward):
+            found = scores(reward, samples, asked)
         for file, number in zip(files, found, strict=True):
             if not math.isfinite(number):
                 raise BadReward(f"reward '{reward.name}' gave {number} for '{file}'; rewards must be finite")

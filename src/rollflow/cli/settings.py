@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypedDict
 
 from rollflow.errors import BadSetting, unknown
@@ -67,6 +69,15 @@ def chosen(settings: Iterable[str], **choices: str | None) -> Chosen:
         elif of_choice:
             raise BadSetting(f"{choice}.{next(iter(of_choice))} is set, but which {choice} is not: add --{choice}")
     return made
+
+
+def check_output(folder: Path) -> None:
+    """Raise a BadSetting if a folder could not be made or written to; makes nothing."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise BadSetting(f"cannot write to the folder '{folder}': '{there}' is a file; choose another")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise BadSetting(f"cannot write to the folder '{folder}': '{there}' is read-only; choose another")
 
 
 def pipeline(name: str, arguments: Iterable[str], **loading: Any) -> str | PipelineSource:

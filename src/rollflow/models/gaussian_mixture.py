@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rollflow.errors import BadSetting
 from rollflow.interpolants import Interpolant, Linear, Time, as_float64
 
 
@@ -57,9 +58,9 @@ class GaussianMixture:
         w, mu, s = (as_float64(value) for value in (self.weights, self.means, self.stds))
         if w.ndim != 1 or mu.ndim != 2 or not len(w) == len(mu) == len(s) or s.ndim != 1:
             got = tuple(w.shape), tuple(mu.shape), tuple(s.shape)
-            raise ValueError(f"expected weights (K,), means (K, d) and stds (K,); got shapes {got}")
+            raise BadSetting(f"expected weights (K,), means (K, d) and stds (K,); got shapes {got}")
         if not (w >= 0).all() or not w.sum() > 0 or not (s > 0).all():
-            raise ValueError(f"expected weights >= 0, not all 0, and stds > 0; got {w.tolist()} and {s.tolist()}")
+            raise BadSetting(f"expected weights >= 0, not all 0, and stds > 0; got {w.tolist()} and {s.tolist()}")
         for name, value in (("weights", w / w.sum()), ("means", mu), ("stds", s)):
             object.__setattr__(self, name, value)
 
@@ -114,7 +115,7 @@ class GaussianMixture:
             ValueError: If d is not 1.
         """
         if self.means.shape[1] != 1:
-            raise ValueError(f"cdf is for one-dimensional mixtures; this one has d = {self.means.shape[1]}")
+            raise BadSetting(f"cdf is for one-dimensional mixtures; this one has d = {self.means.shape[1]}")
         z = (x[..., None] - self.means[:, 0]) / self.stds
         below: Tensor = torch.special.ndtr(z)
         return (self.weights * below).sum(-1)

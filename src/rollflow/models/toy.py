@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rollflow.errors import BadSetting
 from rollflow.models.base import FlowModel
 from rollflow.models.gaussian_mixture import GaussianMixture
 from rollflow.rewards.base import RewardModel
@@ -32,7 +33,7 @@ class ToyModel(FlowModel):
 
     def encode(self, prompt: str) -> str:
         if prompt not in self.mixtures:
-            raise ValueError(f"the toy has no mixture '{prompt}'; it has: {', '.join(self.mixtures)}")
+            raise BadSetting(f"the toy has no mixture '{prompt}'; it has: {', '.join(self.mixtures)}")
         return prompt
 
     def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:

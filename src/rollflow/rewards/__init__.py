@@ -1,7 +1,10 @@
 """Rewards."""
 
+import importlib.util
+import sys
+
 from rollflow.checks import refused
-from rollflow.errors import BadSetting, NotDifferentiable
+from rollflow.errors import EXTRAS, BadSetting, NotDifferentiable, RollflowError
 from rollflow.registry import Registry
 from rollflow.rewards.aesthetic import Aesthetic, AestheticV1
 from rollflow.rewards.base import Card, PictureReward, RewardModel
@@ -13,7 +16,7 @@ from rollflow.rewards.human import Human
 from rollflow.rewards.image_reward import ImageReward
 from rollflow.rewards.instructblip import InstructBlipVQAScore
 from rollflow.rewards.jpeg import JpegCompressibility, JpegIncompressibility
-from rollflow.rewards.mixing import Lexicographic, Minimum, RankAverage, WeightedSum
+from rollflow.rewards.mixing import Lexicographic, Minimum, Mixture, RankAverage, WeightedSum
 from rollflow.rewards.pickscore import PickScore
 from rollflow.rewards.qwen_vl import QwenVQAScore
 from rollflow.rewards.remote import RemoteReward
@@ -70,6 +73,31 @@ def check_reward(name: str, value: object) -> RewardModel:
     return value
 
 
+def check_scorable(reward: RewardModel | type[RewardModel], prompt: str) -> None:
+    """Check, without loading anything, that a reward and its parts read a prompt and have the packages they need.
+
+    Raises:
+        BadSetting: If one cannot read the prompt, or lacks a setting.
+        RollflowError: If a package is missing.
+    """
+    if isinstance(reward, Mixture):
+        for part in reward.parts:
+            check_scorable(part, prompt)
+    elif isinstance(reward, RewardModel):
+        reward.check(prompt)
+    else:
+        reward.check_prompt(prompt)
+    for package in reward.requires:
+        if package in sys.modules:
+            there = sys.modules[package] is not None
+        else:
+            there = importlib.util.find_spec(package) is not None
+        if not there:
+            extra = EXTRAS.get(package)
+            by = f"'rollflow[{extra}]'" if extra else package
+            raise RollflowError(f"reward '{reward.name}' needs the package {package}; install it with pip install {by}")
+
+
 def check_differentiable(reward: RewardModel | type[RewardModel]) -> None:
     """Raises NotDifferentiable, which names the rewards that are, if this one is not."""
     if not reward.differentiable:
@@ -77,4 +105,4 @@ def check_differentiable(reward: RewardModel | type[RewardModel]) -> None:
         raise NotDifferentiable(f"guidance needs a differentiable reward, which '{reward.name}' is not; known: {names}")
 
 
-__all__ = ["REWARDS", "Card", "PictureReward", "RewardModel", "check_differentiable", "check_reward"]
+__all__ = ["REWARDS", "Card", "PictureReward", "RewardModel", "check_differentiable", "check_reward", "check_scorable"]

@@ -36,6 +36,8 @@ class RewardModel(ABC):
     Attributes:
         name: As on the command line.
         description: One line, with the range.
+        loads_later: Whether its constructor only checks its settings and ``load`` loads, so that a plan can make one.
+        requires: Packages that it imports when it is loaded, beyond those that rollflow itself depends on.
         differentiable: Whether gradients flow from the reward to the samples.
         held_out: Names of the rewards that check this one on the result, and that no search sees.
         card: What it needs and where it comes from; None where it needs nothing.
@@ -58,6 +60,8 @@ class RewardModel(ABC):
 
     name: ClassVar[str]
     description: ClassVar[str]
+    requires: ClassVar[tuple[str, ...]] = ()
+    loads_later: ClassVar[bool] = False
     differentiable: ClassVar[bool] = False
     held_out: ClassVar[tuple[str, ...]] = ()
     card: ClassVar[Card | None] = None
@@ -74,6 +78,10 @@ class RewardModel(ABC):
     def identity(self) -> str:
         """What sets it apart from itself with other settings; a checkpoint is of one."""
         return self.name
+
+    def check(self, prompt: str) -> None:
+        """Raise a BadSetting if its settings or a prompt do not let it score; called before it is loaded."""
+        self.check_prompt(prompt)
 
     def load(self) -> None:  # noqa: B027 - most have nothing left to load
         """Load what it needs, if that is not done yet; called before a run, so that what is missing is told then."""

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rollflow.checks import real
+
 
 class Boxes(NamedTuple):
     """n boxes of one picture.
@@ -62,8 +64,7 @@ class BoxFilter:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"expected a share from 0 to 1 for '{name}', not {value}")
+            real(f"the share '{name}'", value, at_least=0, at_most=1)
 
     def promising(self, boxes: Boxes) -> Tensor:
         """(n,) Whether each passes steps 1 to 3, for which no mask is needed."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rollflow import checks
 from rollflow.errors import BadReward, BadSetting, RewardUnavailable, RollflowError
 from rollflow.rewards.connection import answered
 
@@ -73,6 +74,7 @@ class Chat:
     retries: int
 
     def __post_init__(self) -> None:
+        checks.text("url", self.url)
         if not re.match(r"https?://[^\s/:]+(:\d+)?(/\S*)?$", self.url):
             raise BadSetting(f"expected a URL such as http://localhost:8000/v1, not '{self.url}'")
         if not re.fullmatch(r"ROLLFLOW_\w+", self.key, re.ASCII):

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rollflow.errors import RollflowError
+from rollflow import checks
+from rollflow.errors import BadSetting
 from rollflow.prompts import asked
 from rollflow.rewards.base import Card
 from rollflow.rewards.boxes import BoxFilter
@@ -19,7 +20,7 @@ from rollflow.rewards.pretrained import Pretrained
 SEGMENTER = "facebook/sam-vit-huge"
 
 
-class NothingAsked(RollflowError, ValueError):
+class NothingAsked(BadSetting):
     """A prompt that counts nothing, for a reward that counts."""
 
 
@@ -89,8 +90,8 @@ class Counting(Pretrained):
         across: float = BoxFilter.across,
     ) -> None:
         super().__init__(checkpoint, device, batch_size)
-        self.segmenter = segmenter
-        self.side = side
+        self.segmenter = checks.text(f"segmenter of {self.name}", segmenter)
+        self.side = checks.whole(f"side of {self.name}", side, at_least=1, at_most=10**4)
         self.filter = BoxFilter(floor, relative, whole, within, across)
 
     @property

@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import NoneType
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from rollflow import checks
 from rollflow.errors import RewardUnavailable, RollflowError
 from rollflow.registry import Registry
 from rollflow.rewards.askers import Asker, Terminal
@@ -122,6 +124,11 @@ class Human(RewardModel):
         resume: bool = False,
         asker: Asker | None = None,
     ) -> None:
+        checks.instance("mode of human", mode, str, Mode)
+        checks.text("folder of human", str(folder) if isinstance(folder, Path) else folder)
+        checks.flag("show of human", show)
+        checks.flag("resume of human", resume)
+        checks.instance("asker of human", asker, Asker, NoneType, what="an Asker or None")
         self.mode = MODES.make(mode) if isinstance(mode, str) else mode
         self.bounds = self.mode.bounds
         self.folder = Path(folder)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from rollflow import checks
 from rollflow.checks import Settings
-from rollflow.errors import RollflowError
+from rollflow.errors import BadSetting
 from rollflow.registry import Registry
 from rollflow.rewards.base import Card, RewardModel
 from rollflow.rewards.scoring import rewards_of
@@ -31,7 +33,7 @@ class Normalization(Settings, ABC):
         """(B, k) scores of k parts on one scale; ``seen`` (n, k) are those until now, these the last of them."""
 
     def check(self, parts: int) -> None:
-        """Raise a RollflowError if it cannot be of so many parts."""
+        """Raise a BadSetting if it cannot be of so many parts."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +53,20 @@ class Constants(Normalization):
         std: Of each part, > 0.
 
     Raises:
-        RollflowError: If they are of different lengths, or one std is not positive.
+        BadSetting: If they are of different lengths, or one std is not positive.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.mean) != len(self.std) or not all(std > 0 for std in self.std):
-            raise RollflowError(f"expected as many means as positive stds; got mean={self.mean} and std={self.std}")
+            raise BadSetting(f"expected as many means as positive stds; got mean={self.mean} and std={self.std}")
 
     def check(self, parts: int) -> None:
         if len(self.mean) != parts:
-            raise RollflowError(f"{len(self.mean)} constants do not fit {parts} parts; give one mean and std for each")
+            raise BadSetting(f"{len(self.mean)} constants do not fit {parts} parts; give one mean and std for each")
 
     def __call__(self, scores: Tensor, seen: Tensor) -> Tensor:
         return (scores - scores.new_tensor(self.mean)) / scores.new_tensor(self.std)
@@ -83,6 +86,10 @@ class Running(Normalization):
     relative = True
     floor: float = 1e-6
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.real("floor of running", self.floor, above=0)
+
     def __call__(self, scores: Tensor, seen: Tensor) -> Tensor:
         return (scores - seen.mean(0)) / seen.std(0, correction=0).clamp(min=self.floor)
 
@@ -94,10 +101,15 @@ NORMALIZATIONS: Registry[Normalization] = Registry(
 
 
 def check_names(what: str, rewards: Sequence[RewardModel | type[RewardModel]]) -> None:
-    """Raise a RollflowError if two are of one name, which is all that tells them apart in an account."""
+    """Raise a BadSetting if two are of one name, which is all that tells them apart in an account."""
     names = [reward.name for reward in rewards]
     if len(set(names)) < len(names):
-        raise RollflowError(f"{what} are told by their names, which differ; got {', '.join(names)}")
+        raise BadSetting(f"{what} are told by their names, which differ; got {', '.join(names)}")
+
+
+def _part(name: str, value: object) -> RewardModel:
+    part: RewardModel = checks.instance(name, value, RewardModel)
+    return part
 
 
 class Mixture(RewardModel):
@@ -108,21 +120,19 @@ class Mixture(RewardModel):
         normalization: How their scores are brought to one scale.
 
     Raises:
-        RollflowError: If there are fewer parts than two, two of one name, or one that is relative itself: it would be
+        BadSetting: If there are fewer parts than two, two of one name, or one that is relative itself: it would be
             relative to whatever shares its call. Names of rewards from elsewhere are known, and compared, once loaded.
     """
 
     def __init__(self, parts: tuple[RewardModel, ...], normalization: Normalization | None = None) -> None:
-        self._parts, self.normalization = tuple(parts), normalization or Raw()
+        parts = checks.each(f"parts of {self.name}", parts, _part, "a tuple of rewards")
+        checks.instance(f"normalization of {self.name}", normalization, Normalization, NoneType)
+        self._parts, self.normalization = parts, normalization or Raw()
         if len(parts) < 2:
-            raise RollflowError(
-                f"a mixture has two or more parts; got {', '.join(part.name for part in parts) or 'none'}"
-            )
+            raise BadSetting(f"a mixture has two or more parts; got {', '.join(part.name for part in parts) or 'none'}")
         for part in parts:
             if part.relative:
-                raise RollflowError(
-                    f"'{part.name}' looks back at what was scored, so that it cannot be part of a mixture"
-                )
+                raise BadSetting(f"'{part.name}' looks back at what was scored, so that it cannot be part of a mixture")
         check_names("parts of a mixture", [part for part in parts if not part.elsewhere])
         self.normalization.check(len(parts))
         self.relative = self.normalization.relative
@@ -196,9 +206,12 @@ class Mixture(RewardModel):
 
 
 def _weights(weights: tuple[float, ...] | None, parts: tuple[RewardModel, ...]) -> tuple[float, ...]:
-    if weights is not None and len(weights) != len(parts):
-        raise RollflowError(f"{len(weights)} weights do not fit {len(parts)} parts; give one for each")
-    return (1.0,) * len(parts) if weights is None else weights
+    if weights is None:
+        return (1.0,) * len(parts)
+    weights = checks.each("weights", weights, checks.real, "a tuple of numbers")
+    if len(weights) != len(parts):
+        raise BadSetting(f"{len(weights)} weights do not fit {len(parts)} parts; give one for each")
+    return weights
 
 
 class WeightedSum(Mixture):
@@ -210,7 +223,7 @@ class WeightedSum(Mixture):
         normalization: How the parts' scores r_i become z_i.
 
     Raises:
-        RollflowError: If weights or normalisation do not fit the parts.
+        BadSetting: If weights or normalisation do not fit the parts.
     """
 
     name = "sum"
@@ -225,7 +238,7 @@ class WeightedSum(Mixture):
         normalization: Normalization | None = None,
     ) -> None:
         super().__init__(parts, normalization)
-        self.weights = _weights(weights, parts)
+        self.weights = _weights(weights, self.parts)
 
     def mixed(self, scores: Tensor) -> Tensor:
         return scores @ scores.new_tensor(self.weights)
@@ -264,7 +277,7 @@ class Lexicographic(Mixture):
         thresholds: Of each part, in its own unit.
 
     Raises:
-        RollflowError: If there are not as many thresholds as parts.
+        BadSetting: If there are not as many thresholds as parts.
     """
 
     name = "lexicographic"
@@ -279,8 +292,9 @@ class Lexicographic(Mixture):
 
     def __init__(self, parts: tuple[RewardModel, ...], thresholds: tuple[float, ...]) -> None:
         super().__init__(parts)
+        thresholds = checks.each("thresholds", thresholds, checks.real, "a tuple of numbers")
         if len(thresholds) != len(parts):
-            raise RollflowError(f"{len(thresholds)} thresholds do not fit {len(parts)} parts; give one for each")
+            raise BadSetting(f"{len(thresholds)} thresholds do not fit {len(parts)} parts; give one for each")
         self.thresholds = thresholds
 
     def mixed(self, scores: Tensor) -> Tensor:
@@ -301,7 +315,7 @@ class RankAverage(Mixture):
         weights: w of each part, >= 0; None is 1 for all.
 
     Raises:
-        RollflowError: If weights do not fit the parts, or are not positive.
+        BadSetting: If weights do not fit the parts, or are not positive.
     """
 
     name = "rank-average"
@@ -316,9 +330,9 @@ class RankAverage(Mixture):
 
     def __init__(self, parts: tuple[RewardModel, ...], weights: tuple[float, ...] | None = None) -> None:
         super().__init__(parts)
-        self.weights = _weights(weights, parts)
+        self.weights = _weights(weights, self.parts)
         if min(self.weights) < 0 or sum(self.weights) <= 0:
-            raise RollflowError(f"expected weights of 0 or more, and one above 0; got {self.weights}")
+            raise BadSetting(f"expected weights of 0 or more, and one above 0; got {self.weights}")
         self.relative = True
         self.differentiable = False  # type: ignore[misc]
 

@@ -16,6 +16,8 @@ from urllib.request import getproxies
 import torch
 from torch import Tensor, nn
 
+from rollflow import checks
+from rollflow.devices import check_device, device_named
 from rollflow.errors import RollflowError
 from rollflow.forks import Home
 from rollflow.rewards.base import PictureReward
@@ -26,11 +28,6 @@ memory grows with it, or the longer, which leaves nothing of the shorter."""
 
 T = TypeVar("T")
 N = TypeVar("N", bound=nn.Module)
-
-
-def best_device() -> str:
-    """CUDA, else Apple's, else the CPU."""
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 class Pretrained(PictureReward):
@@ -48,14 +45,21 @@ class Pretrained(PictureReward):
 
     published: ClassVar[str]
     given_by: ClassVar[str] = "checkpoint=..."
+    requires = ("transformers",)
+    loads_later = True
     device: torch.device
     _home: Home | None = None
 
     def __init__(self, checkpoint: str | None = None, device: str = "auto", batch_size: int | None = None) -> None:
+        checks.as_annotated(f"checkpoint of {self.name}", checkpoint, str | None)
         self.checkpoint = checkpoint or self.published
-        self.device = torch.device(best_device() if device == "auto" else device)
+        self.device = device_named(device)
         if batch_size is not None:
-            self.batch_size = batch_size
+            self.batch_size = checks.whole(f"batch_size of {self.name}", batch_size, at_least=1)
+
+    def check(self, prompt: str) -> None:
+        check_device(self.device)
+        super().check(prompt)
 
     @property
     def _settings(self) -> tuple[str, ...]:
@@ -71,6 +75,7 @@ class Pretrained(PictureReward):
     def networks(self) -> Any:
         """What ``_networks`` loaded."""
         self._home = Home(f"reward '{self.name}'")
+        check_device(self.device)
         try:
             return self._networks()
         except ImportError as error:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
-from rollflow.errors import BadReward, RollflowError
+from rollflow import checks
+from rollflow.errors import BadReward, BadSetting, RollflowError
 from rollflow.rewards.base import Card, RewardModel
 from rollflow.rewards.connection import Call, Connection
 
@@ -45,16 +46,18 @@ class RemoteReward(RewardModel):
 
     name = "remote"
     description = "a reward that 'rollflow serve-reward' hosts, in another process or on another machine"
+    requires = ("httpx",)
     elsewhere = True
     card = Card(
         "that of the hosted reward", "nothing", "none here", "that of the hosted reward", "docs/rewards/server.md"
     )
 
     def __init__(self, url: str = "http://127.0.0.1:8000", timeout: float = 120, patience: float = 600) -> None:
+        checks.text("url of remote", url)
         if not re.fullmatch(r"https?://(\[[\da-fA-F:.]+\]|[^\s/:@\[\]]+)(:\d+)?(/[^\s?#]*)?", url):
-            raise RollflowError(f"expected a URL such as http://127.0.0.1:8000, not '{url}'")
-        if timeout <= 0 or patience < 0:
-            raise RollflowError(f"expected timeout > 0 and patience >= 0 seconds, not {timeout} and {patience}")
+            raise BadSetting(f"expected a URL such as http://127.0.0.1:8000, not '{url}'")
+        checks.real("timeout of remote, in seconds,", timeout, above=0)
+        checks.real("patience of remote, in seconds,", patience, at_least=0)
         self.url = url.rstrip("/")
         self.timeout = timeout
         self.patience = patience

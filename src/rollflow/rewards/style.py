@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rollflow.errors import RollflowError
+from rollflow import checks
+from rollflow.errors import BadSetting
 from rollflow.files.media import BadPicture, read_picture
 from rollflow.rewards.base import Card
 from rollflow.rewards.clip import PictureTower
@@ -74,9 +75,10 @@ class Style(PictureTower):
         device: str = "auto",
         batch_size: int | None = None,
     ) -> None:
+        checks.as_annotated("reference of style", reference, str | None)
         if reference is None or not Path(reference).is_file():
             got = "none was given" if reference is None else f"there is none at '{reference}'"
-            raise RollflowError(f"reward 'style' needs a reference picture, and {got}; give style(reference=PATH)")
+            raise BadSetting(f"reward 'style' needs a reference picture, and {got}; give style(reference=PATH)")
         super().__init__(checkpoint, device, batch_size)
         self.reference = reference
 

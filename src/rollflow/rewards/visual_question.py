@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from rollflow.errors import unknown
+from rollflow import checks
 from rollflow.rewards.pretrained import Pretrained
 from rollflow.rewards.texts import kept
 
@@ -47,8 +47,7 @@ class VisualQuestion(Pretrained):
         dtype: str = "auto",
     ) -> None:
         super().__init__(checkpoint, device, batch_size)
-        if dtype != "auto" and dtype not in PRECISIONS:
-            raise unknown("dtype", dtype, ["auto", *PRECISIONS])
+        checks.one_of("dtype", dtype, ["auto", *PRECISIONS])
         usual = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         self.dtype = PRECISIONS.get(dtype, usual)
 

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import io
 import json
-import math
 import threading
 from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rollflow.errors import RollflowError
+from rollflow import checks
+from rollflow.errors import BadSetting
 from rollflow.rewards.answer_cache import AnswerCache, user_cache
 from rollflow.rewards.base import Card, PictureReward
 from rollflow.rewards.chat import KEY, Chat, Refused
@@ -80,6 +80,8 @@ class VLMJudge(PictureReward):
         licence="of the model behind the API",
         reference="erasure and counts: Kim et al. 2025, arXiv 2503.19385",
     )
+    requires = ("httpx",)
+    loads_later = True
     elsewhere = True
 
     def __init__(
@@ -96,13 +98,19 @@ class VLMJudge(PictureReward):
         temperature: float | None = 0.0,
         refused: float | None = None,
     ) -> None:
-        if timeout <= 0 or retries < 0 or concurrency < 1:
-            raise RollflowError(
-                "vlm-judge needs timeout > 0, retries >= 0 and concurrency >= 1, "
-                f"not {timeout}, {retries} and {concurrency}"
-            )
-        if refused is not None and not math.isfinite(refused):
-            raise RollflowError(f"vlm-judge needs a finite number for refused, not {refused}")
+        checks.real("timeout of vlm-judge, in seconds,", timeout, above=0)
+        checks.whole("retries of vlm-judge", retries, at_least=0)
+        checks.whole("concurrency of vlm-judge", concurrency, at_least=1, at_most=1000)
+        checks.instance("rubric of vlm-judge", rubric, str, Rubric)
+        checks.flag("strict of vlm-judge", strict)
+        for name, value, kind in (
+            ("model", model, str | None),
+            ("key", key, str),
+            ("cache", cache, str | None),
+            ("temperature", temperature, float | None),
+            ("refused", refused, float | None),
+        ):
+            checks.as_annotated(f"{name} of vlm-judge", value, kind)
         self.model = model
         self.rubric = rubric_of(rubric) if isinstance(rubric, str) else rubric
         self.structured = self.rubric.structured
@@ -128,12 +136,19 @@ class VLMJudge(PictureReward):
     def place(self) -> Hashable:
         return (self.chat.url, self.model)
 
+    def check(self, prompt: str) -> None:
+        self._check_model()
+        self.rubric.question(prompt)
+
+    def _check_model(self) -> None:
+        if self.model is None:
+            raise BadSetting("vlm-judge needs the name of a model: vlm-judge(url=..., model=...)")
+
     def load(self) -> None:
         self._client().close()
 
     def _client(self) -> httpx.Client:
-        if self.model is None:
-            raise RollflowError("vlm-judge needs the name of a model: vlm-judge(url=..., model=...)")
+        self._check_model()
         return self.chat.client()
 
     def score_pictures(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
-from rollflow.errors import unknown
+from rollflow import checks
 from rollflow.rewards.base import Card
 from rollflow.rewards.preprocessing import CLIP_MEAN, Pad, Preprocess
 from rollflow.rewards.visual_question import VisualQuestion, reader
@@ -104,8 +104,9 @@ class VQAScore(VisualQuestion):
         tokenizer: str | None = None,
         tower: str | None = None,
     ) -> None:
-        if size not in SIZES:
-            raise unknown("size of vqascore", size, SIZES)
+        checks.one_of("size of vqascore", size, SIZES)
+        for name, value in (("tokenizer", tokenizer), ("tower", tower)):
+            checks.as_annotated(f"{name} of vqascore", value, str | None)
         super().__init__(checkpoint or SIZES[size].checkpoint, device, batch_size, dtype)
         self.vocabulary = tokenizer or SIZES[size].tokenizer
         self.tower = tower

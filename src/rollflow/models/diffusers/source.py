@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rollflow.errors import RollflowError, described, unknown
+from rollflow import checks
+from rollflow.devices import check_device, device_named
+from rollflow.errors import BadSetting, RollflowError, described, unknown
 from rollflow.files.documents import read_json, read_text
 from rollflow.files.media import read_picture
 from rollflow.interpolants import Interpolant
@@ -73,6 +75,10 @@ class PipelineSource(Source):
     rows_per_nfe = None  # how it guides is known once it runs
 
     def __post_init__(self) -> None:
+        checks.fields(self, owner="PipelineSource")
+        checks.text("the name of a pipeline", self.name)
+        checks.instance("arguments", self.arguments, Mapping, what="arguments of the pipeline's call by name")
+        _ = self._device
         for what, given, known in (
             ("dtype", self.dtype, ("auto", *DTYPES)),
             ("offload", self.offload, OFFLOADS),
@@ -81,25 +87,17 @@ class PipelineSource(Source):
             if given not in known:
                 raise unknown(what, given, known)
         if self.offload != "none" and self._device.type == "cpu":
-            raise RollflowError(
+            raise BadSetting(
                 f"--offload {self.offload} moves networks between the CPU and another device; there is none"
             )
         if self._dtype == torch.float16 and self._device.type == "cpu":
-            raise RollflowError("float16 does not run on the CPU; take bfloat16 or float32 for --dtype")
+            raise BadSetting("float16 does not run on the CPU; take bfloat16 or float32 for --dtype")
 
     @cached_property
     def _device(self) -> torch.device:
-        if self.device == "auto":
-            return torch.device(
-                "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-            )
-        try:
-            device = torch.empty(0, device=self.device).device
-            if device.type != "meta":
-                return device
-            raise RuntimeError("meta computes nothing")
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            raise RollflowError(f"there is no device '{self.device}' here: {str(error).splitlines()[0]}") from None
+        device = device_named(self.device)
+        check_device(device)
+        return device
 
     @cached_property
     def _dtype(self) -> torch.dtype:

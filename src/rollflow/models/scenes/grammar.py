@@ -16,6 +16,8 @@ import difflib
 import hashlib
 from dataclasses import dataclass
 
+from rollflow.errors import BadSetting
+
 KINDS: dict[str, str] = {
     "airplane": "airplanes",
     "apple": "apples",
@@ -53,7 +55,7 @@ _FILLERS = ("to", "the", "of", "on", "and", "left", "right", "above", "below", "
 _VOCABULARY = frozenset((*_KIND_OF_WORD, *_COUNT_OF_WORD, *_FILLERS, *BACKGROUNDS))
 
 
-class PromptError(ValueError):
+class PromptError(BadSetting):
     """A prompt that the scenes grammar cannot read; the text names the word and what would be understood."""
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rollflow.devices import check_device, device_named
 from rollflow.forks import Home
 from rollflow.models.base import FlowModel
 from rollflow.models.loading import load_weights
@@ -36,7 +37,8 @@ class _Scenes(FlowModel):
 
     def __init__(self, weights: Path = WEIGHTS, device: str = "cpu") -> None:
         self._home = Home(self.name)
-        self.device = torch.device(device)
+        self.device = device_named(device)
+        check_device(self.device)
         self.network = DiT(VOCABULARY_SIZE)
         self.autoencoder = Autoencoder()
         self._digests = (
