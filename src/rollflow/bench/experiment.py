@@ -218,7 +218,6 @@ def check(experiment: Experiment) -> None:
         RollflowError: On a package that is missing, and as ``costs_of``.
     """
     check_size(experiment)
-    costs_of(experiment)
     if experiment.diversity is not None:
         check_distance(experiment.diversity.distance)
     readers: list[Any] = [MODELS[experiment.model]] if experiment.model in MODELS else []
@@ -230,6 +229,7 @@ def check(experiment: Experiment) -> None:
                 reader.check_prompt(item.asked)
             except (ValueError, RollflowError) as error:
                 raise BadSetting(f"'{reader.name}' cannot read the prompt '{item.prompt}': {error}") from None
+    costs_of(experiment)
 
 
 def _parts(reward: RewardModel | type[RewardModel]) -> list[RewardModel | type[RewardModel]]:
