@@ -22,7 +22,7 @@ from rollflow.guidance import GUIDANCE
 from rollflow.kernels import KERNELS
 from rollflow.lookahead import ODELookahead
 from rollflow.prompts import asked
-from rollflow.report import outputs, picture
+from rollflow.report import CheckpointFile, outputs, picture
 from rollflow.report.outputs import png
 from rollflow.rewards import REWARDS
 from rollflow.rewards.mixing import WeightedSum
@@ -248,6 +248,19 @@ def test_ctrl_c_keeps_the_best_so_far(
     assert content["nfe_used"] < 90
     assert content["reward"] == max(reward for _, reward in content["trace"])
     assert set(contents(folder)) == (EVERY - {"baseline.png"}) | {"checkpoint.pt"}
+
+
+def test_who_is_stopped_before_the_first_step_is_not_told_to_go_on(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CheckpointFile, "checkpointed", stop)
+    assert main(["generate", PROMPT, "--nfe", "90", "--out", "."]) == 130
+    assert capsys.readouterr().err == "error: interrupted; the best sample until then is in '.'\n"
+    assert {"image.png", "result.json"} <= set(contents(folder))
+    assert "checkpoint.pt" not in contents(folder)
 
 
 @pytest.mark.parametrize("method", ["bon", "svdd", "rbf"])

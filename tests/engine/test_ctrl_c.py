@@ -107,6 +107,17 @@ def test_a_mixture_that_is_held_out_is_elsewhere_if_a_part_is(line: ToyModel, sp
     assert result.missing == {"sum": "interrupted before it was asked"}
 
 
+def test_nobody_is_asked_at_the_terminal_any_more(spy: Any) -> None:
+    class Person(Odd):
+        interactive = True
+
+    person = Person("person")
+    spy.trouble, spy.fails_at = KeyboardInterrupt(), 2
+    result, _ = stopped(Job(Task(spy, "wide", ToyReward(), (person,)), SVDD(2), 100, 0, STEPS4))
+    assert person.asked == 0
+    assert result.missing == {"person": "interrupted before it was asked"}
+
+
 def test_nothing_is_kept_of_a_search_whose_only_judge_is_away(spy: Any) -> None:
     """Where nothing was scored there is no best, and the judge is not asked for it."""
     far = Away(99)

@@ -84,6 +84,7 @@ class Nursery:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self.ask({"poll": None})  # answered once all is imported
 
     def ask(self, request: dict[str, Any]) -> Any:
         assert self._process.stdin is not None
@@ -132,7 +133,7 @@ def _serve() -> dict[str, Any] | None:
     for line in sys.stdin:
         request = json.loads(line)
         if "poll" in request:
-            pid, status = os.waitpid(request["poll"], os.WNOHANG)
+            pid, status = os.waitpid(request["poll"], os.WNOHANG) if request["poll"] else (0, 0)
             print(json.dumps(os.waitstatus_to_exitcode(status) if pid else None), flush=True)
             continue
         pid = os.fork()

@@ -72,7 +72,7 @@ def check_kept(child: Child, folder: Path, fresh: bool) -> str:
         assert content["interrupted"]
         assert content["reward"] == max(reward for _, reward in content["trace"])
         assert (folder / "image.png").read_bytes().startswith(b"\x89PNG")
-        assert (folder / "checkpoint.pt").exists()
+        assert ("go on with --resume" in child.stderr) == (folder / "checkpoint.pt").exists(), child.stderr
         return "kept its best"
     if "before there was a sample to keep" in child.stderr:
         assert ("go on with --resume" in child.stderr) == (folder / "checkpoint.pt").exists(), child.stderr
@@ -151,7 +151,6 @@ def test_an_experiment_ends_with_the_same_bits_whatever_kills_it(
             assert done >= before, "what was done is done"
             if code > 0 and "jobs are done" in child.stderr:
                 assert f"{len(done)} of 14 jobs are done, and the same command goes on" in child.stderr
-                assert list((folder / "x/claims").iterdir()) == []
             ends[f"{by.name}: {code}"] += 1
             before = done
         assert code == 0, child.stderr

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hosting import Host, Spy
 from nursery import Child, Nursery
+from PIL import Image
 
 from rollflow.bench.folder import Tally
 
@@ -175,12 +176,13 @@ def test_a_first_request_that_is_not_answered(reward: str, deaf: str, nursery: N
         ["score", "remote(url={})", "a.png", "--prompt", "a"],
         ["serve-reward", "remote(url={})", "--port", "0"],
         ["bench", "run", "--preset", "init", "--quick", "--reward", "remote(url={})", "--out", "x"],
+        ["bench", "mixture", "--seeds", "2000", "--out", "x"],
+        ["bench", "signal", "--prompts", "10000", "--trajectories", "100", "--reward", "caption", "--out", "x"],
+        ["bench", "diversity", "--prompts", "10000", "--trajectories", "100", "--distance", "scenes", "--out", "x"],
     ],
-    ids=lambda command: command[0],
+    ids=lambda command: "-".join(command[:2]).partition("(")[0],
 )
 def test_other_commands(command: Sequence[str], deaf: str, nursery: Nursery, tmp_path: Path) -> None:
-    from PIL import Image
-
     Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
     child = nursery.run([part.format(deaf) for part in command], tmp_path, brief=True)
     time.sleep(1.0)

@@ -176,7 +176,9 @@ def generate(
     elif not quiet:
         print(tables.outcome(content, out))
     if content["interrupted"]:
-        kept = f"the best sample until then is in '{out}'; go on with --resume"
+        kept = f"the best sample until then is in '{out}'"
+        if (out / session.CHECKPOINT).exists():  # of a run that was stopped before its first step there is none
+            kept += "; go on with --resume"
         if "cause" not in content:
             raise typer.Exit(errors.interrupted(f"{interruption.described()}; {kept}"))
         complain(f"{content['cause']}; {kept}")
