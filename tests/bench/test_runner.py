@@ -194,7 +194,7 @@ def test_what_fails_is_recorded_tried_again_and_counted(whole: Path, tmp_path: P
     runner = Runner(two, tmp_path, retries=2, told=lambda *what: heard.append(what))
     runner.run(TinyModel(), Moody(99), [Judge()])
     [name] = runner.tally.failures
-    assert runner.tally.failures[name] == ["LookupError: no square"] * 3
+    assert runner.tally.failures[name] == ["BadReward: reward 'caption' failed: LookupError: no square"] * 3
     assert len(runner.tally.done) == 1
     assert sum(what[1] is not None for what in heard) == 3
     again = Runner(two, tmp_path, retries=2)

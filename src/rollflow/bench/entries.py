@@ -26,6 +26,8 @@ def told_of(result: Result) -> dict[str, Any]:
         "parts": _plain(result.parts),
         "held_out": _plain(result.held_out),
         **({"missing": result.missing} if result.missing else {}),
+        **({"ineligible": result.ineligible} if result.ineligible else {}),
+        **({"warnings": [*result.warnings]} if result.warnings else {}),
         "nfe": spent.nfe,
         "network_rows": spent.network_rows,
         "reward_calls": spent.reward_calls,

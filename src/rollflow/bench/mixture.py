@@ -12,7 +12,7 @@ from torch import Tensor
 from rollflow.bench.contenders import SETTINGS, Contender
 from rollflow.bench.rare_mode import REACH, RareMode
 from rollflow.bench.statistics import Interval, bootstrap
-from rollflow.engine import Engine, Job, Observer, Spending
+from rollflow.engine import Engine, Job, Observer, Spending, completed
 from rollflow.errors import BudgetTooSmall
 from rollflow.requests import Reward
 from rollflow.sampler import Sampler
@@ -49,7 +49,7 @@ def measure(setting: RareMode, contenders: Mapping[str, Contender], nfe: int, se
         except BudgetTooSmall as error:
             cells[label] = error
     engine = Engine(_MAX_ROWS, max_grad_rows=_MAX_ROWS)
-    results = iter(engine.run(job for some in jobs.values() for job in some))
+    results = iter(completed(engine.run(job for some in jobs.values() for job in some)))
     for label, some in jobs.items():
         own = [next(results) for _ in some]
         hits = setting.hits(torch.stack([result.x0 for result in own])).double()
@@ -72,7 +72,7 @@ def plain(setting: RareMode, sampler: Sampler, trajectories: int) -> Measured:
     """Trajectories that nobody selects: what few steps make of the law. The NFE are those of one."""
     task, search, samples = setting.task(), BestOfN(), _Finished()
     one = search.smallest_nfe(sampler.bind(task.model))
-    Engine(_MAX_ROWS, [samples]).run([Job(task, search, trajectories * one, sampler=sampler)])
+    completed(Engine(_MAX_ROWS, [samples]).run([Job(task, search, trajectories * one, sampler=sampler)]))
     hits = setting.hits(samples.x0).double()
     return Measured(bootstrap(samples.reward.numpy(), 1_000), bootstrap(hits.numpy(), 1_000), one)
 

@@ -18,7 +18,7 @@ from rollflow.bench.identities import identities_of
 from rollflow.bench.reading import checked_identities
 from rollflow.bench.study import entries_of
 from rollflow.bench.suites import Item
-from rollflow.engine import Engine, Result
+from rollflow.engine import Engine, Result, completed
 from rollflow.errors import RollflowError, UnknownName
 from rollflow.guidance import GUIDANCE
 from rollflow.interpolants import INTERPOLANTS
@@ -195,6 +195,6 @@ def replay(
     reward = reward or REWARDS.make(config["reward"])
     again = job_of(trial, model, reward, judges)
     with _threads(entry.get("threads", 1)):  # which journals did not always tell, those of one thread each
-        [result] = Engine(config["max_rows"], padded=True).run([again])
+        [result] = completed(Engine(config["max_rows"], padded=True).run([again]))
     now = identities_of(model, reward, judges)
     return Replayed(entry, result, [] if begun is None else differing(begun, now))

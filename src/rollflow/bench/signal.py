@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from rollflow.bench.statistics import Interval, interval, rank_correlation
-from rollflow.engine import Engine, Job, Observer, Spending, Task
+from rollflow.engine import Engine, Job, Observer, Spending, Task, completed
 from rollflow.errors import BadSetting
 from rollflow.models.base import FlowModel
 from rollflow.requests import Asking, Reward
@@ -98,7 +98,7 @@ def signal_curve(
     dynamics = sampler.bind(model)
     nfe = search.smallest_nfe(dynamics)
     jobs = [Job(Task(model, prompt, reward), search, nfe, seed, sampler) for prompt in prompts]
-    Engine(max_rows, [scores]).run(jobs)
+    completed(Engine(max_rows, [scores]).run(jobs))
     last = min(next(iter(scores.of.values())))
     points = []
     for level in sorted(next(iter(scores.of.values())), reverse=True):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rollflow.bench.suites import Item, Suite, lines_of
-from rollflow.engine import Engine, Job, Observer, Result, Task
+from rollflow.engine import Engine, Job, Observer, Result, Task, completed
 from rollflow.errors import BadSetting, RollflowError
 from rollflow.files.atomic import check_folder, write
 from rollflow.interpolants import Linear
@@ -89,7 +89,7 @@ def plain_accuracy(
     sampler = Sampler(interpolant=Linear(), kernel=Euler(), steps=steps, finish=True)
     right = _Right()
     jobs = [Job(Task(model, prompt, judge), BestOfN(), steps, seed, sampler) for prompt in prompts for seed in seeds]
-    Engine(max_rows, [right], padded=True).run(jobs)
+    completed(Engine(max_rows, [right], padded=True).run(jobs))
     return right.of
 
 

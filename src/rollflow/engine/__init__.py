@@ -1,7 +1,7 @@
 """The engine: many jobs over one model, metered."""
 
 from rollflow.engine.checkpoint import load_checkpoint, save_checkpoint
-from rollflow.engine.engine import Engine, Interrupted, JobsFailed
+from rollflow.engine.engine import Engine, Interrupted, JobsFailed, completed
 from rollflow.engine.job import Job, Result, Task, declared, default_sampler
 from rollflow.engine.meter import Caps, Meter, Spending
 from rollflow.engine.observers import Observer
@@ -24,6 +24,7 @@ __all__ = [
     "Standing",
     "Task",
     "abreast",
+    "completed",
     "declared",
     "default_sampler",
     "load_checkpoint",

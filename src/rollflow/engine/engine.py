@@ -164,6 +164,18 @@ class Engine:
             session.close()
 
 
+def completed(results: Sequence[Result]) -> Sequence[Result]:
+    """Results of jobs that ran to their end, for who cannot use those of any other.
+
+    Raises:
+        Exception: The cause that ended the first that did not.
+    """
+    for result in results:
+        if result.cause is not None:
+            raise result.cause
+    return results
+
+
 def _warn(result: Result | None) -> None:
     if result is None:
         return

@@ -92,7 +92,7 @@ def _numbers(reward: RewardModel, answer: Any, samples: int) -> Tensor:
     """What a reward gave as (B,) numbers; (B, 1), and () for one sample, are taken for that."""
     expected = f"expected one number a sample, shape ({samples},)"
     try:
-        numbers = torch.as_tensor(answer)
+        numbers = torch.as_tensor(answer, dtype=None if hasattr(answer, "dtype") else torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise BadReward(f"reward '{reward.name}' gave {_shown(answer)} for {samples} samples; {expected}") from error
     if numbers.is_complex():

@@ -40,7 +40,7 @@ class SMC(Search):
     ratio of the two densities (arXiv 2501.05803). Deviations: where finishing costs NFE, the finished samples are what
     the last potential weighs; as finishing is deterministic, the estimates before it are neither scored nor resampled.
     With a deterministic kernel, which is legal without guidance, the copies of a particle stay one. A particle whose
-    estimate must not be chosen (reward -inf) has weight 0; where all have, the search ends.
+    estimate must not be chosen (reward -inf) has weight 0; a step at which none may be chosen weighs nothing.
 
     Args:
         potential: phi_k.

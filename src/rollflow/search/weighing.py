@@ -87,7 +87,8 @@ class Target:
     def weigh(self, weighing: Weighing, reward: Tensor, step: int, steps: int) -> Weighing:
         """After weighting number ``step`` of ``steps``, by rewards (B,) of the clean estimates or, at last, samples.
 
-        One with reward -inf has weight 0 from now on.
+        One with reward -inf has weight 0 from now on. Where that would leave none on the way, as when a safety checker
+        rejects what all of them look like early on, nothing is weighed at this step.
         """
         last = step == steps - 1
         memory = Memory(reward, reward) if last else self.potential.update(weighing.memory, reward)
@@ -95,7 +96,9 @@ class Target:
         previous = weighing.gamma[-1] if weighing.gamma else 0.0
         alive = (reward > -torch.inf) & (weighing.log_w > -torch.inf)
         if not alive.any():
-            return weighing._replace(log_w=torch.full_like(phi, -torch.inf), ess=(*weighing.ess, 0.0))
+            log_w = torch.full_like(phi, -torch.inf) if last else weighing.log_w
+            size = ess(log_w) if bool((log_w > -torch.inf).any()) else 0.0
+            return weighing._replace(log_w=log_w, gamma=(*weighing.gamma, previous), ess=(*weighing.ess, size))
         gamma = 1.0 if last else self.tempering.gamma(step, steps, previous, bare[alive], phi[alive])
         tilt = torch.where(alive, gamma * phi, 0.0)
         log_w = torch.where(alive, bare + tilt, -torch.inf)

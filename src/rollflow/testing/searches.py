@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
+import warnings
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +13,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from rollflow.engine import Checkpoint, Engine, Job, Observer, Task, load_checkpoint, save_checkpoint
-from rollflow.errors import BudgetTooSmall
+from rollflow.errors import BudgetTooSmall, RollflowWarning
 from rollflow.kernels import KERNELS
 from rollflow.models.toy import ToyReward
 from rollflow.requests import Request, drive
@@ -36,6 +40,16 @@ class _Files(Observer):
     def checkpointed(self, job: Job, checkpoint: Checkpoint) -> None:
         self.paths.append(self.folder / f"{len(self.paths)}.pt")
         save_checkpoint(job, checkpoint, self.paths[-1])
+
+
+class Fastidious(ToyReward):
+    """Gives no finite score to a third of all samples, by what they are."""
+
+    probed = False
+
+    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        digits = (samples.abs().sum(1) * 1000).floor()
+        return torch.where(digits % 3 == 0, torch.nan, super().score(samples, prompts))
 
 
 class SearchSuite:
@@ -147,6 +161,21 @@ class SearchSuite:
         assert result.reward == float(JUDGE.score(result.sample[None], ["left"]))
         assert result.finished or not job.dynamics.finished
         assert 0 <= result.noise_level <= 1
+
+    @along("linear", "vp")
+    def test_it_goes_on_without_samples_that_must_not_be_chosen(self, search: Search, sampler: Sampler) -> None:
+        """A third of all samples have reward -inf; it returns one that has not, and spends no more than it declared."""
+        job = make(search, sampler, 9)
+        job = replace(job, task=replace(job.task, reward=Fastidious(JUDGE.target)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RollflowWarning)
+            [result] = Engine(3).run([job])
+        assert result.ineligible, "no sample had reward -inf, so that this says nothing"
+        assert math.isfinite(result.reward)
+        assert result.reward == float(JUDGE.score(result.sample[None], ["left"]))
+        assert_kept(job, result.spent)
+        if not result.interrupted:
+            assert torch.equal(result.x0, alone(job).best.x0)
 
     def test_nothing_is_held_while_it_waits(self, search: Search) -> None:
         """A ``with torch.no_grad()`` around a ``yield from`` would be in force in whatever else runs meanwhile."""
