@@ -165,7 +165,7 @@ class SearchSuite:
     @along("linear", "vp")
     def test_it_goes_on_without_samples_that_must_not_be_chosen(self, search: Search, sampler: Sampler) -> None:
         """A third of all samples have reward -inf; it returns one that has not, and spends no more than it declared."""
-        job = make(search, sampler, 9)
+        job = make(search, sampler, 60)
         job = replace(job, task=replace(job.task, reward=Fastidious(JUDGE.target)))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RollflowWarning)
