@@ -482,3 +482,13 @@ def test_no_shape_or_type_of_samples_is_an_error_of_the_server(name: str) -> Non
         checked(answer, answer.status_code)
     assert told["(1, 3, 64, 64) torch.float32"].status_code == 200
     assert told["(1, 4, 32, 32) torch.float32"].status_code == 422
+
+
+def test_memory_that_is_short_is_no_fault_of_the_sender(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(*_: Any) -> Batch:
+        raise MemoryError
+
+    monkeypatch.setattr("rollflow.serve.bodies.decode", decode)
+    with pytest.raises(Refusal, match="too little memory") as raised:
+        read(TENSORS, GOOD, LIMITS)
+    assert raised.value.status == 503

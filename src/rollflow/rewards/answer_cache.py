@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rollflow.errors import RewardUnavailable
+from rollflow.files.documents import read_text
 
 
 def user_cache() -> Path:
@@ -38,7 +39,7 @@ class AnswerCache:
     def get(self, key: str) -> str | None:
         """An answer as it came, if there is one."""
         try:
-            return None if self.folder is None else self._path(self.folder, key).read_text(encoding="utf-8")
+            return None if self.folder is None else read_text(self._path(self.folder, key))
         except (OSError, ValueError):
             return None
 

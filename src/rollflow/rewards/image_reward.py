@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rollflow.files.documents import read_json, read_text
 from rollflow.rewards.base import Card
 from rollflow.rewards.heads import Stack
 from rollflow.rewards.preprocessing import Preprocess
@@ -150,7 +150,7 @@ def _under(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(path.read_text())
+    told: dict[str, Any] = read_json(read_text(path))
     return told
 
 
