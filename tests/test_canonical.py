@@ -19,7 +19,11 @@ import pytest
 import torch
 from PIL import Image
 
+from rollflow import BestOfN, Job, RewardModel, Task
 from rollflow.canonical import canonical, stable_repr
+from rollflow.engine.checkpoint import fingerprint
+from rollflow.models.gaussian_mixture import GaussianMixture
+from rollflow.models.toy import ToyModel, ToyReward
 
 
 @dataclass(frozen=True)
@@ -146,3 +150,50 @@ def test_a_repr_is_kept_where_it_holds_no_address() -> None:
     assert stable_repr(Settings(1.0, default)) == canonical(Settings(1.0, default))
     assert stable_repr(Plain(1.0)) != stable_repr(Plain(2.0))
     assert stable_repr(Plain(1.0)) == stable_repr(Plain(1.0))
+
+
+class Mine(RewardModel):
+    """A reward of a user's, which says nothing of its identity."""
+
+    name = "mine"
+    description = "brightness towards a target"
+
+    def __init__(self, target: float = 0.0, by: Any = None, device: str = "cpu", batch_size: int = 4) -> None:
+        self.target, self._by, self.device, self.batch_size = target, by, torch.device(device), batch_size
+        self.calls = 0
+
+    def score(self, samples: torch.Tensor, prompts: Any) -> torch.Tensor:
+        self.calls += 1
+        return -(samples.flatten(1).mean(1) - self.target).abs()
+
+
+def test_a_reward_is_told_from_itself_with_other_settings() -> None:
+    assert Mine().identity == Mine(batch_size=8).identity == "mine"
+    assert Mine(0.5).identity == "mine(target=0.5)"
+    told = [Mine(0.5, by).identity for by in (default, scaled(1.0), scaled(2.0), torch.ones(2), torch.zeros(2))]
+    assert len(set(told)) == len(told)
+    assert not any(" at 0x" in one for one in told)
+    used = Mine(0.5)
+    used.score(torch.zeros(1, 3, 2, 2), ["a"])
+    assert used.identity == Mine(0.5).identity
+    assert ToyReward(torch.zeros(2)).identity != ToyReward(torch.ones(2)).identity != ToyReward().identity
+    mixtures = [
+        ToyModel({"a": GaussianMixture(torch.ones(1), torch.full((1, 2), m), torch.ones(1))}) for m in (0.0, 1.0)
+    ]
+    assert mixtures[0].identity != mixtures[1].identity
+
+
+@dataclass(frozen=True)
+class Called(BestOfN):
+    """A search of a user's that holds a function."""
+
+    by: Callable[[float], float] = max
+
+
+def test_a_checkpoint_of_a_search_that_holds_a_function_fits_the_same_search() -> None:
+    prints = []
+    for scale in (1.0, 1.0, 2.0):
+        model = ToyModel({"a": GaussianMixture(torch.ones(1), torch.zeros(1, 2), torch.ones(1))})
+        prints.append(fingerprint(Job(Task(model, "a", ToyReward()), Called(by=scaled(scale)), 20)))
+    assert prints[0] == prints[1] != prints[2]
+    assert " at 0x" not in str(prints)

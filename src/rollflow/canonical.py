@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import re
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import PurePath
@@ -35,6 +35,22 @@ def canonical(value: Any) -> str:
     Objects are told by their configuration, else by their attributes.
     """
     return _told(value, ())
+
+
+def with_settings(name: str, made: Any, unimportant: Container[str] = ("device", "batch_size")) -> str:
+    """A name, and the settings of an object's constructor that it keeps under their names and that are not the usual.
+
+    Args:
+        name: Of what it is.
+        made: The object.
+        unimportant: Settings on which no result depends.
+    """
+    told = []
+    for setting, parameter in inspect.signature(type(made)).parameters.items():
+        value = vars(made).get(setting, vars(made).get(f"_{setting}", parameter.default))
+        if setting not in unimportant and canonical(value) != canonical(parameter.default):
+            told.append(f"{setting}={canonical(value)}")
+    return f"{name}({', '.join(told)})" if told else name
 
 
 def digest(*contents: bytes | str) -> str:

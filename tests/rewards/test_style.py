@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import tiny_clip
@@ -56,7 +57,11 @@ def test_gradients(tiny) -> None:
 
 def test_the_reference_is_part_of_what_it_is_and_must_be_there(tiny, tmp_path) -> None:
     *_, reward = tiny
-    assert reward.reference in reward.identity
+    copied, other = tmp_path / "copy.png", tmp_path / "other.png"
+    copied.write_bytes(Path(reward.reference).read_bytes())
+    Image.new("RGB", (8, 8), "red").save(other)
+    identities = [Style(str(path), reward.checkpoint).identity for path in (copied, other)]
+    assert reward.identity == identities[0] != identities[1]
     with pytest.raises(RollflowError, match=r"none was given; give style\(reference=PATH\)"):
         Style()
     with pytest.raises(RollflowError, match=r"there is none at 'nowhere\.png'"):

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from rollflow.canonical import with_settings
 from rollflow.interpolants import Interpolant, Linear
 from rollflow.schedules import Grid
 
@@ -60,8 +61,12 @@ class FlowModel(ABC):
 
     @property
     def identity(self) -> str:
-        """What sets it apart from other models, and from itself with other settings; a checkpoint is of one."""
-        return self.name
+        """What sets it apart from other models, and from itself with other settings; a checkpoint is of one.
+
+        That is its name and the settings of its constructor that it keeps as attributes of these names. Override it
+        where more does, such as weights; it must be the same in another process.
+        """
+        return with_settings(self.name, self)
 
     @classmethod  # noqa: B027 - most read any
     def check_prompt(cls, prompt: str) -> None:

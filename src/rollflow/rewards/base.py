@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from rollflow.canonical import with_settings
 from rollflow.errors import BadReward
 
 
@@ -76,8 +77,12 @@ class RewardModel(ABC):
 
     @property
     def identity(self) -> str:
-        """What sets it apart from itself with other settings; a checkpoint is of one."""
-        return self.name
+        """What sets it apart from itself with other settings; a checkpoint is of one.
+
+        That is its name and the settings of its constructor that it keeps as attributes of these names. Override it
+        where more does, such as files that it reads; it must be the same in another process.
+        """
+        return with_settings(self.name, self)
 
     def check(self, prompt: str) -> None:
         """Raise a BadSetting if its settings or a prompt do not let it score; called before it is loaded."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rollflow import checks
+from rollflow.canonical import stable_repr
 from rollflow.checks import Settings
 from rollflow.errors import BadSetting
 from rollflow.registry import Registry
@@ -169,7 +170,7 @@ class Mixture(RewardModel):
 
     @property
     def identity(self) -> str:
-        settings = [f"{name}={getattr(self, name)!r}" for name in self._settings]
+        settings = [f"{name}={stable_repr(getattr(self, name))}" for name in self._settings]
         return f"{self.name}({', '.join([*(part.identity for part in self.parts), *settings])})"
 
     _settings: ClassVar[tuple[str, ...]] = ("normalization",)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rollflow import checks
+from rollflow.canonical import digest
 from rollflow.errors import BadSetting
 from rollflow.files.media import BadPicture, read_picture
 from rollflow.rewards.base import Card
@@ -81,10 +82,11 @@ class Style(PictureTower):
             raise BadSetting(f"reward 'style' needs a reference picture, and {got}; give style(reference=PATH)")
         super().__init__(checkpoint, device, batch_size)
         self.reference = reference
+        self._content = digest(Path(reference).read_bytes())
 
     @property
     def _settings(self) -> tuple[str, ...]:
-        return (f"reference={self.reference}",)
+        return (f"reference={self._content}",)  # wherever it lies
 
     def _networks(self) -> Likeness:
         tower = self._clip().vision_model
