@@ -5,10 +5,23 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class RollflowError(Exception):
-    """Root of every error that a user can cause and mend."""
+    """Root of every error that a user can cause and mend.
+
+    Errors can be pickled and copied with their text and attributes, whatever the arguments of their constructor.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args, dict(vars(self)))
+
+
+def _restored(kind: type[RollflowError], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> RollflowError:
+    error = kind.__new__(kind, *arguments)
+    vars(error).update(attributes)
+    return error
 
 
 class BadSetting(RollflowError, ValueError):

@@ -1,0 +1,169 @@
+"""Wrong command lines end in one line on stderr with exit code 1 or 2, and exceptions of plug-ins do too."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from rollflow.cli import main
+
+PLUGINS = '''
+from rollflow.rewards import RewardModel
+class Mean(RewardModel):
+    """The mean."""
+    name, description = "mean", "the mean"
+    def score(self, samples, prompts): return samples.mean((1, 2, 3))
+class Init(Mean):
+    def __init__(self): raise KeyError("no")
+class Exits(Mean):
+    def __init__(self): raise SystemExit(0)
+class Late(Mean):
+    def score(self, samples, prompts): raise SystemExit(0)
+class Load(Mean):
+    def load(self): raise AttributeError("deep")
+class Words(Mean):
+    def score(self, samples, prompts): return "abc"
+class Raises(Mean):
+    def score(self, samples, prompts): raise KeyError("boom")
+class Deep(Mean):
+    def __init__(self): self.__init__()
+class Odd(Mean):
+    def __init__(self, size: "Undefined" = 3): pass
+class NoName(RewardModel):
+    def score(self, samples, prompts): return samples.mean((1, 2, 3))
+class Abstract(RewardModel):
+    name, description = "abstract", ""
+def function(): ...
+'''
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with modules of rewards, some of which cannot be imported, and a picture."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    modules = {
+        "wl_mine": PLUGINS,
+        "wl_syntax": "def (:",
+        "wl_exits": "raise SystemExit(0)",
+        "wl_raises": "raise RuntimeError('boom at import')",
+        "wl_lacks": "import not_there_at_all",
+    }
+    for name, text in modules.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    (tmp_path / "file").touch()
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    yield tmp_path
+    for name in modules:
+        sys.modules.pop(name, None)
+
+
+DRY = ["generate", "three cats", "--dry-run"]
+LINES: list[tuple[list[str], str]] = [
+    ([*DRY, "--steps", "9" * 26], "steps must be a whole number <= 100000"),
+    ([*DRY, "--nfe", str(10**19), "--method", "smc"], "nfe must be a whole number <= 10000000"),
+    (["generate", "three cats", "--nfe", str(10**9)], "nfe must be a whole number <= 10000000"),
+    *(
+        ([*DRY, option, path], "is no name; a class of your own is module:attribute")
+        for option in ("--method", "--kernel", "--grid", "--interpolant", "--guidance", "--lookahead", "--reward")
+        for path in ("..:x", ":", "a..b:c")
+    ),
+    ([*DRY, "--reward", "sum(parts=" * 3000 + ")" * 3000], "nested more than 32 deep"),
+    ([*DRY, "--reward", "sum(parts=caption"], "expected NAME"),
+    ([*DRY, "--method", "rbf(initial=1, initial=2)"], "initial of method 'rbf' is set twice"),
+    ([*DRY, "--method", "rbf(initial=1)", "--set", "initial=2"], "initial of method 'rbf' is set twice"),
+    ([*DRY, "--set", "initial=1", "--set", "initial=2"], "--set gives initial twice"),
+    ([*DRY, "--reward", "wl_syntax:X"], "reward 'wl_syntax:X' cannot be loaded: SyntaxError"),
+    ([*DRY, "--reward", "wl_exits:X"], "it called exit(0)"),
+    ([*DRY, "--reward", "wl_raises:X"], "RuntimeError: boom at import"),
+    ([*DRY, "--reward", "wl_lacks:X"], "No module named 'not_there_at_all'"),
+    ([*DRY, "--reward", "wl_mine:NoName"], "has no name"),
+    ([*DRY, "--reward", "wl_mine:Abstract"], "is an abstract class, which lacks score"),
+    ([*DRY, "--reward", "wl_mine:function"], "expected a subclass of RewardModel"),
+    ([*DRY, "--reward", "wl_mine:Odd"], "the settings of Odd cannot be read"),
+    ([*DRY, "--held-out", "caption(x=1)"], "unknown setting of reward caption 'x'"),
+    ([*DRY, "--reward", "clipscore(device=nonsense)"], "there is no device 'nonsense' here; known: auto"),
+    ([*DRY, "--reward", "clipscore(device=cuda:99)"], "there is no device 'cuda:99' here"),
+    ([*DRY, "--held-out", "clipscore(device=meta)"], "there is no device 'meta' here"),
+    ([*DRY, "--reward", "style"], "style(reference=PATH)"),
+    ([*DRY, "--reward", "vlm-judge"], "needs the name of a model"),
+    ([*DRY, "--method", "smc", "--set", "threshold=nan"], "threshold=nan cannot be read"),
+    ([*DRY, "--out", "file"], "'file' is a file"),
+    ([*DRY, "--out", "file/below"], "is a file; choose another"),
+    (["generate", "a unicorn", "--dry-run"], "'unicorn' is not in the vocabulary"),
+    (["generate", "\udc80", "--dry-run"], "the prompt must be a text"),
+    ([*DRY, "--device", "cpu"], "--device is of pipelines"),
+    ([*DRY, "--pipeline-arg", "height=3"], "--pipeline-arg is of pipelines"),
+    (["generate", "three cats", "--reward", "wl_mine:Init"], "reward 'mean' cannot be loaded: KeyError: 'no'"),
+    (["generate", "three cats", "--reward", "wl_mine:Exits"], "it called exit(0)"),
+    (["generate", "three cats", "--reward", "wl_mine:Deep"], "RecursionError"),
+    (["generate", "three cats", "--reward", "wl_mine:Load"], "AttributeError: deep"),
+    (["score", "clipscore(device=nonsense)", "a.png", "--prompt", "x"], "there is no device 'nonsense'"),
+    (["score", "aesthetic", "a.png", "--prompt", "x", "--device", "nosuch"], "there is no device 'nosuch'"),
+    (["score", "count", "a.png", "--prompt", "a unicorn"], "'unicorn' is not in the vocabulary"),
+    *(
+        (["score", f"wl_mine:{name}", "a.png", "--prompt", "x"], told)
+        for name, told in (
+            ("Init", "reward 'wl_mine:Init' cannot be made: KeyError: 'no'"),
+            ("Exits", "it called exit(0)"),
+            ("Late", "it called exit(0)"),
+            ("Load", "AttributeError: deep"),
+            ("Words", "reward 'mean'"),
+            ("Raises", "boom"),
+            ("NoName", "has no name"),
+        )
+    ),
+    (["serve-reward", "wl_raises:X", "--port", "0"], "boom at import"),
+    (["serve-reward", "wl_mine:Init", "--port", "0"], "KeyError: 'no'"),
+]
+
+
+@pytest.mark.parametrize(("line", "told"), LINES, ids=[" ".join(line)[:60] for line, _ in LINES])
+def test_a_wrong_line_is_one_line(line: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(line)
+    out, err = capsys.readouterr()
+    [said] = err.splitlines()
+    assert code in (1, 2)
+    assert said.startswith("error: ")
+    assert told in said
+    assert "unexpected" not in said
+    assert not out
+
+
+def test_a_right_line_with_a_plug_in_still_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", "wl_mine:Mean", "a.png", "--prompt", "x"]) == 0
+    assert "a.png" in capsys.readouterr().out
+    assert main([*DRY, "--reward", "wl_mine:Mean", "--out", "new/below"]) == 0
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_debug_shows_the_traceback_and_the_line(before: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["score", "wl_mine:Raises", "a.png", "--prompt", "x"]
+    assert main(["--debug", *line] if before else [*line, "--debug"]) == 1
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert "raise KeyError" in err
+    assert err.splitlines()[-1].startswith("error: ")
+    assert main(line) == 1
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_debug_by_the_environment(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("ROLLFLOW_DEBUG", "1")
+    assert main([*DRY, "--steps", "0"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_what_escapes_is_reported_as_a_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(*arguments: object, **settings: object) -> None:
+        raise KeyError("x")
+
+    monkeypatch.setattr("rollflow.cli.settings.chosen", broken)
+    assert main(DRY) == 1
+    [said] = capsys.readouterr().err.splitlines()
+    assert said.startswith("error: unexpected KeyError: 'x' (a bug of rollflow or of a plug-in; run again with --debug")
