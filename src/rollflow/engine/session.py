@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -35,7 +36,7 @@ UNASKED, CUT_SHORT = "interrupted before it was asked", "interrupted before it a
 """Why a reward of the sample of an interrupted run is missing."""
 
 _LAST_WORDS = 5.0
-"""Seconds that one reward has to score what an interrupted run returns, where signals are listened to."""
+"""Seconds in which rewards score what an interrupted run returns, all together, where signals are listened to."""
 
 
 class Ended(NamedTuple):
@@ -85,6 +86,7 @@ class Session:
         self.flights: list[Flight] = []
         self.workers: dict[Hashable, Worker] = {}
         self.stopped = self.hurried = False
+        self._until = 0.0
 
     def run(self) -> Iterator[Ended]:
         """Run until no job is left; jobs as they end."""
@@ -125,6 +127,7 @@ class Session:
         """
         interruption.wind_up()
         self.hurried, self.stopped = self.stopped or self.hurried, True
+        self._until = time.monotonic() + _LAST_WORDS
         over = {one.place for one in self.ended}
         for run in [run for run in self.runs if run.place not in over]:
             self._stop(run, None)
@@ -335,7 +338,7 @@ class Session:
         return self.hurried or reward.interactive or _elsewhere(reward)
 
     def _last_words(self) -> AbstractContextManager[None]:
-        return interruption.skippable(_LAST_WORDS) if self.stopped else nullcontext()
+        return interruption.skippable(max(self._until - time.monotonic(), 0.001)) if self.stopped else nullcontext()
 
     def _best_of_progress(self, run: Run) -> list[Finished]:
         """The best of the latest clean estimates, scored now, of a search that does not score on the way."""
