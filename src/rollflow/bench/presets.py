@@ -248,12 +248,12 @@ def experiment_of(
     known = PRESETS[preset]
     full = known.nfe, known.prompts if embedded else known.real_prompts, known.seeds
     own = known.quick if quick else full
-    wanted = load(suite or (known.suite if embedded else known.real))
-    count, distance = prompts or own[1], distance or ("scenes" if embedded else "lpips")
+    wanted = load((known.suite if embedded else known.real) if suite is None else suite)
+    count, distance = prompts or own[1], ("scenes" if embedded else "lpips") if distance is None else distance
     return Experiment(
         preset,
         model,
-        reward or (known.reward if embedded else known.real_reward),
+        (known.reward if embedded else known.real_reward) if reward is None else reward,
         held_out if held_out is not None else known.held_out if embedded else known.real_held_out,
         wanted if count is None else wanted.first(count),
         known.arms(nfe or own[0]),

@@ -140,10 +140,11 @@ def diversity(
     from rollflow.bench.presets import DYNAMICS, PRESETS, vp_arms
     from rollflow.bench.suites import load
     from rollflow.cli.settings import pipeline
-    from rollflow.models import MODELS
+    from rollflow.models import MODELS, find_model
     from rollflow.report import check_folder, write
 
     with refusing(2):
+        find_model(model)
         embedded, preset = model in MODELS, PRESETS["ablation-vp"]
         items = load(suite or (preset.suite if embedded else preset.real)).first(prompts).items
         far = distance_of(distance or ("scenes" if embedded else "lpips"))

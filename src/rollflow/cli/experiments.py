@@ -192,11 +192,14 @@ def replay(
     """Make the picture of a job of an experiment again, and say whether it is the same to the last bit."""
     from rollflow.bench.replay import replay as again
     from rollflow.errors import BadSetting
+    from rollflow.files.atomic import check_folder
     from rollflow.report.pictures import ENCODERS
 
     with refusing(2):
         if out is not None and out.suffix.lower() not in ENCODERS:
             raise BadSetting(f"'{out}' is neither a .png nor a .webp file; others would not keep every bit")
+        if out is not None:
+            check_folder(out.parent)
         made = again(folder, job, trusted=trust)
         if out is not None:
             out.write_bytes(ENCODERS[out.suffix.lower()](made.result.sample))
