@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from rollflow.errors import BudgetTooSmall
-from rollflow.requests import Asking, Request, Save, Velocity, velocity
+from rollflow.requests import Asking, Request, Reward, Save, Velocity, velocity
 from rollflow.sampler import Dynamics
 from rollflow.search import BestOfN, Cost, Finished, Progress, RolloverBudget, Search, Walk
 from rollflow.testing import SearchSuite
@@ -56,6 +56,24 @@ class Nameless(Meddled):
 
 class Undocumented(Meddled):
     pass
+
+
+class Unlucky(Meddled):
+    """Returns a sample that must not be chosen, where any must not; unpublished.
+
+    Cost: as it is.
+    """
+
+    def population(self, walk: Walk, resume: Progress | None = None) -> Asking[Finished]:
+        asking, reply, spoilt = super().population(walk, resume), None, False
+        while True:
+            try:
+                request = asking.send(reply)
+            except StopIteration as stop:
+                finished: Finished = stop.value
+                return finished._replace(reward=-torch.inf) if spoilt else finished
+            reply = yield request
+            spoilt = spoilt or (isinstance(request, Reward) and bool((reply == -torch.inf).any()))
 
 
 @dataclass(frozen=True)
@@ -232,6 +250,7 @@ CASES: list[tuple[Any, Search, tuple[Any, ...]]] = [
     (of.test_it_goes_on_from_every_state_saved, Saving("nfe_left", 100), (LINEAR,)),
     (of.test_it_goes_on_from_every_state_saved, Saving("nfe_left", 0), (LINEAR,)),
     *((of.test_what_is_returned_is_what_was_judged, kind(), (LINEAR,)) for kind in (Boastful, Mistaken, Unfinished)),
+    (of.test_it_goes_on_without_samples_that_must_not_be_chosen, Unlucky(), (LINEAR,)),
     (of.test_nothing_is_held_while_it_waits, Holding(), ()),
 ]
 UNWRITABLE = Saving("extra", {1, 2})

@@ -174,8 +174,8 @@ class SearchSuite:
         assert math.isfinite(result.reward)
         assert result.reward == float(JUDGE.score(result.sample[None], ["left"]))
         assert_kept(job, result.spent)
-        if not result.interrupted:
-            assert torch.equal(result.x0, alone(job).best.x0)
+        assert result.cause is None, f"it returned no sample that can be chosen: {result.cause}"
+        assert torch.equal(result.x0, alone(job).best.x0)
 
     def test_nothing_is_held_while_it_waits(self, search: Search) -> None:
         """A ``with torch.no_grad()`` around a ``yield from`` would be in force in whatever else runs meanwhile."""
