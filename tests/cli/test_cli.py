@@ -87,7 +87,7 @@ def test_same_seed_same_bits_with_and_without_comparison(folder: Path) -> None:
         assert main(["generate", PROMPT, "--nfe", "90", "--seed", seed, "--out", out, "--quiet", *more]) == 0
     a, b, c = (Path(out, "image.png").read_bytes() for out in "abc")
     assert a == b != c
-    timeless = [{k: v for k, v in read(Path(out)).items() if k not in ("seconds", "baseline")} for out in "ab"]
+    timeless = [{k: v for k, v in read(Path(out)).items() if k not in ("seconds", "baseline", "files")} for out in "ab"]
     assert timeless[0] == timeless[1]
 
 
@@ -281,8 +281,13 @@ def test_what_was_stopped_goes_on_to_the_same_picture(
         whole[key] for key in ("reward", "nfe_used", "decodes")
     ]
     assert not (folder / "checkpoint.pt").exists()
-    assert main([*command, ".", "--resume"]) == 1
+    capsys.readouterr()
+    before = (folder / "result.json").read_bytes()
+    assert main([*command, ".", "--resume"]) == 0
+    assert capsys.readouterr().err == "warning: the run is finished already; its result is in '.'\n"
+    assert main([*command, ".", "--resume", "--seed", "4"]) == 1
     assert "there is no 'checkpoint.pt' to go on from" in capsys.readouterr().err
+    assert (folder / "result.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(("more", "call"), [(["--compare"], 2), (["--method", "bon"], 1)])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,18 @@ from rollflow.api import Plan, run
 from rollflow.cli.errors import warn
 from rollflow.cli.progress import LiveProgress
 from rollflow.engine import Interrupted, Job, Observer, Result, load_checkpoint
+from rollflow.engine.checkpoint import differences, fingerprint, is_checkpoint, read_job
+from rollflow.errors import BadCheckpoint, BadSetting, FolderError
+from rollflow.files.atomic import trouble
 from rollflow.interruption import Interruption
-from rollflow.report import CheckpointFile, Recorder, summary, write, write_run
-from rollflow.report.outputs import RESULT, encode
+from rollflow.report import CheckpointFile, Recorder, write_run
+from rollflow.report.outputs import BASELINE, FILMSTRIP, IMAGE, TRACE, job_digest, save_run
 from rollflow.report.overoptimization import along
+from rollflow.report.run_folder import RESULT, RunFolder
 
 CHECKPOINT = "checkpoint.pt"
+_EXPENSIVE = 60.0
+"""Seconds of a run whose result is not replaced without a warning before."""
 
 
 def execute(
@@ -32,50 +41,154 @@ def execute(
         plan: What to do.
         folder: Where the files go.
         compare: Whether to make the baseline.
-        resume: Whether to go on from the checkpoint in the folder; plots and filmstrip then begin there.
+        resume: Whether to go on from the checkpoint in the folder; plots and filmstrip then begin there. Of a run that
+            is finished the result is what is there.
         show: Whether to show the progress.
         held_out_path: Whether held-out rewards score the path that led to the sample, too.
 
     Raises:
+        BadSetting: If the folder holds files of the user's that the run would replace, or the checkpoint of a run that
+            was stopped and is not resumed.
+        FolderError: If another run is writing to the folder, or it cannot be written to.
         KeyboardInterrupt: On Ctrl-C before anything was scored, or after all was written that the search has found; it
             says so.
     """
-    outcome, recorder, checkpoint = _Outcome(), Recorder(), CheckpointFile(folder / CHECKPOINT)
-    baseline, started = None, time.perf_counter()
-    try:
-        job = plan.job()
-        if resume:
-            job = replace(job, resume=load_checkpoint(job, folder / CHECKPOINT))
-        if compare:
-            baseline = run(plan.baseline())
-        asks = any(one.interactive for one in (job.task.reward, *job.task.held_out))
-        started = time.perf_counter()
-        with LiveProgress(show and not asks) as progress:
-            run(job, (outcome, recorder, progress, checkpoint))
-    except (Interrupted, KeyboardInterrupt) as stopped:
-        failures = stopped.failures if isinstance(stopped, Interrupted) else {}
-        if outcome.result is None:
-            goes_on = (resume or checkpoint.written) and checkpoint.path.exists()
-            raise failures.get(0) or _nothing_kept(folder, goes_on) from None
-    result = outcome.result
-    assert result is not None
-    seconds = time.perf_counter() - started
-    try:
-        content = write_run(folder, result, recorder, seconds, baseline)
-        if held_out_path and not result.interrupted:  # what is there is on disk, whatever happens on the way
-            content = summary(result, recorder, seconds, baseline, along(result, recorder))
-            write(folder, {RESULT: encode(content).encode()})
+    with RunFolder(folder) as out:
+        _check_files(out, plan, compare=compare, resume=resume)
+        outcome, recorder, checkpoint = _Outcome(), Recorder(), CheckpointFile(folder / CHECKPOINT)
+        baseline, started = None, time.perf_counter()
+        try:
+            job = plan.job()
+            of_job = out.earlier is not None and out.earlier.get("job") == job_digest(fingerprint(job))
+            if resume and of_job and _is_finished(out):
+                warn(f"the run is finished already; its result is in '{folder}'")
+                checkpoint.remove()
+                return out.earlier or {}
+            if resume:
+                job = replace(job, resume=load_checkpoint(job, folder / CHECKPOINT))
+            elif out.earlier is not None and not of_job and _seconds(out) >= _EXPENSIVE:
+                warn(f"the result of {_described(out)} in '{folder}' is replaced; choose another --out to keep both")
+            if compare:
+                baseline = run(plan.baseline())
+            asks = any(one.interactive for one in (job.task.reward, *job.task.held_out))
+            started = time.perf_counter()
+            with LiveProgress(show and not asks) as progress:
+                run(job, (outcome, recorder, progress, checkpoint))
+        except (Interrupted, KeyboardInterrupt) as stopped:
+            failures = stopped.failures if isinstance(stopped, Interrupted) else {}
+            if outcome.result is None:
+                goes_on = (resume or checkpoint.written) and checkpoint.path.exists()
+                raise failures.get(0) or _nothing_kept(folder, goes_on) from None
+        result = outcome.result
+        assert result is not None
+        seconds = time.perf_counter() - started
+        path = partial(along, result, recorder) if held_out_path and not result.interrupted else None
+        try:
+            content = save_run(out, result, recorder, seconds, baseline, path)
+        except KeyboardInterrupt:
+            if not out.kept:
+                raise _nothing_kept(folder, checkpoint.written) from None
+            if not result.interrupted:
+                checkpoint.remove()
+            missing = "plots and the path's scores" if held_out_path else "plots"
+            raise Interruption(
+                f"{interruption.described()} after the search, whose sample is in '{folder}'; {missing} may be missing"
+            ) from None
+        except OSError as error:
+            raise FolderError(
+                _kept_elsewhere(folder, error, checkpoint, result, recorder, seconds, baseline)
+            ) from error
         if not result.interrupted:
             checkpoint.remove()
-    except KeyboardInterrupt:
-        checkpoint.remove()
-        missing = "plots and the path's scores" if held_out_path else "plots"
-        raise Interruption(
-            f"{interruption.described()} after the search, whose sample is in '{folder}'; {missing} may be missing"
-        ) from None
-    if checkpoint.error is not None:
-        warn(f"the checkpoint could not be written: {checkpoint.error}")
-    return content
+        if checkpoint.error is not None:
+            warn(f"the checkpoint could not be written: {checkpoint.error}")
+        if show and out.earlier is not None and not of_job:
+            print(f"replaced the result of {_described(out)}; choose another --out to keep both")
+        return content
+
+
+def _described(out: RunFolder) -> str:
+    """The run whose result is in a folder already, in words."""
+    told = out.earlier or {}
+    return f"another run ('{told.get('prompt')}', {told.get('method')}, seed {told.get('seed')})"
+
+
+def _seconds(out: RunFolder) -> float:
+    seconds = (out.earlier or {}).get("seconds")
+    return float(seconds) if isinstance(seconds, int | float) else 0.0
+
+
+def _check_files(out: RunFolder, plan: Plan, *, compare: bool, resume: bool) -> None:
+    """Refuse a folder in which the run would replace what is not its own to replace.
+
+    Raises:
+        BadSetting: If there are files of the user with the names of those of a run, or, unless it is resumed, the
+            checkpoint of a run that was stopped.
+    """
+    folder, path = out.path, out.path / CHECKPOINT
+    foreign = out.foreign([IMAGE, TRACE, FILMSTRIP, RESULT, *([BASELINE] if compare else [])])
+    if os.path.lexists(path) and not is_checkpoint(path) and not resume:
+        foreign.append(CHECKPOINT)
+    if foreign:
+        raise BadSetting(
+            f"'{folder}' holds {', '.join(foreign)}, which rollflow did not write, or which changed since (earlier "
+            "releases did not mark their files); move that away, or choose another --out"
+        )
+    if resume or not os.path.lexists(path):
+        return
+    try:
+        theirs = read_job(path)
+    except BadCheckpoint as error:
+        raise BadSetting(f"{error}; remove it, or choose another --out") from None
+    if _is_finished(out) and out.earlier is not None and out.earlier.get("job") == job_digest(theirs):
+        return  # killed after its result was written: the checkpoint is of no more use
+    ours = {
+        "prompt": str(plan.prompt),
+        "search": repr(plan.search),
+        "sampler": repr(plan.sampler),
+        "nfe": str(plan.nfe),
+        "seed": str(plan.seed),
+    }
+    different = differences({key: theirs.get(key, "") for key in ours}, ours)
+    if different:
+        raise BadSetting(
+            f"'{folder}' holds the checkpoint of another run that was stopped ({'; '.join(different)}); go on with "
+            f"that by its options and --resume, remove '{path}', or choose another --out"
+        )
+    raise BadSetting(
+        f"'{folder}' holds the checkpoint of such a run that was stopped; go on with it by --resume, remove '{path}' "
+        "to begin anew, or choose another --out"
+    )
+
+
+def _is_finished(out: RunFolder) -> bool:
+    """Whether the folder holds the result of a run that came to its end."""
+    told = out.earlier
+    if told is None or told.get("interrupted", True):
+        return False
+    image = str(told.get("image"))
+    return (out.path / image).exists() and not out.foreign([image])
+
+
+def _kept_elsewhere(
+    folder: Path,
+    error: OSError,
+    checkpoint: CheckpointFile,
+    result: Result,
+    recorder: Recorder,
+    seconds: float,
+    baseline: Result | None,
+) -> str:
+    """Keep a result that cannot be written to its folder, and say where it is."""
+    what = f"{trouble(folder, error)}, so that the result cannot be written"
+    if checkpoint.written and checkpoint.error is None and checkpoint.path.exists():
+        return f"{what}; nothing is lost: put that right, and the same command with --resume writes it"
+    try:
+        spare = Path(tempfile.mkdtemp(prefix="rollflow-result-"))
+        write_run(spare, result, recorder, seconds, baseline)
+    except OSError:
+        return f"{what}, nor to a temporary folder; it is lost"
+    return f"{what}; it is in '{spare}' instead"
 
 
 class _Outcome(Observer):

@@ -185,9 +185,9 @@ def open_regular(path: Path, most: int) -> Iterator[BinaryIO]:
 def trouble(folder: Path, error: OSError) -> str:
     """What has happened to a folder, in words, from what its use raised."""
     if error.errno in _FULL:
-        return f"the disk of '{folder}' is full"
+        return f"the disk of '{folder}' is full ({error.strerror})"
     if error.errno in _QUOTA:
-        return f"the disk quota of '{folder}' is used up"
+        return f"the disk quota of '{folder}' is used up ({error.strerror})"
     if error.errno in _GONE and not folder.is_dir():
         return f"'{folder}' is gone: it was moved or deleted"
     if error.errno in _GONE:

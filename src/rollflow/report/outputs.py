@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import platform
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,20 @@ from torch import Tensor
 import rollflow
 from rollflow import interruption, prompts
 from rollflow.engine import Result
-from rollflow.files.atomic import write
+from rollflow.engine.checkpoint import fingerprint
+from rollflow.errors import RollflowWarning
+from rollflow.files.atomic import trouble
 from rollflow.interpolants import INTERPOLANTS
 from rollflow.kernels import KERNELS
-from rollflow.report.overoptimization import Judged, warnings
+from rollflow.report.overoptimization import Judged
+from rollflow.report.overoptimization import warnings as overoptimized
 from rollflow.report.pictures import is_film, picture, png, still, webp
 from rollflow.report.recorder import Recorder
+from rollflow.report.run_folder import RESULT as RESULT
+from rollflow.report.run_folder import RunFolder
 from rollflow.search import SEARCHES
 
-IMAGE, BASELINE, TRACE, FILMSTRIP, RESULT = "image.png", "baseline.png", "trace.png", "filmstrip.png", "result.json"
+IMAGE, BASELINE, TRACE, FILMSTRIP = "image.png", "baseline.png", "trace.png", "filmstrip.png"
 FILM, BASELINE_FILM = "film.webp", "baseline.webp"
 _PLOTTING = 3.0
 """Seconds that the plots of an interrupted run may take."""
@@ -80,7 +87,7 @@ def summary(
         **({"parts": _numbers(result.parts)} if result.parts else {}),
         "held_out": _numbers(result.held_out),
         **({"missing": result.missing} if result.missing else {}),
-        "warnings": [*result.warnings, *warnings(result, baseline, path)],
+        "warnings": [*result.warnings, *overoptimized(result, baseline, path)],
         **({"ineligible": result.ineligible} if result.ineligible else {}),
         "finished": result.finished,
         "noise_level": result.noise_level,
@@ -110,16 +117,15 @@ def summary(
     return content
 
 
-def encode(content: Mapping[str, Any]) -> str:
-    """Strict JSON, one key a line, lists of numbers on one."""
-    lines = [f"  {json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in content.items()]
-    return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
 def _shown(sample: Tensor, image: str, film: str) -> dict[str, bytes]:
     """Files of a sample; of a film a still picture and all of it."""
     files = {image: png(picture(still(sample)))}
     return {**files, film: webp(sample)} if is_film(sample) else files
+
+
+def job_digest(fingerprint: Mapping[str, str]) -> str:
+    """What tells the results of one job from those of another."""
+    return hashlib.sha256(json.dumps(dict(fingerprint), sort_keys=True).encode()).hexdigest()
 
 
 def write_run(
@@ -131,27 +137,83 @@ def write_run(
 ) -> dict[str, Any]:
     """Write all files of a run and return the content of ``result.json``; the arguments are those of ``summary``.
 
-    Sample and account come first, so that a failure to draw the plots loses neither. Pictures that an earlier run
-    left and that this one does not make are removed, lest they be taken for its own. Of an interrupted run the plots
-    are left out when they take long, or at one more Ctrl-C.
+    Raises:
+        FolderError: If another run is writing to the folder.
+        OSError: If they cannot be written.
     """
-    from rollflow.report import plots  # matplotlib is slow to load: not before the search is done
+    with RunFolder(folder) as out:
+        return save_run(out, result, recorder, seconds, baseline)
 
-    content = summary(result, recorder, seconds, baseline)
-    files = _shown(result.sample, IMAGE, FILM)
+
+def save_run(
+    out: RunFolder,
+    result: Result,
+    recorder: Recorder,
+    seconds: float,
+    baseline: Result | None = None,
+    path: Callable[[], Sequence[Judged]] | None = None,
+) -> dict[str, Any]:
+    """Write all files of a run and return the content of ``result.json``.
+
+    Sample and account come first, and are on disk before anything else is tried: plots that cannot be drawn or written
+    are warned of and cost nothing else. Rollflow's own pictures of an earlier run that this one does not make are
+    removed, lest they be taken for its own; files of the user are neither replaced nor removed. Of an interrupted run
+    the plots are left out when they take long, or at one more Ctrl-C.
+
+    Args:
+        out: Where they go.
+        result: Of the search.
+        recorder: That watched it.
+        seconds: That it took, loading not included.
+        baseline: The plain sample to compare with, if one was made.
+        path: Scores the path that led to the result, after all else is written; None leaves it out.
+
+    Raises:
+        OSError: If sample and account cannot be written.
+    """
+    names = {name: out.free(name) for name in PICTURES}
+
+    def content(path: Sequence[Judged] = ()) -> dict[str, Any]:
+        told = summary(result, recorder, seconds, baseline, path)
+        for part in (told, told.get("baseline", {})):
+            part.update({key: names[part[key]] for key in ("image", "film") if key in part})
+        return told | {"job": job_digest(fingerprint(result.job))}
+
+    files = _shown(result.sample, names[IMAGE], names[FILM])
     if baseline is not None:
-        files |= _shown(baseline.sample, BASELINE, BASELINE_FILM)
+        files |= _shown(baseline.sample, names[BASELINE], names[BASELINE_FILM])
     with interruption.shielded():
-        write(folder, {**files, RESULT: encode(content).encode()})
-        for name in PICTURES:
-            if name not in files:
-                (folder / name).unlink(missing_ok=True)
+        told = out.keep(content(), files)
+        out.remove_earlier()
     interruption.check()
+    drawn = {}
     try:
         with interruption.skippable(_PLOTTING):
-            trace = plots.trace(result, recorder, baseline)
-            write(folder, {TRACE: plots.png(trace), FILMSTRIP: plots.png(plots.filmstrip(result, recorder))})
+            drawn = _plots(result, recorder, baseline, names)
     except KeyboardInterrupt:
         if not result.interrupted:
             raise
-    return content
+    scored = path() if path is not None else ()
+    if drawn or scored:
+        try:
+            with interruption.shielded():
+                told = out.keep(content(scored), drawn)
+        except OSError as error:
+            _warn(f"the plots could not be written: {trouble(out.path, error)}")
+    return told
+
+
+def _plots(result: Result, recorder: Recorder, baseline: Result | None, names: Mapping[str, str]) -> dict[str, bytes]:
+    """The plots of a run; none where they cannot be drawn, which is warned of."""
+    try:
+        from rollflow.report import plots  # matplotlib is slow to load: not before the search is done
+
+        trace = plots.png(plots.trace(result, recorder, baseline))
+        return {names[TRACE]: trace, names[FILMSTRIP]: plots.png(plots.filmstrip(result, recorder))}
+    except Exception as error:
+        _warn(f"the plots could not be drawn: {type(error).__name__}: {error}")
+        return {}
+
+
+def _warn(message: str) -> None:
+    warnings.warn(f"{message}; the sample and result.json are written", RollflowWarning, stacklevel=3)

@@ -1,0 +1,230 @@
+"""The output folder of one run: who writes to it, and which of its files rollflow wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import warnings
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
+
+from rollflow.errors import FolderError, RollflowWarning
+from rollflow.files.atomic import make_folder, open_regular, trouble, write
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows, where two runs at once in one folder go unnoticed
+    fcntl = None
+
+RESULT, LOCK = "result.json", ".rollflow-lock"
+_MOST_JSON = 1 << 28
+
+
+class RunFolder:
+    """A folder that one run at a time writes to, and in which it replaces and removes rollflow's own files alone.
+
+    A file is rollflow's own if its digest is in the ``files`` of a ``result.json`` that is as rollflow wrote it, or in
+    the lock, which announces what is about to be written, so that a kill leaves nothing of which that is unknown.
+    The system releases the lock of a process that is gone.
+
+    Args:
+        path: Of the folder; made if need be.
+
+    Attributes:
+        earlier: The content of the ``result.json`` of an earlier run; None if there is none that rollflow wrote.
+        kept: Whether this run has written its own.
+
+    Raises:
+        FolderError: On entering, if another run is at work there, or if the folder cannot be written to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.earlier: dict[str, Any] | None = None
+        self.kept = False
+        self._handle = -1
+        self._ours = set[tuple[str, str]]()
+        self._files = dict[str, str]()
+        self._unsettled = False
+
+    def __enter__(self) -> RunFolder:
+        try:
+            make_folder(self.path)
+            self._handle = _locked(self.path / LOCK)
+            self._ours |= _announced(self._handle)
+            self._unsettled = bool(self._ours)
+        except BlockingIOError:
+            raise FolderError(
+                f"another run is writing to '{self.path}'; wait for it, or choose another folder"
+            ) from None
+        except OSError as error:
+            raise FolderError(f"{trouble(self.path, error)}; choose another folder") from None
+        self.earlier = _sealed(self.path / RESULT)
+        if self.earlier is not None:
+            self._ours |= set(self.earlier["files"].items())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if not (self._unsettled and self._is_needed()):
+            with suppress(OSError):
+                (self.path / LOCK).unlink(missing_ok=True)
+        os.close(self._handle)
+
+    def _is_needed(self) -> bool:
+        """Whether files are there that the lock announces and ``result.json`` does not account for."""
+        told = _sealed(self.path / RESULT)
+        announced = self._ours - set(told["files"].items() if told else ())
+        return any((name, _digest(self.path / name)) in announced for name, _ in announced)
+
+    def foreign(self, names: Iterable[str]) -> list[str]:
+        """Those of the names that a file has which rollflow did not write, or which was changed since."""
+        return [name for name in names if not self._is_free(name)]
+
+    def free(self, name: str) -> str:
+        """The name, or where a file has it that is not rollflow's, one that is like it."""
+        stem, dot, suffix = name.rpartition(".")
+        others = (f"{stem}-{number}{dot}{suffix}" for number in range(1, 1000))
+        return next((one for one in (name, *others) if self._is_free(one)), name)
+
+    def keep(self, content: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
+        """Write files and a ``result.json`` that accounts for them and for those that were kept before.
+
+        Returns:
+            What ``result.json`` holds: ``content`` and the digests of the files.
+
+        Raises:
+            OSError: If they cannot be written; the earlier ones are as they were then.
+        """
+        if not self.path.is_dir():
+            warnings.warn(
+                f"'{self.path}' was moved or deleted during the run; it is made again for the result",
+                RollflowWarning,
+                stacklevel=2,
+            )
+            make_folder(self.path)
+        digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+        self._announce(digests)
+        told = dict(content) | {"files": self._files | digests}
+        told["files"] = {**told["files"], RESULT: _seal(told)}
+        write(self.path, {**files, self.free(RESULT): encode(told).encode()})
+        self._files |= digests
+        self._unsettled, self.kept = False, True
+        return told
+
+    def remove_earlier(self) -> None:
+        """Remove the files of earlier runs that this one has not replaced, lest they be taken for its own."""
+        for name, _ in sorted(self._ours):
+            path = self.path / name
+            if name not in self._files and path.name == name and (name, _digest(path)) in self._ours:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+
+    def _is_free(self, name: str) -> bool:
+        path = self.path / name
+        if not os.path.lexists(path):
+            return True
+        if name == RESULT:
+            return not path.is_symlink() and _sealed(path) is not None
+        return (name, _digest(path)) in self._ours
+
+    def _announce(self, digests: Mapping[str, str]) -> None:
+        self._ours |= set(digests.items())
+        self._unsettled = True
+        with suppress(OSError):  # a file system that is full: nothing will be written either
+            os.lseek(self._handle, 0, os.SEEK_SET)
+            os.ftruncate(self._handle, 0)
+            os.write(self._handle, json.dumps(sorted(self._ours)).encode())
+            os.fsync(self._handle)
+
+
+def encode(content: Mapping[str, Any]) -> str:
+    """Strict JSON, one key a line, lists of numbers on one."""
+    lines = [f"  {json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in content.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    """The digest of what a ``result.json`` says beside this digest."""
+    files = {name: digest for name, digest in content["files"].items() if name != RESULT}
+    return hashlib.sha256(encode({**content, "files": files}).encode()).hexdigest()
+
+
+def _sealed(path: Path) -> dict[str, Any] | None:
+    """The content of a ``result.json`` that is as rollflow wrote it; None if it is anything else."""
+    try:
+        with open_regular(path, _MOST_JSON) as file:
+            content = json.loads(file.read())
+        files = content["files"]
+        if files[RESULT] != _seal(content) or not all(isinstance(one, str) for one in (*files, *files.values())):
+            return None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    told: dict[str, Any] = content
+    return told
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a regular file; empty if it is none."""
+    digest = hashlib.sha256()
+    try:
+        if path.is_symlink():
+            return ""
+        with open_regular(path, 1 << 62) as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except (OSError, ValueError):
+        return ""
+    return digest.hexdigest()
+
+
+def _locked(path: Path) -> int:
+    """A handle of the lock file, which this process alone holds.
+
+    Raises:
+        BlockingIOError: If another holds it.
+        OSError: If it cannot be made.
+    """
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        try:
+            if fcntl is not None and not _hold(handle):
+                raise BlockingIOError
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError(None, "its lock is not a regular file")
+            with suppress(FileNotFoundError):  # removed by the one that held it, just before it let go
+                if os.path.samestat(found, os.lstat(path)):
+                    return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _hold(handle: int) -> bool:
+    """Lock a file; False if another process has locked it. Where a file system has no locks, nothing is locked."""
+    assert fcntl is not None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _announced(handle: int) -> set[tuple[str, str]]:
+    """What a run that was killed was about to write: names and digests."""
+    try:
+        told = json.loads(os.read(handle, 1 << 20) or b"[]")
+        return {(str(name), str(digest)) for name, digest in told}
+    except (ValueError, TypeError, RecursionError):
+        return set()
