@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import shutil
 import threading
 from collections.abc import Callable, Sequence
@@ -30,7 +31,8 @@ from rollflow.bench.runner import Runner
 from rollflow.bench.suites import Item, Suite
 from rollflow.bench.watch import Heart
 from rollflow.cli import main
-from rollflow.errors import BudgetTooSmall, RewardUnavailable, RollflowError
+from rollflow.errors import BudgetTooSmall, FolderError, RewardUnavailable, RollflowError
+from rollflow.files.atomic import trouble
 
 JOBS = len(ARMS) * len(ITEMS) * 2
 
@@ -108,7 +110,7 @@ def test_a_job_that_cannot_be_made_fails_alone(tmp_path: Path) -> None:
     runner, _ = run(tmp_path, experiment=experiment(suite=suite, seeds=1), retries=1)
     assert len(runner.tally.done) == len(runner.given_up) == len(ARMS)
     assert {error for errors in runner.tally.failures.values() for error in errors} == {
-        "RollflowError: the prompt is empty; say what to make"
+        "BadSetting: the prompt is empty; give a text that says what to make"
     }
     assert {len(errors) for errors in runner.tally.failures.values()} == {2}
 
@@ -254,3 +256,133 @@ def test_other_weights_are_named(whole: Path, tmp_path: Path) -> None:  # noqa: 
     made = replay(folder, next(iter(Tally(folder).done)), Heavier(), Redness(), [Judge()])
     assert not made.same
     assert made.identities == ['model was "scenes-base", is "tiny(2)"']
+
+
+ERRORS = {
+    errno.ENOSPC: "the disk of '{}' is full (No space left on device)",
+    errno.EDQUOT: "the disk quota of '{}' is used up (Disk quota exceeded)",
+    errno.EROFS: "'{}' cannot be written to any more: Read-only file system",
+    errno.EACCES: "'{}' cannot be written to any more: Permission denied",
+    errno.ESTALE: "a part of '{}' is gone: Stale file handle",
+    errno.EIO: "'{}' cannot be used: Input/output error",
+}
+
+
+def test_what_happened_to_a_folder_is_told_in_words(tmp_path: Path) -> None:
+    for number, message in ERRORS.items():
+        assert trouble(tmp_path, OSError(number, os.strerror(number))) == message.format(tmp_path)
+    gone = OSError(errno.ENOENT, "No such file or directory", "x/y")
+    assert trouble(tmp_path / "x", gone) == f"'{tmp_path / 'x'}' is gone: it was moved or deleted"
+    assert trouble(tmp_path, gone) == f"a part of '{tmp_path}' is gone: x/y"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_fails_ends_the_run_in_words_and_loses_nothing(
+    number: int,
+    whole: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Wherever it fails: what is recorded stays, and what is under way goes on from where it was."""
+    failures = 0
+    for calls in (9, 14, 23):
+        left = [calls]
+
+        def failing(handle: int, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", failing)
+            before = Tally(tmp_path).done
+            with pytest.raises(FolderError) as caught:
+                run(tmp_path, retries=0)
+        assert str(caught.value) == ERRORS[number].format(tmp_path)
+        after = Tally(tmp_path)
+        assert before.items() <= after.done.items()
+        failures += len(after.failures)
+    assert failures == 0
+    assert len(after.done) > 0
+    run(tmp_path, retries=0)
+    assert told(tmp_path) == told(whole)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def _after(jobs: int, act: Callable[[], object]) -> Callable[..., None]:
+    """Do something when so many jobs are done."""
+    left = [jobs]
+
+    def told_of_one(*_: object) -> None:
+        left[0] -= 1
+        if not left[0]:
+            act()
+
+    return told_of_one
+
+
+def test_a_folder_that_is_moved_goes_on_where_it_is(
+    whole: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("rollflow.bench.claims.LEASE", 1.5)  # the process that had the claims is this one, and alive
+    first, second = tmp_path / "first", tmp_path / "second"
+    with pytest.raises(FolderError, match=r"'.*first' is gone: it was moved or deleted"):
+        run(first, told=_after(3, lambda: first.rename(second)), checkpoint_seconds=0.0)
+    assert not first.exists()
+    assert len(Tally(second).done) >= 3
+    run(second)
+    assert told(second) == told(whole)
+
+
+def test_a_folder_that_is_deleted_is_not_made_again(tmp_path: Path) -> None:
+    with pytest.raises(FolderError, match=r"'.*run' is gone: it was moved or deleted"):
+        run(tmp_path / "run", told=_after(3, lambda: shutil.rmtree(tmp_path / "run")), checkpoint_seconds=0.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_copy_of_a_folder_at_work_is_an_experiment_of_its_own(
+    whole: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Claims in it are those of a process that is alive, and gives no sign of life there."""
+    monkeypatch.setattr("rollflow.bench.claims.LEASE", 1.5)
+    first, copy = tmp_path / "first", tmp_path / "copy"
+    run(first, told=_after(3, lambda: shutil.copytree(first, copy)), checkpoint_seconds=0.0)
+    assert list((copy / "claims").iterdir())
+    assert 3 <= len(Tally(copy).done) < JOBS
+    run(copy)
+    assert told(first) == told(copy) == told(whole)
+    assert list((copy / "claims").iterdir()) == list((copy / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        ("move", "is gone: it was moved or deleted; it holds the 2 of 7 jobs that are done; put it back, or say by"),
+        ("fill", "is full (No space left on device); the 2 of 7 jobs that are done are recorded, and nothing is lost"),
+    ],
+)
+def test_the_command_says_in_one_line_what_became_of_its_folder(
+    act: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.jsonl").write_text('{"prompt": "a red square"}\n')
+    out = tmp_path / "run"
+    options = ["--preset", "init", "--suite", str(tmp_path / "mine.jsonl"), "--nfe", "100", "--seeds", "1"]
+    arguments = ["bench", "run", *options, "--out", str(out), "--reward", "caption", "--held-out", "judge"]
+
+    def fill() -> None:
+        def full(handle: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "fsync", full)
+
+    acts: dict[str, Callable[[], object]] = {"move": lambda: out.rename(tmp_path / "moved"), "fill": fill}
+    with monkeypatch.context() as patched:
+        patched.setattr("rollflow.cli.experiments._told", _after(2, acts[act]))
+        assert main(arguments) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert len(errors) == 1
+    assert message in errors[0]

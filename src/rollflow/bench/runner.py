@@ -11,6 +11,7 @@ from typing import Any
 
 from rollflow import interruption
 from rollflow.api import load_model
+from rollflow.bench.claims import LEASE
 from rollflow.bench.diversity import Distance, distance_of, diversity_of
 from rollflow.bench.entries import told_of
 from rollflow.bench.experiment import Experiment, Trial, check_size, costs_of, job_of, model_of, plan_of
@@ -22,6 +23,9 @@ from rollflow.errors import BadSetting, FolderError, RewardUnavailable, Rollflow
 from rollflow.models import FlowModel
 from rollflow.report.pictures import picture, png, still
 from rollflow.rewards import REWARDS, RewardModel
+
+_PATIENCE = 5
+"""Seconds of waiting for other processes that are not mentioned."""
 
 
 def check_limits(retries: int, minutes: float | None) -> None:
@@ -121,15 +125,23 @@ class Runner:
             self.warned(f"the experiment was begun with other versions: {'; '.join(others)}")
         engine = Engine(self.experiment.max_rows, [self._watch], padded=True)
         self._tidy()
+        waited = 0
         with Heart(self.folder, self.warned) as heart:
             try:
                 while self._open():
                     running: dict[int, Trial] = {}
                     for ended in engine.stream(self._jobs(model, reward, judges, heart, running)):
+                        waited = 0
                         with interruption.shielded():
                             self._end(running.pop(id(ended.job)), ended, heart)
                     if time.monotonic() > self._until or not self._open():
                         break
+                    waited += 1
+                    if waited == _PATIENCE:
+                        self.warned(
+                            f"what is left is with other processes; a job of one that gives no sign of life for "
+                            f"{LEASE:.0f} s is taken over"
+                        )
                     time.sleep(1)  # what is left is with other processes, or has failed and is tried again
             except KeyboardInterrupt:
                 interruption.wind_up()

@@ -62,7 +62,7 @@ def run(
     from rollflow.bench.folder import refuse_other
     from rollflow.bench.presets import experiment_of
     from rollflow.bench.runner import Runner, check_limits
-    from rollflow.errors import RewardUnavailable
+    from rollflow.errors import FolderError, RewardUnavailable
     from rollflow.models import MODELS, find_model
     from rollflow.registry import assignment
 
@@ -117,7 +117,7 @@ def run(
             warned=warn,
         )
     same = "the same command" if resume else "the same command with --resume"
-    interrupted, goes_on, code = False, True, 0
+    interrupted, goes_on, broken, code = False, True, False, 0
     try:
         with refusing(1):
             try:
@@ -126,6 +126,9 @@ def run(
                 interrupted = True
             except RewardUnavailable:
                 raise
+            except FolderError as error:
+                broken = True
+                raise FolderError(f"{error}; {_recorded(runner, out, same)}") from error
             except Exception:
                 goes_on = False
                 raise
@@ -135,14 +138,25 @@ def run(
         if interrupted:
             why = interruption.described()
             code = errors.interrupted(f"{why}; {done} of {jobs} jobs are done, and {same} goes on")
-        elif done < jobs:
+        elif done < jobs and not broken:
             complain(f"{jobs - done} of {jobs} jobs are not done{_advice(runner, same if goes_on else None)}")
-        elif unmeasured:
+        elif unmeasured and not broken:
             complain(f"{unmeasured} of {len(runner.measurements)} measurements of diversity are left")
     if interrupted:
         raise typer.Exit(code)
     if done < jobs or unmeasured:
         raise typer.Exit(1)
+
+
+def _recorded(runner: Any, folder: Path, same: str) -> str:
+    """What is safe of an experiment whose folder cannot be used any more."""
+    done = f"{len(runner.tally.done)} of {len(runner.trials)} jobs"
+    if not folder.is_dir():
+        return f"it holds the {done} that are done; put it back, or say by --out where it is now, and {same} goes on"
+    return (
+        f"the {done} that are done are recorded, and nothing is lost of them; when that is put right, {same} goes on, "
+        "with what was under way from its last checkpoints"
+    )
 
 
 def _advice(runner: Any, same: str | None) -> str:
