@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,14 @@ from rollflow.api import Plan, run
 from rollflow.cli import main
 from rollflow.cli.progress import LiveProgress
 from rollflow.errors import BadWeights, RewardUnavailable
+from rollflow.files import atomic
 from rollflow.guidance import GUIDANCE
 from rollflow.kernels import KERNELS
 from rollflow.lookahead import ODELookahead
 from rollflow.prompts import asked
 from rollflow.report import CheckpointFile, outputs, picture
 from rollflow.report.outputs import png
+from rollflow.report.run_folder import RunFolder
 from rollflow.rewards import REWARDS
 from rollflow.rewards.mixing import WeightedSum
 from rollflow.schedules import Shifted
@@ -560,3 +564,107 @@ def test_going_on_while_the_reward_is_still_away(
     assert main([*arguments, "--resume"]) == 1
     assert read(folder / "rollflow-out")["reward"] == first["reward"]
     assert capsys.readouterr().err.count("error: gone; the best sample until then is in 'rollflow-out'") == 2
+
+
+def user_files(folder: Path) -> dict[str, bytes]:
+    names = ("baseline.png", "film.webp", "baseline.webp", "notes.md", ".hidden", "x.part", "checkpoint.pt.bak")
+    for name in names:
+        (folder / name).write_bytes(b"precious " + name.encode())
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+def test_files_of_the_user_stay_where_they_are(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = user_files(folder)
+    for more in ([], ["--seed", "2"], ["--resume"]):
+        assert main(["generate", PROMPT, "--nfe", "90", "-q", "--out", ".", *more]) == (
+            1 if more == ["--resume"] else 0
+        )
+        assert {name: (folder / name).read_bytes() for name in mine} == mine
+    assert main(["generate", PROMPT, "--nfe", "90", "-q", "--out", ".", "--compare"]) == 2
+    assert "'.' holds baseline.png, which rollflow did not write" in capsys.readouterr().err
+    assert {name: (folder / name).read_bytes() for name in mine} == mine
+
+
+@pytest.mark.parametrize("name", ["image.png", "result.json", "trace.png", "filmstrip.png", "checkpoint.pt"])
+def test_a_file_of_the_user_is_not_replaced(
+    name: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is loaded either; nor is one that has taken the place of rollflow's own."""
+    (folder / name).write_text("precious")
+    assert main(["generate", PROMPT, "--nfe", "90", "--out", "."]) == 2
+    assert f"'.' holds {name}, which rollflow did not write" in refused(capsys)
+    assert (loads(), contents(folder)) == (0, {name: b"precious"})
+    if name != "checkpoint.pt":
+        assert main(["generate", PROMPT, "--nfe", "90", "-q", "--out", "own"]) == 0
+        (folder / "own" / name).write_text("precious")
+        assert main(["generate", PROMPT, "--nfe", "90", "--seed", "1", "--out", "own"]) == 2
+        line = refused(capsys)
+        assert line.startswith("error: 'own' holds ")
+        assert name in line.partition(", which rollflow did not write, or which changed since")[0]
+        assert (folder / "own" / name).read_text() == "precious"
+
+
+def test_the_checkpoint_of_a_stopped_run_is_not_taken_from_it(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["generate", PROMPT, "--nfe", "90", "-q"]
+    monkeypatch.setattr(TinyModel, "interrupt_at", 9)
+    assert main(command) == 130
+    monkeypatch.setattr(TinyModel, "interrupt_at", None)
+    capsys.readouterr()
+    before = contents(folder / "rollflow-out")
+    assert "checkpoint.pt" in before
+    assert main([*command, "--seed", "3", "--nfe", "80"]) == 2
+    assert "checkpoint of another run that was stopped (nfe was 90, is 80; seed was 0, is 3)" in refused(capsys)
+    assert main(command) == 2
+    assert "(its model is scenes-base, its reward caption); go on with it by --resume" in refused(capsys)
+    assert contents(folder / "rollflow-out") == before
+    assert main([*command, "--resume"]) == 0
+
+
+def test_what_is_replaced_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before, where it took long; nothing is said where the same run is repeated."""
+    command = ["generate", PROMPT, "--nfe", "90"]
+    assert main(command) == 0
+    assert main(command) == 0
+    assert "replaced" not in capsys.readouterr().out
+    assert main([*command, "--seed", "1"]) == 0
+    assert f"replaced the result of another run ('{PROMPT}', rbf, seed 0)" in capsys.readouterr().out
+
+
+def test_two_runs_do_not_share_a_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with RunFolder(folder / "rollflow-out"):
+        assert main(["generate", PROMPT, "--nfe", "90"]) == 1
+    assert "another run is writing to 'rollflow-out'; wait for it, or choose another folder" in refused(capsys)
+    assert loads() == 0
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_result_that_cannot_be_written_is_not_lost(
+    number: int, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checkpoint holds it; where there is none either, it is kept elsewhere, and that is said."""
+    command = ["generate", PROMPT, "--nfe", "90", "-q", "--out"]
+    assert main([*command, "whole"]) == 0
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    write, no_disk = atomic.write, OSError(number, os.strerror(number))
+
+    def failing(path: Path, files: dict[str, bytes]) -> None:
+        if path.name == "out" and (checkpoints or "checkpoint.pt" not in files):
+            raise no_disk
+        write(path, files)
+
+    for module in ("rollflow.report.run_folder", "rollflow.engine.checkpoint"):
+        monkeypatch.setattr(f"{module}.write", failing)
+    checkpoints = False
+    assert main([*command, "out"]) == 1
+    assert "nothing is lost: put that right, and the same command with --resume writes it" in refused(capsys)
+    assert list(contents(folder / "out")) == ["checkpoint.pt"]
+    (folder / "out/checkpoint.pt").unlink()
+    checkpoints = True
+    assert main([*command, "out"]) == 1
+    line = refused(capsys)
+    [spare] = folder.glob("rollflow-result-*")
+    assert f"it is in '{spare}' instead" in line
+    assert (spare / "image.png").read_bytes() == (folder / "whole/image.png").read_bytes()
+    assert contents(folder / "out") == {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -62,7 +63,9 @@ def execute(
             of_job = out.earlier is not None and out.earlier.get("job") == job_digest(fingerprint(job))
             if resume and of_job and _is_finished(out):
                 warn(f"the run is finished already; its result is in '{folder}'")
-                checkpoint.remove()
+                with suppress(BadCheckpoint):  # none, as a rule
+                    if read_job(folder / CHECKPOINT) == fingerprint(job):
+                        checkpoint.remove()
                 return out.earlier or {}
             if resume:
                 job = replace(job, resume=load_checkpoint(job, folder / CHECKPOINT))
@@ -156,8 +159,9 @@ def _check_files(out: RunFolder, plan: Plan, *, compare: bool, resume: bool) -> 
             f"that by its options and --resume, remove '{path}', or choose another --out"
         )
     raise BadSetting(
-        f"'{folder}' holds the checkpoint of such a run that was stopped; go on with it by --resume, remove '{path}' "
-        "to begin anew, or choose another --out"
+        f"'{folder}' holds the checkpoint of such a run that was stopped (its model is {theirs.get('model', '')[:80]}, "
+        f"its reward {theirs.get('reward', '')[:80]}); go on with it by --resume, remove '{path}' to begin anew, or "
+        "choose another --out"
     )
 
 

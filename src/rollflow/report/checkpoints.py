@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from rollflow.engine import Checkpoint, Job, Observer, save_checkpoint
+from rollflow.engine.checkpoint import is_checkpoint
 
 
 class CheckpointFile(Observer):
@@ -34,9 +36,10 @@ class CheckpointFile(Observer):
                 self.error = error
 
     def remove(self) -> None:
-        """Remove the file, which is needed no more: the result is on disk.
+        """Remove the file, if it is a checkpoint; it is needed no more, since the result is on disk.
 
-        Raises:
-            OSError: If it cannot be removed.
+        One that cannot be removed stays: a later run finds that its result is there.
         """
-        self.path.unlink(missing_ok=True)
+        if is_checkpoint(self.path):
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
