@@ -167,7 +167,7 @@ def refuse_other(path: Path, config: dict[str, Any], *, resume: bool = True) -> 
         raise RollflowError(f"'{there}' is no folder; choose another")
     if not os.access(there, os.W_OK):
         raise RollflowError(f"cannot write to the folder '{there}'; choose another")
-    if not (path / CONFIG).exists():
+    if not os.path.lexists(path / CONFIG):
         return
     if not resume:
         raise RollflowError(
