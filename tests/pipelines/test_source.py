@@ -397,6 +397,8 @@ def test_a_preset_of_the_bench_on_a_pipeline(folder, tmp_path, capsys, monkeypat
     done = Tally(tmp_path).done
     assert {entry["arm"] for entry in done.values()} == {arm.name for arm in PRESETS["ablation-vp"].arms(100)}
     assert all(entry["held_out"]["jpeg-incompressibility"] == -entry["reward"] for entry in done.values())
+    assert main(["replay", str(tmp_path), next(iter(done))]) == 2
+    assert "would load the model" in capsys.readouterr().err
     for name in done:
-        assert main(["replay", str(tmp_path), name]) == 0
+        assert main(["replay", str(tmp_path), name, "--trust"]) == 0
     assert capsys.readouterr().out.count("the same to the last bit") == len(done)
