@@ -91,6 +91,11 @@ class Broken(Redness):
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """These instead of the packaged models and rewards, in every module that imports this fixture."""
+    register(monkeypatch)
+
+
+def register(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put these in the place of the packaged models and rewards."""
     for registry, kinds in ((MODELS, (TinyModel, TinyTurbo)), (REWARDS, (Redness, Judge, Broken))):
         for name in list(registry):
             monkeypatch.delitem(registry, name)

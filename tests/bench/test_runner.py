@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import tiny_experiment
 import torch
-from tiny import Judge, Redness, TinyModel, registered  # noqa: F401
+from tiny import Judge, Redness, TinyModel, register, registered  # noqa: F401
 from tiny_experiment import ARMS, ITEMS, experiment, run
 from torch import Tensor
 
@@ -51,7 +51,9 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An experiment that nothing has disturbed."""
     path: Path = tmp_path_factory.mktemp("whole")
-    run(path)
+    with pytest.MonkeyPatch.context() as patch:
+        register(patch)  # the fixture of that name is of one test
+        run(path)
     return path
 
 
