@@ -43,6 +43,10 @@ class Away(Redness):
     def __init__(self, calls: int) -> None:
         self.calls = calls
 
+    @property
+    def identity(self) -> str:
+        return Redness().identity
+
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         self.calls -= 1
         if self.calls < 0:
