@@ -1,0 +1,238 @@
+"""Everything in rollflow that reads what somebody else may have written, each with files that it takes."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import random
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from mutations import mutate_bytes, mutate_json, mutate_lines
+from PIL import Image
+from safetensors.torch import save
+from torch import nn
+
+from rollflow.cli import main
+
+Mutate = Callable[[bytes, random.Random], bytes]
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Something that reads a file.
+
+    Args:
+        name: What is read.
+        valid: Contents that it takes.
+        load: Reads a file of such content; raises a RollflowError on what it does not take.
+        mutate: How such a content is changed.
+        suffix: Of the file's name.
+    """
+
+    name: str
+    valid: tuple[bytes, ...]
+    load: Callable[[Path], object]
+    mutate: Mutate = mutate_bytes
+    suffix: str = ""
+
+
+class Refused(Exception):
+    """A command that ended in one line and an exit code that says so."""
+
+
+def command(*words: str) -> None:
+    """Run the command line here; raises ``Refused`` where it refuses, and AssertionError where it does so wrongly."""
+    told = io.StringIO()
+    with redirect_stdout(io.StringIO()), redirect_stderr(told):
+        code = main([*words])
+    lines = [line for line in told.getvalue().splitlines() if line.startswith("error:")]
+    assert code == 0 or (code in (1, 2) and len(lines) == 1), (code, told.getvalue())
+    assert told.getvalue().replace("\n", "").isprintable(), told.getvalue()
+    if code:
+        raise Refused(lines[0])
+
+
+def loaders(folder: Path) -> Iterator[Loader]:
+    """All of them; ``folder`` is theirs."""
+    yield from _checkpoints(folder)
+    yield from _experiments(folder)
+    yield from _texts(folder)
+    yield from _pictures()
+    yield from _network()
+
+
+def _checkpoints(folder: Path) -> Iterator[Loader]:
+    from rollflow.api import Plan
+    from rollflow.engine import Checkpoint, Engine, Job, Observer, load_checkpoint, save_checkpoint
+
+    class Keep(Observer):
+        def checkpointed(self, job: Job, checkpoint: Checkpoint) -> None:
+            self.checkpoint = checkpoint
+
+    for method in ("rbf(initial=2)", "smc(tempering=adaptive)"):
+        job, keep = Plan("two cats", method=method, nfe=20, steps=3).job(), Keep()
+        ended = Engine(64, [keep]).stream([job])
+        next(ended, None)
+        path = folder / "whole.pt"
+        save_checkpoint(job, keep.checkpoint, path)
+
+        def load(path: Path, job: Job = job) -> object:
+            return load_checkpoint(job, path)
+
+        yield Loader(f"checkpoint of {method}", (path.read_bytes(),), load, suffix=".pt")
+
+
+def _checksummed(change: Mutate) -> Mutate:
+    """Lines of a journal, whose checksum is right in spite of the change, but for one in ten."""
+
+    def mutate(line: bytes, rng: random.Random) -> bytes:
+        if rng.random() < 0.1:
+            return mutate_bytes(line, rng)
+        content = change(line.partition(b" ")[2], rng).replace(b"\n", b" ")
+        return b"%08x %s" % (zlib.crc32(content), content)
+
+    return mutate
+
+
+def _experiments(folder: Path) -> Iterator[Loader]:
+    from tiny_experiment import ARMS, experiment, run
+
+    whole, few = folder / "experiment", experiment(arms=ARMS[:2], seeds=1)
+    run(whole, experiment=few)
+    [journal] = (path.name for path in whole.glob("journal-*"))
+    kept = {name: (whole / name).read_bytes() for name in (journal, "experiment.json", "identities.json")}
+
+    def in_place(name: str, read: Callable[[], object]) -> Callable[[Path], object]:
+        def load(path: Path) -> object:
+            for other, content in kept.items():
+                (whole / other).write_bytes(path.read_bytes() if other == name else content)
+            return read()
+
+        return load
+
+    def compared() -> object:
+        return command("compare", str(whole), str(whole))
+
+    lines = mutate_lines(_checksummed(mutate_json))
+    yield Loader("journal", (kept[journal],), in_place(journal, compared), lines)
+    yield Loader("experiment.json", (kept["experiment.json"],), in_place("experiment.json", compared), mutate_json)
+    again = in_place("identities.json", lambda: run(whole, experiment=few, minutes=0.0))
+    yield Loader("identities.json", (kept["identities.json"],), again, mutate_json)
+
+
+def _texts(folder: Path) -> Iterator[Loader]:
+    from rollflow.bench import suites
+    from rollflow.models.loading import load_weights
+    from rollflow.rewards import REWARDS
+    from rollflow.rewards.own_rubric import read_rubric
+    from rollflow.search import SEARCHES
+
+    def suite(path: Path) -> object:
+        return suites.load(str(path))
+
+    entries = [{"prompt": "two cats", "category": "counts", "ask": {"cat": 2}}, "a dog"]
+    document = json.dumps({"suite": "own", "version": "1", "prompts": entries}).encode()
+    yaml = b"suite: own\nprompts:\n- prompt: two cats\n  category: counts\n  ask: {cat: 2}\n- a dog\n"
+    jsonl = b"\n".join(json.dumps(entry).encode() for entry in entries) + b"\n"
+    yield Loader("suite in JSON", (document,), suite, mutate_json, ".json")
+    yield Loader("suite in YAML", (yaml, document), suite, suffix=".yaml")
+    yield Loader("suite in JSON Lines", (jsonl,), suite, mutate_lines(mutate_json), ".jsonl")
+    yield Loader("suite in text", (b"two cats\na dog\n",), suite, suffix=".txt")
+    rows = b"Prompts,Category\ntwo cats,Counting\na dog,Colors\n"
+    yield Loader("copy of DrawBench", (rows,), lambda path: suites.load(f"drawbench={path}"), suffix=".csv")
+    rubric = b"question: Is {prompt} there?\nanswers:\n  there: yes/no\n  score: 0-10\nweights:\n  there: 2.5\n"
+    yield Loader("rubric", (rubric,), read_rubric, suffix=".yaml")
+
+    searches = (b"rbf(initial=2, acceptance=quantile(q=0.9))", b"svdd(streams=4)")
+    yield Loader("text of a search", searches, lambda path: SEARCHES.make(path.read_text(errors="replace")))
+    rewards = (b"sum(parts=jpeg-compressibility;colorfulness, weights=1;2)", b"colorfulness")
+    yield Loader("text of a reward", rewards, lambda path: REWARDS.declared(path.read_text(errors="replace")))
+    network = nn.Linear(3, 2)
+    tensors = save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
+    yield Loader("packaged weights", (tensors,), lambda path: load_weights(network, path), suffix=".safetensors")
+    place = folder / "pipeline"
+    (place / "scheduler").mkdir(parents=True)
+    index = {"_class_name": "FluxPipeline", "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}
+    scheduler = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
+    files = {place / "model_index.json": index, place / "scheduler/scheduler_config.json": scheduler}
+    texts = {file: json.dumps(content).encode() for file, content in files.items()}
+
+    def part(file: Path) -> Callable[[Path], object]:
+        def load(path: Path) -> object:
+            for other, text in texts.items():
+                other.write_bytes(path.read_bytes() if other == file else text)
+            words = ("generate", "a cat", "--model", str(place), "--reward", "jpeg-compressibility", "--dry-run")
+            return command(*words)
+
+        return load
+
+    for file, text in texts.items():
+        yield Loader(file.name, (text,), part(file), mutate_json)
+
+
+def _picture(form: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    frames = [Image.new("RGB", (12, 8), (40 * i, 200, 90)) for i in range(3)]
+    film = {"save_all": True, "append_images": frames[1:], "duration": [40, 80, 40]} if options.pop("film", 0) else {}
+    frames[0].save(buffer, form, **film, **options)
+    return buffer.getvalue()
+
+
+def _pictures() -> Iterator[Loader]:
+    from rollflow.cli.score import read
+
+    still = tuple(_picture(form) for form in ("PNG", "JPEG", "WEBP", "TIFF", "BMP"))
+    films = tuple(_picture(form, film=True) for form in ("WEBP", "GIF", "PNG"))
+    yield Loader("picture", still, read)
+    yield Loader("film", films, read)
+
+
+def _network() -> Iterator[Loader]:
+    import httpx
+
+    from rollflow.rewards.remote import RemoteReward
+    from rollflow.serve.bodies import Limits, read
+    from rollflow.serve.wire import PICTURES, TENSORS, Batch, Info, Scores, encode
+
+    limits = Limits(megabytes=1, pixels=2**16)
+    body = encode(Batch(torch.rand(2, 3, 8, 8), ["two cats", "a dog"]))
+    yield Loader("request with tensors", (body,), lambda path: read(TENSORS, path.read_bytes(), limits))
+    image = base64.b64encode(_picture("PNG")).decode()
+    pictures = json.dumps({"images": [image], "prompts": [{"text": "two cats", "ask": {"cat": 2}}]}).encode()
+    yield Loader(
+        "request with pictures", (pictures,), lambda path: read(PICTURES, path.read_bytes(), limits), mutate_json
+    )
+
+    def png(path: Path) -> object:
+        data = base64.b64encode(path.read_bytes()).decode()
+        return read(PICTURES, json.dumps({"images": [data], "prompts": ["a cat"]}).encode(), limits)
+
+    yield Loader("PNG in a request", (_picture("PNG"),), png)
+    remote = RemoteReward()
+    scores = Scores(reward="count", scores=[0.5, float("nan")]).model_dump_json().encode()
+    told = {
+        "name": "count",
+        "identity": "count(1)",
+        "description": "counts",
+        "range": None,
+        "differentiable": False,
+        "structured": False,
+        "held_out": ["judge"],
+        "batch_size": 8,
+        "max_rows": 8,
+        "max_bytes": 10_000,
+        "versions": {"rollflow": "0"},
+    }
+    info = json.dumps(told).encode()
+
+    def answer(kind: type) -> Callable[[Path], object]:
+        return lambda path: remote._told(kind, httpx.Response(200, content=path.read_bytes()))
+
+    yield Loader("scores of a server", (scores,), answer(Scores), mutate_json)
+    yield Loader("what a server says of itself", (info,), answer(Info), mutate_json)
