@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
+import itertools
 import json
 import random
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from mutations import mutate_bytes, mutate_json, mutate_lines
+from mutations import mutate_bytes, mutate_document, mutate_json, mutate_lines
 from PIL import Image
 from safetensors.torch import save
 from torch import nn
 
+from rollflow import JobsFailed
+from rollflow.bench.runner import Runner
+from rollflow.bench.suites import Item, Suite
 from rollflow.cli import main
 
 Mutate = Callable[[bytes, random.Random], bytes]
@@ -33,6 +38,7 @@ class Loader:
         load: Reads a file of such content; raises a RollflowError on what it does not take.
         mutate: How such a content is changed.
         suffix: Of the file's name.
+        slow: Whether a file takes it long, so that it is given fewer.
     """
 
     name: str
@@ -40,6 +46,7 @@ class Loader:
     load: Callable[[Path], object]
     mutate: Mutate = mutate_bytes
     suffix: str = ""
+    slow: bool = False
 
 
 class Refused(Exception):
@@ -68,24 +75,48 @@ def loaders(folder: Path) -> Iterator[Loader]:
 
 
 def _checkpoints(folder: Path) -> Iterator[Loader]:
+    from tiny import Redness, TinyModel
+
     from rollflow.api import Plan
     from rollflow.engine import Checkpoint, Engine, Job, Observer, load_checkpoint, save_checkpoint
 
     class Keep(Observer):
         def checkpointed(self, job: Job, checkpoint: Checkpoint) -> None:
-            self.checkpoint = checkpoint
+            save_checkpoint(job, checkpoint, folder / f"{next(number)}.pt")
 
     for method in ("rbf(initial=2)", "smc(tempering=adaptive)"):
-        job, keep = Plan("two cats", method=method, nfe=20, steps=3).job(), Keep()
-        ended = Engine(64, [keep]).stream([job])
-        next(ended, None)
-        path = folder / "whole.pt"
-        save_checkpoint(job, keep.checkpoint, path)
+        plan = Plan("a cat", model=TinyModel(), reward=Redness(), held_out=[], method=method, nfe=20, steps=3)
+        job, number = plan.job(), itertools.count()
+        Engine(64, [Keep()]).run([job])
+        paths = [folder / f"{n}.pt" for n in range(next(number))]
 
         def load(path: Path, job: Job = job) -> object:
             return load_checkpoint(job, path)
 
-        yield Loader(f"checkpoint of {method}", (path.read_bytes(),), load, suffix=".pt")
+        def resume(path: Path, job: Job = job) -> object:
+            try:
+                return Engine(64).run([replace(job, resume=load_checkpoint(job, path))])
+            except JobsFailed as failed:  # whatever failed it, nothing but its one job is lost
+                return failed
+
+        whole = tuple(path.read_bytes() for path in paths)
+        yield Loader(f"checkpoint of {method}", whole, load, suffix=".pt")
+        yield Loader(f"checkpoint of {method}, its checksum right", whole, resume, _resealed, ".pt")
+
+
+def _resealed(content: bytes, rng: random.Random) -> bytes:
+    """A checkpoint that somebody has changed who knows its format."""
+    title, _, body = content.split(b"\n", 2)
+    size = int.from_bytes(body[:8], "little")
+    text, tensors = body[8 : 8 + size], body[8 + size :]
+    if rng.random() < 0.8:
+        told = json.loads(text)
+        mutate_document(told["checkpoint"], rng)
+        text = json.dumps(told).encode()
+    else:
+        tensors = mutate_bytes(tensors, rng)
+    body = len(text).to_bytes(8, "little") + text + tensors
+    return b"\n".join((title, hashlib.sha256(body).hexdigest().encode(), body))
 
 
 def _checksummed(change: Mutate) -> Mutate:
@@ -101,10 +132,11 @@ def _checksummed(change: Mutate) -> Mutate:
 
 
 def _experiments(folder: Path) -> Iterator[Loader]:
-    from tiny_experiment import ARMS, experiment, run
+    from tiny_experiment import ARMS, experiment
 
-    whole, few = folder / "experiment", experiment(arms=ARMS[:2], seeds=1)
-    run(whole, experiment=few)
+    whole, prompts = folder / "experiment", Suite("one", "1", (Item("two cats on grass background"),))
+    few = experiment(arms=ARMS[:2], seeds=1, suite=prompts)
+    Runner(few, whole).run()
     [journal] = (path.name for path in whole.glob("journal-*"))
     kept = {name: (whole / name).read_bytes() for name in (journal, "experiment.json", "identities.json")}
 
@@ -122,8 +154,31 @@ def _experiments(folder: Path) -> Iterator[Loader]:
     lines = mutate_lines(_checksummed(mutate_json))
     yield Loader("journal", (kept[journal],), in_place(journal, compared), lines)
     yield Loader("experiment.json", (kept["experiment.json"],), in_place("experiment.json", compared), mutate_json)
-    again = in_place("identities.json", lambda: run(whole, experiment=few, minutes=0.0))
-    yield Loader("identities.json", (kept["identities.json"],), again, mutate_json)
+
+    def reported() -> object:
+        return command("report", str(whole))
+
+    yield Loader("journal in a report", (kept[journal],), in_place(journal, reported), lines, slow=True)
+    image = next((whole / "images").glob("*.png"))
+    kept_image = image.read_bytes()
+
+    def pictured(path: Path) -> object:
+        image.write_bytes(path.read_bytes())
+        try:
+            return in_place("", reported)(path)
+        finally:
+            image.write_bytes(kept_image)
+
+    yield Loader("picture in a report", (kept_image,), pictured, slow=True)
+
+    def replayed() -> object:
+        return command("replay", str(whole), image.stem)
+
+    yield Loader("journal in a replay", (kept[journal],), in_place(journal, replayed), lines, slow=True)
+    name = "experiment.json"
+    yield Loader(f"{name} in a replay", (kept[name],), in_place(name, replayed), mutate_json, slow=True)
+    again = in_place("identities.json", lambda: Runner(few, whole, minutes=0.0).run())
+    yield Loader("identities.json", (kept["identities.json"],), again, mutate_json, slow=True)
 
 
 def _texts(folder: Path) -> Iterator[Loader]:
