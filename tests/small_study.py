@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import Judge, Redness, TinyModel
+from tiny import Judge, Redness, TinyModel, register
 
 from rollflow.bench.experiment import Arm, Experiment
 from rollflow.bench.runner import Runner
@@ -30,7 +30,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("runs") / "tiny"
     suite = Suite("three", "1", ITEMS)
     experiment = Experiment("tiny & small", "scenes-base", "caption", ("judge",), suite, ARMS, 2, 8)
-    Runner(experiment, path, retries=0).run(TinyModel(), Redness(), [Judge()])
+    with pytest.MonkeyPatch.context() as patch:
+        register(patch)
+        Runner(experiment, path, retries=0).run(TinyModel(), Redness(), [Judge()])
     return path
 
 

@@ -147,8 +147,10 @@ class Rules(ast.NodeVisitor):
     visit_With = visit_AsyncWith = _with
 
     def visit_Try(self, node: ast.Try) -> None:
+        around = next(self._functions(node), None)
         caught = [ast.unparse(handler.type) if handler.type else "Exception" for handler in node.handlers]
-        if yields(*node.body, *node.orelse) and any(re.search(r"\b(Base)?Exception\b", one) for one in caught):
+        broad = any(re.search(r"\b(Base)?Exception\b", one) for one in caught)
+        if yields(*node.body, *node.orelse) and broad and not (around is not None and is_context_manager(around)):
             self._break(node, "broad except around a yield")
         self.generic_visit(node)
 
@@ -246,6 +248,8 @@ CORRECT = {
     "with beside": "def f(x) -> Asking[None]:\n    with torch.no_grad():\n        y = x + 1\n    yield from save(y)",
     "with around a definition": "def f(x):\n    with open(x):\n        def g():\n            yield 1\n    return g",
     "context manager": "@contextmanager\ndef f(x):\n    with open(x) as file:\n        yield file",
+    "except of a context manager": "@contextmanager\ndef f(x):\n    try:\n        yield x\n"
+    "    except Exception:\n        raise ValueError from None",
     "narrow except": "def f(x):\n    try:\n        yield x\n    except ValueError:\n        pass",
     "finally": "def f(x):\n    try:\n        yield x\n    finally:\n        x.close()",
     "broad except beside": "def f(x):\n    try:\n        y = x()\n    except Exception:\n        y = 0\n    yield y",

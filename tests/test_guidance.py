@@ -406,7 +406,7 @@ def test_a_reward_without_a_gradient_is_refused_before_anything_loads(monkeypatc
     assert Plan("three cats", reward="caption", guidance="dps", method="svdd", steps=5, nfe=60).cost() == Spending(
         nfe=60, network_rows=120, reward_calls=60, decodes=61, backward_passes=8
     )
-    with pytest.raises(AssertionError, match="weights were loaded"):
+    with pytest.raises(RollflowError, match="weights were loaded"):
         generate("three cats", reward="caption", guidance="dps")
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -15,6 +17,18 @@ from torch import Tensor
 
 MANY = 2**18
 """From so many numbers on drawing takes milliseconds, which is worth the start of threads."""
+
+
+@contextmanager
+def global_state_kept() -> Iterator[None]:
+    """Leave the global generators of Python, NumPy and torch as they were, whatever draws from them within."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 @dataclass(frozen=True)

@@ -180,12 +180,12 @@ class Moody(Redness):
     """Fails on one prompt, so many times."""
 
     def __init__(self, times: int) -> None:
-        self.times = times
+        self.left = times
 
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         if "two red squares" in prompts:
-            self.times -= 1
-            if self.times >= 0:
+            self.left -= 1
+            if self.left >= 0:
                 raise LookupError("no square")
         return super().score(samples, prompts)
 

@@ -10,7 +10,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tiny import Judge, Redness, TinyModel
+import pytest
+from tiny import Judge, Redness, TinyModel, register
 from torch import Tensor
 
 from rollflow.bench.experiment import Arm, Experiment
@@ -53,4 +54,6 @@ def run(folder: Path, *, seconds: float = 0.0, **settings: Any) -> tuple[Runner,
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), seconds=float(sys.argv[2]), checkpoint_seconds=0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        register(patch)
+        run(Path(sys.argv[1]), seconds=float(sys.argv[2]), checkpoint_seconds=0.0)

@@ -82,7 +82,7 @@ def test_what_is_asked_settings_device_and_json(folder: Path, capsys: pytest.Cap
     assert main([*command, "--device", "cuda:0", "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
     assert content == {
-        "reward": "asks",
+        "reward": "asks(plus=16.0)",
         "prompt": "pets",
         "scores": [{"file": "51.png", "score": pytest.approx(16.6)}],
     }

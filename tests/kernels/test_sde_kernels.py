@@ -109,7 +109,7 @@ def test_a_converted_coefficient_that_is_infinite_is_refused() -> None:
         Converted(Sigma(), Cosine()).g(Linear(), one)
     assert Converted(Sigma(), Cosine(), latest=0.99).g(Linear(), one).isfinite()
     for latest in (0.0, 1.1, math.nan):
-        with pytest.raises(ValueError, match="0 < latest <= 1"):
+        with pytest.raises(ValueError, match="latest of Converted must be a finite number"):
             Converted(latest=latest)
 
 

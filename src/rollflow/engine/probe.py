@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -13,10 +12,11 @@ from torch import Tensor
 from rollflow.conversions import denoised_from_velocity
 from rollflow.engine.answers import Answers, Asked, examined, velocity
 from rollflow.engine.job import Job, Task
-from rollflow.errors import BadReward, NotDifferentiable
+from rollflow.errors import BadReward, NotDifferentiable, RewardUnavailable
 from rollflow.requests import Grad
 from rollflow.rewards.base import RewardModel
 from rollflow.rewards.scoring import load, rewards_of, scored
+from rollflow.rng import Noise, global_state_kept
 
 _STEPS = (0.1, 0.03, 0.01, 0.003)  # of finite differences, in units of the state
 _TRIES = 4
@@ -53,21 +53,12 @@ class Prepared:
         for what in {False, guided}:
             key = id(task.reward), id(task.model), what
             if key not in self._tried:
-                with undisturbed():
+                with global_state_kept(), suppress(RewardUnavailable):  # which the search itself survives
                     if what:
                         try_gradient(task, condition, self.answers)
                     else:
                         try_reward(task)
                 self._tried[key] = task
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Leaves the global random number generators as they were, so that a search is the same whatever was tried."""
-    state = random.getstate()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        yield
-    random.setstate(state)
 
 
 def may_try(reward: RewardModel) -> bool:
@@ -77,8 +68,7 @@ def may_try(reward: RewardModel) -> bool:
 
 def noises(task: Task, rows: int) -> Tensor:
     """States (rows, ...) of pure noise, always the same."""
-    draw = torch.randn(rows, *task.model.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    return draw.to(task.model.dtype)
+    return Noise(0, 0, tuple(task.model.shape), task.model.dtype).normals(0, range(rows), [0] * rows)
 
 
 def try_reward(task: Task) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rollflow.engine import Checkpoint, Job, Observer, save_checkpoint
 from rollflow.engine.checkpoint import is_checkpoint
+from rollflow.search import Finished
 
 
 class CheckpointFile(Observer):
@@ -26,14 +27,20 @@ class CheckpointFile(Observer):
         self.path = path
         self.error: OSError | TypeError | None = None
         self.written = False
+        self._ended = False
 
     def checkpointed(self, job: Job, checkpoint: Checkpoint) -> None:
+        self._ended = all(isinstance(one.state, Finished) for one in checkpoint.populations)
         if self.error is None:
             try:
                 self.written = True
                 save_checkpoint(job, checkpoint, self.path)
             except (OSError, TypeError) as error:
                 self.error = error
+
+    def failed(self, job: Job, error: Exception) -> None:
+        if self._ended:  # to go on from there would fail in the same way
+            self.remove()
 
     def remove(self) -> None:
         """Remove the file, if it is a checkpoint; it is needed no more, since the result is on disk.

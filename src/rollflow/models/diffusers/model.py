@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import traceback
+import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -371,7 +372,9 @@ def check_arguments(pipeline: type, arguments: Mapping[str, Any]) -> None:
                 f"{name} guides by the number of the step, which a search does not have, since it visits any time any "
                 "number of times; leave it out"
             )
-        kinds = set(typing.get_args(parameters[name].annotation) or (parameters[name].annotation,))
+        annotation = parameters[name].annotation
+        is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+        kinds = set(typing.get_args(annotation)) if is_union else {annotation}
         if kinds <= NUMBERS and isinstance(value, str | list | tuple | dict):
             expected = " or ".join(sorted(kind.__name__ for kind in kinds - {type(None)}))
             raise BadSetting(f"{name} of {pipeline.__name__} must be {expected}, not {value!r}")
