@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import signal
 import threading
 import time
@@ -141,3 +142,70 @@ def test_other_threads_and_the_library_are_left_alone() -> None:
         interruption.check()
         wind_up()
     assert (interruption.described(), interruption.exit_code()) == ("interrupted", 130)
+
+
+def test_output_that_nobody_reads_is_raised_once(listener: None) -> None:
+    with pytest.raises(Interruption, match=r"^interrupted, as nobody reads its output$"):
+        interruption.closed_pipe(errno.EPIPE)
+    assert interruption.unanswered()
+    wind_up()
+    with skippable(30):
+        interruption.closed_pipe(errno.EPIPE)
+    with skippable(30):
+        assert interruption.exit_code() == 141, "it is no second signal, which would cut this short"
+
+
+def test_output_of_another_thread_interrupts_the_main_one(listener: None) -> None:
+    thread = threading.Thread(target=interruption.closed_pipe, args=(errno.EPIPE,))
+    begun = time.monotonic()
+
+    def work() -> None:
+        thread.start()
+        time.sleep(30)
+
+    with pytest.raises(Interruption, match="nobody reads"):
+        work()
+    thread.join()
+    assert time.monotonic() - begun < 20
+    assert interruption.exit_code() == 141
+
+
+def test_what_nobody_reads_waits_for_what_must_be_whole(listener: None) -> None:
+    done = []
+
+    def work() -> None:
+        with shielded():
+            interruption.closed_pipe(errno.EPIPE)
+            done.append("all")
+        done.append("more")
+
+    with pytest.raises(Interruption):
+        work()
+    assert done == ["all"]
+
+
+def test_what_nobody_reads_in_a_destructor_comes_again(listener: None) -> None:
+    class Unlucky:
+        def __del__(self) -> None:
+            interruption.closed_pipe(errno.EPIPE)
+
+    def work() -> None:
+        Unlucky()
+        time.sleep(30)
+
+    with pytest.raises(Interruption, match="nobody reads"):
+        work()
+
+
+def test_what_need_not_be_read(listener: None) -> None:
+    with interruption.unheard():
+        interruption.closed_pipe(errno.EPIPE)
+    with contextlib.suppress(AttributeError):
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup: the terminal may go
+        try:
+            interruption.closed_pipe(errno.EIO)
+        finally:
+            signal.signal(signal.SIGHUP, before)
+    assert not interruption.happened()
+    with pytest.raises(Interruption):
+        interruption.closed_pipe(errno.EIO)

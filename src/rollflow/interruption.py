@@ -1,4 +1,4 @@
-"""Signals that end a process, as exceptions, and the work that they may not disturb.
+"""Signals that end a process, and output that nobody reads, as exceptions, and the work that they may not disturb.
 
 The library installs no signal handlers: there Ctrl-C is Python's ``KeyboardInterrupt``, at any time. The command line
 runs under ``listening``, and only then do the other functions change what happens.
@@ -6,6 +6,8 @@ runs under ``listening``, and only then do the other functions change what happe
 
 from __future__ import annotations
 
+import _thread
+import errno
 import os
 import signal
 import sys
@@ -19,11 +21,17 @@ from typing import Any
 GRACE = 0.3
 """Seconds in which further signals are taken for the same one: a terminal and a launcher may both send it."""
 
+PIPE = 13
+"""Number of SIGPIPE, which stands for output that nobody reads; Python itself ignores the signal."""
+
+_WAKE: int | None = getattr(signal, "SIGURG", None)
+"""A signal that does nothing by itself: it brings an interruption from another thread to the main one."""
+
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
 
 
 class Interruption(KeyboardInterrupt):
-    """A signal asked the process to end.
+    """A signal asked the process to end, or nobody reads its output any more.
 
     Args:
         message: What is printed.
@@ -41,6 +49,7 @@ class _Listener:
         self.owed = False  # came while it could not be raised
         self.shielded = 0
         self.skippable = 0
+        self.unheard = 0
         self._raised = -GRACE
 
     def arrived(self, number: int, frame: FrameType | None) -> None:
@@ -57,6 +66,11 @@ class _Listener:
             return
         self.raise_now()
 
+    def woken(self, number: int, frame: FrameType | None) -> None:
+        """Do in the main thread what another thread could not."""
+        if self.first is not None:
+            self.arrived(self.first, frame)
+
     def expired(self, number: int, frame: FrameType | None) -> None:
         if self.skippable:
             raise Interruption(described())
@@ -64,7 +78,8 @@ class _Listener:
     def swallowed(self) -> None:
         """Come again, a moment later: it was raised in a destructor, from which nothing propagates."""
         self._raised = -GRACE
-        again = threading.Timer(0.01, os.kill, (os.getpid(), self.first or signal.SIGINT))
+        number = self.first or signal.SIGINT
+        again = threading.Timer(0.01, _wake_main if number == PIPE else _kill_self, (number,))
         again.daemon = True
         again.start()
 
@@ -74,6 +89,17 @@ class _Listener:
 
 
 _listener: _Listener | None = None
+
+
+def _kill_self(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def _wake_main(number: int) -> None:
+    if _WAKE is None:
+        _thread.interrupt_main()
+    else:
+        signal.pthread_kill(threading.main_thread().ident or 0, _WAKE)
 
 
 @contextmanager
@@ -106,8 +132,12 @@ def listening(*, last: bool = False) -> Iterator[None]:
         for number, handler in handlers.items():
             if handler is not signal.SIG_IGN:
                 signal.signal(number, listener.arrived)
+        if _WAKE is not None:
+            woken = signal.signal(_WAKE, listener.woken)
         yield
     finally:
+        if _WAKE is not None:
+            signal.signal(_WAKE, signal.SIG_DFL if woken is None else woken)
         for number, handler in handlers.items():
             if last and handler is not signal.SIG_IGN:
                 handler = signal.SIG_IGN if listener.first is not None else signal.SIG_DFL
@@ -119,19 +149,62 @@ def listening(*, last: bool = False) -> Iterator[None]:
 def handing_over(name: str, handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Let a server that ends in its own way have a signal, unless the process ignores it or has no such signal.
 
+    Whether anyone reads what it writes is nothing to it.
+
     Args:
         name: Of the signal.
         handler: Called with its number.
     """
     number = getattr(signal, name, None)
     if _listener is None or number is None or signal.getsignal(number) is signal.SIG_IGN:
-        yield
+        with unheard():
+            yield
         return
     before = signal.signal(number, handler)
     try:
-        yield
+        with unheard():
+            yield
     finally:
         signal.signal(number, before)
+
+
+def closed_pipe(code: int | None = None) -> None:
+    """Interrupt the main thread, since what is written to standard output or error reaches nobody any more.
+
+    May be called in any thread; where no signals are listened to, it does nothing.
+
+    Args:
+        code: Of the error that writing gave. A terminal that is gone (EIO) is nothing to a process that was started to
+            outlive it (``nohup``).
+
+    Raises:
+        Interruption: In the main thread, unless what it does is not to be disturbed.
+    """
+    listener = _listener
+    if listener is None or listener.unheard or listener.winding_up:
+        return
+    hangup = getattr(signal, "SIGHUP", None)
+    if code == errno.EIO and hangup is not None and signal.getsignal(hangup) is signal.SIG_IGN:
+        return
+    if threading.current_thread() is threading.main_thread():
+        listener.arrived(PIPE, None)
+    else:
+        listener.first = listener.first or PIPE
+        _wake_main(PIPE)
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Work that goes on whether or not anyone reads what it writes."""
+    listener = _listener
+    if listener is None:
+        yield
+        return
+    listener.unheard += 1
+    try:
+        yield
+    finally:
+        listener.unheard -= 1
 
 
 def wind_up() -> None:
@@ -211,6 +284,8 @@ def described() -> str:
     """What interrupted, in words."""
     if _listener is None or _listener.first in (None, signal.SIGINT):
         return "interrupted"
+    if _listener.first == PIPE:
+        return "interrupted, as nobody reads its output"
     return f"interrupted by {signal.Signals(_listener.first).name}"
 
 

@@ -232,8 +232,8 @@ def test_an_experiment_gives_back_what_it_was_at(host: Host, nursery: Nursery, t
 
 
 @pytest.mark.parametrize("closed", [["stdout"], ["stderr"], ["stdout", "stderr"]], ids="-".join)
-def test_nobody_needs_to_listen(closed: list[str], nursery: Nursery, tmp_path: Path) -> None:
-    """What goes into a closed pipe is lost; the run is not, and there is no complaint."""
+def test_a_result_that_nobody_reads_is_there(closed: list[str], nursery: Nursery, tmp_path: Path) -> None:
+    """All that was left to do was to print it, and there is no complaint."""
     child = nursery.run(["generate", "a red square", "--nfe", "90", "--out", "out"], tmp_path, closed=closed)
     code = child.wait()
     assert json.loads((tmp_path / "out/result.json").read_text())["finished"]
@@ -243,6 +243,39 @@ def test_nobody_needs_to_listen(closed: list[str], nursery: Nursery, tmp_path: P
         assert "stderr" in closed or child.stderr == ""
     else:
         assert code == 0, "there was nothing to say"
+
+
+@pytest.mark.parametrize(("how", "closed"), [("prints", "stdout"), ("warns", "stderr"), ("threads", "stderr")])
+def test_a_run_that_nobody_reads_ends_with_its_best(how: str, closed: str, nursery: Nursery, tmp_path: Path) -> None:
+    command = [*GENERATE, "--method", "svdd", "--reward", f"hurdles:Chatty(how={how})", "--held-out", "judge"]
+    child = nursery.run(command, tmp_path, closed=[closed], brief=True)
+    code, said = ended(child)
+    assert code == 141
+    content = kept(child)
+    assert content["held_out"]["judge"] is not None
+    assert content["nfe_used"] < 400
+    if closed == "stdout":
+        assert said == (
+            "error: interrupted, as nobody reads its output; the best sample until then is in 'out'; go on with "
+            "--resume"
+        )
+    else:
+        assert "the best so far" in child.stdout
+    assert nursery.run([*command, "--resume", "-q"], tmp_path, brief=True).wait() == 0
+    assert json.loads((tmp_path / "out/result.json").read_text())["finished"]
+
+
+def test_an_experiment_that_nobody_reads_goes_on_later(nursery: Nursery, tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text('{"prompt": "a red square"}\n')
+    command = ["bench", "run", "--preset", "init", "--suite", "mine.jsonl", "--nfe", "100", "--seeds", "1"]
+    command += ["--out", "x", "--reward", "caption", "--held-out", "judge"]
+    child = nursery.run(command, tmp_path, closed=["stderr"], brief=True)
+    assert child.wait() == 141
+    assert 1 <= len(Tally(tmp_path / "x").done) < 7
+    assert list((tmp_path / "x/claims").iterdir()) == []
+    again = nursery.run(command, tmp_path, brief=True)
+    assert again.wait() == 0, again.stderr
+    assert len(Tally(tmp_path / "x").done) == 7
 
 
 def test_an_error_that_nobody_reads_is_an_error(nursery: Nursery, tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ _LAST_SECONDS = 1.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0, 1 (the run failed) or 2 (bad input).
 
-    A signal that ends the command gives 128 and its number, 130 for Ctrl-C; so does output that nobody reads, 141.
+    A signal that ends the command gives 128 and its number, 130 for Ctrl-C; so does output that nobody
+    reads, 141.
 
     Args:
         arguments: Those after the command's name; None takes them from the process.
@@ -76,7 +77,8 @@ def _run(arguments: Sequence[str]) -> int:
     except _UsageError as error:
         message = error.format_message().rstrip(".")
         if message.startswith("Usage:"):  # a group without a command answers with its help
-            print(message, file=sys.stderr)
+            with interruption.unheard():
+                print(message, file=sys.stderr)
         else:
             complain(f"{message}; try --help")
         return 2

@@ -171,18 +171,22 @@ def generate(
         print(tables.asked(plan.prompt), file=sys.stderr)
     with refusing(1):
         content = session.execute(plan, out, compare=compare, resume=resume, show=show, held_out_path=held_out_path)
-    if as_json:
-        print(json.dumps(content, indent=2, allow_nan=False))
-    elif not quiet:
-        print(tables.outcome(content, out))
+    code = 0
     if content["interrupted"]:
         kept = f"the best sample until then is in '{out}'"
         if (out / session.CHECKPOINT).exists():  # of a run that was stopped before its first step there is none
             kept += "; go on with --resume"
         if "cause" not in content:
-            raise typer.Exit(errors.interrupted(f"{interruption.described()}; {kept}"))
-        complain(f"{content['cause']}; {kept}")
-        raise typer.Exit(1)
+            code = errors.interrupted(f"{interruption.described()}; {kept}")
+        else:
+            code = 1
+            complain(f"{content['cause']}; {kept}")
+    if as_json:
+        print(json.dumps(content, indent=2, allow_nan=False))
+    elif not quiet:
+        print(tables.outcome(content, out))
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command()

@@ -23,8 +23,9 @@ debug: ContextVar[bool] = ContextVar("debug", default=False)
 
 
 def complain(message: str) -> None:
-    """Print an error as one line on stderr."""
-    _line("error", message)
+    """Print an error as one line on stderr; the exit code says so, too, if nobody reads it."""
+    with interruption.unheard():
+        _line("error", message)
 
 
 def warn(message: str) -> None:
@@ -54,9 +55,14 @@ def _line(kind: str, message: str) -> None:
 
 
 def interrupted(message: str = "") -> int:
-    """Print that the command was interrupted, as one line, and return the exit code: 128 and the signal's number."""
+    """Print that the command was interrupted, as one line, and return the exit code: 128 and the signal's number.
+
+    Who has stopped reading is told nothing but what was kept.
+    """
     interruption.wind_up()
-    complain(message or interruption.described())
+    why = interruption.described()
+    if message not in ("", why) or interruption.exit_code() != 128 + interruption.PIPE:
+        complain(message or why)
     return interruption.exit_code()
 
 
@@ -70,7 +76,8 @@ def report(error: BaseException, code: int = 1) -> int:
     if isinstance(error, Stopped | KeyboardInterrupt):
         return interrupted(str(error) if isinstance(error, KeyboardInterrupt) else "")
     if debug.get() or os.environ.get(DEBUG, "") not in ("", "0"):
-        print(printable("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+        with interruption.unheard():
+            print(printable("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     if isinstance(error, RollflowError | ValueError | OSError) and str(error):
         complain(str(error))
         return 2 if isinstance(error, ValueError) else code

@@ -62,9 +62,9 @@ def serve_reward(
         with refusing(1):
             listener.listen()
             who = "whoever has the token" if token else "this machine"
-            print(f"serving '{reward.name}' at {hosting.address_of(listener)} to {who}; Ctrl-C ends it", flush=True)
             try:
                 with interruption.handing_over("SIGHUP", server.handle_exit):  # what else ends it, uvicorn takes itself
+                    print(f"serving '{reward.name}' at {hosting.address_of(listener)} to {who}; Ctrl-C ends it")
                     server.run(sockets=[listener])
             except KeyboardInterrupt:  # which is how a server is ended
                 interruption.wind_up()
