@@ -60,6 +60,29 @@ def test_report_goes_where_it_is_told(copy: Path, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "far").iterdir()} == {name.replace("report", "away") for name in FILES}
 
 
+def test_a_report_replaces_itself_and_nothing_else(
+    copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither in the folder, nor beside a page that the user named, which is replaced itself."""
+    for _ in range(2):
+        report.report(copy, gallery=0)
+    capsys.readouterr()
+    page = tmp_path / "report.html"
+    page.write_text("mine")
+    for name in FILES:
+        before = (copy / name).read_text()
+        (copy / name).write_text("mine")
+        assert f"holds {name}, which rollflow did not write" in refused(capsys, "report", copy)
+        if name != page.name:
+            (tmp_path / name).write_text("mine")
+            assert f"holds {name}, " in refused(capsys, "report", copy, page)
+            (tmp_path / name).unlink()
+        (copy / name).write_text(before)
+    assert page.read_text() == "mine"
+    report.report(copy, page, gallery=0)
+    assert page.read_text() != "mine"
+
+
 @pytest.mark.parametrize("name", ["results.md", "results"])
 def test_a_report_that_would_be_no_html_is_refused(copy: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"{name}', expected a name that ends in .html" in refused(capsys, "report", copy, copy / name)

@@ -10,6 +10,7 @@ from typing import Any
 from rollflow.bench.items import Item, Suite
 from rollflow.bench.published import PUBLISHED, text_of
 from rollflow.errors import RollflowError, unknown
+from rollflow.files.atomic import write
 from rollflow.files.documents import read_json, read_yaml
 from rollflow.prompts import Prompt
 
@@ -60,8 +61,8 @@ def lines_of(suite: Suite) -> str:
 
 
 def save(suite: Suite, path: Path) -> None:
-    """Write a suite to a file of JSON lines."""
-    path.write_text(lines_of(suite), encoding="utf-8")
+    """Write a suite to a file of JSON lines, whole or not at all."""
+    write(path.parent, {path.name: lines_of(suite).encode()})
 
 
 def _of_file(path: Path) -> Suite:

@@ -147,6 +147,11 @@ def sort_into_tiers(right: dict[str, list[float]], per_tier: int) -> dict[str, l
     }
 
 
+def beside(path: Path) -> str:
+    """Name of the file of grades beside a suite."""
+    return f"{path.stem}.graded.json"
+
+
 def save_suite(tiers: dict[str, list[Graded]], model: FlowModel, path: Path) -> None:
     """Write the graded prompts as a suite whose categories are the tiers.
 
@@ -164,4 +169,4 @@ def save_suite(tiers: dict[str, list[Graded]], model: FlowModel, path: Path) -> 
     suite = Suite(path.stem, f"{VERSION}, {model.name}", items)
     accuracy = {row.prompt: row.accuracy for rows in tiers.values() for row in rows}
     graded = json.dumps({"model": model.name, "accuracy": accuracy}, indent=1) + "\n"
-    write(path.parent, {path.name: lines_of(suite).encode(), f"{path.stem}.graded.json": graded.encode()})
+    write(path.parent, {path.name: lines_of(suite).encode(), beside(path): graded.encode()})

@@ -35,12 +35,14 @@ def grade(
     """Grade held-out prompts into easy, medium and hard by what the plain sample gets right."""
     from rollflow.bench import tiers
     from rollflow.files.atomic import check_folder
+    from rollflow.files.own import check_own
     from rollflow.models import MODELS
     from rollflow.rewards import REWARDS
 
     with refusing(2):
         if out.suffix != ".jsonl":
             raise BadSetting(f"a suite is a file of JSON lines; got '{out}', expected a name that ends in .jsonl")
+        check_own(out.parent, [tiers.beside(out)])
         check_folder(out.parent)
         flow = MODELS.find(model)()
     with refusing(1):
@@ -73,6 +75,7 @@ def signal(
     """Within a prompt, how the clean estimate's reward ranks trajectories as the finished sample's does."""
     from rollflow.bench.signal import signal_curve
     from rollflow.bench.tiers import held_out_captions
+    from rollflow.files.own import check_own
     from rollflow.interpolants import Linear
     from rollflow.kernels import KERNELS
     from rollflow.models import MODELS
@@ -84,11 +87,12 @@ def signal(
         sampler = Sampler(interpolant=Linear(), kernel=KERNELS.make(kernel), steps=steps, finish=True)
         judge, flow = REWARDS.make(reward), MODELS.find(model)
         asked = [str(caption) for caption in held_out_captions(prompts, seed, totals=(3, 12))]
+        name = re.sub(r"[^\w.-]+", "-", f"signal-{model}-{reward}")
+        check_own(out, [f"{name}.md", f"{name}.png"])
         check_folder(out)
         judge.load()
     with refusing(1):
         curve = signal_curve(flow(), judge, asked, sampler, trajectories=trajectories, seed=seed)
-    name = re.sub(r"[^\w.-]+", "-", f"signal-{model}-{reward}")
     rows = [f"| {p.noise_level:.2f} | {p.correlation} | {p.prompts} |" for p in curve]
     head = [
         f"# Signal of `{reward}` on {model}",
@@ -140,6 +144,7 @@ def diversity(
     from rollflow.bench.presets import DYNAMICS, PRESETS, vp_arms
     from rollflow.bench.suites import load
     from rollflow.cli.settings import pipeline
+    from rollflow.files.own import check_own
     from rollflow.models import MODELS, find_model
     from rollflow.report import check_folder, write
 
@@ -163,9 +168,10 @@ def diversity(
         if embedded:
             for text in texts:
                 MODELS[model].check_prompt(text)
+        shown = re.sub(r"[^\w.-]+", "-", model.rstrip("/").rpartition("/")[2])
+        check_own(out, [f"diversity-{shown}.md"])
         check_folder(out)
         flow = load_model(given)
-    shown = re.sub(r"[^\w.-]+", "-", model.rstrip("/").rpartition("/")[2])
     lines = [
         f"# Diversity of samples of one noise, {shown}",
         "",
@@ -205,6 +211,7 @@ def mixture(
     from rollflow.bench import mixture as comparison
     from rollflow.bench.contenders import CONTENDERS, PLAIN
     from rollflow.bench.rare_mode import rare_mode
+    from rollflow.files.own import check_own
     from rollflow.report import check_folder, plots, write
 
     try:
@@ -214,6 +221,7 @@ def mixture(
     if len(set(wanted)) < len(wanted) or not all(1 <= nfe <= 1_000_000 for nfe in wanted):
         raise typer.BadParameter(f"budgets are different numbers from 1 to 1000000, not '{budgets}'")
     with refusing(2):
+        check_own(out, ["mixture.md", "mixture.png"])
         check_folder(out)
     setting = rare_mode()
     plain = {name: comparison.plain(setting, sampler, trajectories) for name, sampler in PLAIN.items()}

@@ -206,7 +206,7 @@ def replay(
     """Make the picture of a job of an experiment again, and say whether it is the same to the last bit."""
     from rollflow.bench.replay import replay as again
     from rollflow.errors import BadSetting
-    from rollflow.files.atomic import check_folder
+    from rollflow.files.atomic import check_folder, write
     from rollflow.report.pictures import ENCODERS
 
     with refusing(2):
@@ -216,7 +216,7 @@ def replay(
             check_folder(out.parent)
         made = again(folder, job, trusted=trust)
         if out is not None:
-            out.write_bytes(ENCODERS[out.suffix.lower()](made.result.sample))
+            write(out.parent, {out.name: ENCODERS[out.suffix.lower()](made.result.sample)})
     entry = made.entry
     told = f"{entry['arm']}, '{entry['prompt']}', seed {entry['seed']}: reward {made.result.reward:.6g}"
     print(printable(" ".join(told.split())))

@@ -25,6 +25,7 @@ def report(
 
     with refusing(2):
         from rollflow.bench import study, tabulate, typeset
+        from rollflow.files.own import check_own
         from rollflow.report import check_folder, write
         from rollflow.report.html import page
 
@@ -32,16 +33,18 @@ def report(
         if target.suffix.lower() != ".html":
             raise RollflowError(f"a report is an HTML file; got '{target}', expected a name that ends in .html")
         told = study.read(folder)
+        beside = [f"{target.stem}{suffix}" for suffix in (".md", ".csv", ".tex")]
+        check_own(target.parent, beside if out else [target.name, *beside])
         tables = tabulate.tables(told)
         head = f"# {typeset.plain(told.config['name'])}\n\n"
-        if told.command:
-            head += f"Of the experiment that {typeset.quoted(told.command)} ran; written by `rollflow report`.\n\n"
-        files = {
-            target.name: page(told, tables, folder, gallery),
-            f"{target.stem}.md": f"{head}{typeset.markdown(tables)}",
-            f"{target.stem}.csv": typeset.comma_separated(tables),
-            f"{target.stem}.tex": typeset.latex(tables),
-        }
+        of = f"Of the experiment that {typeset.quoted(told.command)} ran; w" if told.command else "W"
+        head += f"{of}ritten by `rollflow report`.\n\n"
+        texts = (
+            f"{head}{typeset.markdown(tables)}",
+            typeset.comma_separated(tables),
+            f"% Written by rollflow report\n{typeset.latex(tables)}",
+        )
+        files = {target.name: page(told, tables, folder, gallery), **dict(zip(beside, texts, strict=True))}
         check_folder(target.parent)
         write(target.parent, {name: text.encode() for name, text in files.items()})
     wrote = ", ".join(str(target.parent / name) for name in files)

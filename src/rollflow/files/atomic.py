@@ -28,10 +28,15 @@ _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE}
 _LOCKED = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
-def write(folder: Path, files: Mapping[str, bytes]) -> None:
+def write(folder: Path, files: Mapping[str, bytes], *, durable: bool = True) -> None:
     """Write files over those of the same names: all are complete on disk before the first takes its place.
 
     A failure (a full disk, Ctrl-C) while they are written leaves the earlier ones as they were.
+
+    Args:
+        folder: Where they go.
+        files: Their contents by name.
+        durable: Whether they must outlive a power failure.
 
     Raises:
         OSError: If they cannot be written.
@@ -39,10 +44,11 @@ def write(folder: Path, files: Mapping[str, bytes]) -> None:
     parts = {name: part_of(folder / name) for name in files}
     try:
         for name, content in files.items():
-            _put(parts[name], content)
+            _put(parts[name], content, durable)
         for name, part in parts.items():
             os.replace(part, folder / name)
-        sync(folder)
+        if durable:
+            sync(folder)
     finally:
         for part in parts.values():
             with suppress(OSError):
@@ -64,10 +70,7 @@ def create(path: Path, content: bytes, *, durable: bool = True) -> bool:
     """
     part = part_of(path)
     try:
-        if durable:
-            _put(part, content)
-        else:
-            part.write_bytes(content)
+        _put(part, content, durable)
         made = link(part, path)
         if made and durable:
             sync(path.parent)
@@ -197,6 +200,7 @@ def trouble(folder: Path, error: OSError) -> str:
     return f"'{folder}' cannot be used: {error.strerror or error}"
 
 
-def _put(path: Path, content: bytes) -> None:
+def _put(path: Path, content: bytes, durable: bool) -> None:
     path.write_bytes(content)
-    sync(path)
+    if durable:
+        sync(path)

@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from rollflow.bench.signal import SignalPoint
 from rollflow.bench.statistics import Interval
 from rollflow.engine import Result, abreast
+from rollflow.files.own import GENERATOR
 from rollflow.report.pictures import still
 from rollflow.report.recorder import Recorder
 
@@ -42,7 +43,7 @@ def style() -> Iterator[None]:
 def png(figure: Figure) -> bytes:
     """The figure as a PNG file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format="png", metadata={"Software": GENERATOR})
     return buffer.getvalue()
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from rollflow.errors import RewardUnavailable
+from rollflow.files.atomic import write
 from rollflow.files.documents import read_text
 
 
@@ -44,15 +44,13 @@ class AnswerCache:
             return None
 
     def put(self, key: str, text: str) -> None:
-        """Keep an answer; whole, or not at all."""
+        """Keep an answer, whole or not at all; a power failure may lose it, and it is then asked for again."""
         if self.folder is None:
             return
         path = self._path(self.folder, key)
-        part = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(text, encoding="utf-8")
-            os.replace(part, path)
+            write(path.parent, {path.name: text.encode()}, durable=False)
         except OSError as error:
             raise RewardUnavailable(
                 f"an answer cannot be kept in '{self.folder}': {error.strerror}; give another folder with cache=..., "

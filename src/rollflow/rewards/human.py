@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rollflow import checks
 from rollflow.errors import RewardUnavailable, RollflowError
+from rollflow.files.atomic import make_folder, write
 from rollflow.registry import Registry
 from rollflow.rewards.askers import Asker, Terminal
 from rollflow.rewards.base import Card, RewardModel
@@ -186,10 +187,10 @@ class Human(RewardModel):
         self._keep()
 
     def _keep(self) -> None:
-        part = self._file.with_suffix(f".{os.getpid()}.part")
+        content = io.BytesIO()
+        torch.save({prompt: vars(judged) for prompt, judged in self._judged.items()}, content)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            torch.save({prompt: vars(judged) for prompt, judged in self._judged.items()}, part)
-            os.replace(part, self._file)
-        except (OSError, RuntimeError) as error:
+            make_folder(self.folder)
+            write(self.folder, {self._file.name: content.getvalue()})
+        except OSError as error:
             raise RewardUnavailable(f"answers cannot be kept in '{self.folder}': {error}") from error

@@ -1,0 +1,55 @@
+"""Files with names that rollflow makes up: only those that it wrote itself are replaced."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from rollflow.errors import BadSetting
+from rollflow.files.atomic import open_regular
+
+GENERATOR = "rollflow"
+"""What pages and pictures name as the program that wrote them."""
+
+_HEAD = 1 << 14
+_MARKS = {
+    ".html": re.compile(rb'<meta name="generator" content="rollflow">'),
+    ".md": re.compile(rb"[Ww]ritten by `rollflow "),
+    ".tex": re.compile(rb"\A% Written by rollflow"),
+    ".csv": re.compile(rb"\Atable,row,column,value,low,high,note\r?\n"),
+    ".png": re.compile(rb"\A\x89PNG.*tEXtSoftware\x00rollflow", re.DOTALL),
+    ".json": re.compile(rb'\A\{\n "model": "[^"\n]*",\n "accuracy": \{'),
+}
+"""What the beginning of each kind of file shows that rollflow has written it."""
+
+
+def is_own(path: Path) -> bool:
+    """Whether a file carries the mark of those that rollflow writes."""
+    mark = _MARKS.get(path.suffix)
+    try:
+        if mark is None or path.is_symlink():
+            return False
+        with open_regular(path, 1 << 62) as file:
+            return mark.search(file.read(_HEAD)) is not None
+    except (OSError, ValueError):
+        return False
+
+
+def check_own(folder: Path, names: Iterable[str]) -> None:
+    """Refuse to replace files of the user; asked before any work is done.
+
+    Args:
+        folder: Where the files would go.
+        names: Of the files, none of which the user chose.
+
+    Raises:
+        BadSetting: If any is there that rollflow did not write.
+    """
+    foreign = [name for name in names if os.path.lexists(folder / name) and not is_own(folder / name)]
+    if foreign:
+        raise BadSetting(
+            f"'{folder}' holds {', '.join(foreign)}, which rollflow did not write (earlier releases did not mark all "
+            "their files); move that away, or choose another --out"
+        )
