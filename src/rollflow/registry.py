@@ -134,14 +134,16 @@ class Registry(dict[str, type[T]], Generic[T]):
     def declared(self, text: str) -> type[T] | T:
         """What is known of a choice: the class if the text is a name alone, so that nothing is loaded, else an object.
 
-        A class that says that making one loads nothing (``loads_later``) is made, which checks its settings.
+        A class that says that making one loads nothing (``loads_later``) is made, which checks its settings; so is
+        one of others that does not say that it does.
 
         Raises:
             UnknownName: On an unknown name or setting.
             RollflowError: As ``make``.
         """
         kind = self.find(text) if "(" not in text else None
-        made = kind is None or _required(kind) or getattr(kind, "loads_later", False)
+        later = getattr(kind, "loads_later", False)
+        made = kind is None or _required(kind) or (text not in self if later is None else later)
         return self.make(text) if made else typing.cast("type[T]", kind)
 
     def names(self) -> list[str]:

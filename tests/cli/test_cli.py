@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,13 @@ from torch import Tensor
 from rollflow.api import Plan, run
 from rollflow.cli import main
 from rollflow.cli.progress import LiveProgress
-from rollflow.errors import BadWeights, RewardUnavailable
+from rollflow.errors import BadWeights, RewardUnavailable, RollflowWarning
 from rollflow.files import atomic
 from rollflow.guidance import GUIDANCE
 from rollflow.kernels import KERNELS
 from rollflow.lookahead import ODELookahead
 from rollflow.prompts import asked
-from rollflow.report import CheckpointFile, outputs, picture
+from rollflow.report import CheckpointFile, outputs, picture, plots
 from rollflow.report.outputs import png
 from rollflow.report.run_folder import RunFolder
 from rollflow.rewards import REWARDS
@@ -197,6 +198,38 @@ def earlier_run(folder: Path) -> dict[str, bytes]:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+class Strays(Redness):
+    """Leaves the range that it declares."""
+
+    name, bounds = "strays", (0.0, 0.01)
+
+
+def test_every_warning_is_one_line_on_stderr(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the engine, the account and the folder have to say, once each, and nowhere else but in result.json."""
+    monkeypatch.setitem(REWARDS, "strays", Strays)
+
+    def broken(*_: object) -> None:
+        warnings.warn("said twice", RollflowWarning, stacklevel=1)
+        raise ValueError("no font")
+
+    monkeypatch.setattr(plots, "trace", broken)
+    monkeypatch.setattr(outputs, "overoptimized", lambda *_: ["over-optimised? so it seems"])
+    for method in ("rbf", "svdd"):
+        assert main(["generate", PROMPT, "--nfe", "90", "--reward", "strays", "--method", method, "--out", "."]) == 0
+        out, err = capsys.readouterr()
+        first, *more = err.splitlines()
+        assert first.startswith("warning: reward 'strays' gave ")
+        assert more == [
+            "warning: said twice",
+            "warning: the plots could not be drawn: ValueError: no font; the sample and result.json are written",
+            "warning: over-optimised? so it seems",
+        ]
+        assert "warning" not in out
+        assert len(read(folder)["warnings"]) == 2
 
 
 def test_a_prompt_that_the_model_cannot_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,8 @@ class Mean(RewardModel):
     def score(self, samples, prompts): return samples.mean((1, 2, 3))
 class Init(Mean):
     def __init__(self): raise KeyError("no")
+class Large(Init):
+    name, loads_later = "large", False
 class Exits(Mean):
     def __init__(self): raise SystemExit(0)
 class Late(Mean):
@@ -98,7 +100,12 @@ LINES: list[tuple[list[str], str]] = [
     (["generate", "\udc80", "--dry-run"], "the prompt must be a text"),
     ([*DRY, "--device", "cpu"], "--device is of pipelines"),
     ([*DRY, "--pipeline-arg", "height=3"], "--pipeline-arg is of pipelines"),
-    (["generate", "three cats", "--reward", "wl_mine:Init"], "reward 'mean' cannot be loaded: KeyError: 'no'"),
+    ([*DRY, "--reward", "wl_mine:Init"], "reward 'wl_mine:Init' cannot be made: KeyError: 'no'"),
+    ([*DRY, "--held-out", "wl_mine:Exits"], "it called exit(0)"),
+    ([*DRY, "--reward", "sum(parts=caption;wl_mine:Deep, weights=1;1)"], "RecursionError"),
+    (["generate", "three cats", "--reward", "wl_mine:Init"], "reward 'wl_mine:Init' cannot be made: KeyError: 'no'"),
+    (["generate", "three cats", "--reward", "wl_mine:Large"], "reward 'large' cannot be loaded: KeyError: 'no'"),
+    (["bench", "run", "--preset", "init", "--quick", "--dry-run", "--out", "x", "--reward", "wl_mine:Init"], "'no'"),
     (["generate", "three cats", "--reward", "wl_mine:Exits"], "it called exit(0)"),
     (["generate", "three cats", "--reward", "wl_mine:Deep"], "RecursionError"),
     (["generate", "three cats", "--reward", "wl_mine:Load"], "AttributeError: deep"),
@@ -139,6 +146,7 @@ def test_a_right_line_with_a_plug_in_still_runs(capsys: pytest.CaptureFixture[st
     assert "a.png" in capsys.readouterr().out
     assert main([*DRY, "--reward", "wl_mine:Mean", "--out", "new/below"]) == 0
     assert not Path("new").exists()
+    assert main([*DRY, "--reward", "wl_mine:Large"]) == 0, "what says that it loads is not made"
 
 
 @pytest.mark.parametrize("before", [True, False])

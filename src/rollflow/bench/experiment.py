@@ -242,9 +242,11 @@ def _parts(reward: RewardModel | type[RewardModel]) -> list[RewardModel | type[R
 def costs_of(experiment: Experiment) -> dict[str, int]:
     """NFE of each arm, over all its jobs, told without loading anything; raises what ``Plan`` does."""
     model, costs = model_of(experiment.model, experiment.pipeline), {}
+    declared = REWARDS.declared(experiment.reward)
+    reward = experiment.reward if isinstance(declared, type) else declared  # made once, not for each arm
     for arm in experiment.arms:
         trial = Trial(arm, 0, experiment.suite.items[0], 0)
-        plan = plan_of(trial, model, experiment.reward, list(experiment.held_out))
+        plan = plan_of(trial, model, reward, list(experiment.held_out))
         _ = plan.declared_reward
         one = (plan.baseline_cost() if arm.nfe is None else plan.cost()).nfe
         costs[arm.name] = one * len(experiment.suite.items) * experiment.seeds

@@ -13,6 +13,7 @@ from rollflow import interruption
 from rollflow.bench.claims import LEASE
 from rollflow.bench.folder import Folder, using
 from rollflow.engine import Checkpoint, Job, Observer, save_checkpoint
+from rollflow.engine.checkpoint import fingerprint
 from rollflow.errors import FolderError
 from rollflow.files.atomic import trouble
 from rollflow.search import Progress
@@ -42,6 +43,7 @@ class Watch(Observer):
         self._steps: dict[int, list[dict[int, _Step]]] = {}
         self._saved: dict[int, float] = {}
         self._latest: dict[int, tuple[Job, Checkpoint]] = {}
+        self._of: dict[int, dict[str, str]] = {}
         self._failing = False
 
     def begin(self, job: Job, name: str) -> None:
@@ -89,12 +91,13 @@ class Watch(Observer):
 
     def forget(self, job: Job) -> None:
         """From now on, a job is not watched."""
-        for kept in (self._names, self._saved, self._latest, self._steps):
+        for kept in (self._names, self._saved, self._latest, self._steps, self._of):
             kept.pop(id(job), None)
 
     def _save(self, job: Job, checkpoint: Checkpoint) -> None:
         try:
-            save_checkpoint(job, checkpoint, self.folder.checkpoint(self._names[id(job)]))
+            of = self._of.get(id(job)) or self._of.setdefault(id(job), fingerprint(job))
+            save_checkpoint(job, checkpoint, self.folder.checkpoint(self._names[id(job)]), of)
         except (OSError, TypeError) as error:
             if not self._failing:
                 why = trouble(self.folder.path, error) if isinstance(error, OSError) else error

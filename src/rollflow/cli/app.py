@@ -162,6 +162,8 @@ def generate(
         else:
             check_folder(out)
     if dry_run:
+        with refusing(1):
+            session.check(plan, out, compare=compare, resume=resume)
         unknown = {} if plan.rows_per_nfe else {"network_rows": None}
         as_dicts = {name: asdict(cost) | unknown for name, cost in costs.items()}
         print(json.dumps(as_dicts) if as_json else tables.costs(as_dicts))

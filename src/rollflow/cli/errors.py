@@ -35,16 +35,17 @@ def warn(message: str) -> None:
 
 @contextmanager
 def warnings_as_lines() -> Iterator[None]:
-    """Print each warning of the library once, as one line; those of others are shown as ever."""
+    """Print each warning of the library once, as one line, however often it is given; others are shown as ever."""
     with warnings.catch_warnings():
-        warnings.simplefilter("default", RollflowWarning)
-        shown = warnings.showwarning
+        warnings.simplefilter("always", RollflowWarning)
+        shown, told = warnings.showwarning, set[str]()
 
         def show(message: Warning | str, category: type[Warning], *where: Any, **how: Any) -> None:
-            if issubclass(category, RollflowWarning):
-                warn(str(message))
-            else:
+            if not issubclass(category, RollflowWarning):
                 shown(message, category, *where, **how)
+            elif str(message) not in told:
+                told.add(str(message))
+                warn(str(message))
 
         warnings.showwarning = show
         yield

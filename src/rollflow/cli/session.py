@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+import warnings
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -13,13 +15,23 @@ from typing import Any
 
 from rollflow import interruption
 from rollflow.api import Plan, run
+from rollflow.canonical import stable_repr
 from rollflow.cli.errors import warn
 from rollflow.cli.progress import LiveProgress
 from rollflow.engine import Interrupted, Job, Observer, Result, load_checkpoint
 from rollflow.engine.checkpoint import differences, fingerprint, is_checkpoint, read_job
-from rollflow.errors import BadCheckpoint, BadSetting, FolderError
+from rollflow.errors import (
+    BadCheckpoint,
+    BadModel,
+    BadReward,
+    BadSetting,
+    FolderError,
+    RewardUnavailable,
+    RollflowWarning,
+)
 from rollflow.files.atomic import trouble
 from rollflow.interruption import Interruption
+from rollflow.models import Source, find_model
 from rollflow.report import CheckpointFile, Recorder, write_run
 from rollflow.report.outputs import BASELINE, FILMSTRIP, IMAGE, TRACE, job_digest, save_run
 from rollflow.report.overoptimization import along
@@ -77,6 +89,13 @@ def execute(
             started = time.perf_counter()
             with LiveProgress(show and not asks) as progress:
                 run(job, (outcome, recorder, progress, checkpoint))
+        except (BadModel, BadReward, RewardUnavailable) as error:
+            if not ((resume or checkpoint.written) and checkpoint.path.exists()):
+                raise
+            raise type(error)(
+                f"{error}; '{checkpoint.path}' keeps how far it came: go on with --resume when the cause of this is "
+                "mended, or remove it to begin anew"
+            ) from error
         except (Interrupted, KeyboardInterrupt) as stopped:
             failures = stopped.failures if isinstance(stopped, Interrupted) else {}
             if outcome.result is None:
@@ -101,6 +120,8 @@ def execute(
             raise FolderError(
                 _kept_elsewhere(folder, error, checkpoint, result, recorder, seconds, baseline)
             ) from error
+        for text in content["warnings"]:
+            warnings.warn(text, RollflowWarning, stacklevel=2)  # the engine's own are shown once all the same
         if not result.interrupted:
             checkpoint.remove()
         if checkpoint.error is not None:
@@ -108,6 +129,17 @@ def execute(
         if show and out.earlier is not None and not of_job:
             print(f"replaced the result of {_described(out)}; choose another --out to keep both")
         return content
+
+
+def check(plan: Plan, folder: Path, *, compare: bool, resume: bool) -> None:
+    """Refuse what ``execute`` would refuse of a folder before it loads anything, without making or changing a file.
+
+    Raises:
+        BadSetting: As ``execute``.
+        FolderError: As ``execute``.
+        BadCheckpoint: If there is nothing to resume, or another job's, as far as that is known without weights.
+    """
+    _check_files(RunFolder.seen(folder), plan, compare=compare, resume=resume)
 
 
 def _described(out: RunFolder) -> str:
@@ -122,11 +154,12 @@ def _seconds(out: RunFolder) -> float:
 
 
 def _check_files(out: RunFolder, plan: Plan, *, compare: bool, resume: bool) -> None:
-    """Refuse a folder in which the run would replace what is not its own to replace.
+    """Refuse a folder in which the run would replace what is not its own to replace, or has nothing to go on from.
 
     Raises:
         BadSetting: If there are files of the user with the names of those of a run, or, unless it is resumed, the
             checkpoint of a run that was stopped.
+        BadCheckpoint: If it is resumed from no checkpoint, or from another job's, as far as that is known already.
     """
     folder, path = out.path, out.path / CHECKPOINT
     foreign = out.foreign([IMAGE, TRACE, FILMSTRIP, RESULT, *([BASELINE] if compare else [])])
@@ -137,7 +170,10 @@ def _check_files(out: RunFolder, plan: Plan, *, compare: bool, resume: bool) -> 
             f"'{folder}' holds {', '.join(foreign)}, which rollflow did not write, or which changed since (earlier "
             "releases did not mark their files); move that away, or choose another --out"
         )
-    if resume or not os.path.lexists(path):
+    if resume:
+        _check_resumed(out, plan)
+        return
+    if not os.path.lexists(path):
         return
     try:
         theirs = read_job(path)
@@ -145,14 +181,7 @@ def _check_files(out: RunFolder, plan: Plan, *, compare: bool, resume: bool) -> 
         raise BadSetting(f"{error}; remove it, or choose another --out") from None
     if _is_finished(out) and out.earlier is not None and out.earlier.get("job") == job_digest(theirs):
         return  # killed after its result was written: the checkpoint is of no more use
-    ours = {
-        "prompt": str(plan.prompt),
-        "search": repr(plan.search),
-        "sampler": repr(plan.sampler),
-        "nfe": str(plan.nfe),
-        "seed": str(plan.seed),
-    }
-    different = differences({key: theirs.get(key, "") for key in ours}, ours)
+    different = _differences(theirs, plan)
     if different:
         raise BadSetting(
             f"'{folder}' holds the checkpoint of another run that was stopped ({'; '.join(different)}); go on with "
@@ -163,6 +192,47 @@ def _check_files(out: RunFolder, plan: Plan, *, compare: bool, resume: bool) -> 
         f"its reward {theirs.get('reward', '')[:80]}); go on with it by --resume, remove '{path}' to begin anew, or "
         "choose another --out"
     )
+
+
+def _check_resumed(out: RunFolder, plan: Plan) -> None:
+    """Refuse to go on from what is no checkpoint of such a run; whether it is of the same weights is seen later.
+
+    Raises:
+        BadCheckpoint: If it is missing, damaged or another job's.
+    """
+    path, told = out.path / CHECKPOINT, out.earlier or {}
+    ours = (str(plan.prompt), plan.seed, plan.nfe)
+    if _is_finished(out) and (told.get("prompt"), told.get("seed"), told.get("nfe_budget")) == ours:
+        return  # as it seems, there is nothing left to do
+    different = _differences(read_job(path), plan)
+    if different:
+        raise BadCheckpoint(f"'{path}' belongs to another job: {'; '.join(different)}")
+
+
+def _differences(theirs: Mapping[str, str], plan: Plan) -> list[str]:
+    """Where a checkpoint's job is another than that of a plan, as far as that is known before anything is loaded."""
+    ours = {
+        "prompt": str(plan.prompt),
+        "search": stable_repr(plan.search),
+        "sampler": stable_repr(plan.sampler),
+        "nfe": str(plan.nfe),
+        "seed": str(plan.seed),
+    }
+    different = differences({key: theirs.get(key, "") for key in ours}, ours)
+    named = {"model": find_model(plan.model) if isinstance(plan.model, str) else plan.model}
+    for key, one in (named | {"reward": plan.declared_reward}).items():
+        name = _begins(one)
+        if name is not None and theirs.get(key, "").partition("(")[0] != name:
+            different.append(f"{key} was {theirs.get(key, '')[:80]}, is {name}")
+    return different
+
+
+def _begins(one: Any) -> str | None:
+    """The name that the identity of rollflow's own model or reward begins with; None where that is not known."""
+    kind = one if isinstance(one, type) else type(one)
+    known = kind.__module__.startswith("rollflow.") and not getattr(one, "elsewhere", False)
+    name = getattr(one, "name", None)
+    return name if known and isinstance(name, str) and not isinstance(one, Source) else None
 
 
 def _is_finished(out: RunFolder) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from rollflow.errors import BadSetting, unknown
+from rollflow.files.atomic import check_outside
 from rollflow.guidance import GUIDANCE, Guidance
 from rollflow.interpolants import INTERPOLANTS, Interpolant
 from rollflow.kernels import KERNELS, Kernel
@@ -72,7 +73,8 @@ def chosen(settings: Iterable[str], **choices: str | None) -> Chosen:
 
 
 def check_output(folder: Path) -> None:
-    """Raise a BadSetting if a folder could not be made or written to; makes nothing."""
+    """Raise a BadSetting if a folder could not be made or written to, or is the installed package's; makes nothing."""
+    check_outside(folder)
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         raise BadSetting(f"cannot write to the folder '{folder}': '{there}' is a file; choose another")

@@ -106,7 +106,7 @@ def _rewards(before: float | None, after: float | None) -> str:
 
 
 def outcome(content: Mapping[str, Any], folder: Path) -> str:
-    """The content of ``result.json``, in short."""
+    """The content of ``result.json``, in short; its warnings are lines of their own."""
     baseline = content.get("baseline", {"reward": None, "held_out": {}})
     state = "finished" if content["finished"] else f"a clean estimate at noise level {content['noise_level']:.2f}"
     if content["interrupted"]:
@@ -122,7 +122,6 @@ def outcome(content: Mapping[str, Any], folder: Path) -> str:
         for name, reward in content.get(rewards, {}).items():
             rows.append((label, f"{name} {_rewards(baseline.get(rewards, {}).get(name), reward)}"))
     rows += [("missing", f"{name}: {why}") for name, why in content.get("missing", {}).items()]
-    rows += [("warning", warning) for warning in content["warnings"]]
     rows += [
         ("budget", f"{content['nfe_used']} of {content['nfe_budget']} NFE in {content['seconds']:.1f} s"),
         ("sample", state),

@@ -61,15 +61,22 @@ def differences(theirs: Mapping[str, str], ours: Mapping[str, str]) -> list[str]
     return [f"{key} was {theirs.get(key)}, is {ours.get(key)}" for key in keys if theirs.get(key) != ours.get(key)]
 
 
-def save_checkpoint(job: Job, checkpoint: Checkpoint, path: Path) -> None:
+def save_checkpoint(job: Job, checkpoint: Checkpoint, path: Path, of: Mapping[str, str] | None = None) -> None:
     """Write a checkpoint, whole or not at all; it is on disk when this returns.
+
+    Args:
+        job: Whose it is.
+        checkpoint: Where the job stands.
+        path: Of the file.
+        of: ``fingerprint`` of the job, for who saves it many times: that of a model may take a digest of its weights.
+            None asks for it.
 
     Raises:
         OSError: If the file cannot be written.
         TypeError: If the state holds what no checkpoint can, such as a class that the search does not declare.
     """
     packing = _Packing(_states(job))
-    told = {"job": fingerprint(job), "checkpoint": packing.tree(checkpoint)}
+    told = {"job": dict(of or fingerprint(job)), "checkpoint": packing.tree(checkpoint)}
     text = json.dumps(told).encode()
     if len(text) > _MOST_TEXT:
         raise TypeError(f"the state's plain values take {len(text):,} bytes of {_MOST_TEXT:,}; keep them in tensors")

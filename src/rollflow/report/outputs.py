@@ -171,13 +171,13 @@ def save_run(
     Raises:
         OSError: If sample and account cannot be written.
     """
-    names = {name: out.free(name) for name in PICTURES}
+    names, job = {name: out.free(name) for name in PICTURES}, job_digest(fingerprint(result.job))
 
     def content(path: Sequence[Judged] = ()) -> dict[str, Any]:
         told = summary(result, recorder, seconds, baseline, path)
         for part in (told, told.get("baseline", {})):
             part.update({key: names[part[key]] for key in ("image", "film") if key in part})
-        return told | {"job": job_digest(fingerprint(result.job))}
+        return told | {"job": job}
 
     files = _shown(result.sample, names[IMAGE], names[FILM])
     if baseline is not None:

@@ -53,22 +53,44 @@ class RunFolder:
         self._files = dict[str, str]()
         self._unsettled = False
 
+    @classmethod
+    def seen(cls, path: Path) -> RunFolder:
+        """The folder as it is, which need not be there, for who writes nothing to it.
+
+        Raises:
+            FolderError: As on entering.
+        """
+        out = cls(path)
+        try:
+            handle = os.open(path / LOCK, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+            try:
+                if not _hold(handle, shared=True):
+                    raise BlockingIOError
+                out._ours |= _announced(handle)
+            finally:
+                os.close(handle)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            raise _refused(path, error) from None
+        out._look()
+        return out
+
     def __enter__(self) -> RunFolder:
         try:
             make_folder(self.path)
             self._handle = _locked(self.path / LOCK)
             self._ours |= _announced(self._handle)
             self._unsettled = bool(self._ours)
-        except BlockingIOError:
-            raise FolderError(
-                f"another run is writing to '{self.path}'; wait for it, or choose another folder"
-            ) from None
         except OSError as error:
-            raise FolderError(f"{trouble(self.path, error)}; choose another folder") from None
+            raise _refused(self.path, error) from None
+        self._look()
+        return self
+
+    def _look(self) -> None:
         self.earlier = _sealed(self.path / RESULT)
         if self.earlier is not None:
             self._ours |= set(self.earlier["files"].items())
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
@@ -195,7 +217,7 @@ def _locked(path: Path) -> int:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
-            if fcntl is not None and not _hold(handle):
+            if not _hold(handle):
                 raise BlockingIOError
             found = os.fstat(handle)
             if not stat.S_ISREG(found.st_mode):
@@ -209,11 +231,19 @@ def _locked(path: Path) -> int:
         os.close(handle)
 
 
-def _hold(handle: int) -> bool:
-    """Lock a file; False if another process has locked it. Where a file system has no locks, nothing is locked."""
-    assert fcntl is not None
+def _refused(path: Path, error: OSError) -> FolderError:
+    """The error of a folder that cannot be had."""
+    if isinstance(error, BlockingIOError):
+        return FolderError(f"another run is writing to '{path}'; wait for it, or choose another folder")
+    return FolderError(f"{trouble(path, error)}; choose another folder")
+
+
+def _hold(handle: int, *, shared: bool = False) -> bool:
+    """Lock a file, or share its lock; False if another process has it. Where there are no locks, nothing is locked."""
+    if fcntl is None:
+        return True
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:

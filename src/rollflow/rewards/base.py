@@ -37,7 +37,9 @@ class RewardModel(ABC):
     Attributes:
         name: As on the command line.
         description: One line, with the range.
-        loads_later: Whether its constructor only checks its settings and ``load`` loads, so that a plan can make one.
+        loads_later: Whether its constructor only checks its settings and ``load`` loads, so that a plan, and with it a
+            dry run, can make one. None is yes for classes of others (``module:attribute``, plug-ins): set it to False
+            where the constructor itself has to load what is large.
         requires: Packages that it imports when it is loaded, beyond those that rollflow itself depends on.
         differentiable: Whether gradients flow from the reward to the samples.
         held_out: Names of the rewards that check this one on the result, and that no search sees.
@@ -62,7 +64,7 @@ class RewardModel(ABC):
     name: ClassVar[str]
     description: ClassVar[str]
     requires: ClassVar[tuple[str, ...]] = ()
-    loads_later: ClassVar[bool] = False
+    loads_later: ClassVar[bool | None] = None
     differentiable: ClassVar[bool] = False
     held_out: ClassVar[tuple[str, ...]] = ()
     card: ClassVar[Card | None] = None
