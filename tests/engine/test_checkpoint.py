@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import sys
+import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -282,6 +283,20 @@ def test_a_class_that_is_no_state_of_the_search_is_not_made(name: str, tmp_path:
     assert set(sys.modules) == before
 
 
+def _told(told: dict[str, Any]) -> dict[str, Any]:
+    """The first population in the text of a checkpoint."""
+    fields: dict[str, Any] = told["checkpoint"]["fields"]["populations"][0]["fields"]
+    return fields
+
+
+def _spent(told: dict[str, Any]) -> Any:
+    return _told(told)["spent"]["fields"]
+
+
+def _rise(told: dict[str, Any]) -> Any:
+    return _told(told)["rises"][0]["fields"]
+
+
 FORGERIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a field too many": (lambda told: _state(told).update(__class__=1), "fields of its Progress"),
     "a field too few": (lambda told: _state(told).pop("particles") and None, "fields of its Progress.*particles"),
@@ -310,6 +325,19 @@ FORGERIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         lambda told: told["checkpoint"]["fields"]["populations"][0]["fields"]["spent"]["fields"].update(nfe=10**9),
         "has spent 1000000000 of",
     ),
+    "spent less than nothing": (lambda told: _spent(told).update(backward_passes=-1), "has -1 of 'backward_passes'"),
+    "spent without end": (lambda told: _spent(told).update(decodes=2**63), f"has {2**63} of 'decodes'"),
+    "more left than there is": (lambda told: _state(told).update(nfe_left=10**6), "NFE left, of"),
+    "a negative count": (lambda told: _told(told).update(ineligible={"dict": [["x", -5]]}), "has -5 of 'x'"),
+    "a time that is no number": (lambda told: told["checkpoint"]["fields"].update(seconds=float("nan")), "nan seconds"),
+    "a negative time": (lambda told: told["checkpoint"]["fields"].update(seconds=-1), "-1 seconds"),
+    "a rise to no number": (lambda told: _rise(told).update(reward=float("nan")), "reward rises from"),
+    "a rise too late": (lambda told: _rise(told).update(nfe=10**6), "reward rises from"),
+    "a rise before the start": (lambda told: _rise(told).update(nfe=-1), "reward rises from"),
+    "another best": (lambda told: _told(told)["best"]["fields"].update(reward=9.5), "reward of its best sample is 9.5"),
+    "an endless best": (lambda told: _told(told)["best"]["fields"].update(reward=float("inf")), "has reward inf"),
+    "no best": (lambda told: _told(told).update(best=None), "has no place in the account"),
+    "a noise level of its own": (lambda told: _told(told)["best"]["fields"].update(noise_level=2), "noise level 2"),
     "a key that cannot be one": (lambda told: _state(told).update(extra={"dict": [[{"dict": []}, 1]]}), "unhashable"),
 }
 
@@ -320,6 +348,38 @@ def test_a_forged_state_is_refused_in_words(kind: str, tmp_path: Path) -> None:
     forged(tmp_path / "c.pt", change)
     with pytest.raises(BadCheckpoint, match=f"no checkpoint that can be used: .*{message}"):
         load_checkpoint(job, tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda kept: kept._replace(x=kept.x.half()), "'x' of its particles has .*float16"),
+        (lambda kept: kept._replace(clean=kept.clean > 0), "'clean' of its particles has .*bool"),
+        (lambda kept: kept._replace(reward=kept.reward.float()), "rewards of shape .*float32"),
+        (lambda kept: kept._replace(reward=torch.full_like(kept.reward, torch.inf)), "or that are infinite"),
+    ],
+)
+def test_particles_of_another_kind_are_refused(change: Callable[[Any], Any], message: str, tmp_path: Path) -> None:
+    job = a_checkpoint(tmp_path / "c.pt")
+    checkpoint = load_checkpoint(job, tmp_path / "c.pt")
+    first, *others = checkpoint.populations
+    assert isinstance(first.state, Progress)
+    forged = replace(first, state=replace(first.state, particles=change(first.state.particles)))
+    save_checkpoint(job, replace(checkpoint, populations=(forged, *others)), tmp_path / "c.pt")
+    with pytest.raises(BadCheckpoint, match=message):
+        load_checkpoint(job, tmp_path / "c.pt")
+
+
+def test_a_file_of_gigabytes_is_not_held_in_memory(tmp_path: Path) -> None:
+    job = a_checkpoint(tmp_path / "c.pt")
+    os.truncate(tmp_path / "c.pt", 1 << 27)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadCheckpoint, match="changed after it was written"):
+            load_checkpoint(job, tmp_path / "c.pt")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_file_that_nests_without_end_is_refused(tmp_path: Path) -> None:

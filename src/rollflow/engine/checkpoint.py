@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import types
 from collections.abc import Mapping
@@ -36,7 +37,8 @@ _VERSION = 3
 _TITLE = b"rollflow checkpoint "
 _HEAD = re.compile(rb"rollflow checkpoint ([0-9]{1,9})\n([0-9a-f]{64})\n")
 _HEAD_BYTES = 128
-_MOST_TEXT, _MOST_BYTES = 1 << 26, 1 << 34
+_MOST_TEXT, _MOST_BYTES, _PIECE = 1 << 26, 1 << 34, 1 << 20
+_MOST_SPENT = 1 << 53
 _STATES: tuple[type, ...] = (Checkpoint, Standing, Spending, Point, Progress, Particles, Finished)
 
 
@@ -103,7 +105,7 @@ def load_checkpoint(job: Job, path: Path) -> Checkpoint:
     Raises:
         BadCheckpoint: If the file is missing or damaged, or another job's, whose differences are named.
     """
-    theirs, tree, tensors = _read(path)
+    theirs, tree, tensors = _read(path, tensors=True)
     different = differences(theirs, fingerprint(job))
     if different:
         raise BadCheckpoint(f"'{path}' belongs to another job: {'; '.join(different)}")
@@ -117,19 +119,27 @@ def load_checkpoint(job: Job, path: Path) -> Checkpoint:
     return checkpoint
 
 
-def _read(path: Path) -> tuple[dict[str, str], Any, bytes]:
-    """The fingerprint of a checkpoint's job, its state as JSON, and its tensors, not yet read."""
+def _read(path: Path, *, tensors: bool = False) -> tuple[dict[str, str], Any, bytes]:
+    """The fingerprint of a checkpoint's job, its state as JSON, and its tensors if asked for, not yet unpacked.
+
+    The file is read piece by piece for its checksum, and only what that vouches for is held in memory.
+    """
     try:
         with open_regular(path, _MOST_BYTES) as file:
             head = _head(file.read(_HEAD_BYTES))
             file.seek(head.end())
-            body = file.read()
-        if hashlib.sha256(body).hexdigest().encode() != head[2]:
-            raise ValueError("it was cut short or changed after it was written, as its checksum tells")
-        size = int.from_bytes(body[:8], "little")
-        if size > min(len(body) - 8, _MOST_TEXT):
-            raise ValueError(f"its text would have {size:,} bytes")
-        told = json.loads(body[8 : 8 + size])
+            digest, length = hashlib.sha256(), 0
+            while piece := file.read(_PIECE):
+                digest.update(piece)
+                length += len(piece)
+            if digest.hexdigest().encode() != head[2]:
+                raise ValueError("it was cut short or changed after it was written, as its checksum tells")
+            file.seek(head.end())
+            size = int.from_bytes(file.read(8), "little")
+            if size > min(length - 8, _MOST_TEXT):
+                raise ValueError(f"its text would have {size:,} bytes")
+            told = json.loads(file.read(size))
+            content = file.read() if tensors else b""
         job, tree = told["job"], told["checkpoint"]
         if not isinstance(job, dict) or not all(isinstance(part, str) for part in (*job, *job.values())):
             raise ValueError("its job is no set of texts")
@@ -139,7 +149,7 @@ def _read(path: Path) -> tuple[dict[str, str], Any, bytes]:
         raise BadCheckpoint(
             f"'{path}' is no checkpoint that can be read: {error}; without it the run begins anew"
         ) from error
-    return job, tree, body[8 + size :]
+    return job, tree, content
 
 
 def _head(content: bytes) -> re.Match[bytes]:
@@ -174,32 +184,80 @@ def _states(job: Job) -> dict[str, type]:
 
 
 def _check(job: Job, checkpoint: Checkpoint) -> None:
-    """Whether the populations are the job's in number and shape.
+    """Whether the populations are the job's in number, shape and type, and their accounts could be true.
 
     Raises:
         ValueError: If they are not.
     """
-    shares, shape = job.search.shares(job.dynamics, job.nfe), tuple(job.task.model.shape)
+    shares = job.search.shares(job.dynamics, job.nfe)
     if len(checkpoint.populations) != len(shares):
         raise ValueError(f"it holds {len(checkpoint.populations)} populations, not {len(shares)}")
+    if not 0 <= checkpoint.seconds < math.inf:
+        raise ValueError(f"it took {checkpoint.seconds} seconds")
     for one, share in zip(checkpoint.populations, shares, strict=True):
-        if not 0 <= one.spent.nfe <= share:
-            raise ValueError(f"a population has spent {one.spent.nfe} of {share} NFE")
-        for finished in (one.best, one.state):
-            if isinstance(finished, Finished) and tuple(finished.x0.shape) != shape:
-                raise ValueError(f"a sample has shape {tuple(finished.x0.shape)}, not {shape}")
-        if one.best is not None and not one.rises:
-            raise ValueError("a best sample has no place in the account")
-        if isinstance(one.state, Progress):
-            _check_particles(one.state.particles, shape)
+        _check_account(one, share)
+        _check_best(job, one)
+        if isinstance(one.state, Finished):
+            _check_finished(job, one.state)
+        elif one.state is not None:
+            _check_progress(job, one.state, share - one.spent.nfe)
 
 
-def _check_particles(particles: Particles, shape: tuple[int, ...]) -> None:
-    rows = len(particles.reward)
+def _check_account(one: Standing, share: int) -> None:
+    """Whether a population can have spent and counted that."""
+    if not 0 <= one.spent.nfe <= share:
+        raise ValueError(f"a population has spent {one.spent.nfe} of {share} NFE")
+    for name, amount in (*vars(one.spent).items(), *one.ineligible.items()):
+        if not 0 <= amount <= _MOST_SPENT:
+            raise ValueError(f"its account has {amount} of '{name:.50}'")
+
+
+def _check_best(job: Job, one: Standing) -> None:
+    """Whether the best sample is the last of its rises, which are rises."""
+    if (one.best is None) != (not one.rises):
+        raise ValueError("a best sample has no place in the account")
+    before = Point(0, -math.inf)
+    for point in one.rises:
+        if not (before.nfe <= point.nfe <= one.spent.nfe and before.reward < point.reward < math.inf):
+            raise ValueError(f"the reward rises from {before.reward} to {point.reward} at {point.nfe} NFE")
+        before = point
+    if one.best is not None:
+        _check_finished(job, one.best)
+        if one.best.reward != before.reward:
+            raise ValueError(f"the reward of its best sample is {one.best.reward}, not {before.reward}")
+        if not one.best.x0.isfinite().all():
+            raise ValueError("its best sample has values that are not finite")
+    if one.seen is not None and (one.seen.ndim != 2 or one.seen.shape[1] != len(job.task.reward.parts)):
+        raise ValueError(f"scores of shape {tuple(one.seen.shape)} are not of {len(job.task.reward.parts)} rewards")
+
+
+def _check_finished(job: Job, finished: Finished) -> None:
+    _check_tensor(job, "a sample", finished.x0, ())
+    if not -math.inf <= finished.reward < math.inf or not 0 <= finished.noise_level <= 1:
+        raise ValueError(f"a sample has reward {finished.reward} and noise level {finished.noise_level}")
+
+
+def _check_progress(job: Job, state: Progress, left: int) -> None:
+    """Whether particles are of the model, and may go on for as long as they say."""
+    if not 0 <= state.nfe_left <= left or not 0 <= state.nfe_spent <= _MOST_SPENT or state.step < 0:
+        raise ValueError(f"a population at step {state.step} has {state.nfe_left} NFE left, of {left}")
+    particles, rows = state.particles, len(state.particles.reward)
     for name, part in particles._asdict().items():
-        expected = (rows,) if name == "reward" else (rows, *shape)
-        if part is not None and tuple(part.shape) != expected:
-            raise ValueError(f"'{name}' of its particles has shape {tuple(part.shape)}, not {expected}")
+        if name == "reward":
+            if part.shape != (rows,) or part.dtype != torch.float64 or (part == math.inf).any():
+                raise ValueError(f"rewards of shape {tuple(part.shape)} and {part.dtype}, or that are infinite")
+        elif part is not None:
+            _check_tensor(job, f"'{name}' of its particles", part, (rows,))
+    if state.ancestors is not None and (state.ancestors.shape != (rows,) or state.ancestors.dtype != torch.int64):
+        raise ValueError(f"ancestors of shape {tuple(state.ancestors.shape)} are not those of {rows} particles")
+
+
+def _check_tensor(job: Job, what: str, tensor: Tensor, rows: tuple[int, ...]) -> None:
+    model = job.task.model
+    if tuple(tensor.shape) != (*rows, *model.shape) or tensor.dtype != model.dtype:
+        raise ValueError(
+            f"{what} has shape {tuple(tensor.shape)} and {tensor.dtype}, not {(*rows, *model.shape)} and {model.dtype}"
+        )
 
 
 class _Packing:
