@@ -137,3 +137,10 @@ def test_commands_can_be_registered(command: Callable[..., None]) -> None:
     told = CliRunner().invoke(app, ["--help"])
     assert told.exit_code == 0
     assert "DIR" in told.output
+
+
+def test_a_report_replaces_its_own_files_alone(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (copy / "report.md").write_text("my notes")
+    assert "holds report.md, which rollflow did not write" in refused(capsys, "report", copy)
+    assert {path.name for path in copy.iterdir()} & FILES == {"report.md"}
+    assert (copy / "report.md").read_text() == "my notes"

@@ -28,6 +28,7 @@ def report(
         from rollflow.files.own import check_own
         from rollflow.report import check_folder, write
         from rollflow.report.html import page
+        from rollflow.report.owned import with_seal
 
         target = out or folder / "report.html"
         if target.suffix.lower() != ".html":
@@ -46,7 +47,8 @@ def report(
         )
         files = {target.name: page(told, tables, folder, gallery), **dict(zip(beside, texts, strict=True))}
         check_folder(target.parent)
-        write(target.parent, {name: text.encode() for name, text in files.items()})
+        contents = {name: text.encode() for name, text in files.items()}
+        write(target.parent, with_seal(target.parent, target.name, contents))
     wrote = ", ".join(str(target.parent / name) for name in files)
     print(f"{printable(f'wrote {wrote}')}\n{told.missing}")
 
