@@ -223,3 +223,16 @@ def test_a_file_is_whole_from_the_first_moment(tmp_path: Path, monkeypatch: pyte
     assert not create(tmp_path / "c", b"two")
     assert (tmp_path / "c").read_bytes() == b"one"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "link to nothing"])
+def test_what_is_no_file_is_no_claim(kind: str, tmp_path: Path) -> None:
+    """Nobody waits for a pipe, nor for the owner of a link; what it is stays, since nobody here made it."""
+    place = tmp_path / "job"
+    if kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.symlink_to(Path(__file__) if kind == "link" else tmp_path / "nowhere")
+    with pytest.raises(OSError, match=r"job in .* is no regular file; remove it"):
+        Claims(tmp_path).take("job")
+    assert os.path.lexists(place)

@@ -15,7 +15,7 @@ from test_claims import dead, marked
 from tiny_experiment import experiment
 
 from rollflow.bench.claims import LEASE
-from rollflow.bench.folder import CONFIG, IDENTITIES, Folder, Tally, read_config
+from rollflow.bench.folder import CONFIG, IDENTITIES, Folder, Tally, read_config, refuse_other
 from rollflow.bench.study import read
 from rollflow.errors import RollflowError
 from rollflow.files.atomic import write
@@ -162,3 +162,21 @@ def test_jobs_that_were_resumed_have_no_genealogy(tmp_path: Path) -> None:
     first, second = read(tmp_path).done
     assert (first["quota"], second["quota"]) == ([], [[2, 2]])
     assert ("ancestors" in first, "ancestors" in second) == (False, True)
+
+
+@pytest.mark.parametrize("part", ["claims", "checkpoints", "images"])
+def test_nothing_is_written_through_a_link_to_another_folder(part: str, tmp_path: Path) -> None:
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    mine.mkdir(), theirs.mkdir()
+    (theirs / part).symlink_to(mine)
+    with pytest.raises(RollflowError, match=f"{part}' is a link to another folder"):
+        refuse_other(theirs, {"nfe": 1})
+    (tmp_path / "name").symlink_to(theirs)  # the folder itself may be reached by one
+    (theirs / part).unlink()
+    refuse_other(tmp_path / "name", {"nfe": 1})
+
+
+def test_a_journal_that_is_a_link_to_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "journal-a.jsonl").symlink_to("journal-a.jsonl")
+    with pytest.raises(RollflowError, match=r"leads to itself|symbolic links"):
+        Tally(tmp_path)

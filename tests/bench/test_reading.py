@@ -202,6 +202,7 @@ def test_nothing_that_a_report_says_is_obeyed(theirs: Path, capsys: pytest.Captu
 
 def test_cells_of_a_spreadsheet_are_no_formulas() -> None:
     cells = ["=1+1", "+1", "-1", "-1.5e-3", "@SUM(1)", "\t=1", "\r=1", " =1", "-x", "\uff1d1", "plain", "a=b"]
+    cells += ["x;=1", "x \t@a", "w=1;-2.5", "\xa0=1", "\ufeff+a", "(q=1, -2)"]
     table = typeset.Table("=title", ("name", "=column"), tuple((cell, cell) for cell in cells))
     rows = list(csv.reader(typeset.comma_separated([table]).splitlines()))[1:]
     told = [row[3] for row in rows]
@@ -219,6 +220,12 @@ def test_cells_of_a_spreadsheet_are_no_formulas() -> None:
         "'\uff1d1",
         "plain",
         "a=b",
+        "x;'=1",
+        "x \t'@a",
+        "w=1;-2.5",
+        "'\xa0=1",
+        "'\ufeff+a",
+        "(q=1, -2)",
     ]
     numbers = typeset.comma_separated(tabulate.tables(study(entry("a", "p", 0, -2.0), entry("a", "q", 0, -2.0))))
     assert ",-2.0," in numbers

@@ -284,3 +284,12 @@ def test_extreme_numbers_end_soon(theirs: Path) -> None:
     )
     assert main(["report", ".", "--gallery", "1"]) == 0
     assert main(["compare", ".", "."]) == 0
+
+
+def test_names_without_end_are_drawn_short() -> None:
+    name = "a" * 10**6
+    assert plots.short(name) == "a" * 57 + "..."
+    assert plots.short("RBF,\n Linear-ODE") == "RBF, Linear-ODE"
+    figure = plots.budgets({name: {}}, {name: {1: 1.0}}, name)
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert max(map(len, [*texts, figure.axes[0].get_ylabel()])) <= 90

@@ -177,3 +177,10 @@ def test_what_is_written_is_flushed_and_so_is_its_folder(tmp_path: Path, monkeyp
     told.clear()
     atomic.make_folder(tmp_path / "x/y")
     assert sorted(told) == sorted([("flushed", "x"), ("flushed", tmp_path.name)])
+
+
+def test_a_file_of_the_user_that_has_the_name_of_the_lock_stays(tmp_path: Path) -> None:
+    (tmp_path / LOCK).write_text("my notes")
+    with pytest.raises(FolderError, match=r"holds a .* that rollflow did not write"), RunFolder(tmp_path):
+        pass
+    assert (tmp_path / LOCK).read_text() == "my notes"

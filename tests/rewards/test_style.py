@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,3 +84,10 @@ class TestSuite(PictureRewardSuite):
     @pytest.fixture
     def prompts(self) -> Sequence[str]:
         return tiny_clip.PROMPTS
+
+
+def test_a_reference_without_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "reference.png").touch()
+    os.truncate(tmp_path / "reference.png", 1 << 40)
+    with pytest.raises(RollflowError, match=r"reference of reward 'style' cannot be read: it has .* bytes"):
+        Style(str(tmp_path / "reference.png"))

@@ -20,6 +20,7 @@ from rollflow.files.atomic import check_folder, check_outside, create, parts_of,
 from rollflow.sharing import gone
 
 CONFIG, COMMAND, IDENTITIES = "experiment.json", "command.txt", "identities.json"
+_PARTS = ("claims", "checkpoints", "images")
 
 
 class Folder:
@@ -41,7 +42,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        for part in ("claims", "checkpoints", "images"):
+        for part in _PARTS:
             check_folder(path / part)
         self.claims = Claims(path / "claims")
         self._stillness = Stillness()
@@ -159,7 +160,7 @@ def refuse_other(path: Path, config: dict[str, Any], *, resume: bool = True) -> 
 
     Raises:
         RollflowError: If the folder is another experiment's, whose differences are named; or any's, and ``resume`` is
-            false; or no folder.
+            false; or no folder; or one whose parts lie elsewhere.
     """
     check_outside(path)
     there = next(one for one in (path, *path.absolute().parents) if one.exists())
@@ -167,6 +168,11 @@ def refuse_other(path: Path, config: dict[str, Any], *, resume: bool = True) -> 
         raise RollflowError(f"'{there}' is no folder; choose another")
     if not os.access(there, os.W_OK):
         raise RollflowError(f"cannot write to the folder '{there}'; choose another")
+    for part in _PARTS:
+        if not (path / part).resolve().is_relative_to(path.resolve()):
+            raise RollflowError(
+                f"'{path / part}' is a link to another folder, which is not written to; remove the link"
+            )
     if not os.path.lexists(path / CONFIG):
         return
     if not resume:

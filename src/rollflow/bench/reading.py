@@ -35,7 +35,10 @@ def inside(folder: Path, name: str) -> Path:
         ValueError: If it is no regular file, or a link to a file outside the folder.
     """
     path = folder / name
-    real = path.resolve(strict=True)
+    try:
+        real = path.resolve(strict=True)
+    except RuntimeError:  # as Python before 3.13 says it
+        raise ValueError(f"{name} is a link that leads to itself") from None
     if not real.is_relative_to(folder.resolve()):
         raise ValueError(f"{name} is a link to a file outside the folder")
     if not stat.S_ISREG(real.stat().st_mode):

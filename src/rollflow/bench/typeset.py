@@ -70,8 +70,14 @@ def quoted(text: str) -> str:
     return f"{fence} {line} {fence}" if "`" in line else f"`{line}`"
 
 
-FORMULAS = frozenset("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
-"""What formulas of spreadsheets begin with, some of them in their wide forms, too."""
+_FORMULA = re.compile(
+    r"(?:^|(?<!^)[;\t\n])(?![+-]?[\d.]+(?:[;,)\s]|$))"
+    r"(?=[\s\u200b-\u200d\u2060\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])"
+)
+"""Where a formula of a spreadsheet, with a sign perhaps in its wide form, may begin.
+
+That is a cell, or what programs take for one that split lines at semicolons or tabs.
+"""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -134,7 +140,7 @@ def _inert(value: object) -> object:
     if not isinstance(value, str):
         return value
     text = printable(value)
-    return f"'{text}" if text.lstrip(" ")[:1] in FORMULAS and not _NUMBER.fullmatch(text) else text
+    return text if _NUMBER.fullmatch(text) else _FORMULA.sub(r"\g<0>'", text)
 
 
 def _values(cell: Cell) -> tuple[object, ...]:

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from rollflow.bench.analysis import Curve, by_prompt, estimate
 from rollflow.bench.statistics import Interval
 from rollflow.bench.study import Measure, Study
+from rollflow.report.plots import short
 
 
 def _axes(width: float = 9) -> tuple[Figure, Axes]:
@@ -44,13 +45,13 @@ def lines(curves: Mapping[str, Curve], arms: Sequence[str], x: str, y: str, *, w
         style = _style(arms.index(name))
         if len(at) < 3:
             ends = np.nan_to_num([found.mean - found.low, found.high - found.mean])
-            axes.errorbar(at, found.mean, ends, label=name, marker="o", markersize=4, capsize=3, **style)
+            axes.errorbar(at, found.mean, ends, label=short(name), marker="o", markersize=4, capsize=3, **style)
             continue
-        axes.plot(at, found.mean, label=name, marker="o" if whole else None, markersize=4, **style)
+        axes.plot(at, found.mean, label=short(name), marker="o" if whole else None, markersize=4, **style)
         axes.fill_between(at, found.low, found.high, color=style["color"], alpha=0.15, linewidth=0)
     if whole:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel=x, ylabel=y)
+    axes.set(xlabel=short(x), ylabel=short(y))
     figure.legend(loc="outside right upper", fontsize="small")
     return figure
 
@@ -66,8 +67,10 @@ def scatter(study: Study, judge: Measure) -> Figure:
             continue
         axes.plot(by_prompt(given), by_prompt(told), ".", color=f"C{place}", alpha=0.35, markersize=5)
         marker = "os^Dv"[place // 10 % 5]
-        axes.errorbar(x.mean, y.mean, _whiskers(y), _whiskers(x), marker, color=f"C{place}", label=arm, capsize=3)
-    axes.set(xlabel=study.given.label, ylabel=judge.label)
+        axes.errorbar(
+            x.mean, y.mean, _whiskers(y), _whiskers(x), marker, color=f"C{place}", label=short(arm), capsize=3
+        )
+    axes.set(xlabel=short(study.given.label), ylabel=short(judge.label))
     figure.legend(loc="outside right upper", fontsize="small")
     return figure
 

@@ -208,8 +208,9 @@ def _plots(result: Result, recorder: Recorder, baseline: Result | None, names: M
     try:
         from rollflow.report import plots  # matplotlib is slow to load: not before the search is done
 
-        trace = plots.png(plots.trace(result, recorder, baseline))
-        return {names[TRACE]: trace, names[FILMSTRIP]: plots.png(plots.filmstrip(result, recorder))}
+        with plots.style():
+            trace = plots.png(plots.trace(result, recorder, baseline))
+            return {names[TRACE]: trace, names[FILMSTRIP]: plots.png(plots.filmstrip(result, recorder))}
     except Exception as error:
         _warn(f"the plots could not be drawn: {type(error).__name__}: {error}")
         return {}

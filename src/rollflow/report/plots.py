@@ -26,6 +26,12 @@ from rollflow.report.recorder import Recorder
 _FRAMES_A_ROW = 12
 
 
+def short(text: str, most: int = 60) -> str:
+    """A label in one line, so short that it can be drawn: names may be anyone's."""
+    line = " ".join(text[: 2 * most].split())
+    return line if len(line) <= most and len(text) <= 2 * most else f"{line[: most - 3]}..."
+
+
 @contextmanager
 def style() -> Iterator[None]:
     """Draw as matplotlib does where nothing is configured, and take every label for plain text.
@@ -51,7 +57,7 @@ def trace(result: Result, recorder: Recorder, baseline: Result | None = None) ->
     """Rewards against NFE (dots: all that was scored; line: the best so far), and NFE a step for each chain."""
     figure = Figure(figsize=(10, 3.8), dpi=120, layout="constrained")
     rewards, quotas = figure.subplots(1, 2)
-    name = result.job.task.reward.name
+    name = short(result.job.task.reward.name)
     rewards.plot(
         [abreast(point.nfe, result.shares) for point in recorder.points],
         [point.reward for point in recorder.points],
@@ -128,15 +134,19 @@ def budgets(
     axes = figure.subplots()
     for i, (label, curve) in enumerate(curves.items()):
         nfe, style = list(curve), ("-", "--", ":")[i // 10 % 3]
-        axes.plot(nfe, [v.mean for v in curve.values()], style, color=f"C{i}", marker="o", markersize=3, label=label)
+        axes.plot(
+            nfe, [v.mean for v in curve.values()], style, color=f"C{i}", marker="o", markersize=3, label=short(label)
+        )
         low, high = [value.low for value in curve.values()], [value.high for value in curve.values()]
         axes.fill_between(nfe, low, high, color=f"C{i}", alpha=0.15, linewidth=0)
     for i, (label, values) in enumerate(exact.items()):
-        axes.plot(list(values), list(values.values()), ("--", ":", "-.")[i % 3], color="k", linewidth=1, label=label)
+        axes.plot(
+            list(values), list(values.values()), ("--", ":", "-.")[i % 3], color="k", linewidth=1, label=short(label)
+        )
     ticks = sorted({nfe for curve in (*curves.values(), *exact.values()) for nfe in curve})
     axes.set_xscale("log")
     axes.set_xticks(ticks, [str(nfe) for nfe in ticks])
     axes.minorticks_off()
-    axes.set(xlabel="budget, NFE", ylabel=f"{reward} of the returned sample")
+    axes.set(xlabel="budget, NFE", ylabel=f"{short(reward)} of the returned sample")
     figure.legend(loc="outside right upper", fontsize="small")
     return figure

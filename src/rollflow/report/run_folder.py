@@ -220,8 +220,8 @@ def _locked(path: Path) -> int:
             if not _hold(handle):
                 raise BlockingIOError
             found = os.fstat(handle)
-            if not stat.S_ISREG(found.st_mode):
-                raise OSError(None, "its lock is not a regular file")
+            if not stat.S_ISREG(found.st_mode) or os.pread(handle, 1, 0) not in (b"", b"["):
+                raise OSError(None, f"it holds a {LOCK} that rollflow did not write")
             with suppress(FileNotFoundError):  # removed by the one that held it, just before it let go
                 if os.path.samestat(found, os.lstat(path)):
                     return handle

@@ -13,7 +13,8 @@ from torch import Tensor
 from rollflow import checks
 from rollflow.canonical import digest
 from rollflow.errors import BadSetting
-from rollflow.files.media import BadPicture, read_picture
+from rollflow.files.atomic import open_regular
+from rollflow.files.media import MAX_BYTES, BadPicture, read_picture
 from rollflow.rewards.base import Card
 from rollflow.rewards.clip import PictureTower
 from rollflow.rewards.preprocessing import Preprocess, Stretch, from_pictures
@@ -82,7 +83,11 @@ class Style(PictureTower):
             raise BadSetting(f"reward 'style' needs a reference picture, and {got}; give style(reference=PATH)")
         super().__init__(checkpoint, device, batch_size)
         self.reference = reference
-        self._content = digest(Path(reference).read_bytes())
+        try:
+            with open_regular(Path(reference), MAX_BYTES) as file:
+                self._content = digest(file.read())
+        except (OSError, ValueError) as error:
+            raise BadSetting(f"the reference of reward 'style' cannot be read: {error}") from error
 
     @property
     def _settings(self) -> tuple[str, ...]:
