@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -197,3 +199,65 @@ def test_a_checkpoint_of_a_search_that_holds_a_function_fits_the_same_search() -
         prints.append(fingerprint(Job(Task(model, "a", ToyReward()), Called(by=scaled(scale)), 20)))
     assert prints[0] == prints[1] != prints[2]
     assert " at 0x" not in str(prints)
+
+
+class Net(torch.nn.Module):
+    def __init__(self, act: torch.nn.Module, buffer: float = 0.0) -> None:
+        super().__init__()
+        self.act, self.linear = act, torch.nn.Linear(2, 2)
+        self.register_buffer("kept", torch.full((3,), buffer))
+        with torch.no_grad():
+            self.linear.weight.fill_(1)
+            self.linear.bias.fill_(0)
+
+
+def nested(depth: int, value: Any) -> Any:
+    for _ in range(depth):
+        value = Settings(0.0, [value])
+    return value
+
+
+def one_changed(length: int) -> list[int]:
+    return [0] * (length // 2) + [1] + [0] * (length - length // 2 - 1)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (nested(20, 1), nested(20, 2)),
+        (torch.zeros(5000), torch.tensor(one_changed(5000)).float()),
+        (torch.tensor([0.12345678]), torch.tensor([0.12345679])),
+        (np.zeros(5000), np.array(one_changed(5000), float)),
+        (np.array([0] * 5000, object), np.array(one_changed(5000), object)),
+        (torch.zeros(3, device="meta"), torch.zeros(4, device="meta")),
+        (operator.itemgetter(1), operator.itemgetter(2)),
+        ("abc".startswith, "xyz".startswith),
+        (re.compile("a" * 300 + "b"), re.compile("a" * 300 + "c")),
+        (Net(torch.nn.ReLU()), Net(torch.nn.GELU())),
+        (Net(torch.nn.Dropout(0.1)), Net(torch.nn.Dropout(0.5))),
+        (Net(torch.nn.ReLU()), Net(torch.nn.ReLU(), 1.0)),
+        (frozenset("ab"), frozenset("ac")),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_neither_depth_nor_size_hides_a_difference(one: Any, other: Any) -> None:
+    assert canonical(one) != canonical(other)
+    assert stable_repr(Settings(1.0, one)) != stable_repr(Settings(1.0, other))
+
+
+def test_a_spawned_process_tells_its_main_module_as_the_first_does() -> None:
+    made = type("Made", (), {"__module__": "__main__"})
+    spawned = type("Made", (), {"__module__": "__mp_main__"})
+    assert canonical(made) == canonical(spawned)
+
+
+def test_a_numpy_number_is_told_as_the_plain_one() -> None:
+    assert canonical(np.float64(0.5)) == canonical(0.5)
+    assert canonical(np.int32(3)) == canonical(3)
+
+
+def test_a_set_is_told_in_one_order_whatever_it_is_in() -> None:
+    words = [f"word{i}" for i in range(20)]
+    held = [np.array([set(order)], object) for order in (words, words[::-1])]
+    assert canonical(held[0]) == canonical(held[1])
+    assert stable_repr(Settings(1.0, frozenset(words))) == stable_repr(Settings(1.0, frozenset(words[::-1])))

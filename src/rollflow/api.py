@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from functools import cached_property
 from types import NoneType
 from typing import Any, TypeVar
@@ -112,6 +112,9 @@ class Plan:
             check_differentiable(self.declared_reward)
         self._check_prompt()
         self.cost()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {one.name: vars(self)[one.name] for one in fields(self) if one.name in vars(self)}  # loaded is nothing
 
     def _check_prompt(self) -> None:
         """Raise what the run would if the model or a reward cannot read the prompt, or lacks a package."""

@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import re
 import types
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import PurePath
@@ -17,16 +17,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-DEEPEST = 8
-"""Of what lies deeper within an object only the type is told."""
+DEEPEST, DEEPEST_OBJECT = 100, 8
+"""Of what lies deeper within containers and settings, or within so many other objects, only the type is told."""
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def stable_repr(value: Any) -> str:
-    """An object's own repr, or where that holds an address in memory, ``canonical``."""
-    text = repr(value)
-    return canonical(value) if _ADDRESS.search(text) else text
+    """An object's own repr where that tells all of it, as of settings that are plain values, else ``canonical``."""
+    return repr(value) if _plain(value) else canonical(value)
+
+
+def _plain(value: Any) -> bool:
+    """Whether the repr of a value tells it from every other; that of an array or a set does not."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return all(one.repr and _plain(getattr(value, one.name, None)) for one in fields(value))
+    if isinstance(value, list | tuple):
+        return all(map(_plain, value))
+    return value is None or type(value) in (bool, int, float, complex, str, bytes)
 
 
 def canonical(value: Any) -> str:
@@ -34,7 +42,7 @@ def canonical(value: Any) -> str:
 
     Objects are told by their configuration, else by their attributes.
     """
-    return _told(value, ())
+    return _told(value, (), 0)
 
 
 def with_settings(name: str, made: Any, unimportant: Container[str] = ("device", "batch_size")) -> str:
@@ -62,36 +70,53 @@ def digest(*contents: bytes | str) -> str:
     return told.hexdigest()[:16]
 
 
-def _told(value: Any, within: tuple[int, ...]) -> str:
+def _told(value: Any, within: tuple[int, ...], objects: int) -> str:
+    """A value as text.
+
+    Args:
+        value: Anything.
+        within: Objects around it, by their ``id``.
+        objects: How many of them are neither containers nor settings.
+    """
+    if isinstance(value, np.generic) and value.dtype.kind in "biufcSU":
+        value = value.item()
     if value is None or (isinstance(value, bool | int | float | complex | str) and not isinstance(value, Enum)):
         return str.__repr__(value) if isinstance(value, str) else repr(value)
     known = _known(value)
     if known is not None:
         return known
-    if id(value) in within or len(within) >= DEEPEST:
+    if id(value) in within or len(within) >= DEEPEST or objects >= DEEPEST_OBJECT:
         return _name(type(value))
-    inside = (*within, id(value))
+    told = functools.partial(_told, within=(*within, id(value)), objects=objects)
     if isinstance(value, Mapping):
-        return f"{{{_joined((f'{_told(key, inside)}: {_told(part, inside)}' for key, part in value.items()), True)}}}"
+        return f"{{{_joined((f'{told(key)}: {told(part)}' for key, part in value.items()), True)}}}"
     if isinstance(value, set | frozenset):
-        return f"{{{_joined((_told(part, inside) for part in value), True)}}}"
+        return f"{{{_joined(map(told, value), True)}}}"
     if isinstance(value, list | tuple):
-        return f"[{_joined(_told(part, inside) for part in value)}]"
+        return f"[{_joined(map(told, value))}]"
+    if isinstance(value, np.ndarray):  # of objects
+        return f"ndarray {value.shape} {told(value.tolist())}"
     if isinstance(value, functools.partial):
-        return f"partial({_told([value.func, value.args, value.keywords], inside)})"
-    if isinstance(value, types.MethodType):
-        return f"{_told(value.__self__, inside)}.{_told(value.__func__, inside)}"
+        return f"partial({told([value.func, value.args, value.keywords])})"
+    if isinstance(value, types.MethodType | types.BuiltinMethodType) and value.__self__ is not None:
+        return f"{told(value.__self__)}.{value.__name__} {told(getattr(value, '__func__', None))}"
     if isinstance(value, types.FunctionType):
-        return _function(value, inside)
-    return _object(value, inside)
+        return _function(value, told)
+    if is_dataclass(value) and not _configured(value):
+        return f"{_name(type(value))}({told({one.name: getattr(value, one.name, None) for one in fields(value)})})"
+    return _object(value, functools.partial(told, objects=objects + 1))
 
 
 def _known(value: Any) -> str | None:
     """What needs no look inside."""
     if isinstance(value, np.generic):
-        return repr(value.item())
+        return repr(value)
     if isinstance(value, Enum):
-        return f"{_name(type(value))}.{value.name}"
+        return f"{_name(type(value))}.{value.name or value.value}"
+    if isinstance(value, re.Pattern):
+        return f"pattern {value.pattern!r} {value.flags}"
+    if isinstance(value, types.BuiltinFunctionType) and not isinstance(value.__self__, types.ModuleType | None):
+        return None  # a method of an object
     if isinstance(value, type | types.BuiltinFunctionType | np.ufunc):
         return _name(value)
     if isinstance(value, types.ModuleType):
@@ -103,7 +128,8 @@ def _known(value: Any) -> str | None:
     if isinstance(value, nn.Module):
         from rollflow.models.loading import weights_digest  # where models' own identities are made of this
 
-        return f"{_name(type(value))} {weights_digest({'': value})}"
+        buffers = [f"{name} {tuple(kept.shape)} {_content(kept)}" for name, kept in value.named_buffers()]
+        return f"{_name(type(value))} {weights_digest({'': value})} {digest(_ADDRESS.sub('', repr(value)), *buffers)}"
     if isinstance(value, Tensor):
         return f"Tensor {tuple(value.shape)} {value.dtype} {_content(value)}"
     if isinstance(value, np.ndarray) and value.dtype != object:
@@ -116,6 +142,8 @@ def _known(value: Any) -> str | None:
 
 
 def _content(tensor: Tensor) -> str:
+    if tensor.is_meta:
+        return "meta"
     flat = tensor.detach().cpu().contiguous().flatten()
     try:
         return digest(flat.view(torch.uint8).numpy().tobytes())
@@ -128,10 +156,12 @@ def _joined(parts: Iterable[str], in_order: bool = False) -> str:
 
 
 def _name(value: Any) -> str:
-    return f"{getattr(value, '__module__', None) or ''}:{getattr(value, '__qualname__', None) or value.__name__}"
+    module = getattr(value, "__module__", None) or ""
+    module = "__main__" if module == "__mp_main__" else module  # as a process that was spawned calls it
+    return f"{module}:{getattr(value, '__qualname__', None) or value.__name__}"
 
 
-def _function(value: types.FunctionType, inside: tuple[int, ...]) -> str:
+def _function(value: types.FunctionType, told: Callable[[Any], str]) -> str:
     """By name, source, defaults and the variables that it encloses; a lambda's source is its code."""
     try:
         text = None if value.__name__ == "<lambda>" else inspect.getsource(value)
@@ -143,7 +173,7 @@ def _function(value: types.FunctionType, inside: tuple[int, ...]) -> str:
             held.append(cell.cell_contents)
         except ValueError:  # not set yet
             held.append(None)
-    return f"{_name(value)} {digest(text or _code(value.__code__))}{_told(held, inside)}"
+    return f"{_name(value)} {digest(text or _code(value.__code__))}{told(held)}"
 
 
 def _code(code: types.CodeType) -> str:
@@ -151,19 +181,21 @@ def _code(code: types.CodeType) -> str:
     return f"{code.co_code.hex()} {constants} {code.co_names} {code.co_varnames}"
 
 
-def _object(value: Any, inside: tuple[int, ...]) -> str:
+def _configured(value: Any) -> bool:
+    return isinstance(getattr(value, "config", None), Mapping)
+
+
+def _object(value: Any, told: Callable[[Any], str]) -> str:
     name = _name(type(value))
-    config = getattr(value, "config", None)
-    if isinstance(config, Mapping):
-        return f"{name}({_told(settings_in(config), inside)})"
-    if is_dataclass(value):
-        return f"{name}({_told({one.name: getattr(value, one.name, None) for one in fields(value)}, inside)})"
+    if _configured(value):
+        return f"{name}({told(settings_in(value.config))})"
     own: Any = type(value).__repr__
-    if own is not object.__repr__ and not callable(value) and not _ADDRESS.search(repr(value)):
+    opaque = not callable(value) or type(value).__module__ in ("operator", "_operator")
+    if own is not object.__repr__ and opaque and not _ADDRESS.search(repr(value)):
         return f"{name} {value!r}"
     slots = [slot for kind in type(value).__mro__ for slot in _slots(kind) if hasattr(value, slot)]
     held = {slot: getattr(value, slot) for slot in slots} | getattr(value, "__dict__", {})
-    return f"{name}({_told(held, inside)})" if held or not slots else name
+    return f"{name}({told(held)})" if held or not slots else name
 
 
 def _slots(kind: type) -> list[str]:

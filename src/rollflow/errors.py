@@ -151,6 +151,8 @@ def blamed(who: str, kind: type[RollflowError] = RollflowError) -> Iterator[None
         yield
     except RollflowError:
         raise
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # such as GeneratorExit, CancelledError or SystemExit
         of = BadSetting if isinstance(error, ValueError) and kind is RollflowError else kind
         raise of(f"{who}: {described(error)}") from error

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from rollflow.callees import called
 from rollflow.conversions import denoised_from_velocity
 from rollflow.engine.job import Task
 from rollflow.engine.meter import Spending
-from rollflow.errors import BadModel, BadReward, blamed
+from rollflow.errors import BadModel, BadReward
 from rollflow.models.base import FlowModel, Screened
 from rollflow.requests import Decode, Grad, Request, Reward, Slope, Velocity
 from rollflow.rewards.base import RewardModel
@@ -130,7 +131,9 @@ class Answers:
             if kind is Decode:
                 task = group[0].task
                 return self._alone(
-                    (Decode, task), [asked.request.x0 for asked in group], lambda rows, x0: screened(task, x0).samples
+                    (Decode, task),
+                    [asked.request.x0 for asked in group],
+                    lambda rows, x0: screened(task, x0).samples.clone(),
                 )
         return [None] * len(group)
 
@@ -147,9 +150,14 @@ class Answers:
     def rewards_later(self, group: Sequence[Asked]) -> Callable[[], list[Verdict]]:
         """The same, with the model's work done now; what is returned does the reward's, in any thread."""
         task, prompts = group[0].task, _prompts(group)
+
+        def kept(rows: Rows, x0: Tensor) -> tuple[Tensor, list[Fault | None]]:
+            samples, faults = examined(task, x0)
+            return samples.clone(), faults  # a model may use its own memory again before they are scored
+
         with torch.no_grad():
             tensors = [asked.request.x0 for asked in group]
-            found = self._split((Decode, task), tensors, lambda rows, x0: examined(task, x0), self.max_rows)
+            found = self._split((Decode, task), tensors, kept, self.max_rows)
         samples, faults = [samples for samples, _ in found], [fault for _, faults in found for fault in faults]
         unpadded = replace(self, padded=False)  # whoever is elsewhere makes batches of its own
 
@@ -201,7 +209,7 @@ class Answers:
             with torch.enable_grad():
                 v = velocity(task, through, t[rows], _at(conditions, rows))
                 clean = denoised_from_velocity(task.model.interpolant, v, past, t[rows])
-                samples, faults = examined(task, clean)
+                samples, faults = examined(task, clean.clone())  # which decode may write to
                 sound = [row for row, fault in enumerate(faults) if fault is None]
                 reward, gradient = torch.full((len(x),), -torch.inf, dtype=torch.float64), torch.zeros_like(x)
                 if sound:
@@ -211,14 +219,16 @@ class Answers:
                     told = rewards_of(task.reward, given, _at(_at(prompts, rows), of), self.limits)
                     told = told[sound] if self.padded else told
                     inner, outer = _gradients(told, through, past)
-                    if inner is None or outer is None:
+                    reward[sound] = told.detach()
+                    if inner is not None and outer is not None:
+                        gradient = inner + outer
+                    elif told.isfinite().any():
                         raise _cut_off(task, behind_velocity=outer is None)
-                    reward[sound], gradient = told.detach(), inner + outer
             faults = _judged_slopes(task, reward, gradient, faults)
             bad = torch.tensor([fault is not None for fault in faults])
             reward[[fault is not None and fault.where != GRADIENT for fault in faults]] = -torch.inf
             gradient[bad.to(gradient.device)] = 0.0
-            return v.detach(), clean.detach(), reward, gradient, faults
+            return v.detach().clone(), clean.detach(), reward, gradient, faults
 
         tensors = [asked.request.x for asked in group]
         made = self._split((Grad, task), tensors, slope, self.max_grad_rows)
@@ -295,31 +305,41 @@ def _unless_out_of_memory(
 
 
 def velocity(task: Task, x: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
-    """What the model's ``velocity`` gives.
+    """What the model's ``velocity`` gives, in the dtype of the states; a copy, unless it is differentiated.
 
     Raises:
-        BadModel: If it raises an exception or gives another shape.
+        BadModel: If it raises an exception, gives another shape, or no floating-point numbers.
     """
-    with blamed(f"the network of model '{task.model.name}' failed", BadModel):
+    with called(f"the network of model '{task.model.name}' failed", BadModel):
         v = task.model.velocity(x, t, conditions)
     if not isinstance(v, Tensor) or v.shape != x.shape:
         shape = tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__
         raise BadModel(f"velocity of model '{task.model.name}' gave {shape}; expected shape {tuple(x.shape)}")
-    return v
+    _check_numbers(f"velocity of model '{task.model.name}'", v)
+    v = v.to(x)
+    return v if torch.is_grad_enabled() else v.detach().clone()  # a model may use its own memory again
+
+
+def _check_numbers(what: str, given: Tensor) -> None:
+    if given.is_meta or not given.is_floating_point():
+        shown = f"{given.dtype} on the device 'meta', which has no values" if given.is_meta else str(given.dtype)
+        raise BadModel(f"{what} gave {shown}; expected floating-point numbers")
 
 
 def screened(task: Task, x0: Tensor) -> Screened:
     """What the model's ``screened`` gives.
 
     Raises:
-        BadModel: If it raises an exception or does not give one sample a state.
+        BadModel: If it raises an exception, does not give one sample a state, or no floating-point numbers.
     """
-    with blamed(f"the decoder of model '{task.model.name}' failed", BadModel):
-        samples, rejected = task.model.screened(x0)
-    if not isinstance(samples, Tensor) or not len(samples) == len(rejected) == len(x0):
+    with called(f"the decoder of model '{task.model.name}' failed", BadModel):
+        samples, verdicts = task.model.screened(x0)
+        rejected = tuple(verdicts)
+    if not isinstance(samples, Tensor) or not samples.ndim or not len(samples) == len(rejected) == len(x0):
         shape = tuple(samples.shape) if isinstance(samples, Tensor) else type(samples).__name__
         raise BadModel(f"decode of model '{task.model.name}' gave {shape} for {len(x0)} clean states; expected as many")
-    return Screened(samples, rejected)
+    _check_numbers(f"decode of model '{task.model.name}'", samples)
+    return Screened(samples if torch.is_grad_enabled() else samples.detach(), rejected)
 
 
 def examined(task: Task, x0: Tensor) -> tuple[Tensor, list[Fault | None]]:
@@ -339,7 +359,8 @@ def examined(task: Task, x0: Tensor) -> tuple[Tensor, list[Fault | None]]:
 
 def sound_rows(rows: Tensor) -> list[bool]:
     """Which rows of (B, ...) are finite."""
-    sound: list[bool] = rows.detach().flatten(1).isfinite().all(1).tolist() if rows.ndim > 1 else [True] * len(rows)
+    finite = rows.detach().isfinite()
+    sound: list[bool] = (finite.flatten(1).all(1) if rows.ndim > 1 else finite).tolist()
     return sound
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, NoReturn
 
 from torch import Tensor
@@ -68,10 +70,30 @@ def left_behind(who: str) -> RollflowError:
     return RollflowError(f"{who} was left behind when its result was pickled; load it again to use it")
 
 
+MOST_OF_AN_ERROR = 1 << 16
+"""Bytes of a pickled error, more than any text needs and less than a network."""
+
+
+class _Bounded(io.BytesIO):
+    """Refuses more bytes than an error may have."""
+
+    def write(self, content: Any) -> int:
+        if self.tell() + memoryview(content).nbytes > MOST_OF_AN_ERROR:
+            raise OverflowError("too large")
+        return super().write(content)
+
+
 def portable(error: Exception) -> Exception:
-    """An error that can be pickled: itself, or its words."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RollflowError(described(error))
-    return error
+    """An error that can be pickled and carries no network: itself, or without its attributes, or only its words."""
+    candidates = [error]
+    if isinstance(error, RollflowError):
+        candidates.append(copy(error))
+        vars(candidates[1]).clear()
+    for candidate in candidates:
+        try:
+            pickle.Pickler(content := _Bounded()).dump(candidate)
+            str(pickle.loads(content.getvalue()))
+        except Exception:
+            continue
+        return candidate
+    return RollflowError(described(error))

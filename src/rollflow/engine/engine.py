@@ -9,6 +9,7 @@ from typing import Any
 from rollflow.checks import each, flag, instance, refused, whole
 from rollflow.defaults import DEFAULT_MAX_GRAD_ROWS, DEFAULT_MAX_ROWS
 from rollflow.engine.answers import Answers
+from rollflow.engine.described import portable
 from rollflow.engine.job import Job, Result
 from rollflow.engine.observers import Observer
 from rollflow.engine.session import Ended, Session
@@ -48,6 +49,9 @@ class JobsFailed(RollflowError):
         self.results = tuple(results)
         self.failures = failures
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.results, {place: portable(error) for place, error in self.failures.items()})
+
     def __str__(self) -> str:
         place, first = next(iter(self.failures.items()))
         return f"{len(self.failures)} of {len(self.results)} jobs failed; job {place}: {first}"
@@ -65,6 +69,9 @@ class Interrupted(Stopped):
         super().__init__(tuple(results), failures)
         self.results = tuple(results)
         self.failures = failures
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.results, {place: portable(error) for place, error in self.failures.items()})
 
     def __str__(self) -> str:
         if all(result is None for result in self.results):

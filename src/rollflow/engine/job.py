@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import warnings
+from copy import copy, deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -150,6 +151,14 @@ class Job:
         _warn(self.search, self.dynamics, self.nfe)
 
     @property
+    def described(self) -> Job:
+        """The same with a description in place of the task, and without a checkpoint."""
+        job = copy(self)  # not made anew, since a description may start elsewhere than its model and so cost more
+        object.__setattr__(job, "task", self.task.described)
+        object.__setattr__(job, "resume", None)
+        return job
+
+    @property
     def capped(self) -> bool:
         """Whether there is a limit beside the budget."""
         return replace(self.caps, nfe=None) != Caps()
@@ -162,7 +171,7 @@ class Job:
     def populations(self) -> list[Asking[Finished] | Finished]:
         """The job's populations, not yet started, or what they returned before the run that is resumed stopped."""
         model, shares = self.task.model, self.search.shares(self.dynamics, self.nfe)
-        saved = [one.state for one in self.resume.populations] if self.resume else [None] * len(shares)
+        saved = [deepcopy(one.state) for one in self.resume.populations] if self.resume else [None] * len(shares)
         made: list[Asking[Finished] | Finished] = []
         for i, (share, state) in enumerate(zip(shares, saved, strict=True)):
             if isinstance(state, Finished):
@@ -223,7 +232,7 @@ class Result:
     def __getstate__(self) -> dict[str, Any]:
         return {
             **vars(self),
-            "job": replace(self.job, task=self.job.task.described, resume=None),
+            "job": self.job.described,
             "sample": self.sample.detach().cpu(),
             "x0": self.x0.detach().cpu(),
             "cause": None if self.cause is None else portable(self.cause),

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rollflow.callees import called
 from rollflow.engine.answers import (
     DYNAMICS,
     GRADIENT,
@@ -27,7 +28,7 @@ from rollflow.engine.answers import NETWORK as IN_NETWORK
 from rollflow.engine.job import Job
 from rollflow.engine.meter import Meter
 from rollflow.engine.standing import Checkpoint, Standing, ineligible_of
-from rollflow.errors import BadModel, BadReward, RollflowError, blamed
+from rollflow.errors import BadModel, BadReward, RollflowError
 from rollflow.requests import Asking, Grad, Request, Save, Velocity, some_rows
 from rollflow.rewards.base import RewardModel
 from rollflow.rewards.scoring import outside
@@ -260,12 +261,14 @@ def combined(reward: RewardModel, scores: Tensor, seen: Tensor) -> Tensor:
     Raises:
         BadReward: If it raises an exception or gives another shape.
     """
-    with blamed(f"reward '{reward.name}' failed", BadReward):
+    with called(f"reward '{reward.name}' failed", BadReward):
         rewards = reward.combine(scores.clone(), seen.clone())
     if not isinstance(rewards, Tensor) or rewards.shape != (len(scores),):
         shape = tuple(rewards.shape) if isinstance(rewards, Tensor) else type(rewards).__name__
         raise BadReward(f"combine of reward '{reward.name}' gave {shape}; expected shape ({len(scores)},)")
-    return rewards
+    if rewards.is_complex() or rewards.is_meta:
+        raise BadReward(f"combine of reward '{reward.name}' gave {rewards.dtype} on {rewards.device}; expected numbers")
+    return rewards.detach().double().cpu()
 
 
 def out_of_range(reward: RewardModel, score: float) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from rollflow.callees import settings_kept
 from rollflow.engine.job import Job, Result
 from rollflow.engine.meter import Spending
 from rollflow.engine.standing import Checkpoint
@@ -60,12 +61,15 @@ class Audience:
     def tell(self, event: str, *given: Any) -> None:
         """Call the method ``event`` of every observer that has one of its own, each with copies."""
         for observer in list(self._observers):
-            method = getattr(observer, event)
-            if getattr(method, "__func__", None) is getattr(Observer, event):
-                continue  # does nothing, which needs no copies
             try:
-                method(*map(copied, given))
-            except (Exception, SystemExit) as error:
+                method = getattr(observer, event)
+                if getattr(method, "__func__", None) is getattr(Observer, event):
+                    continue  # does nothing, which needs no copies
+                with settings_kept():
+                    method(*map(copied, given))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 self._observers.remove(observer)
                 warnings.warn(
                     f"observer {type(observer).__name__} failed in '{event}' and is called no more; the run goes on: "

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rollflow.callees import called
 from rollflow.conversions import denoised_from_velocity
 from rollflow.engine.answers import Answers, Asked, examined, velocity
 from rollflow.engine.job import Job, Task
@@ -84,7 +85,8 @@ def try_reward(task: Task) -> None:
         samples, faults = examined(task, noises(task, 2))
     samples = samples[[fault is None for fault in faults]]
     for part in parts:
-        unfit = part.unfit(tuple(samples.shape[1:]))
+        with called(f"reward '{part.name}' failed", BadReward):
+            unfit = part.unfit(tuple(samples.shape[1:]))
         if unfit is not None:
             raise BadReward(f"reward '{part.name}' cannot score the samples of model '{task.model.name}': {unfit}")
         for rows in range(1, len(samples) + 1):
@@ -94,9 +96,10 @@ def try_reward(task: Task) -> None:
 def try_gradient(task: Task, condition: Any, answers: Answers) -> None:
     """Compare the gradient that guidance follows with finite differences of the reward along one direction.
 
-    The states are at signal-to-noise ratio 1. Kinks and rounding are told from a gradient that is cut off by several
-    step sizes, which must agree, and by several states: the first where gradient and differences agree settles it, and
-    it takes two where they clearly do not to refuse.
+    The states are at signal-to-noise ratio 1, and each is differentiated twice in one call, so that a gradient that is
+    cut off for a part of a batch is found. Kinks and rounding are told from a gradient that is cut off by several step
+    sizes, which must agree, and by several states: the first where gradient and differences agree, as closely as the
+    differences do among themselves, settles it, and it takes two where they clearly do not to refuse.
 
     Raises:
         BadReward: If no gradient reaches the state at all.
@@ -111,8 +114,9 @@ def try_gradient(task: Task, condition: Any, answers: Answers) -> None:
         with torch.no_grad():
             clean = denoised_from_velocity(path, velocity(task, first, start, [condition]), first, start)
         x = path.alpha(t).to(clean) * clean + path.sigma(t).to(clean) * second
-        [(slope, [fault])] = answers.of(Grad, [Asked(Grad(x, t, 0.5), task, condition)])
-        if fault is not None or not x.isfinite().all():
+        twice = Grad(torch.cat([x, x]), t.expand(2), 0.5)
+        [(slope, faults)] = answers.of(Grad, [Asked(twice, task, condition)])
+        if any(faults) or not x.isfinite().all():
             continue
 
         def reward_at(x: Tensor) -> float:
@@ -124,11 +128,13 @@ def try_gradient(task: Task, condition: Any, answers: Answers) -> None:
                     return torch.nan
                 return float(rewards_of(task.reward, samples, [task.prompt], answers.limits).detach())
 
-        told = float((slope.gradient.double() * direction.double()).sum())
-        measured = difference(reward_at, x, direction)
-        if measured is None:
+        found = difference(reward_at, x, direction)
+        if found is None:
             continue
-        if abs(told - measured) <= 0.25 * max(abs(told), abs(measured)):
+        measured, doubt = found
+        along = (slope.gradient.double() * direction.double()).flatten(1).sum(1).tolist()
+        told = max(along, key=lambda one: abs(one - measured))
+        if abs(told - measured) <= min(0.25, 0.02 + 3 * doubt) * max(abs(told), abs(measured)):
             return
         refused.append((told, measured))
         if len(refused) == 2:
@@ -140,8 +146,11 @@ def try_gradient(task: Task, condition: Any, answers: Answers) -> None:
             )
 
 
-def difference(value: Callable[[Tensor], float], x: Tensor, direction: Tensor) -> float | None:
-    """Derivative of a function along a direction by central differences; None if they do not settle on one number."""
+def difference(value: Callable[[Tensor], float], x: Tensor, direction: Tensor) -> tuple[float, float] | None:
+    """Derivative of a function along a direction by central differences, and how far they differ, as a share of it.
+
+    None if they do not settle on one number.
+    """
     found: list[float] = []
     for step in _STEPS:
         ahead, behind = value(x + step * direction), value(x - step * direction)
@@ -152,4 +161,4 @@ def difference(value: Callable[[Tensor], float], x: Tensor, direction: Tensor) -
         return None
     *_, coarse, middle, fine = found
     spread, size = max(coarse, middle, fine) - min(coarse, middle, fine), abs(fine)
-    return fine if spread <= 0.1 * size else None
+    return (fine, spread / size) if spread <= 0.1 * size else None

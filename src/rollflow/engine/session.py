@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rollflow import interruption
+from rollflow.callees import called
 from rollflow.engine.answers import Answers, Asked, examined
 from rollflow.engine.job import Job, Result, Task
 from rollflow.engine.live import NETWORK, Live, Run, combined, out_of_range
@@ -152,7 +154,7 @@ class Session:
             condition = encoded(job.task)
             self.prepared.prepare(job, condition)
             populations = job.populations()
-            at = job.resume or Checkpoint((Standing(),) * len(populations))
+            at = deepcopy(job.resume) or Checkpoint((Standing(),) * len(populations))  # which observers see, too
             meter.debit(sum((one.spent for one in at.populations), Spending()))
         except Exception as error:
             self.ended.append(Ended(place, job, None, error))
@@ -442,7 +444,7 @@ class Session:
         return Result(
             run.job,
             sample,
-            best.x0,
+            best.x0.clone(),
             best.reward,
             told.scores,
             held_out.scores,
@@ -502,7 +504,7 @@ def encoded(task: Task) -> Any:
         ValueError: If the model cannot read it.
         BadModel: If the model raises anything else.
     """
-    with blamed(f"model '{task.model.name}' failed on the prompt '{task.prompt}'", BadModel), torch.no_grad():
+    with called(f"model '{task.model.name}' failed on the prompt '{task.prompt}'", BadModel), torch.no_grad():
         try:
             return task.model.encode(task.prompt)
         except ValueError as error:

@@ -201,9 +201,15 @@ class Mixture(RewardModel):
         """(B,) from the normalised scores of the parts, (B, k)."""
 
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
-        """As ``combine`` of these samples alone."""
+        """As ``combine`` of these samples alone; NaN of those of which a part gives no finite number."""
         scores = torch.stack([rewards_of(part, samples, prompts) for part in self.parts], 1)
-        return self.combine(scores, scores)
+        sound = scores.isfinite().all(1)
+        if sound.all():
+            return self.combine(scores, scores)
+        mixed = scores.sum(1) * torch.nan  # with a graph, where there is one
+        if sound.any():
+            mixed[sound] = self.combine(scores[sound], scores[sound])
+        return mixed
 
 
 def _weights(weights: tuple[float, ...] | None, parts: tuple[RewardModel, ...]) -> tuple[float, ...]:

@@ -6,10 +6,13 @@ import math
 from collections.abc import MutableMapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from rollflow.errors import BadReward, blamed
+from rollflow.callees import called
+from rollflow.checks import whole
+from rollflow.errors import BadReward, BadSetting, blamed
 from rollflow.rewards.base import RewardModel
 
 
@@ -18,9 +21,28 @@ def load(reward: RewardModel) -> None:
 
     Raises:
         BadReward: If it raises anything but a RollflowError.
+        BadSetting: If its batch size or its declared range is none.
     """
     with blamed(f"reward '{reward.name}' could not be loaded", BadReward):
         reward.load()
+    for part in dict.fromkeys((*reward.parts, reward)):
+        whole(f"batch_size of reward '{part.name}'", part.batch_size, at_least=1)
+        _check_bounds(part)
+
+
+def _check_bounds(reward: RewardModel) -> None:
+    if reward.bounds is None:
+        return
+    try:
+        low, high = (float(bound) for bound in reward.bounds)
+        fits = low <= high
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise BadSetting(
+            f"bounds of reward '{reward.name}' must be its lowest and its highest score, or None, not "
+            f"{reward.bounds!r:.80}"
+        )
 
 
 def scored(reward: RewardModel, samples: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -50,7 +72,8 @@ def rewards_of(
     limits = {} if limits is None else limits
     answers, done = list[Tensor](), 0
     while done < len(samples):
-        most = min(reward.batch_size, limits.get(id(reward), reward.batch_size), len(samples) - done)
+        size = whole(f"batch_size of reward '{reward.name}'", reward.batch_size, at_least=1)
+        most = min(size, limits.get(id(reward), size), len(samples) - done)
         rows = slice(done, done + most)
         answer = _answer(reward, samples[rows], prompts[rows])
         if answer is None:  # handled here, where no frame of the error's holds memory any more
@@ -78,7 +101,7 @@ def free_memory() -> None:
 
 def _answer(reward: RewardModel, samples: Tensor, prompts: Sequence[str]) -> Tensor | None:
     """Rewards of one batch; None if memory ran out and fewer samples may fit."""
-    with blamed(f"reward '{reward.name}' failed", BadReward):
+    with called(f"reward '{reward.name}' failed", BadReward):
         try:
             answer = reward.score(samples.clone(), list(prompts))
         except (RuntimeError, MemoryError) as error:
@@ -92,19 +115,37 @@ def _numbers(reward: RewardModel, answer: Any, samples: int) -> Tensor:
     """What a reward gave as (B,) numbers; (B, 1), and () for one sample, are taken for that."""
     expected = f"expected one number a sample, shape ({samples},)"
     try:
-        numbers = torch.as_tensor(answer, dtype=None if hasattr(answer, "dtype") else torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
+        numbers = _as_tensor(answer)
+    except Exception as error:
         raise BadReward(f"reward '{reward.name}' gave {_shown(answer)} for {samples} samples; {expected}") from error
     if numbers.is_complex():
         raise BadReward(f"reward '{reward.name}' gave complex numbers for {samples} samples; {expected}")
     if numbers.shape not in ((samples,), (samples, 1)) and (samples, numbers.shape) != (1, ()):
         shape = tuple(numbers.shape)
         raise BadReward(f"reward '{reward.name}' gave shape {shape} for {samples} samples; {expected}")
-    return numbers.reshape(samples).double().cpu().clone()  # a reward may use its own memory again
+    numbers = numbers.reshape(samples).double().clone()  # a reward may use its own memory again
+    return numbers if torch.is_grad_enabled() else numbers.detach()
+
+
+def _as_tensor(answer: Any) -> Tensor:
+    """Numbers in the host's memory; raises an exception if they are none."""
+    if isinstance(answer, Tensor):
+        return (answer if answer.layout == torch.strided else answer.to_dense()).cpu()
+    if isinstance(answer, str | bytes | bytearray):
+        raise TypeError("a text is no number")
+    if not hasattr(answer, "dtype"):
+        return torch.as_tensor(answer, dtype=torch.float64)
+    array = np.ma.filled(np.ma.asanyarray(answer, np.float64), np.nan) if np.ma.isMA(answer) else np.asarray(answer)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{array.dtype} is no number")
+    return torch.from_numpy(np.array(array, np.float64))  # whatever its order of bytes and strides
 
 
 def _shown(answer: Any) -> str:
-    text = " ".join(repr(answer).split())
+    try:
+        text = " ".join(repr(answer).split())
+    except Exception:  # a broken __repr__ must not hide what is wrong
+        text = ""
     return f"{type(answer).__name__} {text if len(text) <= 80 else f'{text[:77]}...'}"
 
 
@@ -120,7 +161,9 @@ def judged_by(rewards: Sequence[RewardModel], sample: Tensor, prompt: str) -> Ju
     told = Judged({}, {})
     for reward in rewards:
         try:
-            told.scores[reward.name] = float(scored(reward, sample, [prompt]))
+            score = told.scores[reward.name] = float(scored(reward, sample, [prompt]))
+            if not math.isfinite(score):
+                told.scores[reward.name], told.missing[reward.name] = math.nan, f"it gave {score}"
         except Exception as error:
             why = error.__cause__ if isinstance(error, BadReward) and error.__cause__ is not None else error
             told.scores[reward.name] = math.nan
