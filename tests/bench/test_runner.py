@@ -269,7 +269,8 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out.endswith("the same to the last bit\n")
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / f"run/images/{name}.png").read_bytes()
     assert main([*arguments, "--no-resume"]) == 2
-    assert "holds an experiment already" in capsys.readouterr().err
+    assert main([*arguments, "--no-resume", "--dry-run"]) == 2
+    assert capsys.readouterr().err.count("holds an experiment already") == 2
     assert main([*arguments, "--resume"]) == 0
     assert main([*arguments, "--nfe", "90"]) == 2
     assert "is of another experiment: arms[1].nfe was 100, is 90" in capsys.readouterr().err
