@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import gzip
+import json
 import math
 import socket
 import threading
@@ -31,7 +32,7 @@ from rollflow.rewards.remote import RemoteReward
 from rollflow.rewards.vlm_judge import VLMJudge
 from rollflow.sampler import Sampler
 from rollflow.search import SVDD
-from rollflow.serve.wire import Scores
+from rollflow.serve.wire import Info, Scores
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -306,3 +307,17 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("field", ["name", "identity", "description"])
+def test_what_a_server_says_of_itself_is_no_book(field: str) -> None:
+    told = json.loads(INFO) | {field: "a" * 200_000}
+    with pytest.raises(RollflowError, match="is no reward server"):
+        RemoteReward()._told(Info, httpx.Response(200, content=json.dumps(told)))
+
+
+def test_why_a_server_refuses_is_told_in_a_line() -> None:
+    with server(lambda handler: send(handler, json.dumps({"error": "a" * 10**6}).encode(), 422)) as url:
+        with pytest.raises(BadReward, match="answered 422: aaa") as caught:
+            RemoteReward(url).score(PICTURES, PROMPTS)
+        assert len(str(caught.value)) < 700

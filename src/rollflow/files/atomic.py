@@ -134,7 +134,10 @@ def make_folder(folder: Path) -> None:
         OSError: If it cannot be made.
     """
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    for one in reversed(missing):  # from the top, since mkdir itself recurses, which names of a thousand parts outdo
+        one.mkdir(exist_ok=True)
+    if not missing:
+        folder.mkdir(exist_ok=True)  # raises where it is a file
     for one in missing:
         with suppress(PermissionError):  # a parent that may be passed through and not be read
             sync(one.parent)

@@ -166,7 +166,7 @@ class RemoteReward(RewardModel):
                 f"what answers at {self.url} (with {answer.status_code}) is no reward server; start one with "
                 "'rollflow serve-reward NAME'"
             ) from None
-        raise BadReward(f"the reward server at {self.url} answered {answer.status_code}: {why}")
+        raise BadReward(f"the reward server at {self.url} answered {answer.status_code}: {why:.500}")
 
 
 def _bounds(info: Info) -> tuple[float, float] | None:

@@ -98,9 +98,9 @@ class Info(BaseModel):
         versions: Of what computes the scores.
     """
 
-    name: str
-    identity: str
-    description: str
+    name: Annotated[str, Field(max_length=1000)]
+    identity: Annotated[str, Field(max_length=100_000)]
+    description: Annotated[str, Field(max_length=100_000)]
     range: str | None
     bounds: tuple[float | None, float | None] | None = None
     differentiable: bool
