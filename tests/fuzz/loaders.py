@@ -72,6 +72,7 @@ def loaders(folder: Path) -> Iterator[Loader]:
     yield from _texts(folder)
     yield from _pictures()
     yield from _network()
+    yield from _kept(folder)
 
 
 def _checkpoints(folder: Path) -> Iterator[Loader]:
@@ -291,3 +292,72 @@ def _network() -> Iterator[Loader]:
 
     yield Loader("scores of a server", (scores,), answer(Scores), mutate_json)
     yield Loader("what a server says of itself", (info,), answer(Info), mutate_json)
+
+
+def _kept(folder: Path) -> Iterator[Loader]:
+    """What a run finds in its own folders, in which anyone may have written, and what a VLM says."""
+    import httpx
+
+    from rollflow.bench.claims import Claims
+    from rollflow.bench.folder import read_command
+    from rollflow.files.media import read_picture
+    from rollflow.report.run_folder import RESULT, RunFolder
+    from rollflow.rewards.answer_cache import AnswerCache
+    from rollflow.rewards.chat import Chat
+    from rollflow.sharing import mark
+
+    place = folder / "run"
+    with RunFolder(place) as out:
+        out.keep({"prompt": "a cat", "seconds": 1.5, "image": "image.png"}, {"image.png": b"a picture"})
+
+    def result(path: Path) -> object:
+        (place / RESULT).write_bytes(path.read_bytes())
+        (folder / "image.png").write_bytes(b"a picture")
+        with RunFolder(place) as out:
+            out.foreign(["image.png", RESULT])
+            out.remove_earlier()
+        assert (folder / "image.png").exists(), "a file outside of the folder was removed"
+        return out.earlier
+
+    yield Loader(RESULT, ((place / RESULT).read_bytes(),), result, mutate_json)
+
+    def lock(path: Path) -> object:
+        (place / ".rollflow-lock").write_bytes(path.read_bytes())
+        with RunFolder(place) as out:
+            out.remove_earlier()
+        return out
+
+    yield Loader("lock of a run", (b'[["image.png", "00"]]',), lock, mutate_json)
+    claims = Claims(folder)
+
+    def claim(path: Path) -> object:
+        (folder / "claim").write_bytes(path.read_bytes())
+        taken = claims.take("claim")
+        (folder / "claim").unlink(missing_ok=True)
+        return taken
+
+    yield Loader("claim", (mark().encode(),), claim)
+
+    def begun(path: Path) -> object:
+        (place / "command.txt").write_bytes(path.read_bytes())
+        return read_command(place)
+
+    yield Loader("command.txt", (b"rollflow bench run --preset init",), begun)
+    chat = Chat("http://localhost/v1", "ROLLFLOW_API_KEY", 1, 0)
+    said = {"choices": [{"message": {"content": "yes", "refusal": None}, "finish_reason": "stop"}]}
+
+    def heard(path: Path) -> object:
+        try:
+            return chat._content(httpx.Response(200, content=path.read_bytes()))
+        except ValueError as error:  # which is asked again
+            raise Refused(str(error)) from None
+
+    yield Loader("answer of a VLM", (json.dumps(said).encode(),), heard, mutate_json)
+
+    def cached(path: Path) -> object:
+        (folder / "ab").mkdir(exist_ok=True)
+        (folder / "ab" / "abc.json").write_bytes(path.read_bytes())
+        return AnswerCache(folder).get("abc")
+
+    yield Loader("kept answer", (b'{"score": 7}',), cached)
+    yield Loader("reference picture", (_picture("PNG"), _picture("JPEG")), read_picture)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 DEEP = 100_000
@@ -90,7 +91,7 @@ def mutate_document(document: Any, rng: random.Random) -> Any:
     """Replace, remove, rename or repeat one node of a document of JSON's types."""
     places = list(_places(document))
     if not places or rng.random() < 0.05:
-        return rng.choice(VALUES)
+        return deepcopy(rng.choice(VALUES))
     parent, key = rng.choice(places)
     match rng.randrange(5):
         case 0:
@@ -101,7 +102,7 @@ def mutate_document(document: Any, rng: random.Random) -> Any:
             other, name = rng.choice(places)
             parent[key] = json.loads(json.dumps(other.get(name) if isinstance(other, dict) else other[name]))
         case _:
-            parent[key] = rng.choice(VALUES)
+            parent[key] = deepcopy(rng.choice(VALUES))  # which the next change may alter
     return document
 
 

@@ -11,7 +11,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="limits of memory and time are those of POSIX")
 CAMPAIGN = Path(__file__).with_name("campaign.py")
-LOADERS = 29
+LOADERS = 36
 
 
 def test_no_mutated_file_gets_through() -> None:
