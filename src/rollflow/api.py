@@ -236,6 +236,7 @@ class Plan:
 def _loaded(declared: RewardModel | type[RewardModel]) -> RewardModel:
     with blamed(f"reward '{declared.name}' cannot be loaded"):
         reward = declared() if isinstance(declared, type) else declared
+        check_reward("reward", reward)
     scoring.load(reward)
     return reward
 

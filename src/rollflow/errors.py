@@ -122,7 +122,10 @@ EXTRAS = {
 
 def described(error: BaseException) -> str:
     """An exception in words: its type and text, and for a missing package or memory what to do about it."""
-    text = " ".join(str(error).split())
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # an exception whose text cannot be had must not hide what happened
+        text = ""
     if isinstance(error, ValueError) and type(error) is ValueError and text:
         return text
     if isinstance(error, ImportError) and (error.name or "").partition(".")[0] in EXTRAS:

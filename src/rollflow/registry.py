@@ -8,7 +8,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
@@ -54,13 +54,22 @@ class Registry(dict[str, type[T]], Generic[T]):
         base: What all of them derive from.
         own: The library's own.
         group: Entry-point group in which installed packages offer theirs; None where there is none.
+        check: Raises a BadSetting if a class from elsewhere says of itself what it must not; None if nothing is said.
     """
 
     of: ClassVar[dict[type, Registry[Any]]] = {}
     """Every registry by its base, so that settings of that type can be given by name."""
 
-    def __init__(self, what: str, base: type, own: Mapping[str, type[T]], group: str | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        base: type,
+        own: Mapping[str, type[T]],
+        group: str | None = None,
+        check: Callable[[type[T]], None] | None = None,
+    ) -> None:
         super().__init__(own)
+        self.check = check
         self.what = what
         self.base = base
         self.group = group
@@ -98,7 +107,10 @@ class Registry(dict[str, type[T]], Generic[T]):
             raise BadSetting(f"{self.what} '{name}' is an abstract class, which lacks {lacking}")
         if "name" in self.base.__annotations__ and not isinstance(getattr(found, "name", None), str):
             raise BadSetting(f"{self.what} '{name}' has no name; give its class one: name = \"...\"")
-        return typing.cast("type[T]", found)
+        kind = typing.cast("type[T]", found)
+        if self.check is not None:
+            self.check(kind)
+        return kind
 
     def named(self, text: str, *, plugins: bool = True, depth: int = 0) -> Named:
         """What a text of unknown origin names: registered classes alone, none of which is made.
@@ -176,7 +188,13 @@ class Registry(dict[str, type[T]], Generic[T]):
             raise BadSetting(f"{self.what} '{called}' needs {', '.join(missing)}: {called}({missing[0]}=...)")
         values = {name: _read(name, value, known[name].annotation) for name, value in given.items()}
         with blamed(f"{self.what} '{called}' cannot be made"):
-            return kind(**values)
+            return self._made(called, kind(**values))
+
+    def _made(self, name: str, found: Any) -> T:
+        """What a constructor gave, which may be anything where a class has its own ``__new__``."""
+        if not isinstance(found, self.base):
+            raise BadSetting(f"{self.what} '{name}' makes {found!r:.80}; expected an object of its class")
+        return typing.cast(T, found)
 
     def _split(self, text: str) -> tuple[str, dict[str, str]]:
         """The name in a text, and the text of each setting."""

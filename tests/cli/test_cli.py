@@ -645,8 +645,20 @@ def test_the_checkpoint_of_a_stopped_run_is_not_taken_from_it(
     assert main(command) == 130
     monkeypatch.setattr(TinyModel, "interrupt_at", None)
     capsys.readouterr()
-    before = contents(folder / "rollflow-out")
+    before, loaded = contents(folder / "rollflow-out"), loads()
     assert "checkpoint.pt" in before
+    assert main([*command, "--seed", "3", "--resume"]) == 1
+    assert "belongs to another job: seed was 0, is 3" in refused(capsys)
+    for others, code, told in (
+        (["--seed", "3"], 2, "another run"),
+        ([], 2, "such a run"),
+        (["--seed", "3", "--resume"], 1, "another job"),
+    ):
+        assert main([*command, *others, "--dry-run"]) in (code, 2)
+        assert told in refused(capsys)
+    assert main([*command, "--resume", "--dry-run"]) == 0
+    assert (contents(folder / "rollflow-out"), loads()) == (before, loaded)
+    capsys.readouterr()
     assert main([*command, "--seed", "3", "--nfe", "80"]) == 2
     assert "checkpoint of another run that was stopped (nfe was 90, is 80; seed was 0, is 3)" in refused(capsys)
     assert main(command) == 2

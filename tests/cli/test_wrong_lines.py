@@ -35,11 +35,72 @@ class Deep(Mean):
     def __init__(self): self.__init__()
 class Odd(Mean):
     def __init__(self, size: "Undefined" = 3): pass
+class NoText(Mean):
+    def score(self, samples, prompts): raise type("Odd", (Exception,), {"__str__": lambda self: 1 / 0})
+class Ends(Mean):
+    def score(self, samples, prompts): raise BaseException("all")
+class Long(Mean):
+    def score(self, samples, prompts): raise KeyError("x " * 10**5)
+class Batch(Mean):
+    batch_size = 0
+class Range(Mean):
+    bounds = (1, 0)
+class Held(Mean):
+    held_out = "judge"
+class Place(Mean):
+    device = "cuda:9"
+class Blank(Mean):
+    name = " "
+class Other(Mean):
+    def __new__(cls): return 3
+class Unfit(Mean):
+    def unfit(self, shape): raise KeyError("u")
+class Reads(Mean):
+    def check(self, prompt): raise KeyError("c")
+class Who(Mean):
+    @property
+    def identity(self): raise KeyError("who")
 class NoName(RewardModel):
     def score(self, samples, prompts): return samples.mean((1, 2, 3))
 class Abstract(RewardModel):
     name, description = "abstract", ""
 def function(): ...
+import torch
+from dataclasses import dataclass
+from rollflow.models import FlowModel
+from rollflow.search import BestOfN
+class Model(FlowModel):
+    name, description, shape = "model", "a model", (3, 4, 4)
+    def encode(self, prompt): return None
+    def velocity(self, x, t, conditions): return x
+class Shape(Model):
+    shape = (3, 0)
+class Type(Model):
+    dtype = torch.int64
+class Rows(Model):
+    rows_per_nfe = "2"
+class Path(Model):
+    interpolant = "linear"
+@dataclass(frozen=True)
+class Cost(BestOfN):
+    def cost(self, dynamics, nfe): return None
+@dataclass(frozen=True)
+class Costly(BestOfN):
+    def cost(self, dynamics, nfe): raise KeyError("dear")
+@dataclass(frozen=True)
+class Shares(BestOfN):
+    def shares(self, dynamics, nfe): return None
+@dataclass(frozen=True)
+class Plain(BestOfN):
+    def population(self, walk, resume=None): return 3
+@dataclass(frozen=True)
+class Yields(BestOfN):
+    def population(self, walk, resume=None): yield 3
+@dataclass(frozen=True)
+class Returns(BestOfN):
+    def population(self, walk, resume=None):
+        return
+        yield
 '''
 
 
@@ -54,10 +115,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "wl_exits": "raise SystemExit(0)",
         "wl_raises": "raise RuntimeError('boom at import')",
         "wl_lacks": "import not_there_at_all",
+        "wl_ends": "raise BaseException('at import')",
     }
     for name, text in modules.items():
         (tmp_path / f"{name}.py").write_text(text)
     (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     yield tmp_path
     for name in modules:
@@ -124,6 +187,51 @@ LINES: list[tuple[list[str], str]] = [
             ("NoName", "has no name"),
         )
     ),
+    ([*DRY, "--reward", "wl_ends:X"], "reward 'wl_ends:X' cannot be loaded: BaseException: at import"),
+    *(
+        ([*DRY, "--reward", f"wl_mine:{name}"], told)
+        for name, told in (
+            ("Batch", "reward 'mean': batch_size must be a whole number >= 1, not 0"),
+            ("Range", "bounds must be a pair of numbers, the lower first, or None, not (1, 0)"),
+            ("Held", "held_out must be a tuple of texts, not 'judge'"),
+            ("Place", "device must be a torch.device or None, not 'cuda:9'"),
+            ("Blank", "name of the reward Blank is empty"),
+        )
+    ),
+    *(
+        ([*DRY, "--model", f"wl_mine:{name}"], told)
+        for name, told in (
+            ("Shape", "model 'model': shape[1] must be a whole number >= 1, not 0"),
+            ("Type", "dtype must be a floating-point torch.dtype"),
+            ("Rows", "rows_per_nfe must be a whole number >= 1, not '2'"),
+            ("Path", "interpolant must be an Interpolant, not 'linear'"),
+        )
+    ),
+    ([*DRY, "--method", "wl_mine:Cost"], "the cost of method 'bon' must be a Cost, not None"),
+    ([*DRY, "--method", "wl_mine:Costly"], "method 'bon' cannot tell its cost: KeyError: 'dear'"),
+    *(
+        (
+            ["generate", "x", "--nfe", "20", "--model", "wl_mine:Model", "--reward", "wl_mine:Mean", "--method", name],
+            told,
+        )
+        for name, told in (
+            ("wl_mine:Shares", "shares of method 'bon' must be a list of whole numbers, not None"),
+            ("wl_mine:Plain", "population of method 'bon' must be a generator of requests, not 3"),
+            ("wl_mine:Yields", "what method 'bon' yields must be a request"),
+            ("wl_mine:Returns", "what method 'bon' returns must be a Finished, not None"),
+        )
+    ),
+    (["generate", "three cats", "--reward", "wl_mine:Other"], "reward must be a RewardModel, not 3"),
+    (["generate", "three cats", "--reward", "wl_mine:Who"], "the identity of the model or the reward cannot be had"),
+    (["score", "wl_mine:NoText", "a.png", "--prompt", "x"], "reward 'mean' failed: Odd"),
+    (["score", "wl_mine:Ends", "a.png", "--prompt", "x"], "reward 'mean' failed: BaseException: all"),
+    (["score", "wl_mine:Long", "a.png", "--prompt", "x"], " [...] "),
+    (["score", "wl_mine:Other", "a.png", "--prompt", "x"], "makes 3; expected an object of its class"),
+    (["score", "wl_mine:Unfit", "a.png", "--prompt", "x"], "reward 'mean' failed: KeyError: 'u'"),
+    (["score", "wl_mine:Reads", "a.png", "--prompt", "x"], "reward 'mean' failed: KeyError: 'c'"),
+    ([*DRY, "--out", "loop"], "'loop' is a link that leads nowhere"),
+    ([*DRY, "--reward", "remote(url=http://127.0.0.1:99999)"], "must be from 0 to 65535"),
+    ([*DRY, "--resume"], "no run was stopped there"),
     (["serve-reward", "wl_raises:X", "--port", "0"], "boom at import"),
     (["serve-reward", "wl_mine:Init", "--port", "0"], "KeyError: 'no'"),
 ]
@@ -138,6 +246,7 @@ def test_a_wrong_line_is_one_line(line: list[str], told: str, capsys: pytest.Cap
     assert said.startswith("error: ")
     assert told in said
     assert "unexpected" not in said
+    assert len(said) < 2100
     assert not out
 
 

@@ -116,9 +116,9 @@ def refuse_untrusted(
             continue
         try:
             found = registry.named(text)
-        except UnknownName as error:
+        except UnknownName:
             raise _untrusted(
-                folder, f"would look for {text!r} outside the library and its plug-ins ({error})"
+                folder, f"would look for {text!r}, which is none of the library's or its plug-ins'"
             ) from None
         for one in _all(found):
             if one.texts:

@@ -86,7 +86,7 @@ def _run(arguments: Sequence[str]) -> int:
         return errors.report(KeyboardInterrupt())
     except KeyboardInterrupt as stop:
         return errors.report(stop)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # of a plug-in, which may raise or call anything
         return errors.report(error)
     if interruption.unanswered():  # Typer took it
         return errors.report(KeyboardInterrupt())

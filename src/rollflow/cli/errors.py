@@ -18,6 +18,8 @@ from rollflow.errors import RollflowError, RollflowWarning, Stopped, described
 from rollflow.printable import printable
 
 DEBUG = "ROLLFLOW_DEBUG"
+_LONGEST = 2000
+"""Characters of a line, beyond which its middle is left out: messages of plug-ins and servers have any length."""
 debug: ContextVar[bool] = ContextVar("debug", default=False)
 """Whether ``--debug`` was given."""
 
@@ -52,7 +54,10 @@ def warnings_as_lines() -> Iterator[None]:
 
 
 def _line(kind: str, message: str) -> None:
-    print(f"{kind}: {printable(' '.join(message.split()))}", file=sys.stderr)
+    line = printable(" ".join(message.split()))
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} [...] {line[-_LONGEST // 2 :]}"
+    print(f"{kind}: {line}", file=sys.stderr)
 
 
 def interrupted(message: str = "") -> int:

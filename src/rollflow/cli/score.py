@@ -73,10 +73,12 @@ def score(
     with refusing(2):
         asked = Prompt(prompt, read_ask(ask)) if ask else prompt
         reward = REWARDS.make(name, {"device": device} if device else None)
-        check_scorable(reward, asked)
+        with blamed(f"reward '{reward.name}' failed"):
+            check_scorable(reward, asked)
         samples = [read(file) for file in files]
         for file, sample in zip(files, samples, strict=True):
-            why = reward.unfit(tuple(sample.shape))
+            with blamed(f"reward '{reward.name}' failed"):
+                why = reward.unfit(tuple(sample.shape))
             if why is not None:
                 raise BadSetting(f"cannot score '{file}': {why}")
         with blamed(f"reward '{reward.name}' cannot be loaded"):

@@ -28,6 +28,7 @@ from rollflow.errors import (
     FolderError,
     RewardUnavailable,
     RollflowWarning,
+    blamed,
 )
 from rollflow.files.atomic import trouble
 from rollflow.interruption import Interruption
@@ -72,11 +73,13 @@ def execute(
         baseline, started = None, time.perf_counter()
         try:
             job = plan.job()
-            of_job = out.earlier is not None and out.earlier.get("job") == job_digest(fingerprint(job))
+            with blamed("the identity of the model or the reward cannot be had"):
+                identity = fingerprint(job)  # now, since it is needed when there is something to lose
+            of_job = out.earlier is not None and out.earlier.get("job") == job_digest(identity)
             if resume and of_job and _is_finished(out):
                 warn(f"the run is finished already; its result is in '{folder}'")
                 with suppress(BadCheckpoint):  # none, as a rule
-                    if read_job(folder / CHECKPOINT) == fingerprint(job):
+                    if read_job(folder / CHECKPOINT) == identity:
                         checkpoint.remove()
                 return out.earlier or {}
             if resume:

@@ -75,9 +75,10 @@ def chosen(settings: Iterable[str], **choices: str | None) -> Chosen:
 def check_output(folder: Path) -> None:
     """Raise a BadSetting if a folder could not be made or written to, or is the installed package's; makes nothing."""
     check_outside(folder)
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not there.is_dir():
-        raise BadSetting(f"cannot write to the folder '{folder}': '{there}' is a file; choose another")
+        what = "a link that leads nowhere" if there.is_symlink() and not there.exists() else "a file"
+        raise BadSetting(f"cannot write to the folder '{folder}': '{there}' is {what}; choose another")
     if not os.access(there, os.W_OK | os.X_OK):
         raise BadSetting(f"cannot write to the folder '{folder}': '{there}' is read-only; choose another")
 

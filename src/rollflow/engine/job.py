@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import warnings
+from collections.abc import Generator
 from copy import copy, deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,16 +23,16 @@ from rollflow.defaults import (
 from rollflow.engine.described import DescribedModel, DescribedReward, portable
 from rollflow.engine.meter import Caps, Spending
 from rollflow.engine.standing import Checkpoint, Point
-from rollflow.errors import RollflowWarning
+from rollflow.errors import RollflowWarning, blamed
 from rollflow.interpolants import INTERPOLANTS
 from rollflow.kernels import KERNELS
 from rollflow.lookahead import LOOKAHEADS
-from rollflow.models.base import Declared, FlowModel
+from rollflow.models.base import Declared, FlowModel, check_attributes
 from rollflow.requests import Asking
 from rollflow.rewards import RewardModel, check_differentiable, check_reward
 from rollflow.rng import Noise
 from rollflow.sampler import Dynamics, Sampler
-from rollflow.search.base import Finished, Search, Walk
+from rollflow.search.base import Cost, Finished, Search, Walk
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Task:
     held_out: tuple[RewardModel, ...] = ()
 
     def __post_init__(self) -> None:
-        instance("model", self.model, FlowModel)
+        check_attributes(instance("model", self.model, FlowModel))
         instance("prompt", self.prompt, str, what="a text")
         check_reward("reward", self.reward)
         held_out = each("held_out", self.held_out, check_reward, "a tuple of rewards")
@@ -79,8 +80,9 @@ def declared(model: Declared, search: Search, sampler: Sampler, nfe: int) -> Spe
     """
     whole("nfe", nfe, at_most=MOST_NFE)
     dynamics = sampler.bind(model)
-    cost = search.cost(dynamics, nfe)
-    _warn(search, dynamics, nfe)
+    with blamed(f"method '{search.name}' cannot tell its cost"):
+        cost = instance(f"the cost of method '{search.name}'", search.cost(dynamics, nfe), Cost)
+        _warn(search, dynamics, nfe)
     rows = cost.nfe * (model.rows_per_nfe or 1)
     return Spending(cost.nfe, rows, cost.reward_calls, cost.decodes + 1, cost.backward_passes)
 
@@ -170,7 +172,17 @@ class Job:
 
     def populations(self) -> list[Asking[Finished] | Finished]:
         """The job's populations, not yet started, or what they returned before the run that is resumed stopped."""
-        model, shares = self.task.model, self.search.shares(self.dynamics, self.nfe)
+        with blamed(f"method '{self.search.name}' failed"):
+            return self._populations()
+
+    def _populations(self) -> list[Asking[Finished] | Finished]:
+        model = self.task.model
+        shares = each(
+            f"shares of method '{self.search.name}'",
+            self.search.shares(self.dynamics, self.nfe),
+            whole,
+            "a list of whole numbers",
+        )
         saved = [deepcopy(one.state) for one in self.resume.populations] if self.resume else [None] * len(shares)
         made: list[Asking[Finished] | Finished] = []
         for i, (share, state) in enumerate(zip(shares, saved, strict=True)):
@@ -178,7 +190,12 @@ class Job:
                 made.append(state)
             else:
                 noise = Noise(self.seed, i, model.shape, model.dtype)
-                made.append(self.search.population(Walk(self.dynamics, noise, share, model.origin), state))
+                asking = self.search.population(Walk(self.dynamics, noise, share, model.origin), state)
+                made.append(
+                    instance(
+                        f"population of method '{self.search.name}'", asking, Generator, what="a generator of requests"
+                    )
+                )
         return made
 
 

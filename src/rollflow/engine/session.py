@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rollflow import interruption
 from rollflow.callees import called
+from rollflow.checks import instance
 from rollflow.engine.answers import Answers, Asked, examined
 from rollflow.engine.job import Job, Result, Task
 from rollflow.engine.live import NETWORK, Live, Run, combined, out_of_range
@@ -278,7 +279,8 @@ class Session:
                 try:
                     live.ask(live.asking.send(answer))
                 except StopIteration as stop:
-                    state, ended = stop.value, True
+                    ended = True
+                    state = instance(f"what method '{run.job.search.name}' returns", stop.value, Finished)
         except RollflowError as error:
             self._stop(run, error)
             return

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from rollflow.errors import UnknownName
-from rollflow.models.base import Declared, FlowModel, Source
+from rollflow.models.base import Declared, FlowModel, Source, check_attributes
 from rollflow.models.diffusers import DiffusersModel, PipelineSource
 from rollflow.models.scenes import ScenesBase, ScenesTurbo
 from rollflow.registry import Registry
 
 MODELS: Registry[FlowModel] = Registry(
-    "model", FlowModel, {model.name: model for model in (ScenesTurbo, ScenesBase)}, "rollflow.models"
+    "model", FlowModel, {model.name: model for model in (ScenesTurbo, ScenesBase)}, "rollflow.models", check_attributes
 )
 """Every model that a name on the command line loads; a class's constructor loads its weights."""
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from types import NoneType
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
+from rollflow import checks
 from rollflow.canonical import with_settings
+from rollflow.errors import BadSetting
 from rollflow.interpolants import Interpolant, Linear
 from rollflow.schedules import Grid
 
@@ -91,6 +95,57 @@ class FlowModel(ABC):
         """
         samples = self.decode(x0)
         return Screened(samples, (None,) * len(samples))
+
+
+def check_attributes(model: FlowModel | type[FlowModel]) -> None:
+    """Raise a BadSetting if what a model says of itself, or its class does, is of the wrong type or out of range."""
+    kind = model if isinstance(model, type) else type(model)
+    checks.text(f"name of the model {kind.__name__}", model.name)
+    for name, check in _ATTRIBUTES.items():
+        value = getattr(model, name)
+        if not isinstance(value, property | cached_property):  # which only an object answers
+            check(f"model '{model.name}': {name}", value)
+    if hasattr(model, "shape"):
+        if not isinstance(model.shape, property | cached_property):
+            checks.each(f"model '{model.name}': shape", model.shape, _side, "a tuple of whole numbers")
+    elif isinstance(model, FlowModel):
+        raise BadSetting(f"model '{model.name}' has no shape; give its class that of one state: shape = (3, 64, 64)")
+
+
+def _side(name: str, value: object) -> int:
+    return checks.whole(name, value, at_least=1)
+
+
+def _rows(name: str, value: object) -> None:
+    if value is not None:  # known once it is loaded
+        checks.whole(name, value, at_least=1)
+
+
+def _dtype(name: str, value: object) -> None:
+    if not (isinstance(value, torch.dtype) and value.is_floating_point):
+        raise checks.refused(name, "a floating-point torch.dtype", value)
+
+
+def _interpolant(name: str, value: object) -> None:
+    checks.instance(name, value, Interpolant)
+
+
+def _grid(name: str, value: object) -> None:
+    checks.instance(name, value, Grid, NoneType)
+
+
+def _device(name: str, value: object) -> None:
+    checks.instance(name, value, torch.device, NoneType, what="a torch.device or None")
+
+
+_ATTRIBUTES: dict[str, Callable[[str, Any], object]] = {
+    "few_step": checks.flag,
+    "rows_per_nfe": _rows,
+    "interpolant": _interpolant,
+    "grid": _grid,
+    "dtype": _dtype,
+    "device": _device,
+}
 
 
 class Source(ABC):

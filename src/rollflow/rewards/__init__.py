@@ -7,7 +7,7 @@ from rollflow.checks import refused
 from rollflow.errors import EXTRAS, BadSetting, NotDifferentiable, RollflowError
 from rollflow.registry import Registry
 from rollflow.rewards.aesthetic import Aesthetic, AestheticV1
-from rollflow.rewards.base import Card, PictureReward, RewardModel
+from rollflow.rewards.base import Card, PictureReward, RewardModel, check_attributes
 from rollflow.rewards.clipscore import CLIPScore
 from rollflow.rewards.colorfulness import Colorfulness
 from rollflow.rewards.counting import Counting, CountingAccuracy
@@ -60,6 +60,7 @@ REWARDS: Registry[RewardModel] = Registry(
     RewardModel,
     {reward.name: reward for reward in _OWN},
     "rollflow.rewards",
+    check_attributes,
 )
 """Every reward that a name on the command line makes; its weights are there after ``load`` at the latest."""
 
@@ -70,6 +71,7 @@ def check_reward(name: str, value: object) -> RewardModel:
         raise refused(name, "a RewardModel", value)
     if not isinstance(getattr(value, "name", None), str):
         raise BadSetting(f'{name}: the class {type(value).__name__} has no name; give it one: name = "..."')
+    check_attributes(value)
     return value
 
 

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Hashable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor
@@ -56,6 +57,10 @@ class RemoteReward(RewardModel):
         checks.text("url of remote", url)
         if not re.fullmatch(r"https?://(\[[\da-fA-F:.]+\]|[^\s/:@\[\]]+)(:\d+)?(/[^\s?#]*)?", url):
             raise BadSetting(f"expected a URL such as http://127.0.0.1:8000, not '{url}'")
+        try:
+            _ = urlsplit(url).port
+        except ValueError:
+            raise BadSetting(f"the port of '{url}' must be from 0 to 65535") from None
         checks.real("timeout of remote, in seconds,", timeout, above=0)
         checks.real("patience of remote, in seconds,", patience, at_least=0)
         self.url = url.rstrip("/")
