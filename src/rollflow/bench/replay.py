@@ -117,9 +117,7 @@ def refuse_untrusted(
         try:
             found = registry.named(text)
         except UnknownName:
-            raise _untrusted(
-                folder, f"would look for {text!r}, which is none of the library's or its plug-ins'"
-            ) from None
+            raise _untrusted(folder, f"would look for {text!r} outside the library and its plug-ins") from None
         for one in _all(found):
             if one.texts:
                 raise _untrusted(folder, f"would use {text!r}, whose settings name a file, a model or a server")
