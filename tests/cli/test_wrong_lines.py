@@ -221,7 +221,7 @@ LINES: list[tuple[list[str], str]] = [
             ("wl_mine:Returns", "what method 'bon' returns must be a Finished, not None"),
         )
     ),
-    (["generate", "three cats", "--reward", "wl_mine:Other"], "reward must be a RewardModel, not 3"),
+    (["generate", "three cats", "--reward", "wl_mine:Other"], "makes 3; expected an object of its class"),
     (["generate", "three cats", "--reward", "wl_mine:Who"], "the identity of the model or the reward cannot be had"),
     (["score", "wl_mine:NoText", "a.png", "--prompt", "x"], "reward 'mean' failed: Odd"),
     (["score", "wl_mine:Ends", "a.png", "--prompt", "x"], "reward 'mean' failed: BaseException: all"),
@@ -230,6 +230,9 @@ LINES: list[tuple[list[str], str]] = [
     (["score", "wl_mine:Unfit", "a.png", "--prompt", "x"], "reward 'mean' failed: KeyError: 'u'"),
     (["score", "wl_mine:Reads", "a.png", "--prompt", "x"], "reward 'mean' failed: KeyError: 'c'"),
     ([*DRY, "--out", "loop"], "'loop' is a link that leads nowhere"),
+    (["generate", "three cats", "--out", "loop"], "'loop'"),
+    (["bench", "run", "--preset", "searches", "--dry-run", "--out", "loop"], "'loop'"),
+    (["report", "loop"], "'loop'"),
     ([*DRY, "--reward", "remote(url=http://127.0.0.1:99999)"], "must be from 0 to 65535"),
     ([*DRY, "--resume"], "no run was stopped there"),
     (["serve-reward", "wl_raises:X", "--port", "0"], "boom at import"),

@@ -163,7 +163,7 @@ def refuse_other(path: Path, config: dict[str, Any], *, resume: bool = True) -> 
             false; or no folder; or one whose parts lie elsewhere.
     """
     check_outside(path)
-    there = next(one for one in (path, *path.absolute().parents) if one.exists())
+    there = next(one for one in (path, *path.absolute().parents) if os.path.lexists(one))
     if not there.is_dir():
         raise RollflowError(f"'{there}' is no folder; choose another")
     if not os.access(there, os.W_OK):

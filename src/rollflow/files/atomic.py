@@ -145,7 +145,7 @@ def make_folder(folder: Path) -> None:
 
 def check_outside(folder: Path) -> None:
     """Raise a FolderError if a folder lies inside the installed package."""
-    if folder.resolve().is_relative_to(PACKAGE):
+    if Path(os.path.realpath(folder)).is_relative_to(PACKAGE):  # of a link to itself, resolve() raises a RuntimeError
         raise FolderError(
             f"'{folder}' lies inside the installed package, into which nothing is written; choose another"
         )
