@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -293,3 +294,17 @@ def test_names_without_end_are_drawn_short() -> None:
     figure = plots.budgets({name: {}}, {name: {1: 1.0}}, name)
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert max(map(len, [*texts, figure.axes[0].get_ylabel()])) <= 90
+
+
+def test_a_replay_that_cannot_be_written_leaves_the_picture_that_was_there(
+    theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "one.png").write_bytes(b"before")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert main(["replay", ".", a_job(theirs), "--trust", "--out", str(tmp_path / "one.png")]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: the disk of ")
+    assert (tmp_path / "one.png").read_bytes() == b"before"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -139,8 +141,16 @@ def test_commands_can_be_registered(command: Callable[..., None]) -> None:
     assert "DIR" in told.output
 
 
-def test_a_report_replaces_its_own_files_alone(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (copy / "report.md").write_text("my notes")
-    assert "holds report.md, which rollflow did not write" in refused(capsys, "report", copy)
-    assert {path.name for path in copy.iterdir()} & FILES == {"report.md"}
-    assert (copy / "report.md").read_text() == "my notes"
+def test_a_full_disk_leaves_what_was_there(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "both.md").write_text("before")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert "disk of" in refused(capsys, "compare", copy, copy, tmp_path / "both.md")
+    assert (tmp_path / "both.md").read_text() == "before"
+    assert "is full (No space left on device)" in refused(capsys, "report", copy)
+    assert not {path.name for path in copy.iterdir()} & FILES

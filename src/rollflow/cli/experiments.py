@@ -204,6 +204,7 @@ def replay(
     ] = False,
 ) -> None:
     """Make the picture of a job of an experiment again, and say whether it is the same to the last bit."""
+    from rollflow.bench.folder import using
     from rollflow.bench.replay import replay as again
     from rollflow.errors import BadSetting
     from rollflow.files.atomic import check_folder, write
@@ -216,7 +217,9 @@ def replay(
             check_folder(out.parent)
         made = again(folder, job, trusted=trust)
         if out is not None:
-            write(out.parent, {out.name: ENCODERS[out.suffix.lower()](made.result.sample)})
+            picture = ENCODERS[out.suffix.lower()](made.result.sample)
+            with using(out.parent):
+                write(out.parent, {out.name: picture})
     entry = made.entry
     told = f"{entry['arm']}, '{entry['prompt']}', seed {entry['seed']}: reward {made.result.reward:.6g}"
     print(printable(" ".join(told.split())))

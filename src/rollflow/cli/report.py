@@ -25,10 +25,10 @@ def report(
 
     with refusing(2):
         from rollflow.bench import study, tabulate, typeset
+        from rollflow.bench.folder import using
         from rollflow.files.own import check_own
         from rollflow.report import check_folder, write
         from rollflow.report.html import page
-        from rollflow.report.owned import with_seal
 
         target = out or folder / "report.html"
         if target.suffix.lower() != ".html":
@@ -48,7 +48,8 @@ def report(
         files = {target.name: page(told, tables, folder, gallery), **dict(zip(beside, texts, strict=True))}
         check_folder(target.parent)
         contents = {name: text.encode() for name, text in files.items()}
-        write(target.parent, with_seal(target.parent, target.name, contents))
+        with using(target.parent):
+            write(target.parent, contents)
     wrote = ", ".join(str(target.parent / name) for name in files)
     print(f"{printable(f'wrote {wrote}')}\n{told.missing}")
 
@@ -62,6 +63,7 @@ def compare(
 
     with refusing(2):
         from rollflow.bench import study, tabulate, typeset
+        from rollflow.bench.folder import using
         from rollflow.report import check_folder, write
 
         studies = study.read(first), study.read(second)
@@ -69,5 +71,6 @@ def compare(
         text = head + typeset.markdown(tabulate.compared(*studies))
         if out is not None:
             check_folder(out.parent)
-            write(out.parent, {out.name: text.encode()})
+            with using(out.parent):
+                write(out.parent, {out.name: text.encode()})
     print(text, end="")
