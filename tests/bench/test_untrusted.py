@@ -11,10 +11,12 @@ import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import matplotlib
 import pytest
+import torch
 from PIL import Image
 from small_study import folder  # noqa: F401
 
@@ -304,7 +306,9 @@ def test_a_replay_that_cannot_be_written_leaves_the_picture_that_was_there(
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    made = SimpleNamespace(result=SimpleNamespace(sample=torch.zeros(3, 8, 8)))
+    monkeypatch.setattr("rollflow.bench.replay.replay", lambda *_, **__: made)
     monkeypatch.setattr(os, "fsync", full)
-    assert main(["replay", ".", a_job(theirs), "--trust", "--out", str(tmp_path / "one.png")]) == 2
+    assert main(["replay", ".", a_job(theirs), "--out", str(tmp_path / "one.png")]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: the disk of ")
     assert (tmp_path / "one.png").read_bytes() == b"before"
