@@ -9,7 +9,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from rollflow.checks import MOST_STEPS, Settings, whole
+from rollflow.checks import MOST_STEPS, Settings, real, whole
 from rollflow.conversions import Conversion
 from rollflow.errors import BadSetting
 from rollflow.guidance import Guidance
@@ -58,6 +58,7 @@ class Sampler(Settings):
         grid = self.grid or own or (Arc() if isinstance(self.interpolant, VP) else Uniform())
         finish = not model.few_step if self.finish is None else self.finish
         start = model.start(self.steps) if isinstance(model, FlowModel) else 1.0
+        start = real("start of the model", start, above=0, at_most=1)
         return Dynamics(replace(self, grid=grid, finish=finish), model.interpolant, start)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import pickle
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,15 +17,25 @@ from torch import Tensor
 
 from rollflow.api import Plan
 from rollflow.engine import Engine, Interrupted, Job, JobsFailed, Observer, Result, Task
-from rollflow.errors import BadModel, BadReward, BadSetting, NotDifferentiable, RewardUnavailable, RollflowWarning
+from rollflow.errors import (
+    BadModel,
+    BadReward,
+    BadSetting,
+    NotDifferentiable,
+    RewardUnavailable,
+    RollflowError,
+    RollflowWarning,
+)
 from rollflow.guidance import DPS
 from rollflow.interpolants import VP, Linear
 from rollflow.kernels import DDIM, Euler, Heun
+from rollflow.lookahead import Tweedie
 from rollflow.models.base import FlowModel
 from rollflow.rewards.base import RewardModel
 from rollflow.rewards.mixing import Lexicographic, Minimum, Mixture, WeightedSum
 from rollflow.sampler import Sampler
-from rollflow.search import SMC, SVDD, BestOfN, CoDe, RolloverBudget, Search
+from rollflow.search import SMC, SVDD, BestOfN, CoDe, Progress, RolloverBudget, Search
+from rollflow.search.base import Walk
 
 
 class Pictures(FlowModel):
@@ -335,6 +347,37 @@ def test_no_mixture_hides_a_part_that_is_not_finite(
         assert result.ineligible["reward"] > 0
 
 
+def out_of_memory() -> Exception:
+    error = ValueError("it cannot be computed")
+    error.__cause__ = torch.OutOfMemoryError("CUDA out of memory")
+    return error
+
+
+@pytest.mark.parametrize("where", ["decode", "reward", "graph"])
+def test_memory_for_one_row_is_enough(where: str) -> None:
+    held = []
+
+    class Crowded(Pictures):
+        def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
+            held[:] = [len(x)] if x.requires_grad else []
+            return super().velocity(x, t, conditions)
+
+        def decode(self, x0: Tensor) -> Tensor:
+            if where == "decode" and len(x0) > 1:
+                raise out_of_memory()
+            return super().decode(x0)
+
+    def told(answer: Tensor) -> Tensor:
+        if (where == "reward" and len(answer) > 1) or (where == "graph" and answer.requires_grad and held[0] > 1):
+            raise out_of_memory()
+        return answer
+
+    sampler = Sampler(steps=5, guidance=DPS(0.1))
+    got = run(Crowded(), Mean(told), search=BestOfN(), sampler=sampler)
+    assert got.cause is None
+    assert same(got, run(search=BestOfN(), sampler=sampler))
+
+
 RED, BLUE = (slice(None), 0), (slice(None), 1)
 
 
@@ -458,3 +501,71 @@ def test_a_plan_travels_without_what_it_has_loaded() -> None:
     packed = pickle.dumps(plan)
     assert len(packed) < 20_000
     assert pickle.loads(packed) == plan
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("shape", None),
+        ("shape", (3, 0)),
+        ("shape", (3, "4")),
+        ("dtype", torch.int64),
+        ("dtype", "float32"),
+        ("interpolant", None),
+        ("rows_per_nfe", 0),
+        ("start", lambda steps: math.nan),
+        ("start", lambda steps: 2.0),
+    ],
+)
+def test_what_a_model_says_of_itself_is_checked(name: str, value: Any) -> None:
+    model = Pictures()
+    setattr(model, name, value)
+    with pytest.raises(BadSetting, match=f"(model 'pictures': {name}|{name} of the model)"):
+        job(model)
+
+
+def test_held_out_rewards_of_one_name_are_refused() -> None:
+    with pytest.raises(BadSetting, match="held-out rewards are told by their names"):
+        job(held_out=(Mean(), Mean()))
+
+
+@dataclass(frozen=True)
+class Broken(BestOfN):
+    """Asks for what nobody answers."""
+
+    def population(self, walk: Walk, resume: Progress | None = None) -> Any:
+        yield "a velocity"
+
+
+@dataclass(frozen=True)
+class Narrow(Euler):
+    """Gives one row for all."""
+
+    def step(self, *given: Any) -> Any:
+        return (yield from super().step(*given))[:1, :1]
+
+
+@dataclass(frozen=True)
+class Flat(Tweedie):
+    """Gives one channel for all."""
+
+    def clean(self, *given: Any) -> Any:
+        return (yield from super().clean(*given))[:, :1]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "told"),
+    [
+        ({"search": Broken()}, "yielded str, which is no request"),
+        (
+            {"sampler": Sampler(kernel=Narrow())},
+            r"kernel Narrow\(\) gave \(1, 1, 4, 4\); expected shape \(\d+, 3, 4, 4\)",
+        ),
+        ({"sampler": Sampler(lookahead=Flat())}, r"look-ahead Flat\(\) gave"),
+    ],
+    ids=["search", "kernel", "look-ahead"],
+)
+def test_what_is_not_of_the_right_kind_or_shape_is_refused(chosen: dict[str, Any], told: str) -> None:
+    error = failure(**chosen)
+    assert isinstance(error, RollflowError)
+    assert re.search(told, str(error))

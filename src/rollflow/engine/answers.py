@@ -147,17 +147,21 @@ class Answers:
         tensors = [asked.request.x0 for asked in group]
         return [Verdict(*parts) for parts in self._split((Reward, task), tensors, judged, self.max_rows)]
 
-    def rewards_later(self, group: Sequence[Asked]) -> Callable[[], list[Verdict]]:
-        """The same, with the model's work done now; what is returned does the reward's, in any thread."""
-        task, prompts = group[0].task, _prompts(group)
+    def examined(self, task: Task, tensors: list[Tensor]) -> list[tuple[Tensor, list[Fault | None]]]:
+        """Decoded samples of each tensor of clean states, and what makes any of them ineligible so far."""
 
-        def kept(rows: Rows, x0: Tensor) -> tuple[Tensor, list[Fault | None]]:
+        def kept(rows: Rows, x0: Tensor) -> tuple[Any, ...]:
             samples, faults = examined(task, x0)
             return samples.clone(), faults  # a model may use its own memory again before they are scored
 
         with torch.no_grad():
-            tensors = [asked.request.x0 for asked in group]
-            found = self._split((Decode, task), tensors, kept, self.max_rows)
+            return [(samples, faults) for samples, faults in self._split((Decode, task), tensors, kept, self.max_rows)]
+
+    def rewards_later(self, group: Sequence[Asked]) -> Callable[[], list[Verdict]]:
+        """The same, with the model's work done now; what is returned does the reward's, in any thread."""
+        task, prompts = group[0].task, _prompts(group)
+
+        found = self.examined(task, [asked.request.x0 for asked in group])
         samples, faults = [samples for samples, _ in found], [fault for _, faults in found for fault in faults]
         unpadded = replace(self, padded=False)  # whoever is elsewhere makes batches of its own
 
@@ -276,12 +280,12 @@ class Answers:
         call: Callable[[Rows, Tensor], tuple[Any, ...]],
     ) -> tuple[Any, ...]:
         """``call`` on all rows, on half as many at once wherever memory runs out; what fits is remembered."""
-        key = None if what is None else (what[0], id(what[1].model))
+        key, graph = None if what is None else (what[0], id(what[1].model)), what is not None and what[0] is Grad
         places, done, made = list(range(len(x))) if isinstance(rows, slice) else rows, 0, list[tuple[Any, ...]]()
         while done < len(x):
             most = min(self.limits.get(key, len(x)), len(x) - done)
             part = x[done : done + most]
-            answer = _unless_out_of_memory(call, rows if most == len(x) else places[done : done + most], part)
+            answer = _unless_out_of_memory(call, rows if most == len(x) else places[done : done + most], part, graph)
             if answer is None:
                 self.limits[key] = most // 2
                 free_memory()
@@ -292,14 +296,14 @@ class Answers:
 
 
 def _unless_out_of_memory(
-    call: Callable[[Rows, Tensor], tuple[Any, ...]], rows: Rows, x: Tensor
+    call: Callable[[Rows, Tensor], tuple[Any, ...]], rows: Rows, x: Tensor, graph: bool
 ) -> tuple[Any, ...] | None:
+    """What ``call`` gives; None if memory ran out, and fewer rows, or a graph of fewer, may leave enough."""
     try:
         return call(rows, x)
-    except BadReward:  # whose batch has been halved already
-        raise
     except Exception as error:
-        if len(x) == 1 or not is_out_of_memory(error.__cause__ or error):
+        halved = isinstance(error, BadReward) and not graph  # by the reward's own batches
+        if halved or len(x) == 1 or not is_out_of_memory(error):
             raise
         return None
 

@@ -24,7 +24,7 @@ class DescribedModel(FlowModel):
 
     def __init__(self, model: FlowModel) -> None:
         names = ("name", "description", "few_step", "rows_per_nfe", "interpolant", "grid", "shape", "dtype", "device")
-        vars(self).update({name: getattr(model, name) for name in names}, _identity=model.identity)
+        vars(self).update({name: getattr(model, name) for name in names}, _identity=_identity(model))
         try:
             pickle.dumps(vars(self))
         except Exception:  # attributes of someone else's, which say no more than where its noise lies
@@ -54,7 +54,7 @@ class DescribedReward(RewardModel):
 
     def __init__(self, reward: RewardModel) -> None:
         names = ("name", "description", "differentiable", "held_out", "structured", "interactive", "relative", "bounds")
-        vars(self).update({name: getattr(reward, name) for name in names}, _identity=reward.identity)
+        vars(self).update({name: getattr(reward, name) for name in names}, _identity=_identity(reward))
 
     @property
     def identity(self) -> str:
@@ -63,6 +63,13 @@ class DescribedReward(RewardModel):
 
     def score(self, samples: Tensor, prompts: Sequence[str]) -> NoReturn:
         raise left_behind(f"reward '{self.name}'")
+
+
+def _identity(of: FlowModel | RewardModel) -> str:
+    try:
+        return of.identity
+    except Exception:  # no reason to lose a result
+        return of.name
 
 
 def left_behind(who: str) -> RollflowError:

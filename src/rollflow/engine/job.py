@@ -30,6 +30,7 @@ from rollflow.lookahead import LOOKAHEADS
 from rollflow.models.base import Declared, FlowModel, check_attributes
 from rollflow.requests import Asking
 from rollflow.rewards import RewardModel, check_differentiable, check_reward
+from rollflow.rewards.mixing import check_names
 from rollflow.rng import Noise
 from rollflow.sampler import Dynamics, Sampler
 from rollflow.search.base import Cost, Finished, Search, Walk
@@ -56,6 +57,7 @@ class Task:
         instance("prompt", self.prompt, str, what="a text")
         check_reward("reward", self.reward)
         held_out = each("held_out", self.held_out, check_reward, "a tuple of rewards")
+        check_names("held-out rewards", [reward for reward in held_out if not reward.elsewhere])
         object.__setattr__(self, "held_out", held_out)
 
     @property

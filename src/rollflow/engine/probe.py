@@ -58,7 +58,7 @@ class Prepared:
                     if what:
                         try_gradient(task, condition, self.answers)
                     else:
-                        try_reward(task)
+                        try_reward(task, self.answers)
                 self._tried[key] = task
 
 
@@ -72,7 +72,7 @@ def noises(task: Task, rows: int) -> Tensor:
     return Noise(0, 0, tuple(task.model.shape), task.model.dtype).normals(0, range(rows), [0] * rows)
 
 
-def try_reward(task: Task) -> None:
+def try_reward(task: Task, answers: Answers) -> None:
     """Score one sample and two, decoded from noise; nothing is concluded from samples that are not eligible.
 
     Raises:
@@ -81,8 +81,7 @@ def try_reward(task: Task) -> None:
     parts = [part for part in task.reward.parts if may_try(part)]
     if not parts:
         return
-    with torch.no_grad():
-        samples, faults = examined(task, noises(task, 2))
+    [(samples, faults)] = answers.examined(task, [noises(task, 2)])
     samples = samples[[fault is None for fault in faults]]
     for part in parts:
         with called(f"reward '{part.name}' failed", BadReward):

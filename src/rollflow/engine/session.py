@@ -277,7 +277,7 @@ class Session:
         try:
             with blamed(f"method '{run.job.search.name}' failed"):
                 try:
-                    live.ask(live.asking.send(answer))
+                    live.ask(_request(live.asking.send(answer)))
                 except StopIteration as stop:
                     ended = True
                     state = instance(f"what method '{run.job.search.name}' returns", stop.value, Finished)
@@ -492,6 +492,13 @@ class Session:
             told.scores.update(one.scores)
             told.missing.update(one.missing)
         return told
+
+
+def _request(asked: object) -> Request:
+    """What a population yielded, if it is a request, since nothing else would ever be answered."""
+    if not isinstance(asked, Request):
+        raise RollflowError(f"it yielded {type(asked).__name__}, which is no request; use 'yield from'")
+    return asked
 
 
 def _elsewhere(reward: RewardModel) -> bool:

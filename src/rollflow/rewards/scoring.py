@@ -86,11 +86,19 @@ def rewards_of(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    """Whether an exception, or what it was raised from, says that memory ran out."""
+    chain: list[BaseException] = []
+    while error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error
+    return any(
+        isinstance(one, torch.OutOfMemoryError | MemoryError)
+        or (isinstance(one, RuntimeError) and any(words in str(one).lower() for words in _OUT_OF_MEMORY))
+        for one in chain
+    )
+
+
+_OUT_OF_MEMORY = "out of memory", "can't allocate memory", "status_alloc_failed"
 
 
 def free_memory() -> None:
@@ -104,7 +112,7 @@ def _answer(reward: RewardModel, samples: Tensor, prompts: Sequence[str]) -> Ten
     with called(f"reward '{reward.name}' failed", BadReward):
         try:
             answer = reward.score(samples.clone(), list(prompts))
-        except (RuntimeError, MemoryError) as error:
+        except Exception as error:
             if len(samples) == 1 or not is_out_of_memory(error):
                 raise
             return None

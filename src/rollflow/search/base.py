@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rollflow import requests
 from rollflow.checks import Settings
+from rollflow.errors import RollflowError
 from rollflow.guidance import Guidance
 from rollflow.lookahead import Tweedie, integrate
 from rollflow.requests import Asking, Slope
@@ -145,7 +146,7 @@ class Walk:
                 return Particles(x, u, slope.clean, slope.reward, shift)
         else:
             u, shift = (yield from requests.velocity(x_model, t)), None
-        clean = yield from lookahead.clean(source, x_model, u, t)
+        clean = _shaped(f"look-ahead {lookahead}", (yield from lookahead.clean(source, x_model, u, t)), x)
         if score:
             reward = yield from requests.reward(clean, self.dynamics.level(s))
         else:
@@ -154,7 +155,7 @@ class Walk:
 
     def _shift(self, guidance: Guidance, slope: Slope, s: Tensor) -> Tensor:
         gradient = self.dynamics.conversion.to_source(slope.gradient, s)  # the chain rule: x_model = x / c
-        return guidance.shift(gradient, slope.reward.clone())
+        return _shaped(f"guidance {guidance}", guidance.shift(gradient.clone(), slope.reward.clone()), gradient)
 
     def lean(self, particles: Particles, step: int) -> Asking[Particles]:
         """Parents at time number ``step`` that know where their children lean: ``lean_nfe`` NFE a row.
@@ -184,6 +185,7 @@ class Walk:
         sampler = self.dynamics.sampler
         v = self.dynamics.conversion.velocity(parents.u, parents.x, t)
         x = yield from sampler.kernel.step(sampler.interpolant, parents.x, v, t, s, noise, self._velocity)
+        x = _shaped(f"kernel {sampler.kernel}", x, parents.x)
         return x if parents.lean is None else x + parents.lean
 
     def advance(
@@ -226,6 +228,14 @@ class Walk:
     def finish(self, particles: Particles) -> Asking[Finished]:
         """``denoise`` particles and return the best."""
         return self.returned((yield from self.denoise(particles)).best())
+
+
+def _shaped(who: str, given: Any, like: Tensor) -> Tensor:
+    """What a kernel, a look-ahead or guidance gave, if it has the shape that it must have."""
+    if not isinstance(given, Tensor) or given.shape != like.shape:
+        shape = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
+        raise RollflowError(f"{who} gave {shape}; expected shape {tuple(like.shape)}")
+    return given
 
 
 class Search(Settings, ABC):
