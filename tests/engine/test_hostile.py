@@ -558,7 +558,7 @@ class Flat(Tweedie):
     [
         ({"search": Broken()}, "yielded str, which is no request"),
         (
-            {"sampler": Sampler(kernel=Narrow())},
+            {"search": BestOfN(), "sampler": Sampler(kernel=Narrow())},
             r"kernel Narrow\(\) gave \(1, 1, 4, 4\); expected shape \(\d+, 3, 4, 4\)",
         ),
         ({"sampler": Sampler(lookahead=Flat())}, r"look-ahead Flat\(\) gave"),
