@@ -316,9 +316,8 @@ def test_what_is_no_number_is_refused(told: Callable[[Tensor], Any]) -> None:
 def test_what_a_reward_says_of_itself_is_checked(name: str, value: Any) -> None:
     reward = Mean()
     setattr(reward, name, value)
-    error = failure(reward=reward)
-    assert isinstance(error, BadSetting)
-    assert f"{name} of reward 'mean' must be" in str(error)
+    with pytest.raises(BadSetting, match=f"reward 'mean': {name} must be"):
+        run(reward=reward)
 
 
 def test_a_held_out_reward_that_gives_no_number_says_so() -> None:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from rollflow.callees import called
 from rollflow.checks import whole
-from rollflow.errors import BadReward, BadSetting, blamed
-from rollflow.rewards.base import RewardModel
+from rollflow.errors import BadReward, blamed
+from rollflow.rewards.base import RewardModel, check_attributes
 
 
 def load(reward: RewardModel) -> None:
@@ -21,28 +21,12 @@ def load(reward: RewardModel) -> None:
 
     Raises:
         BadReward: If it raises anything but a RollflowError.
-        BadSetting: If its batch size or its declared range is none.
+        BadSetting: If what it says of itself is of the wrong type or out of range.
     """
     with blamed(f"reward '{reward.name}' could not be loaded", BadReward):
         reward.load()
     for part in dict.fromkeys((*reward.parts, reward)):
-        whole(f"batch_size of reward '{part.name}'", part.batch_size, at_least=1)
-        _check_bounds(part)
-
-
-def _check_bounds(reward: RewardModel) -> None:
-    if reward.bounds is None:
-        return
-    try:
-        low, high = (float(bound) for bound in reward.bounds)
-        fits = low <= high
-    except (TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise BadSetting(
-            f"bounds of reward '{reward.name}' must be its lowest and its highest score, or None, not "
-            f"{reward.bounds!r:.80}"
-        )
+        check_attributes(part)  # of a reward from elsewhere known only now
 
 
 def scored(reward: RewardModel, samples: Tensor, prompts: Sequence[str]) -> Tensor:
