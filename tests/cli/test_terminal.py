@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from pathlib import Path
@@ -85,3 +86,11 @@ def test_what_a_person_is_asked(
     with pytest.raises(Exception, match="nobody is at the terminal"):
         Terminal(tmp_path, show=False).choose(EVIL, {1: torch.zeros(3, 8, 8), 2: torch.zeros(3, 8, 8)})
     assert not OBEYED.search(capsys.readouterr().err)
+
+
+def test_a_terminal_of_another_encoding_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, "ascii"))
+    with streams.watched():
+        print("ünï.png  0.5")
+    assert raw.getvalue() == b"\\xfcn\\xef.png  0.5\n"

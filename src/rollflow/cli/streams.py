@@ -42,8 +42,13 @@ class _Stream:
 
     def write(self, text: str) -> int:
         if self.stream is not None and not self.gone:
+            shown = printable(text) if self.plain else text
             try:
-                self.stream.write(printable(text) if self.plain else text)
+                try:
+                    self.stream.write(shown)
+                except UnicodeEncodeError:  # a terminal of another encoding must not cost what was computed
+                    encoding = self.stream.encoding
+                    self.stream.write(shown.encode(encoding, "backslashreplace").decode(encoding))
                 if self.plain and "\n" in text:
                     self.stream.flush()
             except OSError as error:
