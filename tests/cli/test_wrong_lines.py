@@ -217,7 +217,7 @@ LINES: list[tuple[list[str], str]] = [
         for name, told in (
             ("wl_mine:Shares", "shares of method 'bon' must be a list of whole numbers, not None"),
             ("wl_mine:Plain", "population of method 'bon' must be a generator of requests, not 3"),
-            ("wl_mine:Yields", "what method 'bon' yields must be a request"),
+            ("wl_mine:Yields", "which is no request; use 'yield from'"),
             ("wl_mine:Returns", "what method 'bon' returns must be a Finished, not None"),
         )
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,7 +11,6 @@ import torch
 from torch import Tensor
 
 from rollflow.callees import called
-from rollflow.checks import instance
 from rollflow.engine.answers import (
     DYNAMICS,
     GRADIENT,
@@ -38,7 +36,6 @@ from rollflow.search.base import Finished, Progress
 
 NETWORK = (Velocity, Grad)
 """Requests that the flow model answers."""
-REQUESTS = typing.get_args(Request)
 
 
 @dataclass(eq=False)
@@ -134,14 +131,7 @@ class Live:
     answered: int = 0
 
     def ask(self, request: Request) -> None:
-        """Wait for the answer to a request.
-
-        Raises:
-            BadSetting: If it is none, which nothing could answer.
-        """
-        instance(
-            f"what method '{self.run.job.search.name}' yields", request, *REQUESTS, what="a request (rollflow.requests)"
-        )
+        """Wait for the answer to a request."""
         self.request, self.answers, self.answered = request, [], 0
 
     @property
