@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import Redness, TinyModel
 from torch import Tensor
 
 import rollflow
@@ -302,3 +303,23 @@ def test_a_reward_that_never_scores_is_blamed(line: ToyModel, alone: Callable[[J
     with pytest.raises(JobsFailed, match=told) as failed:
         Engine().run([Job(Task(line, "wide", Blind()), SVDD(2), 64, 0, STEPS4)])
     assert isinstance(failed.value.failures[0], BadReward)
+
+
+def test_pixels_that_a_file_cannot_hold_are_told() -> None:
+    """Within half a byte they are not, since their file is the same."""
+
+    class Glaring(TinyModel):
+        beyond: float
+
+        def decode(self, x0: Tensor) -> Tensor:
+            return super().decode(x0) * (1 + self.beyond)
+
+    def warnings_of(beyond: float) -> tuple[str, ...]:
+        model = Glaring()
+        model.beyond = beyond
+        [result] = Engine().run([Job(Task(model, "a cat", Redness()), SVDD(2), 32, 0, STEPS4)])
+        return result.warnings
+
+    assert warnings_of(0.001) == ()
+    with pytest.warns(RollflowWarning, match=r"'scenes-base' decodes pixels from 0 to 1\.5; expected 0 to 1"):
+        assert len(warnings_of(0.5)) == 1

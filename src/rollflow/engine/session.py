@@ -38,6 +38,9 @@ T = TypeVar("T")
 UNASKED, CUT_SHORT = "interrupted before it was asked", "interrupted before it answered"
 """Why a reward of the sample of an interrupted run is missing."""
 
+_HALF_A_BYTE = 0.5 / 255
+"""By which pixels may lie outside [0, 1] without a byte of their file being another."""
+
 _LAST_WORDS = 5.0
 """Seconds in which rewards score what an interrupted run returns, all together, where signals are listened to."""
 
@@ -460,12 +463,19 @@ class Session:
             run.seconds,
             tuple(finished.diagnostics or {} for finished in run.finished),
             ineligible_of(run.now),
-            tuple(self._warnings(run, held_out.scores)),
+            tuple(self._warnings(run, sample, held_out.scores)),
         )
 
-    def _warnings(self, run: Run, held_out: dict[str, float]) -> Iterator[str]:
+    def _warnings(self, run: Run, sample: Tensor, held_out: dict[str, float]) -> Iterator[str]:
         """What the user of a result should know of its samples and scores."""
         yield from run.warnings
+        if sample.ndim in (3, 4) and sample.shape[-3] == 3:
+            low, high = float(sample.min()), float(sample.max())
+            if low < -_HALF_A_BYTE or high > 1 + _HALF_A_BYTE:
+                yield (
+                    f"model '{run.job.task.model.name}' decodes pixels from {low:.3g} to {high:.3g}; expected 0 to 1, "
+                    "to which they are clipped when saved, so that the file may have another score"
+                )
         for reward in run.job.task.held_out:
             if outside(reward, held_out[reward.name]):
                 yield out_of_range(reward, held_out[reward.name])
