@@ -279,3 +279,11 @@ def test_our_own_prompts_are_six_of_each_skill_and_ask_for_what_they_say() -> No
 def test_everything_shipped_can_be_loaded_by_its_name() -> None:
     assert {"prompts", "scenes-aesthetic", "scenes-composition", "scenes-quantity"} == set(shipped())
     assert all(load(name).name == name for name in shipped())
+
+
+@pytest.mark.parametrize("entry", [{"prompt": "a" * 10**5, "ask": 3}, {"prompt": "a", "b" * 10**5: 3}])
+def test_what_is_wrong_with_a_suite_is_told_in_a_line(entry: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "own.json").write_text(json.dumps([entry]))
+    with pytest.raises(RollflowError, match="cannot be read: ") as caught:
+        load(str(tmp_path / "own.json"))
+    assert len(str(caught.value)) < 1000

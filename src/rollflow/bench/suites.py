@@ -81,7 +81,7 @@ def _of_file(path: Path) -> Suite:
     except (ValueError, RollflowError) as error:
         line = " ".join(str(error).split())
         raise RollflowError(
-            f"the suite '{path}' cannot be read: {line}; expected entries with a prompt each"
+            f"the suite '{path}' cannot be read: {line:.500}; expected entries with a prompt each"
         ) from error
     return _checked(Suite(str(head.get("suite", path.stem)), str(head.get("version", "")), items), str(path))
 
