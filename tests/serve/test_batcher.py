@@ -115,7 +115,7 @@ def test_no_memory_for_all_together(batcher: Batcher, spy: Spy, monkeypatch: pyt
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_everyone_is_told_that_the_thread_has_ended(batcher: Batcher, spy: Spy) -> None:
-    spy.trouble = GeneratorExit()  # what no reward is blamed for
+    spy.trouble = KeyboardInterrupt()  # what no reward is blamed for
     spy.gate.clear()
     asked = [batcher.submit(batch("first"))]
     assert spy.entered.wait(5)

@@ -27,6 +27,7 @@ from rollflow.errors import RollflowError
 from rollflow.prompts import Prompt
 from rollflow.rewards.preprocessing import from_pictures
 from rollflow.rewards.scoring import scored
+from rollflow.serve.batcher import Batcher
 from rollflow.serve.bodies import Limits, Refusal, read
 from rollflow.serve.host import _Punctual
 from rollflow.serve.server import app_of
@@ -365,6 +366,24 @@ def spy() -> Iterator[Spy]:
     spy.gate.set()
 
 
+SUBMITTED: list[Batch] = []
+"""What has come as far as the thread that scores."""
+
+
+@pytest.fixture(autouse=True)
+def submitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep ``SUBMITTED`` up to date."""
+    submit = Batcher.submit
+
+    def noted(self: Batcher, batch: Batch, key: bytes | None = None) -> Future[list[float]]:
+        scores = submit(self, batch, key)
+        SUBMITTED.append(batch)
+        return scores
+
+    SUBMITTED.clear()
+    monkeypatch.setattr(Batcher, "submit", noted)
+
+
 class Crowd:
     """Requests at once, in the order in which they were made, while the reward is held up by a first one."""
 
@@ -378,12 +397,13 @@ class Crowd:
 
     def ask(self, samples: Tensor, prompts: Sequence[str], **headers: str) -> Future[httpx.Response]:
         self.waiting += 1
+        before = len(SUBMITTED)
         future = self.pool.submit(post, self.client, self.host, body_of(samples, prompts), **headers)
         wait_for(lambda: self.client.get(f"{self.host.url}/health").json()["requests"] == self.waiting)
+        wait_for(lambda: len(SUBMITTED) > before or future.done())  # counted is not yet read
         return future
 
     def go_on(self) -> None:
-        time.sleep(0.05)  # counted is not yet read
         self.spy.gate.set()
         self.pool.shutdown()
 
@@ -451,7 +471,7 @@ def test_a_key_is_that_of_what_was_sent(spy: Spy, client: httpx.Client) -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_health_tells_that_the_thread_is_dead(spy: Spy, client: httpx.Client) -> None:
-    spy.trouble = GeneratorExit()  # what no reward is blamed for
+    spy.trouble = KeyboardInterrupt()  # what no reward is blamed for
     with hosted(spy) as host:
         crowd = Crowd(spy, host, client)
         asked = [crowd.ask(numbers(1, 2), [prompt]) for prompt in ("trouble", "after")]
