@@ -399,6 +399,7 @@ def test_a_gradient_that_is_cut_off_for_a_branch_or_some_rows_is_refused(score: 
     assert isinstance(error, NotDifferentiable)
 
 
+@pytest.mark.filterwarnings("ignore:model .* decodes pixels")
 def test_most_of_many_cut_branches_are_found() -> None:
     class Plain(Pictures):
         def decode(self, x0: Tensor) -> Tensor:
