@@ -67,7 +67,7 @@ class _Listener:
         self.raise_now()
 
     def woken(self, number: int, frame: FrameType | None) -> None:
-        """Do in the main thread what another thread could not."""
+        """Raise, in the main thread, an interruption that another thread noticed."""
         if self.first is not None:
             self.arrived(self.first, frame)
 

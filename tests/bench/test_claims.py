@@ -233,6 +233,6 @@ def test_what_is_no_file_is_no_claim(kind: str, tmp_path: Path) -> None:
         os.mkfifo(place)
     else:
         place.symlink_to(Path(__file__) if kind == "link" else tmp_path / "nowhere")
-    with pytest.raises(OSError, match=r"job in .* is no regular file; remove it"):
+    with pytest.raises(OSError, match=r"job in .* is not a regular file; remove it"):
         Claims(tmp_path).take("job")
     assert os.path.lexists(place)

@@ -136,9 +136,9 @@ def test_what_a_decoder_raises_within_the_block_is_the_fault_of_the_file() -> No
 
 def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
-    assert "no regular file" in refused(read_picture, tmp_path / "pipe.png")
-    assert "no regular file" in refused(read_picture, "/dev/zero")
-    assert "no regular file" in refused(read_picture, tmp_path)
+    assert "not a regular file" in refused(read_picture, tmp_path / "pipe.png")
+    assert "not a regular file" in refused(read_picture, "/dev/zero")
+    assert "not a regular file" in refused(read_picture, tmp_path)
     assert "No such file" in refused(read_picture, tmp_path / "none.png")
     assert "null byte" in refused(read_picture, "a\0b.png")
     with (tmp_path / "sparse.png").open("wb") as file:

@@ -112,11 +112,11 @@ def _read(path: Path) -> _Claim | None:
     """What a claim says; None if there is none.
 
     Raises:
-        OSError: If it cannot be read, or is no regular file: nothing is read through a link, or waits for a pipe.
+        OSError: If it cannot be read, or is not a regular file: nothing is read through a link, or waits for a pipe.
     """
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
-            raise OSError(errno.EINVAL, f"{path.name} in {path.parent.name} is no regular file; remove it")
+            raise OSError(errno.EINVAL, f"{path.name} in {path.parent.name} is not a regular file; remove it")
         with path.open("rb") as file:
             return _Claim(file.read(256).decode(errors="replace"), os.fstat(file.fileno()).st_mtime_ns)
     except FileNotFoundError:

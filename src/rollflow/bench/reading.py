@@ -32,7 +32,7 @@ def inside(folder: Path, name: str) -> Path:
 
     Raises:
         FileNotFoundError: If there is none of that name.
-        ValueError: If it is no regular file, or a link to a file outside the folder.
+        ValueError: If it is not a regular file, or a link to a file outside the folder.
     """
     path = folder / name
     try:
@@ -42,7 +42,7 @@ def inside(folder: Path, name: str) -> Path:
     if not real.is_relative_to(folder.resolve()):
         raise ValueError(f"{name} is a link to a file outside the folder")
     if not stat.S_ISREG(real.stat().st_mode):
-        raise ValueError(f"{name} is no regular file")
+        raise ValueError(f"{name} is not a regular file")
     return real
 
 

@@ -25,7 +25,7 @@ from rollflow.report.pictures import picture, png, still
 from rollflow.rewards import REWARDS, RewardModel
 
 _PATIENCE = 5
-"""Seconds of waiting for other processes that are not mentioned."""
+"""Seconds to wait for other processes before saying so."""
 
 
 def check_limits(retries: int, minutes: float | None) -> None:

@@ -142,7 +142,7 @@ def _read(path: Path, *, tensors: bool = False) -> tuple[dict[str, str], Any, by
             content = file.read() if tensors else b""
         job, tree = told["job"], told["checkpoint"]
         if not isinstance(job, dict) or not all(isinstance(part, str) for part in (*job, *job.values())):
-            raise ValueError("its job is no set of texts")
+            raise ValueError("its description of the job is not a mapping of texts")
     except FileNotFoundError:
         raise BadCheckpoint(f"there is no '{path}' to go on from: no run was stopped there") from None
     except Exception as error:

@@ -130,7 +130,7 @@ def _content(source: Source) -> Iterator[io.BytesIO | str]:
     else:
         status = os.stat(source)
         if not stat.S_ISREG(status.st_mode):
-            raise BadPicture(f"cannot read '{source}': it is no regular file")
+            raise BadPicture(f"cannot read '{source}': it is not a regular file")
         size = status.st_size
     if size > MAX_BYTES:
         raise PictureTooLarge(f"expected at most {MAX_BYTES} bytes, got {size}")

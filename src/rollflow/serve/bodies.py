@@ -235,7 +235,7 @@ def _at_most(limit: int, got: int, what: str) -> None:
 
 
 class _Reading:
-    """Whatever a parser raises, the sender is at fault, unless memory is short."""
+    """Turn whatever a parser raises into a refusal of the request; running out of memory is reported as such."""
 
     def __init__(self, what: str) -> None:
         self.what = what
