@@ -10,8 +10,8 @@ test: .venv/.tested
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: .venv/.tested
-	$(BIN)/ruff check src tests training benchmarks
-	$(BIN)/ruff format --check src tests training benchmarks
+	$(BIN)/ruff check src tests tools
+	$(BIN)/ruff format --check src tests tools
 	$(BIN)/mypy
 
 .venv/.installed: pyproject.toml constraints.txt

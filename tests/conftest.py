@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, settings
 from torch import Tensor
 
 from rollflow.engine import Job
-from rollflow.models.gaussian_mixture import GaussianMixture
-from rollflow.models.toy import ToyModel, ToyReward
+from rollflow.models.mixture.gaussian_mixture import GaussianMixture
+from rollflow.models.mixture.model import ToyModel
+from rollflow.rewards.toy import ToyReward
 from rollflow.testing import reference
 from rollflow.testing.reference import Alone
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import Broken, Judge, Redness, TinyModel, TinyTurbo, registered  # noqa: F401
+from support.tiny import Broken, Judge, Redness, TinyModel, TinyTurbo, registered  # noqa: F401
 
 import rollflow
 from rollflow import _public
 from rollflow.api import Plan, generate
+from rollflow.dynamics.interpolants import VP, Cosine, Linear
+from rollflow.dynamics.kernels import DDIM, EulerMaruyama
 from rollflow.engine import Interrupted, Observer, Result
 from rollflow.errors import BadReward, BadWeights, BudgetTooSmall, RollflowError, UnknownName
-from rollflow.interpolants import VP, Cosine, Linear
-from rollflow.kernels import DDIM, EulerMaruyama
 from rollflow.models.scenes import PromptError
 from rollflow.rewards.mixing import RankAverage
 from rollflow.search import SVDD, BestOfN, RolloverBudget

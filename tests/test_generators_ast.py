@@ -20,7 +20,7 @@ import rollflow
 
 SOURCE = Path(rollflow.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
-NO_DRAWS = ["search", "engine", "sampler.py", "kernels", "lookahead.py", "requests.py", "conversions.py"]
+NO_DRAWS = ["search", "engine", "dynamics", "sampler.py", "requests.py"]
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 DRAWS = re.compile(
     r"(torch\.(rand|randn|randint|randperm|rand_like|randn_like|randint_like|normal|bernoulli|multinomial|poisson|"
@@ -187,7 +187,7 @@ def test_only_the_noise_of_a_population_is_drawn() -> None:
 def test_what_asks_is_found_by_its_annotation() -> None:
     """The collection that the rules stand on has what it must have, and no plain function."""
     helpers = {f"rollflow.requests.{name}" for name in ("velocity", "reward", "grad", "decode", "save")}
-    assert helpers | {"rollflow.lookahead.integrate"} <= KNOWN.functions
+    assert helpers | {"rollflow.dynamics.lookahead.integrate"} <= KNOWN.functions
     assert {"evaluate", "start", "advance", "finish", "clean", "step", "population", "_velocity"} <= KNOWN.methods
     assert {"VelocityFn"} <= KNOWN.callables
     assert "rollflow.requests.drive" not in KNOWN.functions
@@ -198,7 +198,7 @@ HEAD = """
 from contextlib import contextmanager
 import torch
 from rollflow import requests
-from rollflow.kernels import VelocityFn
+from rollflow.dynamics.kernels import VelocityFn
 from rollflow.lookahead import integrate
 from rollflow.requests import Asking, drive, save, velocity as ask
 """

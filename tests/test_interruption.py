@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from rollflow import interruption
-from rollflow.interruption import Interruption, listening, shielded, skippable, wind_up
+from rollflow.runtime import interruption
+from rollflow.runtime.interruption import Interruption, listening, shielded, skippable, wind_up
 
 
 @pytest.fixture(autouse=True)

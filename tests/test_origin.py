@@ -6,15 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from rollflow.dynamics.grids import Uniform
+from rollflow.dynamics.interpolants import VP, Interpolant, Linear
+from rollflow.dynamics.kernels import Euler
 from rollflow.engine import Engine, Job, Observer, Spending, Task
 from rollflow.errors import RollflowError
-from rollflow.interpolants import VP, Interpolant, Linear
-from rollflow.kernels import Euler
-from rollflow.models.toy import ToyModel, ToyReward
+from rollflow.models.mixture.model import ToyModel
+from rollflow.particles.rng import Noise
 from rollflow.requests import Reward
-from rollflow.rng import Noise
+from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Sampler
-from rollflow.schedules import Uniform
 from rollflow.search import SMC, SVDD, BestOfN, CoDe, RolloverBudget, Search, SearchOverPaths
 
 START = 0.6

@@ -12,18 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rollflow.conversions import denoised_from_velocity
+from rollflow.dynamics.conversions import denoised_from_velocity
+from rollflow.dynamics.grids import Arc, Uniform
+from rollflow.dynamics.interpolants import VP, Cosine, Interpolant, Linear, Polynomial
+from rollflow.dynamics.kernels import Euler
+from rollflow.dynamics.lookahead import Lookahead, ODELookahead, Tweedie
 from rollflow.engine import Engine, Job, Task
 from rollflow.errors import RollflowError
-from rollflow.interpolants import VP, Cosine, Interpolant, Linear, Polynomial
-from rollflow.kernels import Euler
-from rollflow.lookahead import Lookahead, ODELookahead, Tweedie
-from rollflow.models.gaussian_mixture import GaussianMixture
-from rollflow.models.toy import ToyModel, ToyReward
+from rollflow.models.mixture.gaussian_mixture import GaussianMixture
+from rollflow.models.mixture.model import ToyModel
+from rollflow.particles.rng import Noise
 from rollflow.requests import Asking, Request, Velocity, drive
-from rollflow.rng import Noise
+from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Sampler, even_shares, linear_shares
-from rollflow.schedules import Arc, Uniform
 from rollflow.search import SVDD, BestOfN, RolloverBudget, Search
 
 SEARCHES = [BestOfN(), SVDD(2), RolloverBudget(2, 3)]

@@ -12,19 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import Redness, TinyModel, registered  # noqa: F401
+from support.tiny import Redness, TinyModel, registered  # noqa: F401
 
 import rollflow as rf
 from rollflow import checks
 from rollflow.errors import BadSetting
-from rollflow.models.toy import ToyModel, ToyReward
+from rollflow.models.mixture.model import ToyModel
 from rollflow.registry import Registry
-from rollflow.rewards.clipscore import CLIPScore
-from rollflow.rewards.human import Human
-from rollflow.rewards.jpeg import JpegCompressibility
+from rollflow.rewards.clip.clipscore import CLIPScore
+from rollflow.rewards.judges.human import Human
+from rollflow.rewards.judges.vlm_judge import VLMJudge
 from rollflow.rewards.mixing import Constants, RankAverage, Running, WeightedSum
-from rollflow.rewards.remote import RemoteReward
-from rollflow.rewards.vlm_judge import VLMJudge
+from rollflow.rewards.pixels.jpeg import JpegCompressibility
+from rollflow.rewards.remote.client import RemoteReward
+from rollflow.rewards.toy import ToyReward
 
 P = "three cats"
 NOTHING: Any = None

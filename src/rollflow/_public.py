@@ -1,6 +1,28 @@
 """Every public name of the package."""
 
 from rollflow.api import Plan, generate, load_model
+from rollflow.dynamics.grids import GRIDS, Arc, Grid, Matched, Shifted, Uniform
+from rollflow.dynamics.guidance import DPS, GUIDANCE, Guidance
+from rollflow.dynamics.interpolants import INTERPOLANTS, VP, Cosine, Interpolant, Linear, Polynomial
+from rollflow.dynamics.kernels import (
+    COEFFICIENTS,
+    DDIM,
+    GLASS,
+    KERNELS,
+    Constant,
+    Converted,
+    DiffusionCoefficient,
+    Euler,
+    EulerMaruyama,
+    FlowCPS,
+    Heun,
+    Kernel,
+    Memoryless,
+    Power,
+    Renoise,
+    Sigma,
+)
+from rollflow.dynamics.lookahead import Lookahead, ODELookahead, Tweedie
 from rollflow.engine import (
     Caps,
     Checkpoint,
@@ -32,38 +54,16 @@ from rollflow.errors import (
     RollflowWarning,
     UnknownName,
 )
-from rollflow.guidance import DPS, GUIDANCE, Guidance
-from rollflow.interpolants import INTERPOLANTS, VP, Cosine, Interpolant, Linear, Polynomial
-from rollflow.kernels import (
-    COEFFICIENTS,
-    DDIM,
-    GLASS,
-    KERNELS,
-    Constant,
-    Converted,
-    DiffusionCoefficient,
-    Euler,
-    EulerMaruyama,
-    FlowCPS,
-    Heun,
-    Kernel,
-    Memoryless,
-    Power,
-    Renoise,
-    Sigma,
-)
-from rollflow.lookahead import Lookahead, ODELookahead, Tweedie
 from rollflow.models import MODELS, DiffusersModel, FlowModel, PipelineSource
+from rollflow.particles.resampling import RESAMPLING, SSP, Multinomial, Resampling, Residual, Stratified, Systematic
 from rollflow.prompts import Prompt
-from rollflow.resampling import RESAMPLING, SSP, Multinomial, Resampling, Residual, Stratified, Systematic
 from rollflow.rewards import REWARDS, RewardModel
 from rollflow.sampler import Sampler
-from rollflow.schedules import GRIDS, Arc, Grid, Matched, Shifted, Uniform
 from rollflow.search import SEARCHES, SMC, SVDD, BestOfN, CoDe, RolloverBudget, Search, SearchOverPaths
-from rollflow.search.acceptance import ACCEPTANCES, Acceptance, AtLeast, BestSoFar, OverParent, OverQuantile
-from rollflow.search.potentials import POTENTIALS, DifferencePotential, MaxPotential, Potential, SumPotential
-from rollflow.search.quota import QUOTAS, QuotaSchedule, UniformQuota, WeightedQuota
-from rollflow.search.tempering import (
+from rollflow.search.rbf.acceptance import ACCEPTANCES, Acceptance, AtLeast, BestSoFar, OverParent, OverQuantile
+from rollflow.search.rbf.quota import QUOTAS, QuotaSchedule, UniformQuota, WeightedQuota
+from rollflow.search.smc.potentials import POTENTIALS, DifferencePotential, MaxPotential, Potential, SumPotential
+from rollflow.search.smc.tempering import (
     TEMPERINGS,
     AdaptiveTempering,
     GeometricTempering,

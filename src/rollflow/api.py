@@ -21,18 +21,18 @@ from rollflow.defaults import (
     DEFAULT_REWARD,
     DEFAULT_STEPS,
 )
+from rollflow.dynamics.grids import GRIDS, Grid
+from rollflow.dynamics.guidance import GUIDANCE, Guidance
+from rollflow.dynamics.interpolants import INTERPOLANTS, Interpolant, Linear
+from rollflow.dynamics.kernels import DDIM, KERNELS, Euler, Kernel
+from rollflow.dynamics.lookahead import LOOKAHEADS, Lookahead
 from rollflow.engine import Engine, Job, JobsFailed, Observer, Result, Spending, Task, declared, default_sampler
 from rollflow.errors import BadSetting, RollflowWarning, blamed
-from rollflow.guidance import GUIDANCE, Guidance
-from rollflow.interpolants import INTERPOLANTS, Interpolant, Linear
-from rollflow.kernels import DDIM, KERNELS, Euler, Kernel
-from rollflow.lookahead import LOOKAHEADS, Lookahead
 from rollflow.models import DiffusersModel, FlowModel, Source, find_model
 from rollflow.registry import Registry
 from rollflow.rewards import REWARDS, RewardModel, check_differentiable, check_reward, check_scorable, scoring
 from rollflow.rewards.mixing import check_names
 from rollflow.sampler import Dynamics, Sampler
-from rollflow.schedules import GRIDS, Grid
 from rollflow.search import SEARCHES, BestOfN, Search
 
 T = TypeVar("T")

@@ -126,8 +126,6 @@ def _known(value: Any) -> str | None:
     if isinstance(value, bytes | bytearray):
         return f"bytes {digest(bytes(value))}"
     if isinstance(value, nn.Module):
-        from rollflow.models.loading import weights_digest  # where models' own identities are made of this
-
         buffers = [f"{name} {tuple(kept.shape)} {_content(kept)}" for name, kept in value.named_buffers()]
         return f"{_name(type(value))} {weights_digest({'': value})} {digest(_ADDRESS.sub('', repr(value)), *buffers)}"
     if isinstance(value, Tensor):
@@ -210,3 +208,30 @@ def settings_in(config: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in config.items()
         if not name.startswith("_") and name not in ("transformers_version", "dtype", "torch_dtype", "name_or_path")
     }
+
+
+def weights_digest(networks: Mapping[str, nn.Module]) -> str:
+    """The beginning of a SHA-256 of networks' weights as they are in memory: by name, shape and some of the numbers.
+
+    Training or merging changes nearly all numbers of a weight, and an adapter adds some, so that 64 of each tell;
+    reading all would take as long as loading them. Weights that ``accelerate`` keeps elsewhere are looked up there; of
+    those whose numbers cannot be read, in whatever format, only names and shapes tell.
+    """
+    told = hashlib.sha256()
+    for part, network in sorted(networks.items()):
+        for prefix, module in network.named_modules():
+            for name, weight in module.named_parameters(recurse=False):
+                whole = f"{part}.{prefix}.{name}".replace("_orig_mod.", "")  # of a compiled module
+                told.update(f"{whole} {tuple(weight.shape)}".encode())
+                told.update(_numbers(module, name, weight))
+    return told.hexdigest()[:12]
+
+
+def _numbers(module: nn.Module, name: str, weight: Tensor) -> bytes:
+    """Some numbers of a weight, or of what a hook of ``accelerate`` puts in its place when the module runs."""
+    try:
+        kept: Tensor = module._hf_hook.weights_map[name] if weight.is_meta else weight  # type: ignore[union-attr,index]
+        values = kept.detach().reshape(-1)
+        return values[:: max(1, len(values) // 64)][:64].double().cpu().numpy().tobytes()
+    except Exception:  # there are as many ways to pack or park weights as libraries for it: name and shape must do then
+        return b""

@@ -10,14 +10,14 @@ from functools import cached_property
 from torch import Tensor
 
 from rollflow.checks import MOST_STEPS, Settings, real, whole
-from rollflow.conversions import Conversion
+from rollflow.dynamics.conversions import Conversion
+from rollflow.dynamics.grids import Arc, Grid, Uniform
+from rollflow.dynamics.guidance import Guidance
+from rollflow.dynamics.interpolants import VP, Interpolant
+from rollflow.dynamics.kernels import EulerMaruyama, Kernel
+from rollflow.dynamics.lookahead import Lookahead, Tweedie
 from rollflow.errors import BadSetting
-from rollflow.guidance import Guidance
-from rollflow.interpolants import VP, Interpolant
-from rollflow.kernels import EulerMaruyama, Kernel
-from rollflow.lookahead import Lookahead, Tweedie
 from rollflow.models.base import Declared, FlowModel
-from rollflow.schedules import Arc, Grid, Uniform
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_study import HOSTILE, entry, folder, study  # noqa: F401
+from support.small_study import HOSTILE, entry, folder, study  # noqa: F401
 
-from rollflow.bench import analysis, tabulate, typeset
-from rollflow.bench.analysis import (
+from rollflow.bench.analysis import estimates
+from rollflow.bench.analysis.estimates import (
     best_so_far,
     budget_shares,
     difference,
@@ -23,14 +23,15 @@ from rollflow.bench.analysis import (
     steps,
     win_rate,
 )
-from rollflow.bench.experiment import Arm
-from rollflow.bench.presets import PRESETS
-from rollflow.bench.scaling import against_budget, families
-from rollflow.bench.statistics import Interval, bands, bootstrap, interval, share
-from rollflow.bench.study import Cells, read
-from rollflow.bench.typeset import Table, shown
+from rollflow.bench.analysis.results import Cells, read
+from rollflow.bench.analysis.scaling import against_budget, families
+from rollflow.bench.intervals import Interval, bands, bootstrap, interval, share
+from rollflow.bench.run.experiment import Arm
+from rollflow.bench.run.presets import PRESETS
 from rollflow.errors import RollflowError
+from rollflow.report import tables, typeset
 from rollflow.report.figures import parents_of
+from rollflow.report.typeset import Table, shown
 
 
 def test_seeds_of_a_prompt_are_averaged_first() -> None:
@@ -190,32 +191,32 @@ def test_over_optimisation_is_beyond_both_intervals() -> None:
 def test_what_one_arm_wins_the_other_loses(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def counted(ours: Cells, theirs: Cells) -> analysis.Paired:
+    def counted(ours: Cells, theirs: Cells) -> estimates.Paired:
         calls.append(1)
         return win_rate(ours, theirs)
 
-    monkeypatch.setattr(analysis, "win_rate", counted)
+    monkeypatch.setattr(estimates, "win_rate", counted)
     rewards = np.random.default_rng(0).normal(size=(3, 9))
     told = study(*(entry(arm, p, 0, rewards[i, j]) for i, arm in enumerate("ABC") for j, p in enumerate("abcdefghi")))
-    found = analysis.win_rates(told, told.given)
+    found = estimates.win_rates(told, told.given)
     assert len(calls) == 3
     for (ours, theirs), won in found.items():
         direct = win_rate(told.cells(told.given, ours), told.cells(told.given, theirs))
         assert won.pairs == direct.pairs == 9
         np.testing.assert_allclose(won.interval, direct.interval)  # type: ignore[arg-type]
-    assert tabulate.win_rates(told, told.given).rows[2][1] == found["C", "A"].interval
+    assert tables.win_rates(told, told.given).rows[2][1] == found["C", "A"].interval
 
 
 def test_equal_cost_goes_on_to_every_budget() -> None:
     arms = (Arm("plain"), Arm("short", nfe=50), Arm("long", nfe=1_000))
     spent = {"plain": 19, "short": 48, "long": 990}
     told = study(*(entry(a, p, 0, 1.0, nfe=n, trace=[[10, 1.0]]) for a, n in spent.items() for p in "abc"), arms=arms)
-    table = tabulate.equal_cost(told, "nfe")
+    table = tables.equal_cost(told, "nfe")
     assert table.columns[1:] == tuple(f"{nfe} NFE" for nfe in (12, 25, 37, 50, 100, 200, 400, 800, 1000))
     ended = {row[0]: [cell is None for cell in row[1:]].index(True) for row in table.rows if None in row}
     assert ended == {"plain": 1, "short": 4}  # after its steps, and after its budget
     told = study(*(entry("A", p, 0, 1.0, seconds=s, trace=[[1, 1.0]]) for p, s in zip("abc", (1, 5, 2), strict=True)))
-    assert tabulate.equal_cost(told, "seconds").columns[-1] == "5 s"
+    assert tables.equal_cost(told, "seconds").columns[-1] == "5 s"
 
 
 def test_arms_of_one_method_are_told_by_their_configuration() -> None:
@@ -237,14 +238,14 @@ def test_arms_of_one_method_are_told_by_their_configuration() -> None:
     assert all(list(budgets) == [50, 100, 200, 500, 1000] for budgets in scaled.values())
     assert families([asdict(arm) for arm in PRESETS["init"].arms(500)]) == {}
     told = study(*(entry(arm.name, p, 0, float(ord(p))) for arm in arms for p in "abc"), arms=arms)
-    rows = tabulate.scaling(told).rows
+    rows = tables.scaling(told).rows
     assert [row[:4] for row in rows[:2]] == [("svdd, vp", 50, "3 of 6", 3), ("svdd, vp", 100, "3 of 6", 3)]
     assert against_budget(told, told.given)["rbf, vp"][500] == interval([97.0, 98.0, 99.0])
 
 
 def test_time_is_told_with_padding_and_devices() -> None:
     told = study(*(entry("A", p, 0, 1.0, device="a GPU") for p in "abc"), entry("B", "a", 0, 1.0))
-    for table in (tabulate.costs(told), tabulate.equal_cost(told, "seconds")):
+    for table in (tables.costs(told), tables.equal_cost(told, "seconds")):
         assert "padded to 8 rows" in " ".join(table.notes)
         assert "reward, on a GPU, of" in " ".join(table.notes)
 
@@ -263,7 +264,7 @@ def test_accuracy_is_the_share_of_zeros_of_rewards_that_count() -> None:
         "share of judge = 0 (held out)",
         "aesthetic (held out)",
     ]
-    [row] = tabulate.results(told).rows
+    [row] = tables.results(told).rows
     assert row[:3] == ("A", "3 of 4", 2)
     means = [cell.mean for cell in row[3:] if isinstance(cell, Interval)]
     assert means == [-2.25, 0.25, -0.5, 0.5, 0.75]  # what could not be had is not a zero
@@ -279,13 +280,13 @@ def test_every_table_tells_what_is_missing() -> None:
         for seed in (0, 1)
     ]
     whole, told = study(*entries), study(*entries[:-1], failed=(lost,))
-    assert len(tabulate.tables(told)) == 9
-    for table in tabulate.tables(told):
+    assert len(tables.tables(told)) == 9
+    for table in tables.tables(told):
         assert "jobs done: B (3 of 4, 1 failed)." in " ".join(table.notes)
         assert all(len(row) == len(table.columns) for row in table.rows)
-    assert all("All jobs are done." in table.notes for table in tabulate.tables(whole))
+    assert all("All jobs are done." in table.notes for table in tables.tables(whole))
     assert whole.first_search == "B"  # A is the plain one
-    [sequential] = [table for table in tabulate.tables(told) if table.title == "Sequential Monte Carlo"]
+    [sequential] = [table for table in tables.tables(told) if table.title == "Sequential Monte Carlo"]
     assert [cell.mean for cell in sequential.rows[0][1:] if isinstance(cell, Interval)] == [0.5, 1.0, 2.0, 1.0]
 
 
@@ -332,7 +333,7 @@ def test_a_folder_is_read(folder: Path, tmp_path: Path) -> None:  # noqa: F811
     assert {arm: told.account(arm) for arm in told.arms} == dict.fromkeys(told.arms, "4 of 6, 2 failed")
     assert [entry["prompt"] for entry in told.of("SMC")] == ["a red square", HOSTILE] * 2
     assert {entry["prompt"] for entry in told.failed} == {"a unicorn"}
-    means = {row[0]: row[3].mean for row in tabulate.results(told).rows if isinstance(row[3], Interval)}
+    means = {row[0]: row[3].mean for row in tables.results(told).rows if isinstance(row[3], Interval)}
     assert means["BoN"] > means["plain"]
     with pytest.raises(RollflowError, match="no folder of 'rollflow bench run'"):
         read(tmp_path)

@@ -11,21 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from rollflow.bench import tiers
-from rollflow.bench.signal import signal_curve
-from rollflow.bench.statistics import bootstrap, rank_correlation
-from rollflow.bench.suites import Item, Suite, load
-from rollflow.bench.tiers import (
-    Graded,
-    held_out_captions,
-    plain_accuracy,
-    save_suite,
-    sort_into_tiers,
-)
-from rollflow.interpolants import Linear
-from rollflow.kernels import Euler
-from rollflow.models.gaussian_mixture import GaussianMixture
-from rollflow.models.toy import ToyModel, ToyReward
+from rollflow.bench.intervals import bootstrap, rank_correlation
+from rollflow.bench.probes.signal import signal_curve
+from rollflow.bench.suites import difficulty
+from rollflow.bench.suites.difficulty import Graded, held_out_captions, plain_accuracy, save_suite, sort_into_tiers
+from rollflow.bench.suites.load import Item, Suite, load
+from rollflow.dynamics.interpolants import Linear
+from rollflow.dynamics.kernels import Euler
+from rollflow.models.mixture.gaussian_mixture import GaussianMixture
+from rollflow.models.mixture.model import ToyModel
+from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Sampler
 
 
@@ -97,8 +92,8 @@ def test_hard_prompts_are_confirmed_by_further_samples(monkeypatch: pytest.Monke
         late = {prompts[0]: 0, prompts[4]: 0, prompts[1]: 10_010}
         return {prompt: [float(late.get(prompt, 1e9) <= seed) for seed in seeds] for prompt in some}
 
-    monkeypatch.setattr(tiers, "plain_accuracy", accuracy)
-    told = tiers.grade(toy(), ToyReward(), candidates=8, samples=10, confirming=30, per_tier=2, steps=4, seed=3)
+    monkeypatch.setattr(difficulty, "plain_accuracy", accuracy)
+    told = difficulty.grade(toy(), ToyReward(), candidates=8, samples=10, confirming=30, per_tier=2, steps=4, seed=3)
     assert told == {"easy": [], "medium": [], "hard": [Graded(prompts[2], 0.0), Graded(prompts[3], 0.0)]}
     twice = [prompt for prompt in prompts if len(seen[prompt]) == 40]
     assert twice == [prompts[1], prompts[2], prompts[3], prompts[5]]

@@ -6,21 +6,21 @@ from typing import Any
 
 import pytest
 
-from rollflow.bench.citations import PAPER, bibliography, cited, documented, sources
-from rollflow.bench.suites import PUBLISHED
-from rollflow.guidance import GUIDANCE
-from rollflow.interpolants import INTERPOLANTS
-from rollflow.kernels import COEFFICIENTS, KERNELS
-from rollflow.lookahead import LOOKAHEADS
+from rollflow.bench.suites.load import PUBLISHED
+from rollflow.dynamics.grids import GRIDS
+from rollflow.dynamics.guidance import GUIDANCE
+from rollflow.dynamics.interpolants import INTERPOLANTS
+from rollflow.dynamics.kernels import COEFFICIENTS, KERNELS
+from rollflow.dynamics.lookahead import LOOKAHEADS
+from rollflow.particles.resampling import Resampling
 from rollflow.registry import Registry
-from rollflow.resampling import Resampling
+from rollflow.report.citations import PAPER, bibliography, cited, documented, sources
 from rollflow.rewards import REWARDS
-from rollflow.schedules import GRIDS
 from rollflow.search import SEARCHES
-from rollflow.search.acceptance import ACCEPTANCES
-from rollflow.search.potentials import Potential
-from rollflow.search.quota import QUOTAS
-from rollflow.search.tempering import Tempering
+from rollflow.search.rbf.acceptance import ACCEPTANCES
+from rollflow.search.rbf.quota import QUOTAS
+from rollflow.search.smc.potentials import Potential
+from rollflow.search.smc.tempering import Tempering
 
 REGISTRIES = (SEARCHES, REWARDS, KERNELS, COEFFICIENTS, INTERPOLANTS, GRIDS, LOOKAHEADS, GUIDANCE, ACCEPTANCES, QUOTAS)
 KINDS = [kind for registry in REGISTRIES for kind in registry.values()] + [

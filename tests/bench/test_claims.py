@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from rollflow import sharing
-from rollflow.bench import claims
-from rollflow.bench.claims import LEASE, Claims
+from rollflow.bench.run import leases
+from rollflow.bench.run.leases import LEASE, Claims
+from rollflow.files import shared
 from rollflow.files.atomic import create
-from rollflow.sharing import gone, mark
+from rollflow.files.shared import gone, mark
 
 
 def dead() -> int:
@@ -37,7 +37,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(claims.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(leases.time, "monotonic", lambda: self.now)
 
     def lease(self) -> None:
         """Let a lease go by."""
@@ -84,15 +84,15 @@ def test_processes_are_told_apart_by_where_they_are_counted(monkeypatch: pytest.
     for boot, namespace in (("a", "pid:[1]"), ("a", "pid:[2]"), ("b", "pid:[1]")):
         (tmp_path / "boot").write_text(boot)
         (tmp_path / namespace).symlink_to(namespace)
-        monkeypatch.setattr(sharing, "_BOOT", tmp_path / "boot")
-        monkeypatch.setattr(sharing, "_COUNTED", tmp_path / namespace)
-        sharing._realm.cache_clear()
+        monkeypatch.setattr(shared, "_BOOT", tmp_path / "boot")
+        monkeypatch.setattr(shared, "_COUNTED", tmp_path / namespace)
+        shared._realm.cache_clear()
         realms.add(mark().split("-")[0])
         assert not gone(mine)
         assert not gone(marked(mine.split("-")[0], process))
         (tmp_path / namespace).unlink()
     monkeypatch.undo()
-    sharing._realm.cache_clear()
+    shared._realm.cache_clear()
     assert len(realms) == 3
 
 
@@ -114,7 +114,7 @@ def test_signs_of_life_are_given_for_ones_own_alone(tmp_path: Path, clock: Clock
 
 def watched(claims: Claims, clock: Clock) -> None:
     """Let a process see a claim, and then nothing of its owner for too long."""
-    assert not claims.take("job")
+    assert not leases.take("job")
     clock.lease()
 
 

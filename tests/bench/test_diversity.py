@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import Judge, Redness, TinyModel
+from support.tiny import Judge, Redness, TinyModel
 from tiny_experiment import ARMS, ITEMS, experiment, run
 from torch import Tensor
 
-from rollflow.bench import runner as runners
-from rollflow.bench import tabulate
-from rollflow.bench.diversity import (
+from rollflow.bench.analysis.results import read
+from rollflow.bench.probes.diversity import (
     DISTANCES,
     Perceptual,
     distance_of,
@@ -26,16 +25,17 @@ from rollflow.bench.diversity import (
     mean_pairwise,
     scenes_distance,
 )
-from rollflow.bench.experiment import Arm, Experiment, Spread, diversity_cost
-from rollflow.bench.folder import Tally
-from rollflow.bench.study import read
+from rollflow.bench.run import runner as runners
+from rollflow.bench.run.experiment import Arm, Experiment, Spread, diversity_cost
+from rollflow.bench.run.folder import Tally
 from rollflow.cli import main
+from rollflow.dynamics.interpolants import VP, Linear
+from rollflow.dynamics.kernels import Euler, EulerMaruyama
 from rollflow.errors import RollflowError, UnknownName
-from rollflow.interpolants import VP, Linear
-from rollflow.kernels import Euler, EulerMaruyama
 from rollflow.models import MODELS
-from rollflow.models.gaussian_mixture import GaussianMixture
-from rollflow.models.toy import ToyModel
+from rollflow.models.mixture.gaussian_mixture import GaussianMixture
+from rollflow.models.mixture.model import ToyModel
+from rollflow.report import tables
 from rollflow.rewards import REWARDS
 from rollflow.sampler import Sampler
 
@@ -190,7 +190,7 @@ def test_an_experiment_measures_each_dynamics_once(spread: Experiment, tmp_path:
         sampler = Sampler(VP() if trial.arm.interpolant == "vp" else Linear(), EulerMaruyama(), steps=4)
         of = diversity(TinyModel(), [trial.item.prompt], sampler, squared, trajectories=3, seed=trial.noise)
         assert entry["diversity"] == of.of[trial.item.prompt] > 0
-    table = tabulate.diversity(study)
+    table = tables.diversity(study)
     assert [row[:2] for row in table.rows] == [("BoN", 2), ("RBF, VP", 2)]
     assert "('squared') of 3 trajectories" in table.notes[0]
     _, again = run(tmp_path, experiment=spread)
@@ -224,7 +224,7 @@ def test_a_measurement_that_was_stopped_goes_on(
 def test_an_experiment_that_measures_none_says_nothing_of_it(tmp_path: Path) -> None:
     assert "diversity" not in experiment().config()
     run(tmp_path)
-    assert not tabulate.diversity(read(tmp_path)).rows
+    assert not tables.diversity(read(tmp_path)).rows
 
 
 @pytest.mark.slow

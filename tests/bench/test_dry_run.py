@@ -11,15 +11,15 @@ import pytest
 from tiny_experiment import experiment
 
 import rollflow
-from rollflow.bench import tiers
-from rollflow.bench.folder import Folder, refuse_other
-from rollflow.bench.runner import Runner
-from rollflow.bench.scenes_suites import write
-from rollflow.bench.signal import signal_curve
+from rollflow.bench.probes.signal import signal_curve
+from rollflow.bench.run.folder import Folder, refuse_other
+from rollflow.bench.run.runner import Runner
+from rollflow.bench.suites import difficulty
+from rollflow.bench.suites.scenes import write
 from rollflow.cli import main
 from rollflow.errors import BadSetting, FolderError, RollflowError, UnknownName
 from rollflow.files.atomic import check_folder
-from rollflow.models.toy import ToyReward
+from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Sampler
 
 RUN = ["bench", "run", "--preset", "searches", "--nfe", "100", "--prompts", "1", "--seeds", "1"]
@@ -129,9 +129,9 @@ def test_nothing_is_written_into_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    before, data = package(), Path(rollflow.__file__).parent / "bench" / "data"
-    graded = {"easy": [tiers.Graded("one cat on grass background", 0.5)], "medium": [], "hard": []}
-    monkeypatch.setattr(tiers, "grade", lambda *_, **__: graded)
+    before, data = package(), Path(rollflow.__file__).parent / "bench" / "suites" / "data"
+    graded = {"easy": [difficulty.Graded("one cat on grass background", 0.5)], "medium": [], "hard": []}
+    monkeypatch.setattr(difficulty, "grade", lambda *_, **__: graded)
     commands = [
         ["bench", "grade", "--out", "mine.jsonl"],
         ["bench", "grade", "--out", str(data / "scenes-quantity.jsonl")],
@@ -152,7 +152,7 @@ def test_nothing_is_written_into_the_package(
 
 def test_an_empty_suite_is_not_written(tmp_path: Path, line: object) -> None:
     with pytest.raises(RollflowError, match="no prompt lies in any tier"):
-        tiers.save_suite({"easy": [], "hard": []}, line, tmp_path / "new" / "a.jsonl")  # type: ignore[arg-type]
+        difficulty.save_suite({"easy": [], "hard": []}, line, tmp_path / "new" / "a.jsonl")  # type: ignore[arg-type]
     assert not (tmp_path / "new").exists()
 
 
@@ -162,16 +162,16 @@ def test_an_empty_suite_is_not_written(tmp_path: Path, line: object) -> None:
 def test_grading_refuses_numbers_that_never_end(wrong: dict[str, int]) -> None:
     right = {"candidates": 1, "samples": 1, "confirming": 0, "per_tier": 1, "steps": 2, "seed": 0}
     with pytest.raises(BadSetting, match="expected"):
-        tiers.grade(None, None, **(right | wrong))  # type: ignore[arg-type]
+        difficulty.grade(None, None, **(right | wrong))  # type: ignore[arg-type]
 
 
 def test_captions_end_where_there_are_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiers, "PATIENCE", 2_000)
+    monkeypatch.setattr(difficulty, "PATIENCE", 2_000)
     with pytest.raises(BadSetting, match="no 5000 different captions to be had, only"):
-        tiers.held_out_captions(5000, 0, totals=(1, 1))
+        difficulty.held_out_captions(5000, 0, totals=(1, 1))
     for count, seed in ((0, 0), (-1, 0), (1, -1)):
         with pytest.raises(BadSetting, match="expected 1 or more captions and a seed of 0 or more"):
-            tiers.held_out_captions(count, seed)
+            difficulty.held_out_captions(count, seed)
 
 
 def test_ranks_need_trajectories_and_prompts() -> None:
@@ -220,7 +220,7 @@ def test_wrong_numbers_and_names_are_one_line(
 
 
 def test_a_distance_is_checked_by_name() -> None:
-    from rollflow.bench.diversity import check_distance
+    from rollflow.bench.probes.diversity import check_distance
 
     check_distance("scenes")
     with pytest.raises(UnknownName, match="unknown distance 'cosine'"):

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_study import entry
+from support.small_study import entry
 from test_claims import dead, marked
 from tiny_experiment import experiment
 
-from rollflow.bench.claims import LEASE
-from rollflow.bench.folder import CONFIG, IDENTITIES, Folder, Tally, read_config, refuse_other
-from rollflow.bench.study import read
+from rollflow.bench.analysis.results import read
+from rollflow.bench.run.folder import CONFIG, IDENTITIES, Folder, Tally, read_config, refuse_other
+from rollflow.bench.run.leases import LEASE
 from rollflow.errors import RollflowError
 from rollflow.files.atomic import write
-from rollflow.sharing import mark
+from rollflow.files.shared import mark
 
 IDENTITY = {"model": "m(1)", "reward": "r(1)", "held_out": ["j(1)"], "versions": {"rollflow": "1", "torch": "2"}}
 

@@ -14,16 +14,16 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from rollflow.bench import mixture
-from rollflow.bench.contenders import CONTENDERS, PLAIN, rollover
-from rollflow.bench.rare_mode import RareMode, rare_mode
-from rollflow.bench.statistics import bootstrap
+from rollflow.bench.intervals import bootstrap
+from rollflow.bench.probes import mixture
+from rollflow.bench.probes.arms import CONTENDERS, PLAIN, rollover
+from rollflow.bench.probes.plots import budgets
+from rollflow.bench.probes.rare_mode import RareMode, rare_mode
 from rollflow.cli import main
 from rollflow.engine import Job
 from rollflow.errors import BudgetTooSmall
-from rollflow.models.gaussian_mixture import GaussianMixture
-from rollflow.report import plots
-from rollflow.rng import Noise
+from rollflow.models.mixture.gaussian_mixture import GaussianMixture
+from rollflow.particles.rng import Noise
 
 MEANS = torch.tensor([[1.0, 0.0, 0.5], [0.0, 0.8, 0.0], [-1.0, 0.0, 0.0]])
 OVERLAPPING = RareMode(GaussianMixture(torch.tensor([0.2, 0.5, 0.3]), MEANS, torch.tensor([0.3, 0.4, 0.6])))
@@ -133,7 +133,7 @@ def test_budgets_that_are_no_numbers(capsys: pytest.CaptureFixture[str], tmp_pat
 
 def test_the_plot_draws_means_bands_and_what_is_exact() -> None:
     curve = {25: bootstrap([0.0, 1.0, 5.0]), 50: bootstrap([1.0, 2.0])}
-    figure = plots.budgets({"search": curve}, {"exact": {25: -2.0, 50: -1.0}})
+    figure = budgets({"search": curve}, {"exact": {25: -2.0, 50: -1.0}})
     [axes] = figure.axes
     assert [list(line.get_xydata()[:, 1]) for line in axes.lines] == [[2.0, 1.5], [-2.0, -1.0]]  # type: ignore[index]
     corners = axes.collections[0].get_paths()[0].vertices

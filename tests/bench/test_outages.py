@@ -14,22 +14,22 @@ from typing import Any
 
 import pytest
 import torch
-from forging import forged
+from support.forging import forged
+from support.tiny import Judge, Redness, TinyModel, registered  # noqa: F401
 from test_runner import told, whole  # noqa: F401
-from tiny import Judge, Redness, TinyModel, registered  # noqa: F401
 from tiny_experiment import ARMS, ITEMS, experiment, run
 from torch import Tensor
 
 from rollflow.api import generate
-from rollflow.bench import runner as runners
-from rollflow.bench import watch
-from rollflow.bench.claims import Claims
-from rollflow.bench.entries import told_of
-from rollflow.bench.folder import Folder, Tally
 from rollflow.bench.replay import replay
-from rollflow.bench.runner import Runner
-from rollflow.bench.suites import Item, Suite
-from rollflow.bench.watch import Heart
+from rollflow.bench.run import heartbeat
+from rollflow.bench.run import runner as runners
+from rollflow.bench.run.folder import Folder, Tally
+from rollflow.bench.run.heartbeat import Heart
+from rollflow.bench.run.leases import Claims
+from rollflow.bench.run.records import told_of
+from rollflow.bench.run.runner import Runner
+from rollflow.bench.suites.load import Item, Suite
 from rollflow.cli import main
 from rollflow.errors import BudgetTooSmall, FolderError, RewardUnavailable, RollflowError
 from rollflow.files.atomic import trouble
@@ -186,7 +186,7 @@ def test_a_full_disk_costs_checkpoints_alone(whole: Path, tmp_path: Path, monkey
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(watch, "save_checkpoint", full)
+    monkeypatch.setattr(heartbeat, "save_checkpoint", full)
     warnings: list[str] = []
     run(tmp_path, checkpoint_seconds=0.0, warned=warnings.append)
     assert told(tmp_path) == told(whole)
@@ -330,7 +330,9 @@ def test_a_folder_that_is_moved_goes_on_where_it_is(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("rollflow.bench.claims.LEASE", 1.5)  # the process that had the claims is this one, and alive
+    monkeypatch.setattr(
+        "rollflow.bench.run.leases.LEASE", 1.5
+    )  # the process that had the claims is this one, and alive
     first, second = tmp_path / "first", tmp_path / "second"
     with pytest.raises(FolderError, match=r"'.*first' is gone: it was moved or deleted"):
         run(first, told=_after(3, lambda: first.rename(second)), checkpoint_seconds=0.0)
@@ -352,7 +354,7 @@ def test_a_copy_of_a_folder_at_work_is_an_experiment_of_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Claims in it are those of a process that is alive, and gives no sign of life there."""
-    monkeypatch.setattr("rollflow.bench.claims.LEASE", 1.5)
+    monkeypatch.setattr("rollflow.bench.run.leases.LEASE", 1.5)
     first, copy = tmp_path / "first", tmp_path / "copy"
     run(first, told=_after(3, lambda: shutil.copytree(first, copy)), checkpoint_seconds=0.0)
     assert list((copy / "claims").iterdir())

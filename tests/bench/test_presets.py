@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from rollflow.bench.experiment import Experiment, costs_of
-from rollflow.bench.presets import PRESETS, experiment_of
-from rollflow.bench.suites import DATA, Suite, load
-from rollflow.bench.tiers import BANDS, plain_accuracy
+from rollflow.bench.run.experiment import Experiment, costs_of
+from rollflow.bench.run.presets import PRESETS, experiment_of
+from rollflow.bench.suites.difficulty import BANDS, plain_accuracy
+from rollflow.bench.suites.load import DATA, Suite, load
 from rollflow.defaults import DEFAULT_MODEL
 from rollflow.models import MODELS
 from rollflow.models.scenes import parse

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_study import entry, folder, study  # noqa: F401
+from support.small_study import entry, folder, study  # noqa: F401
 from test_untrusted import configure, line_of, rewrite
 
-from rollflow.bench import tabulate, typeset
-from rollflow.bench.folder import Tally
-from rollflow.bench.reading import is_job, parsed
-from rollflow.bench.study import entries_of, read
+from rollflow.bench.analysis.results import entries_of, read
+from rollflow.bench.run.folder import Tally
+from rollflow.bench.run.reading import is_job, parsed
 from rollflow.cli import main
 from rollflow.errors import RollflowError, RollflowWarning
-from rollflow.printable import printable
+from rollflow.files.printable import printable
+from rollflow.report import tables, typeset
 
 
 @pytest.fixture
@@ -227,5 +227,5 @@ def test_cells_of_a_spreadsheet_are_no_formulas() -> None:
         "'\ufeff+a",
         "(q=1, -2)",
     ]
-    numbers = typeset.comma_separated(tabulate.tables(study(entry("a", "p", 0, -2.0), entry("a", "q", 0, -2.0))))
+    numbers = typeset.comma_separated(tables.tables(study(entry("a", "p", 0, -2.0), entry("a", "q", 0, -2.0))))
     assert ",-2.0," in numbers

@@ -17,17 +17,17 @@ from typing import Any
 import pytest
 import tiny_experiment
 import torch
-from tiny import Judge, Redness, TinyModel, register, registered  # noqa: F401
+from support.tiny import Judge, Redness, TinyModel, register, registered  # noqa: F401
 from tiny_experiment import ARMS, ITEMS, experiment, run
 from torch import Tensor
 
 from rollflow.api import generate
-from rollflow.bench import folder as folders
-from rollflow.bench.entries import digest
-from rollflow.bench.folder import Folder, Tally
 from rollflow.bench.replay import find, replay
-from rollflow.bench.runner import Runner
-from rollflow.bench.suites import Item, Suite
+from rollflow.bench.run import folder as folders
+from rollflow.bench.run.folder import Folder, Tally
+from rollflow.bench.run.records import digest
+from rollflow.bench.run.runner import Runner
+from rollflow.bench.suites.load import Item, Suite
 from rollflow.cli import main
 from rollflow.errors import RollflowError
 

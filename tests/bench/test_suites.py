@@ -10,9 +10,9 @@ from typing import Any
 import huggingface_hub
 import pytest
 
-from rollflow.bench import scenes_suites
-from rollflow.bench.published import PUBLISHED
-from rollflow.bench.suites import Item, Suite, load, save, shipped
+from rollflow.bench.suites import scenes
+from rollflow.bench.suites.load import Item, Suite, load, save, shipped
+from rollflow.bench.suites.published import PUBLISHED
 from rollflow.errors import RollflowError, UnknownName
 from rollflow.models.scenes.grammar import RELATIONS, parse
 from rollflow.prompts import asked
@@ -234,7 +234,7 @@ def test_the_first_prompts_are_of_all_categories(count: int, kept: str | None) -
     assert [item.prompt for item in suite.first(count).items] == (kept or " ".join(names)).split()
 
 
-@pytest.mark.parametrize("make", [scenes_suites.composition, scenes_suites.aesthetic], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [scenes.composition, scenes.aesthetic], ids=lambda make: make.__name__)
 def test_the_shipped_captions_are_what_their_function_makes_and_held_out(make: Any) -> None:
     suite = make()
     assert load(suite.name) == suite

@@ -18,19 +18,20 @@ import matplotlib
 import pytest
 import torch
 from PIL import Image
-from small_study import folder  # noqa: F401
+from support.small_study import folder  # noqa: F401
 
 from rollflow import registry
-from rollflow.bench.experiment import Arm
+from rollflow.bench.analysis.results import read
 from rollflow.bench.replay import find as find_job
 from rollflow.bench.replay import refuse_untrusted, replay
-from rollflow.bench.study import read
+from rollflow.bench.run.experiment import Arm
 from rollflow.cli import main
 from rollflow.errors import BadSetting, RollflowError, RollflowWarning
-from rollflow.report import figures, plots
-from rollflow.report.html import Tile, rows
+from rollflow.output import plots
+from rollflow.report import figures
+from rollflow.report.page import Tile, rows
 from rollflow.rewards import REWARDS
-from rollflow.rewards.chat import Chat
+from rollflow.rewards.judges.chat import Chat
 
 Change = Callable[[dict[str, Any]], Any]
 

@@ -11,12 +11,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import pytest
-from tiny import Judge, Redness, TinyModel, register
+from support.tiny import Judge, Redness, TinyModel, register
 from torch import Tensor
 
-from rollflow.bench.experiment import Arm, Experiment
-from rollflow.bench.runner import Runner
-from rollflow.bench.suites import Item, Suite
+from rollflow.bench.run.experiment import Arm, Experiment
+from rollflow.bench.run.runner import Runner
+from rollflow.bench.suites.load import Item, Suite
 
 ARMS = (
     Arm("plain", steps=4),

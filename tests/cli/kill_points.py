@@ -18,13 +18,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from tiny import Judge, Redness, TinyModel
+from support.tiny import Judge, Redness, TinyModel
 
 from rollflow.cli import main
 from rollflow.files import atomic
 from rollflow.models import MODELS
-from rollflow.report import CheckpointFile, plots
-from rollflow.report.run_folder import RunFolder
+from rollflow.output import plots
+from rollflow.output.checkpoints import CheckpointFile
+from rollflow.output.run_folder import RunFolder
 from rollflow.rewards import REWARDS
 
 COMMAND = ["generate", "a red square", "--method", "svdd", "--nfe", "60", "-q", "--out"]

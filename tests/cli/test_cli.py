@@ -14,24 +14,26 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
-from tiny import Redness, TinyModel, TinyTurbo, registered  # noqa: F401
+from support.tiny import Redness, TinyModel, TinyTurbo, registered  # noqa: F401
 from torch import Tensor
 
 from rollflow.api import Plan, run
 from rollflow.cli import main
 from rollflow.cli.progress import LiveProgress
+from rollflow.dynamics.grids import Shifted
+from rollflow.dynamics.guidance import GUIDANCE
+from rollflow.dynamics.kernels import KERNELS
+from rollflow.dynamics.lookahead import ODELookahead
 from rollflow.errors import BadWeights, RewardUnavailable, RollflowWarning
 from rollflow.files import atomic
-from rollflow.guidance import GUIDANCE
-from rollflow.kernels import KERNELS
-from rollflow.lookahead import ODELookahead
+from rollflow.files.pictures import picture
+from rollflow.output import outputs, plots
+from rollflow.output.checkpoints import CheckpointFile
+from rollflow.output.outputs import png
+from rollflow.output.run_folder import RunFolder
 from rollflow.prompts import asked
-from rollflow.report import CheckpointFile, outputs, picture, plots
-from rollflow.report.outputs import png
-from rollflow.report.run_folder import RunFolder
 from rollflow.rewards import REWARDS
 from rollflow.rewards.mixing import WeightedSum
-from rollflow.schedules import Shifted
 from rollflow.search import SEARCHES
 
 PROMPT = "a red square"
@@ -699,7 +701,7 @@ def test_a_result_that_cannot_be_written_is_not_lost(
             raise no_disk
         write(path, files)
 
-    for module in ("rollflow.report.run_folder", "rollflow.engine.checkpoint"):
+    for module in ("rollflow.output.run_folder", "rollflow.engine.checkpoint"):
         monkeypatch.setattr(f"{module}.write", failing)
     checkpoints = False
     assert main([*command, "out"]) == 1

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import pytest
 
-from rollflow import interruption
 from rollflow.cli import main, streams
-from rollflow.interruption import Interruption
+from rollflow.runtime import interruption
+from rollflow.runtime.interruption import Interruption
 
 
 class Gone:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import Broken, TinyModel, registered  # noqa: F401
+from support.tiny import Broken, TinyModel, registered  # noqa: F401
 from torch import Tensor
 
 from rollflow.cli import main
 from rollflow.errors import RewardUnavailable
 from rollflow.files.atomic import PACKAGE
-from rollflow.report import outputs
-from rollflow.report.run_folder import LOCK, RunFolder
+from rollflow.output import outputs
+from rollflow.output.run_folder import LOCK, RunFolder
 
 COMMAND = ["generate", "a red square", "--nfe", "90", "-q"]
 
@@ -98,7 +98,7 @@ def test_the_checkpoint_of_a_stopped_run(stopped: Path, capsys: pytest.CaptureFi
         (["--nfe", "80"], "belongs to another job: nfe was 90, is 80"),
         (["--method", "bon"], "belongs to another job: search was"),
         (["--kernel", "ode"], "belongs to another job: sampler was"),
-        (["--reward", "rollflow.rewards.colorfulness:Colorfulness"], "belongs to another job: reward was"),
+        (["--reward", "rollflow.rewards.pixels.colorfulness:Colorfulness"], "belongs to another job: reward was"),
     ],
 )
 def test_another_job_to_resume(more: list[str], told: str, stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:

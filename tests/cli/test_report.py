@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import typer
-from small_study import ARMS, folder  # noqa: F401
+from support.small_study import ARMS, folder  # noqa: F401
 from typer.testing import CliRunner
 
-from rollflow.bench import tabulate
 from rollflow.cli import report
+from rollflow.report import tables
 
 FILES = {"report.html", "report.md", "report.csv", "report.tex"}
 
@@ -92,8 +92,8 @@ def test_a_report_that_would_be_no_html_is_refused(copy: Path, name: str, capsys
 
 
 def test_tables_are_made_once(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, once = [], tabulate.tables
-    monkeypatch.setattr(tabulate, "tables", lambda study: calls.append(study) or once(study))
+    calls, once = [], tables.tables
+    monkeypatch.setattr(tables, "tables", lambda study: calls.append(study) or once(study))
     report.report(copy, gallery=0)
     assert len(calls) == 1
 

@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import TinyModel, registered  # noqa: F401
+from support.tiny import TinyModel, registered  # noqa: F401
 from torch import Tensor
 
-from rollflow.bench.folder import Tally
+from rollflow.bench.run.folder import Tally
 from rollflow.cli import main
 from rollflow.files.media import read_picture
 from rollflow.models import MODELS
 from rollflow.models.scenes import ScenesTurbo
 from rollflow.rewards import REWARDS
-from rollflow.rewards.colorfulness import Colorfulness
-from rollflow.rewards.jpeg import JpegCompressibility, JpegIncompressibility
 from rollflow.rewards.mixing import WeightedSum
-from rollflow.rewards.scenes import CaptionJudgeReward, CaptionReward, CountReward, JudgeReward
+from rollflow.rewards.pixels.colorfulness import Colorfulness
+from rollflow.rewards.pixels.jpeg import JpegCompressibility, JpegIncompressibility
+from rollflow.rewards.scenes.scenes import CaptionJudgeReward, CaptionReward, CountReward, JudgeReward
 
 PROMPT = "three cats to the left of two cars on grass background"
 JPEG = JpegCompressibility.name

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.tiny import Redness, registered  # noqa: F401
 from test_cli import refused
-from tiny import Redness, registered  # noqa: F401
 from torch import Tensor
 
 from rollflow.cli import main, tables
+from rollflow.files.pictures import webp
 from rollflow.prompts import asked
 from rollflow.registry import Registry
-from rollflow.report.pictures import webp
 from rollflow.rewards import REWARDS, RewardModel
 from rollflow.rewards.base import Card
-from rollflow.rewards.jpeg import JpegCompressibility
+from rollflow.rewards.pixels.jpeg import JpegCompressibility
 
 
 class Asks(RewardModel):

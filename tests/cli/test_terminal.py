@@ -15,7 +15,7 @@ from rollflow.cli import main, streams
 from rollflow.cli.errors import complain, warn
 from rollflow.cli.tables import aligned, asked
 from rollflow.prompts import Prompt
-from rollflow.rewards.askers import Terminal
+from rollflow.rewards.judges.terminal import Terminal
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\u202e\x9b1m\rx"
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]")

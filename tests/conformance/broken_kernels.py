@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rollflow.interpolants import Interpolant, Linear
-from rollflow.kernels import DDIM, Euler, Heun, Kernel, Moments, Renoise, VelocityFn
+from rollflow.dynamics.interpolants import Interpolant, Linear
+from rollflow.dynamics.kernels import DDIM, Euler, Heun, Kernel, Moments, Renoise, VelocityFn
 from rollflow.testing import KernelSuite
 
 LINEAR = Linear()

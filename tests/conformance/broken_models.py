@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rollflow.interpolants import Cosine, Interpolant, Linear
+from rollflow.dynamics.interpolants import Cosine, Interpolant, Linear
 from rollflow.models import FlowModel
-from rollflow.models.gaussian_mixture import GaussianMixture
-from rollflow.models.toy import ToyModel
+from rollflow.models.mixture.gaussian_mixture import GaussianMixture
+from rollflow.models.mixture.model import ToyModel
 from rollflow.testing import ModelSuite
 
 PROMPTS = ("left", "right")

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import registered  # noqa: F401
+from support.tiny import registered  # noqa: F401
 
 from rollflow.cli import main
-from rollflow.kernels import KERNELS
+from rollflow.dynamics.kernels import KERNELS
 from rollflow.models import MODELS
 from rollflow.rewards import REWARDS
 from rollflow.search import SEARCHES

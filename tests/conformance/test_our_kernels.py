@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rollflow.kernels import (
+from rollflow.dynamics.kernels import (
     DDIM,
     GLASS,
     KERNELS,

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from rollflow.interpolants import VP, Cosine, Linear
+from rollflow.dynamics.interpolants import VP, Cosine, Linear
 from rollflow.models import MODELS
-from rollflow.models.gaussian_mixture import GaussianMixture
-from rollflow.models.toy import ToyModel
+from rollflow.models.mixture.gaussian_mixture import GaussianMixture
+from rollflow.models.mixture.model import ToyModel
 from rollflow.testing import ModelSuite
 
 loaded = cache(lambda kind: kind())

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from picture_suite import PictureRewardSuite
+from support.picture_suite import PictureRewardSuite
 from torch import Tensor
 
 import data
 from rollflow.models.scenes import parse
-from rollflow.models.toy import ToyReward
-from rollflow.rewards.scenes import CaptionJudgeReward, CaptionReward, CountReward, JudgeReward
+from rollflow.rewards.scenes.scenes import CaptionJudgeReward, CaptionReward, CountReward, JudgeReward
+from rollflow.rewards.toy import ToyReward
 from rollflow.testing import RewardSuite
 
 loaded = cache(lambda kind: kind())

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from rollflow.resampling import SSP, Residual
+from rollflow.particles.resampling import SSP, Residual
 from rollflow.search import SEARCHES, SMC, SVDD, BestOfN, CoDe, RolloverBudget, Search, SearchOverPaths
-from rollflow.search.acceptance import AtLeast, OverParent
-from rollflow.search.potentials import MaxPotential
-from rollflow.search.quota import WeightedQuota
-from rollflow.search.tempering import AdaptiveTempering
+from rollflow.search.rbf.acceptance import AtLeast, OverParent
+from rollflow.search.rbf.quota import WeightedQuota
+from rollflow.search.smc.potentials import MaxPotential
+from rollflow.search.smc.tempering import AdaptiveTempering
 from rollflow.testing import SearchSuite
 
 CASES: list[Search] = [

@@ -13,8 +13,8 @@ import broken_searches
 import pytest
 
 import rollflow
+from rollflow.dynamics.kernels import Euler
 from rollflow.errors import RollflowError, RollflowWarning, UnknownName
-from rollflow.kernels import Euler
 from rollflow.sampler import Dynamics
 from rollflow.search import Cost
 from rollflow.testing import KernelSuite, ModelSuite, RewardSuite, SearchSuite

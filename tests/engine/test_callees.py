@@ -13,17 +13,18 @@ import torch
 from torch import Tensor
 
 import rollflow
+from rollflow.dynamics.guidance import DPS
+from rollflow.dynamics.interpolants import Linear
+from rollflow.dynamics.kernels import Euler
 from rollflow.engine import Checkpoint, Engine, Interrupted, Job, JobsFailed, Observer, Result, Spending, Task
 from rollflow.errors import BadModel, BadReward, NotDifferentiable, RollflowError, RollflowWarning
-from rollflow.guidance import DPS
-from rollflow.interpolants import Linear
-from rollflow.kernels import Euler
 from rollflow.models import ScenesBase
-from rollflow.models.toy import ToyModel, ToyReward
+from rollflow.models.mixture.model import ToyModel
 from rollflow.requests import Reward
 from rollflow.rewards import REWARDS, RewardModel
 from rollflow.rewards.mixing import Minimum, WeightedSum
 from rollflow.rewards.scoring import judged_by, rewards_of, scored
+from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Sampler
 from rollflow.search import SMC, SVDD, BestOfN, Progress, RolloverBudget, SearchOverPaths
 
@@ -500,7 +501,7 @@ class ToyRewardTwo(ToyReward):
     ids=["smooth", "clamp", "kink", "relu", "half", "flat", "rounding", "large", "straight-through", "nan"],
 )
 def test_no_sound_gradient_is_refused(line: ToyModel, how: Any) -> None:
-    from rollflow.engine.answers import Answers
+    from rollflow.engine.executor import Answers
     from rollflow.engine.probe import try_gradient
 
     for prompt in line.mixtures:
@@ -509,7 +510,7 @@ def test_no_sound_gradient_is_refused(line: ToyModel, how: Any) -> None:
 
 @pytest.mark.parametrize("name", ["caption", "count", "judge", "caption-judge"])
 def test_the_gradients_of_the_scenes_rewards_are_sound(name: str) -> None:
-    from rollflow.engine.answers import Answers
+    from rollflow.engine.executor import Answers
     from rollflow.engine.probe import try_gradient
 
     if name not in REWARDS.names() or not REWARDS.find(name).differentiable:

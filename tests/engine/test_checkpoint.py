@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 import torch
-from forging import forged
+from support.forging import forged
 from torch import Tensor
 
+from rollflow.dynamics.guidance import DPS
+from rollflow.dynamics.interpolants import VP, Linear
 from rollflow.engine import (
     Checkpoint,
     Engine,
@@ -30,14 +32,13 @@ from rollflow.engine import (
 )
 from rollflow.engine.checkpoint import fingerprint
 from rollflow.errors import BadCheckpoint
-from rollflow.guidance import DPS
-from rollflow.interpolants import VP, Linear
-from rollflow.models.gaussian_mixture import GaussianMixture
-from rollflow.models.toy import ToyModel, ToyReward
+from rollflow.models.mixture.gaussian_mixture import GaussianMixture
+from rollflow.models.mixture.model import ToyModel
+from rollflow.output.checkpoints import CheckpointFile
 from rollflow.prompts import Prompt
-from rollflow.report.checkpoints import CheckpointFile
 from rollflow.requests import Asking
 from rollflow.rewards.mixing import RankAverage
+from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Sampler
 from rollflow.search import SVDD, BestOfN, Finished, Progress, RolloverBudget, Search, Walk
 
@@ -263,8 +264,8 @@ CLASSES = [
     "builtins:eval",
     "antigravity:anything",
     "rollflow.engine.job:Task",
-    "rollflow.search.weighing:Weighing",
-    "rollflow.engine.standing:Checkpoint.__class__",
+    "rollflow.search.smc.weighing:Weighing",
+    "rollflow.engine.state:Checkpoint.__class__",
     "",
 ]
 

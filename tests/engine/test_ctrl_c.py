@@ -15,10 +15,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from rollflow.dynamics.interpolants import Linear
 from rollflow.engine import Engine, Interrupted, Job, Observer, Result, Task
-from rollflow.interpolants import Linear
-from rollflow.models.toy import ToyModel, ToyReward
+from rollflow.models.mixture.model import ToyModel
 from rollflow.rewards.mixing import WeightedSum
+from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Sampler
 from rollflow.search import SVDD, BestOfN
 

@@ -10,25 +10,26 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import Redness, TinyModel
+from support.tiny import Redness, TinyModel
 from torch import Tensor
 
 import rollflow
+from rollflow.dynamics.guidance import DPS
+from rollflow.dynamics.interpolants import Linear
 from rollflow.engine import Engine, Job, JobsFailed, Result, Task
-from rollflow.engine.standing import Standing
+from rollflow.engine.state import Standing
 from rollflow.errors import BadModel, BadReward, RollflowWarning
-from rollflow.guidance import DPS
-from rollflow.interpolants import Linear
 from rollflow.models.base import FlowModel, Screened
-from rollflow.models.toy import ToyModel, ToyReward
+from rollflow.models.mixture.model import ToyModel
 from rollflow.requests import Reward
 from rollflow.rewards import RewardModel
 from rollflow.rewards.mixing import RankAverage, Running, WeightedSum
+from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Sampler
 from rollflow.search import SMC, SVDD, BestOfN, CoDe, RolloverBudget, Search, SearchOverPaths
-from rollflow.search.acceptance import AtLeast, OverParent, OverQuantile
-from rollflow.search.potentials import MaxPotential, SumPotential
-from rollflow.search.tempering import AdaptiveTempering
+from rollflow.search.rbf.acceptance import AtLeast, OverParent, OverQuantile
+from rollflow.search.smc.potentials import MaxPotential, SumPotential
+from rollflow.search.smc.tempering import AdaptiveTempering
 from rollflow.testing import reference
 
 STEPS4 = Sampler(Linear(), steps=4)

@@ -15,18 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from rollflow.dynamics.grids import Arc, Uniform
+from rollflow.dynamics.guidance import DPS
+from rollflow.dynamics.interpolants import VP, Cosine, Linear
+from rollflow.dynamics.kernels import DDIM, Euler, EulerMaruyama, Heun
+from rollflow.dynamics.lookahead import ODELookahead, Tweedie
 from rollflow.engine import Caps, Checkpoint, Engine, Job, JobsFailed, Observer, Result, Spending, Task, declared
 from rollflow.errors import RewardUnavailable, RollflowError
-from rollflow.guidance import DPS
-from rollflow.interpolants import VP, Cosine, Linear
-from rollflow.kernels import DDIM, Euler, EulerMaruyama, Heun
-from rollflow.lookahead import ODELookahead, Tweedie
-from rollflow.models.toy import ToyModel, ToyReward
+from rollflow.models.mixture.model import ToyModel
 from rollflow.requests import Asking, decode, reward, velocity
 from rollflow.rewards import RewardModel
 from rollflow.rewards.mixing import RankAverage, Running, WeightedSum
+from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Dynamics, Sampler
-from rollflow.schedules import Arc, Uniform
 from rollflow.search import SVDD, BestOfN, Cost, Finished, Progress, RolloverBudget, Search, Walk
 
 searches: st.SearchStrategy[Search] = st.one_of(

@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from rollflow.dynamics.interpolants import VP, Linear
 from rollflow.engine import Engine, Interrupted, Job, JobsFailed, Observer, Result, Spending, Task
 from rollflow.errors import BadModel, BadReward, RollflowWarning
-from rollflow.interpolants import VP, Linear
-from rollflow.models.toy import ToyModel, ToyReward
+from rollflow.models.mixture.model import ToyModel
 from rollflow.requests import Asking, Reward
+from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Dynamics, Sampler
 from rollflow.search import SVDD, BestOfN, Cost, Finished, Progress, RolloverBudget, Search, Walk
 

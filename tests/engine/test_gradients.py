@@ -12,16 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from rollflow.dynamics.guidance import DPS, STEP_SIZES
+from rollflow.dynamics.interpolants import VP, Cosine, Interpolant, Linear
+from rollflow.dynamics.kernels import DDIM, Euler, EulerMaruyama, Heun
+from rollflow.dynamics.lookahead import ODELookahead, Tweedie
 from rollflow.engine import Caps, Checkpoint, Engine, Job, JobsFailed, Observer, Result, Spending, Task, declared
-from rollflow.engine.answers import Answers, Asked
+from rollflow.engine.executor import Answers, Asked
 from rollflow.errors import BadReward, BudgetExceeded, RollflowWarning
-from rollflow.guidance import DPS, STEP_SIZES
-from rollflow.interpolants import VP, Cosine, Interpolant, Linear
-from rollflow.kernels import DDIM, Euler, EulerMaruyama, Heun
-from rollflow.lookahead import ODELookahead, Tweedie
-from rollflow.models.gaussian_mixture import GaussianMixture
-from rollflow.models.toy import ToyModel, ToyReward
+from rollflow.models.mixture.gaussian_mixture import GaussianMixture
+from rollflow.models.mixture.model import ToyModel
 from rollflow.requests import Grad, Reward, Slope
+from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Sampler
 from rollflow.search import SVDD, BestOfN, RolloverBudget, Search
 from rollflow.testing import reference

@@ -16,6 +16,10 @@ import torch
 from torch import Tensor
 
 from rollflow.api import Plan
+from rollflow.dynamics.guidance import DPS
+from rollflow.dynamics.interpolants import VP, Linear
+from rollflow.dynamics.kernels import DDIM, Euler, Heun
+from rollflow.dynamics.lookahead import Tweedie
 from rollflow.engine import Engine, Interrupted, Job, JobsFailed, Observer, Result, Task
 from rollflow.errors import (
     BadModel,
@@ -26,16 +30,12 @@ from rollflow.errors import (
     RollflowError,
     RollflowWarning,
 )
-from rollflow.guidance import DPS
-from rollflow.interpolants import VP, Linear
-from rollflow.kernels import DDIM, Euler, Heun
-from rollflow.lookahead import Tweedie
 from rollflow.models.base import FlowModel
 from rollflow.rewards.base import RewardModel
 from rollflow.rewards.mixing import Lexicographic, Minimum, Mixture, WeightedSum
 from rollflow.sampler import Sampler
 from rollflow.search import SMC, SVDD, BestOfN, CoDe, Progress, RolloverBudget, Search
-from rollflow.search.base import Walk
+from rollflow.search.propagator import Walk
 
 
 class Pictures(FlowModel):

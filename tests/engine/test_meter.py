@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from rollflow.dynamics.interpolants import VP, Linear
 from rollflow.engine import Caps, Engine, Job, JobsFailed, Meter, Spending, Task, declared
 from rollflow.errors import BudgetExceeded, BudgetTooSmall, RollflowError
-from rollflow.interpolants import VP, Linear
-from rollflow.models.toy import ToyModel, ToyReward
+from rollflow.models.mixture.model import ToyModel
 from rollflow.requests import Asking
+from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Dynamics, Sampler
 from rollflow.search import SVDD, BestOfN, Cost, Finished, Progress, RolloverBudget, Search, Walk
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from rollflow.engine import Point, Spending, Standing, abreast
-from rollflow.engine.standing import best_of, trace_of
+from rollflow.engine.state import best_of, trace_of
 from rollflow.requests import Reward
 from rollflow.search import Finished
 

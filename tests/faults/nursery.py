@@ -160,12 +160,12 @@ def _settle(request: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     import torch
-    from tiny import Judge, Redness, TinyModel
+    from support.tiny import Judge, Redness, TinyModel
 
-    from rollflow.bench.runner import Runner
+    from rollflow.bench.run.runner import Runner
     from rollflow.cli import main
     from rollflow.models import MODELS
-    from rollflow.report import plots
+    from rollflow.output import plots
     from rollflow.rewards import REWARDS
 
     torch.set_num_threads(1)

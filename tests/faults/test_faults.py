@@ -20,11 +20,12 @@ import torch
 from torch import Tensor
 
 import rollflow.engine
+from rollflow.dynamics.interpolants import Linear
 from rollflow.engine import Engine, Interrupted, Job, JobsFailed, Observer, Result, Spending, Task
 from rollflow.errors import RewardUnavailable, RollflowWarning
-from rollflow.interpolants import Linear
-from rollflow.models.toy import ToyModel, ToyReward
+from rollflow.models.mixture.model import ToyModel
 from rollflow.requests import Reward
+from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Sampler
 from rollflow.search import SMC, SVDD, BestOfN, RolloverBudget, Search
 

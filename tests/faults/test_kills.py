@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from nursery import Child, Nursery
 
-from rollflow.bench.folder import Tally
+from rollflow.bench.run.folder import Tally
 
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SECONDS = 0.01

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosting import Host, Spy
 from nursery import Child, Nursery
 from PIL import Image
+from support.hosting import Host, Spy
 
-from rollflow.bench.folder import Tally
+from rollflow.bench.run.folder import Tally
 
 SOON = 40.0
 """Seconds within which a command has ended at once, also on a busy machine: nothing here would end by itself."""

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from rollflow.bench.suites import load
+from rollflow.bench.suites.load import load
 from rollflow.errors import RollflowError
 from rollflow.files import documents
 from rollflow.files.documents import read_json, read_text, read_yaml
-from rollflow.rewards.own_rubric import read_rubric
+from rollflow.rewards.judges.rubric_files import read_rubric
 
 
 def laughs(levels: int = 9, width: int = 9) -> str:

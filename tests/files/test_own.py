@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
-from tiny import TinyModel
+from support.tiny import TinyModel
 
-from rollflow.bench import tiers
-from rollflow.bench.typeset import Table, comma_separated
+from rollflow.bench.suites import difficulty
 from rollflow.cli import main
 from rollflow.errors import BadSetting
 from rollflow.files.own import check_own, is_own
-from rollflow.report import plots
+from rollflow.output import plots
+from rollflow.report.typeset import Table, comma_separated
 
 RESULTS = Path(__file__).parents[2] / "docs/results"
 
 
 def test_marks_of_what_is_written(tmp_path: Path) -> None:
-    tiers.save_suite({"easy": [tiers.Graded("a", 0.5)]}, TinyModel(), tmp_path / "s.jsonl")
+    difficulty.save_suite({"easy": [difficulty.Graded("a", 0.5)]}, TinyModel(), tmp_path / "s.jsonl")
     (tmp_path / "a.png").write_bytes(plots.png(Figure()))
     (tmp_path / "a.csv").write_text(comma_separated([Table("t", ("a", "b"), (("r", 1),))]))
     for name in ("s.graded.json", "a.png", "a.csv"):

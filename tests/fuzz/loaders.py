@@ -21,8 +21,8 @@ from safetensors.torch import save
 from torch import nn
 
 from rollflow import JobsFailed
-from rollflow.bench.runner import Runner
-from rollflow.bench.suites import Item, Suite
+from rollflow.bench.run.runner import Runner
+from rollflow.bench.suites.load import Item, Suite
 from rollflow.cli import main
 
 Mutate = Callable[[bytes, random.Random], bytes]
@@ -76,7 +76,7 @@ def loaders(folder: Path) -> Iterator[Loader]:
 
 
 def _checkpoints(folder: Path) -> Iterator[Loader]:
-    from tiny import Redness, TinyModel
+    from support.tiny import Redness, TinyModel
 
     from rollflow.api import Plan
     from rollflow.engine import Checkpoint, Engine, Job, Observer, load_checkpoint, save_checkpoint
@@ -183,14 +183,14 @@ def _experiments(folder: Path) -> Iterator[Loader]:
 
 
 def _texts(folder: Path) -> Iterator[Loader]:
-    from rollflow.bench import suites
+    from rollflow.bench.suites import load
     from rollflow.models.loading import load_weights
     from rollflow.rewards import REWARDS
-    from rollflow.rewards.own_rubric import read_rubric
+    from rollflow.rewards.judges.rubric_files import read_rubric
     from rollflow.search import SEARCHES
 
     def suite(path: Path) -> object:
-        return suites.load(str(path))
+        return load.load(str(path))
 
     entries = [{"prompt": "two cats", "category": "counts", "ask": {"cat": 2}}, "a dog"]
     document = json.dumps({"suite": "own", "version": "1", "prompts": entries}).encode()
@@ -201,7 +201,7 @@ def _texts(folder: Path) -> Iterator[Loader]:
     yield Loader("suite in JSON Lines", (jsonl,), suite, mutate_lines(mutate_json), ".jsonl")
     yield Loader("suite in text", (b"two cats\na dog\n",), suite, suffix=".txt")
     rows = b"Prompts,Category\ntwo cats,Counting\na dog,Colors\n"
-    yield Loader("copy of DrawBench", (rows,), lambda path: suites.load(f"drawbench={path}"), suffix=".csv")
+    yield Loader("copy of DrawBench", (rows,), lambda path: load.load(f"drawbench={path}"), suffix=".csv")
     rubric = b"question: Is {prompt} there?\nanswers:\n  there: yes/no\n  score: 0-10\nweights:\n  there: 2.5\n"
     yield Loader("rubric", (rubric,), read_rubric, suffix=".yaml")
 
@@ -252,9 +252,9 @@ def _pictures() -> Iterator[Loader]:
 def _network() -> Iterator[Loader]:
     import httpx
 
-    from rollflow.rewards.remote import RemoteReward
-    from rollflow.serve.bodies import Limits, read
-    from rollflow.serve.wire import PICTURES, TENSORS, Batch, Info, Scores, encode
+    from rollflow.rewards.remote.client import RemoteReward
+    from rollflow.rewards.remote.server.bodies import Limits, read
+    from rollflow.rewards.remote.wire import PICTURES, TENSORS, Batch, Info, Scores, encode
 
     limits = Limits(megabytes=1, pixels=2**16)
     body = encode(Batch(torch.rand(2, 3, 8, 8), ["two cats", "a dog"]))
@@ -298,13 +298,13 @@ def _kept(folder: Path) -> Iterator[Loader]:
     """What a run finds in its own folders, in which anyone may have written, and what a VLM says."""
     import httpx
 
-    from rollflow.bench.claims import Claims
-    from rollflow.bench.folder import read_command
+    from rollflow.bench.run.folder import read_command
+    from rollflow.bench.run.leases import Claims
     from rollflow.files.media import read_picture
-    from rollflow.report.run_folder import RESULT, RunFolder
-    from rollflow.rewards.answer_cache import AnswerCache
-    from rollflow.rewards.chat import Chat
-    from rollflow.sharing import mark
+    from rollflow.files.shared import mark
+    from rollflow.output.run_folder import RESULT, RunFolder
+    from rollflow.rewards.judges.answer_cache import AnswerCache
+    from rollflow.rewards.judges.chat import Chat
 
     place = folder / "run"
     with RunFolder(place) as out:

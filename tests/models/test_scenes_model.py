@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from rollflow.dynamics.interpolants import Linear
+from rollflow.dynamics.kernels import Euler
 from rollflow.engine import Engine, Job, Task
 from rollflow.errors import BadWeights
-from rollflow.interpolants import Linear
-from rollflow.kernels import Euler
 from rollflow.models import FlowModel
 from rollflow.models.scenes import KINDS, PromptError, ScenesBase, ScenesTurbo
 from rollflow.models.scenes.model import WEIGHTS
 from rollflow.models.scenes.networks import DiT
-from rollflow.rewards.detectors import WEIGHTS as REWARD_WEIGHTS
-from rollflow.rewards.scenes import CountReward
+from rollflow.rewards.scenes.detectors import WEIGHTS as REWARD_WEIGHTS
+from rollflow.rewards.scenes.scenes import CountReward
 from rollflow.sampler import Sampler
 from rollflow.search import BestOfN
 

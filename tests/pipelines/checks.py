@@ -10,13 +10,13 @@ import torch
 from families import Tiny
 from torch import Tensor
 
-from rollflow.conversions import denoised_from_velocity
+from rollflow.dynamics.conversions import denoised_from_velocity
+from rollflow.dynamics.interpolants import Cosine, Linear
+from rollflow.dynamics.kernels import DDIM, Constant, Euler, EulerMaruyama, Kernel
 from rollflow.engine import Engine, Job, Task
-from rollflow.interpolants import Cosine, Linear
-from rollflow.kernels import DDIM, Constant, Euler, EulerMaruyama, Kernel
 from rollflow.models.diffusers import DiffusersModel
+from rollflow.particles.rng import Noise
 from rollflow.rewards import RewardModel
-from rollflow.rng import Noise
 from rollflow.sampler import Sampler
 from rollflow.search import BestOfN, RolloverBudget
 

@@ -20,12 +20,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from rollflow import BestOfN, Engine, Job, RollflowError, Task
+from rollflow.canonical import weights_digest
+from rollflow.dynamics.interpolants import VP, Linear
 from rollflow.engine.checkpoint import fingerprint
-from rollflow.interpolants import VP, Linear
 from rollflow.models.diffusers.model import is_few_step
 from rollflow.models.diffusers.probe import RowTimes
 from rollflow.models.diffusers.schedule import Discrete, discrete
-from rollflow.models.loading import weights_digest
 from rollflow.sampler import Sampler
 
 FLUX = "FluxPipeline, true guidance"

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor
 
 from rollflow import BadModel, DiffusersModel
-from rollflow.conversions import denoised_from_velocity
+from rollflow.dynamics.conversions import denoised_from_velocity
 from rollflow.models.diffusers.calls import Calls
 from rollflow.models.diffusers.hooked import Asked
 

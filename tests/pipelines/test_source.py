@@ -20,10 +20,10 @@ from PIL import Image
 
 import rollflow
 from rollflow import BadModel, BadSetting, PipelineSource, RollflowError, UnknownName, load_model
-from rollflow.bench.folder import Tally, read_config
-from rollflow.bench.presets import PRESETS
+from rollflow.bench.run.folder import Tally, read_config
+from rollflow.bench.run.presets import PRESETS
 from rollflow.cli import main
-from rollflow.interpolants import Linear
+from rollflow.dynamics.interpolants import Linear
 from rollflow.models.diffusers import read_argument, source
 from rollflow.models.diffusers.schedule import Discrete
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from small_study import ARMS, HOSTILE, entry, folder, study  # noqa: F401
+from support.small_study import ARMS, HOSTILE, entry, folder, study  # noqa: F401
 
-from rollflow.bench import tabulate
-from rollflow.bench.experiment import Arm
-from rollflow.bench.study import Study, read
-from rollflow.report import html
+from rollflow.bench.analysis.results import Study, read
+from rollflow.bench.run.experiment import Arm
+from rollflow.report import page as report_page
+from rollflow.report import tables
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -49,7 +49,7 @@ class Page(HTMLParser):
 
 
 def made(told: Study, folder: Path) -> str:  # noqa: F811
-    return html.page(told, tabulate.tables(told), folder)
+    return report_page.page(told, tables.tables(told), folder)
 
 
 @pytest.fixture(scope="module")
@@ -113,14 +113,14 @@ def test_tables_have_headers_and_the_sources_are_told(page: Page, text: str) -> 
 
 def test_galleries_are_as_long_as_asked(folder: Path) -> None:  # noqa: F811
     told = read(folder)
-    assert [(row.prompt, row.seed) for row in html.rows(told, folder, 4)] == [
+    assert [(row.prompt, row.seed) for row in report_page.rows(told, folder, 4)] == [
         ("a red square", 0),
         (HOSTILE, 0),
         ("a unicorn", 0),
         ("a red square", 1),
     ]
-    assert html.rows(told, folder, 0) == []
-    [row] = html.rows(told, folder / "elsewhere", 1)
+    assert report_page.rows(told, folder, 0) == []
+    [row] = report_page.rows(told, folder / "elsewhere", 1)
     assert [tile.uri for tile in row.tiles] == [None] * 4
     assert all("caption (given)" in tile.told for tile in row.tiles)
 
@@ -146,17 +146,17 @@ def test_settings_tell_the_command_padding_and_device(tmp_path: Path) -> None:
 def test_the_reward_returned_is_drawn_against_the_budget() -> None:
     arms = (Arm("plain"), Arm("A", "svdd", 50), Arm("B", "svdd", 100))
     entries = [entry(arm.name, p, 0, float(ord(p)), held_out={"j": 1.0}) for arm in arms for p in "abc"]
-    assert [shown.alt for shown in html._scaling(study(*entries, arms=arms))] == [
+    assert [shown.alt for shown in page._scaling(study(*entries, arms=arms))] == [
         "caption (given) of the sample returned against budget: one line a method and dynamics.",
         "j (held out) of the sample returned against budget: one line a method and dynamics.",
     ]
-    assert list(html._scaling(study(*entries, arms=arms[:2]))) == []
+    assert list(page._scaling(study(*entries, arms=arms[:2]))) == []
 
 
 def test_genealogies_are_drawn_where_they_are_told(tmp_path: Path) -> None:
     smc = [{"log_z": 0.0, "ess": [2.0, 1.0], "resamplings": 1, "ancestors": 1}]
     told = study(entry("A", "p", 0, 1.0, diagnostics=smc, ancestors=[[None, [0, 0]]]), seeds=1)
-    assert [shown.alt for shown in html._sequential(told)] == [
+    assert [shown.alt for shown in page._sequential(told)] == [
         "Effective sample size after every weighting: one line an arm.",
         "Genealogy of the particles of one job of A.",
     ]

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import pytest
 import tiny_clip
 import torch
-from picture_suite import PictureRewardSuite
+from support.picture_suite import PictureRewardSuite
 from torch import Tensor, nn
 
 from rollflow.errors import RollflowError
-from rollflow.rewards.aesthetic import Aesthetic, AestheticV1
+from rollflow.rewards.clip.aesthetic import Aesthetic, AestheticV1
 
 SIZES = {AestheticV1: [(1, 12)], Aesthetic: [(1024, 12), (128, 1024), (64, 128), (16, 64), (1, 16)]}
 NAMES = {AestheticV1: [""], Aesthetic: [f"layers.{i}." for i in (0, 2, 4, 6, 7)]}

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from rollflow.models.toy import ToyReward
 from rollflow.rewards import REWARDS, RewardModel
-from rollflow.rewards.colorfulness import Colorfulness
-from rollflow.rewards.human import Human
+from rollflow.rewards.judges.human import Human
+from rollflow.rewards.judges.rubric_files import OwnRubric
+from rollflow.rewards.judges.rubrics import Alignment, Text, Whole, YesNo
+from rollflow.rewards.judges.vlm_judge import VLMJudge
 from rollflow.rewards.mixing import Constants, Lexicographic, Minimum, RankAverage, Running, WeightedSum
-from rollflow.rewards.own_rubric import OwnRubric
-from rollflow.rewards.rubrics import Alignment, Text, Whole, YesNo
-from rollflow.rewards.vlm_judge import VLMJudge
+from rollflow.rewards.pixels.colorfulness import Colorfulness
+from rollflow.rewards.toy import ToyReward
 
 INF = math.inf
 DECLARED: dict[str, tuple[float, float] | None] = {

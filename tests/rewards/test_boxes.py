@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rollflow.rewards.boxes import Boxes, BoxFilter
+from rollflow.rewards.counting.boxes import Boxes, BoxFilter
 
 CAT, DOG = 0, 1
 

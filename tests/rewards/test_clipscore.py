@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import pytest
 import tiny_clip
 import torch
-from picture_suite import PictureRewardSuite
+from support.picture_suite import PictureRewardSuite
 from torch import Tensor
 
 from rollflow.errors import RollflowError
-from rollflow.rewards import texts
-from rollflow.rewards.clipscore import CLIPScore
+from rollflow.rewards.clip.clipscore import CLIPScore
+from rollflow.rewards.pretrained import text_cache
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_a_prompt_is_embedded_once(tiny, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_embeddings_of_the_last_prompts_are_kept(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(texts, "KEPT", 2)
+    monkeypatch.setattr(text_cache, "KEPT", 2)
     reward = CLIPScore(tiny[1].checkpoint, device="cpu")
     passes = []
     model = reward.networks.model.text_model

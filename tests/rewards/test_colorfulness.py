@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from picture_suite import PictureRewardSuite
+from support.picture_suite import PictureRewardSuite
 from torch import Tensor
 
 from rollflow.rewards.base import RewardModel
-from rollflow.rewards.colorfulness import Colorfulness
+from rollflow.rewards.pixels.colorfulness import Colorfulness
 
 
 def picture(*colours: tuple[float, float, float]) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from picture_suite import PictureRewardSuite
+from support.picture_suite import PictureRewardSuite
 from tiny_vqa import loud, pictures, saved
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
@@ -25,12 +25,13 @@ from transformers import (
 )
 
 from rollflow.errors import RollflowError
+from rollflow.files.pictures import as_pictures
 from rollflow.prompts import Prompt
 from rollflow.rewards import RewardModel
-from rollflow.rewards.boxes import Boxes
-from rollflow.rewards.counting import Counting, CountingAccuracy, Networks, NothingAsked
-from rollflow.rewards.grounding import Detector, Segmenter, Shorter, spans
-from rollflow.rewards.preprocessing import Bilinear, as_pictures
+from rollflow.rewards.counting.boxes import Boxes
+from rollflow.rewards.counting.counting import Counting, CountingAccuracy, Networks, NothingAsked
+from rollflow.rewards.counting.grounding import Detector, Segmenter, Shorter, spans
+from rollflow.rewards.pretrained.preprocessing import Bilinear
 
 SIDE = 64
 

@@ -8,12 +8,13 @@ import pytest
 import tiny_clip
 import torch
 import torch.nn.functional as F
-from picture_suite import PictureRewardSuite
+from support.picture_suite import PictureRewardSuite
 from torch import Tensor, nn
 
 from rollflow.errors import RollflowError
-from rollflow.rewards.hpsv2 import HPSv2, HPSv21
-from rollflow.rewards.preprocessing import CLIP_MEAN, CLIP_STD, as_bytes
+from rollflow.files.pictures import as_bytes
+from rollflow.rewards.clip.hpsv2 import HPSv2, HPSv21
+from rollflow.rewards.pretrained.preprocessing import CLIP_MEAN, CLIP_STD
 
 VERSIONS = {HPSv2: "HPS_v2_compressed.pt", HPSv21: "HPS_v2.1_compressed.pt"}
 

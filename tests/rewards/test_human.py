@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import Redness, TinyModel
+from support.tiny import Redness, TinyModel
 from torch import Tensor
 
 from rollflow.engine import Checkpoint, Engine, Job, Observer, Result, Task
 from rollflow.errors import RewardUnavailable, RollflowError
+from rollflow.files.pictures import as_bytes
 from rollflow.rewards import REWARDS, RewardModel
-from rollflow.rewards.askers import LABEL, MARGIN, Asker, Terminal, contact_sheet
-from rollflow.rewards.human import Choose, Human, Rate
-from rollflow.rewards.preprocessing import as_bytes
+from rollflow.rewards.judges.human import Choose, Human, Rate
+from rollflow.rewards.judges.terminal import LABEL, MARGIN, Asker, Terminal, contact_sheet
 from rollflow.sampler import Sampler
 from rollflow.search import BestOfN, Progress, RolloverBudget, Search
 

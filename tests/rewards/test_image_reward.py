@@ -10,13 +10,13 @@ import pytest
 import tiny_clip
 import torch
 import torch.nn.functional as F
-from picture_suite import PictureRewardSuite
+from support.picture_suite import PictureRewardSuite
 from torch import Tensor, nn
 from transformers import BertTokenizer
 
 from rollflow.errors import RollflowError
-from rollflow.rewards import texts
-from rollflow.rewards.image_reward import ImageReward
+from rollflow.rewards.clip.image_reward import ImageReward
+from rollflow.rewards.pretrained import text_cache
 
 LETTERS = [*string.ascii_lowercase, *string.digits, *string.punctuation]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *("##" + letter for letter in LETTERS)]
@@ -191,7 +191,7 @@ def test_what_lies_beyond_35_tokens_is_not_read(tiny) -> None:
 
 
 def test_tokens_of_the_last_prompts_are_kept(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(texts, "KEPT", 2)
+    monkeypatch.setattr(text_cache, "KEPT", 2)
     reward = ImageReward(tiny[-1].checkpoint, tiny[-1].base, device="cpu")
     tokens = reward.networks.tokens
     a, b = tokens("a"), tokens("b")

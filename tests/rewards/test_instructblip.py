@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from picture_suite import PictureRewardSuite
+from support.picture_suite import PictureRewardSuite
 from tiny_vqa import PROMPTS, loud, pictures, saved, slopes, tokenizer
 from torch import Tensor, nn
 from transformers import (
@@ -18,8 +18,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from rollflow.rewards.instructblip import LONGEST, InstructBlipVQAScore
-from rollflow.rewards.preprocessing import as_pictures
+from rollflow.files.pictures import as_pictures
+from rollflow.rewards.vqa.instructblip import LONGEST, InstructBlipVQAScore
 
 SIDE = 28
 QUESTION = 'Question: Does this figure show "{}"? Please answer yes or no.'

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from picture_suite import PictureRewardSuite
 from PIL import Image
+from support.picture_suite import PictureRewardSuite
 from torch import Tensor
 
 from rollflow.rewards.base import RewardModel
-from rollflow.rewards.jpeg import JpegCompressibility, JpegIncompressibility
+from rollflow.rewards.pixels.jpeg import JpegCompressibility, JpegIncompressibility
 
 
 def pictures() -> Tensor:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from rollflow.dynamics.guidance import DPS
+from rollflow.dynamics.interpolants import Linear
 from rollflow.engine import Engine, Job, Task
 from rollflow.errors import RollflowError
-from rollflow.guidance import DPS
-from rollflow.interpolants import Linear
-from rollflow.models.toy import ToyModel
+from rollflow.models.mixture.model import ToyModel
 from rollflow.rewards import REWARDS, RewardModel
 from rollflow.rewards.mixing import (
     Constants,

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import pytest
 import tiny_clip
 import torch
-from picture_suite import PictureRewardSuite
+from support.picture_suite import PictureRewardSuite
 from torch import Tensor
 
-from rollflow.rewards.pickscore import PickScore
+from rollflow.rewards.clip.pickscore import PickScore
 
 
 @pytest.fixture(scope="module")

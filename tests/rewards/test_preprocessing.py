@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from rollflow.rewards.preprocessing import (
+from rollflow.files.pictures import as_bytes, as_pictures, from_pictures
+from rollflow.rewards.pretrained.preprocessing import (
     CLIP_MEAN,
     CLIP_STD,
     Bicubic,
@@ -19,9 +20,6 @@ from rollflow.rewards.preprocessing import (
     Preprocess,
     Stretch,
     TensorBicubic,
-    as_bytes,
-    as_pictures,
-    from_pictures,
 )
 
 

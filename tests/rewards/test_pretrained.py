@@ -10,8 +10,8 @@ import pytest
 from huggingface_hub import constants
 
 from rollflow.errors import RollflowError
-from rollflow.rewards import pretrained
-from rollflow.rewards.clipscore import CLIPScore
+from rollflow.rewards.clip.clipscore import CLIPScore
+from rollflow.rewards.pretrained import base
 
 
 @pytest.fixture(autouse=True)
@@ -21,8 +21,8 @@ def away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def unknown(*_: Any) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    monkeypatch.setattr(pretrained.socket, "getaddrinfo", unknown)
-    monkeypatch.setattr(pretrained, "getproxies", dict)
+    monkeypatch.setattr(base.socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(base, "getproxies", dict)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
 
@@ -44,8 +44,8 @@ def test_all_else_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     (tmp_path / "models--owner--cached").mkdir()
     for name in ("owner/cached", str(tmp_path), tmp_path):
         assert reward.loaded(loads, name) == f"loaded {name}"
-    monkeypatch.setattr(pretrained, "getproxies", lambda: {"https": "http://proxy:3128"})
+    monkeypatch.setattr(base, "getproxies", lambda: {"https": "http://proxy:3128"})
     assert reward.loaded(loads, "owner/name") == "loaded owner/name"
-    monkeypatch.setattr(pretrained, "getproxies", dict)
-    monkeypatch.setattr(pretrained.socket, "getaddrinfo", lambda *_: [])
+    monkeypatch.setattr(base, "getproxies", dict)
+    monkeypatch.setattr(base.socket, "getaddrinfo", lambda *_: [])
     assert reward.loaded(loads, "owner/name") == "loaded owner/name"

@@ -16,11 +16,11 @@ import torch
 from hub_cache import cached, weights_cached
 from PIL import Image
 
-from rollflow.rewards.aesthetic import AestheticV1
+from rollflow.files.pictures import from_pictures
 from rollflow.rewards.base import PictureReward
-from rollflow.rewards.clipscore import CLIPScore
-from rollflow.rewards.image_reward import BERT, ImageReward
-from rollflow.rewards.preprocessing import from_pictures
+from rollflow.rewards.clip.aesthetic import AestheticV1
+from rollflow.rewards.clip.clipscore import CLIPScore
+from rollflow.rewards.clip.image_reward import BERT, ImageReward
 
 pytestmark = pytest.mark.slow
 PICTURES = os.environ.get("ROLLFLOW_PUBLISHED_PICTURES")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from picture_suite import PictureRewardSuite
+from support.picture_suite import PictureRewardSuite
 from tiny_vqa import PROMPTS, loud, pictures, saved, tokenizer
 from torch import Tensor
 from transformers import (
@@ -18,8 +18,8 @@ from transformers import (
     Qwen2VLImageProcessorPil,
 )
 
-from rollflow.rewards.preprocessing import as_pictures
-from rollflow.rewards.qwen_vl import QwenVQAScore
+from rollflow.files.pictures import as_pictures
+from rollflow.rewards.vqa.qwen_vl import QwenVQAScore
 
 MARKS = ["<start>", "<end>", "<see>", "<pad_of_image>", "<seen>", "<pad_of_video>"]
 TEMPLATE = (

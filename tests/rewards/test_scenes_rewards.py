@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import data
 from rollflow.models.scenes.grammar import KINDS, Caption, Group, parse
-from rollflow.rewards.detectors import WEIGHTS, Detector, Peaks
-from rollflow.rewards.scenes import (
+from rollflow.rewards.scenes.detectors import WEIGHTS, Detector, Peaks
+from rollflow.rewards.scenes.scenes import (
     CaptionReward,
     CountReward,
     JudgeReward,

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import tiny_clip
 import torch
-from picture_suite import PictureRewardSuite
 from PIL import Image
+from support.picture_suite import PictureRewardSuite
 from torch import Tensor
 
 from rollflow.errors import RollflowError
-from rollflow.rewards.preprocessing import CLIP_MEAN, CLIP_STD, as_pictures, from_pictures
-from rollflow.rewards.style import Style
+from rollflow.files.pictures import as_pictures, from_pictures
+from rollflow.rewards.clip.style import Style
+from rollflow.rewards.pretrained.preprocessing import CLIP_MEAN, CLIP_STD
 
 
 @pytest.fixture(scope="module")

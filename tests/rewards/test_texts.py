@@ -12,16 +12,16 @@ import tiny_vqa
 import torch
 
 from rollflow.prompts import Prompt
-from rollflow.rewards import texts
-from rollflow.rewards.visual_question import reader
+from rollflow.rewards.pretrained import text_cache
+from rollflow.rewards.vqa.visual_question import reader
 
 
 @pytest.fixture(params=["kept", "reader"])
 def made(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
     """What remembers two texts."""
-    monkeypatch.setattr(texts, "KEPT", 2)
+    monkeypatch.setattr(text_cache, "KEPT", 2)
     if request.param == "kept":
-        return texts.kept(lambda text: torch.tensor([len(text)]))
+        return text_cache.kept(lambda text: torch.tensor([len(text)]))
     tiny_vqa.tokenizer(["a", "b", "c"]).save_pretrained(tmp_path)
     return reader(str(tmp_path), torch.device("cpu"))
 

@@ -17,19 +17,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from picture_suite import PictureRewardSuite
 from PIL import Image
-from tiny import TinyModel
+from support.picture_suite import PictureRewardSuite
+from support.tiny import TinyModel
 from torch import Tensor
 
 from rollflow.engine import Engine, Job, JobsFailed, Task
 from rollflow.errors import BadReward, RewardUnavailable, RollflowError
 from rollflow.prompts import Prompt
-from rollflow.rewards import REWARDS, chat
-from rollflow.rewards.answer_cache import user_cache
-from rollflow.rewards.own_rubric import rubric
-from rollflow.rewards.rubrics import Alignment, Counts, Erasure
-from rollflow.rewards.vlm_judge import VLMJudge
+from rollflow.rewards import REWARDS
+from rollflow.rewards.judges import chat
+from rollflow.rewards.judges.answer_cache import user_cache
+from rollflow.rewards.judges.rubric_files import rubric
+from rollflow.rewards.judges.rubrics import Alignment, Counts, Erasure
+from rollflow.rewards.judges.vlm_judge import VLMJudge
 from rollflow.sampler import Sampler
 from rollflow.search import BestOfN
 

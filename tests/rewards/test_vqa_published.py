@@ -6,10 +6,10 @@ import pytest
 import torch
 from hub_cache import cached, weights_cached
 
-from rollflow.rewards.instructblip import InstructBlipVQAScore
-from rollflow.rewards.qwen_vl import QwenVQAScore
-from rollflow.rewards.visual_question import VisualQuestion
-from rollflow.rewards.vqascore import VQAScore
+from rollflow.rewards.vqa.instructblip import InstructBlipVQAScore
+from rollflow.rewards.vqa.qwen_vl import QwenVQAScore
+from rollflow.rewards.vqa.visual_question import VisualQuestion
+from rollflow.rewards.vqa.vqascore import VQAScore
 
 RED, BLUE = torch.tensor([0.9, 0.1, 0.1]), torch.tensor([0.1, 0.1, 0.9])
 REWARDS = [VQAScore(size="xl"), VQAScore(), InstructBlipVQAScore(), QwenVQAScore()]

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from picture_suite import PictureRewardSuite
 from PIL import Image
+from support.picture_suite import PictureRewardSuite
 from tiny_vqa import PROMPTS, loud, pictures, saved, slopes, tokenizer
 from torch import Tensor, nn
 from transformers import (
@@ -23,9 +23,10 @@ from transformers import (
 )
 
 from rollflow.errors import RollflowError, UnknownName
-from rollflow.rewards.instructblip import InstructBlipVQAScore
-from rollflow.rewards.preprocessing import CLIP_MEAN, CLIP_STD, as_pictures
-from rollflow.rewards.vqascore import VQAScore
+from rollflow.files.pictures import as_pictures
+from rollflow.rewards.pretrained.preprocessing import CLIP_MEAN, CLIP_STD
+from rollflow.rewards.vqa.instructblip import InstructBlipVQAScore
+from rollflow.rewards.vqa.vqascore import VQAScore
 
 SIDE = 28
 SYSTEM = (

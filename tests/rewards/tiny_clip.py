@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
+from rollflow.files.pictures import as_pictures
 from rollflow.rewards.base import PictureReward
-from rollflow.rewards.preprocessing import as_pictures
 
 LETTERS = [*string.ascii_lowercase, *string.digits, *string.punctuation]
 VOCABULARY = [*LETTERS, *(letter + "</w>" for letter in LETTERS), "ca", "cat</w>", "<|startoftext|>", "<|endoftext|>"]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollflow.errors import RollflowError
-from rollflow.search.acceptance import Acceptance, AtLeast, BestSoFar, Drawn, OverParent, OverQuantile
+from rollflow.search.rbf.acceptance import Acceptance, AtLeast, BestSoFar, Drawn, OverParent, OverQuantile
 
 reward = st.floats(-1e3, 1e3)
 

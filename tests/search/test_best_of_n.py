@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from rollflow.conversions import denoised_from_velocity
+from rollflow.dynamics.conversions import denoised_from_velocity
+from rollflow.dynamics.interpolants import Linear
+from rollflow.dynamics.kernels import DDIM, Euler, EulerMaruyama, GaussianKernel
 from rollflow.engine import Engine, Job, Task
-from rollflow.interpolants import Linear
-from rollflow.kernels import DDIM, Euler, EulerMaruyama, GaussianKernel
-from rollflow.models.toy import ToyModel, ToyReward
-from rollflow.rng import Noise
+from rollflow.models.mixture.model import ToyModel
+from rollflow.particles.rng import Noise
+from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Sampler
 from rollflow.search import BestOfN
 

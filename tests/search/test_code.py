@@ -10,16 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rollflow.conversions import denoised_from_velocity
+from rollflow.dynamics.conversions import denoised_from_velocity
+from rollflow.dynamics.guidance import DPS, Guidance
+from rollflow.dynamics.interpolants import VP, Linear
+from rollflow.dynamics.kernels import EulerMaruyama, Heun, Kernel
+from rollflow.dynamics.lookahead import ODELookahead
 from rollflow.engine import Engine, Job, Observer, Result, Spending, Task, declared
 from rollflow.errors import RollflowError
-from rollflow.guidance import DPS, Guidance
-from rollflow.interpolants import VP, Linear
-from rollflow.kernels import EulerMaruyama, Heun, Kernel
-from rollflow.lookahead import ODELookahead
-from rollflow.models.toy import ToyModel, ToyReward
+from rollflow.models.mixture.model import ToyModel
+from rollflow.particles.rng import Noise
 from rollflow.requests import Reward
-from rollflow.rng import Noise
+from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Sampler
 from rollflow.search import CoDe, Progress
 

@@ -14,17 +14,18 @@ from scipy import stats
 from torch import Tensor
 
 from rollflow.api import Plan
-from rollflow.conversions import denoised_from_velocity
+from rollflow.dynamics.conversions import denoised_from_velocity
+from rollflow.dynamics.guidance import DPS, Guidance
+from rollflow.dynamics.interpolants import VP, Cosine, Interpolant, Linear
+from rollflow.dynamics.kernels import DDIM, Euler, EulerMaruyama, GaussianKernel, Heun, Kernel
+from rollflow.dynamics.lookahead import ODELookahead
 from rollflow.engine import Engine, Job, Observer, Result, Task, declared
 from rollflow.errors import RollflowError, RollflowWarning
-from rollflow.guidance import DPS, Guidance
-from rollflow.interpolants import VP, Cosine, Interpolant, Linear
-from rollflow.kernels import DDIM, Euler, EulerMaruyama, GaussianKernel, Heun, Kernel
-from rollflow.lookahead import ODELookahead
-from rollflow.models.gaussian_mixture import GaussianMixture
-from rollflow.models.toy import ToyModel, ToyReward
-from rollflow.report import Recorder
-from rollflow.rng import Noise
+from rollflow.models.mixture.gaussian_mixture import GaussianMixture
+from rollflow.models.mixture.model import ToyModel
+from rollflow.output.recorder import Recorder
+from rollflow.particles.rng import Noise
+from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Sampler
 from rollflow.search import BestOfN, Progress, SearchOverPaths
 from rollflow.search.paths import renoised

@@ -12,8 +12,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rollflow.errors import RollflowError
-from rollflow.search.potentials import POTENTIALS, DifferencePotential, MaxPotential, Memory, Potential, SumPotential
-from rollflow.search.tempering import (
+from rollflow.particles.weights import ess
+from rollflow.search.smc.potentials import (
+    POTENTIALS,
+    DifferencePotential,
+    MaxPotential,
+    Memory,
+    Potential,
+    SumPotential,
+)
+from rollflow.search.smc.tempering import (
     TEMPERINGS,
     AdaptiveTempering,
     GeometricTempering,
@@ -21,7 +29,6 @@ from rollflow.search.tempering import (
     NoTempering,
     Tempering,
 )
-from rollflow.weights import ess
 
 
 def double(*values: float) -> Tensor:

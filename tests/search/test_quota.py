@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollflow.errors import RollflowError
-from rollflow.search.quota import QuotaSchedule, UniformQuota, WeightedQuota
+from rollflow.search.rbf.quota import QuotaSchedule, UniformQuota, WeightedQuota
 
 transitions = st.integers(1, 12)
 spare = st.integers(0, 300)

@@ -9,18 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from rollflow.conversions import denoised_from_velocity
+from rollflow.dynamics.conversions import denoised_from_velocity
+from rollflow.dynamics.interpolants import Linear
+from rollflow.dynamics.kernels import EulerMaruyama
 from rollflow.engine import Engine, Job, Observer, Task
 from rollflow.errors import RollflowError
-from rollflow.interpolants import Linear
-from rollflow.kernels import EulerMaruyama
-from rollflow.models.toy import ToyModel, ToyReward
+from rollflow.models.mixture.model import ToyModel
+from rollflow.particles.rng import Noise
 from rollflow.rewards.base import RewardModel
-from rollflow.rng import Noise
+from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Sampler
 from rollflow.search import SEARCHES, Progress, RolloverBudget
-from rollflow.search.acceptance import Acceptance, AtLeast, BestSoFar, OverParent, OverQuantile
-from rollflow.search.quota import QuotaSchedule, UniformQuota, WeightedQuota
+from rollflow.search.rbf.acceptance import Acceptance, AtLeast, BestSoFar, OverParent, OverQuantile
+from rollflow.search.rbf.quota import QuotaSchedule, UniformQuota, WeightedQuota
 
 
 class Chain(NamedTuple):

@@ -13,22 +13,23 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from rollflow.dynamics.grids import Arc
+from rollflow.dynamics.guidance import DPS
+from rollflow.dynamics.interpolants import Linear
+from rollflow.dynamics.kernels import DDIM, Euler, EulerMaruyama, Heun, Kernel, Memoryless
+from rollflow.dynamics.lookahead import Lookahead, ODELookahead, Tweedie
 from rollflow.engine import Engine, Job, Observer, Task, declared
 from rollflow.errors import BudgetTooSmall, RollflowError
-from rollflow.guidance import DPS
-from rollflow.interpolants import Linear
-from rollflow.kernels import DDIM, Euler, EulerMaruyama, Heun, Kernel, Memoryless
-from rollflow.lookahead import Lookahead, ODELookahead, Tweedie
-from rollflow.models.gaussian_mixture import GaussianMixture
-from rollflow.models.toy import ToyModel, ToyReward
+from rollflow.models.mixture.gaussian_mixture import GaussianMixture
+from rollflow.models.mixture.model import ToyModel
+from rollflow.particles.resampling import SSP, Multinomial, Resampling, Residual, Stratified, Systematic
+from rollflow.particles.rng import Noise
 from rollflow.requests import Grad, Request, Reward, Save, Slope, Velocity, drive
-from rollflow.resampling import SSP, Multinomial, Resampling, Residual, Stratified, Systematic
-from rollflow.rng import Noise
+from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Sampler
-from rollflow.schedules import Arc
 from rollflow.search import SMC, BestOfN, Finished, Progress, Walk
-from rollflow.search.potentials import DifferencePotential, MaxPotential, Potential, SumPotential
-from rollflow.search.tempering import AdaptiveTempering, GeometricTempering, LinearTempering, NoTempering
+from rollflow.search.smc.potentials import DifferencePotential, MaxPotential, Potential, SumPotential
+from rollflow.search.smc.tempering import AdaptiveTempering, GeometricTempering, LinearTempering, NoTempering
 
 MEAN, STD = 0.3, 1.1
 NORMAL = GaussianMixture(torch.tensor([1.0]), torch.tensor([[MEAN]]), torch.tensor([STD]))

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollflow.rng import Noise
+from rollflow.particles.rng import Noise
 from rollflow.search.streams import best_of_each, copied, labels, softmax_of_each
 
 LARGEST_DRAW = 1 - 2.0**-53

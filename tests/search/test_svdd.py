@@ -13,15 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rollflow.conversions import denoised_from_velocity
+from rollflow.dynamics.conversions import denoised_from_velocity
+from rollflow.dynamics.interpolants import Linear
+from rollflow.dynamics.kernels import Euler, EulerMaruyama, Heun, Kernel
+from rollflow.dynamics.lookahead import ODELookahead
 from rollflow.engine import Engine, Job, Observer, Spending, Task
 from rollflow.errors import RollflowError
-from rollflow.interpolants import Linear
-from rollflow.kernels import Euler, EulerMaruyama, Heun, Kernel
-from rollflow.lookahead import ODELookahead
-from rollflow.models.toy import ToyModel, ToyReward
+from rollflow.models.mixture.model import ToyModel
+from rollflow.particles.rng import Noise
 from rollflow.requests import Reward
-from rollflow.rng import Noise
+from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Sampler
 from rollflow.search import SVDD, Progress
 

@@ -11,23 +11,23 @@ import torch
 
 import rollflow
 from rollflow.api import load_model
-from rollflow.bench.entries import digest
-from rollflow.bench.experiment import Arm, Trial, job_of, model_of
-from rollflow.bench.folder import IDENTITIES, differing, read_identities
-from rollflow.bench.identities import identities_of
-from rollflow.bench.reading import checked_identities
-from rollflow.bench.study import entries_of
-from rollflow.bench.suites import Item
+from rollflow.bench.analysis.results import entries_of
+from rollflow.bench.run.experiment import Arm, Trial, job_of, model_of
+from rollflow.bench.run.folder import IDENTITIES, differing, read_identities
+from rollflow.bench.run.provenance import identities_of
+from rollflow.bench.run.reading import checked_identities
+from rollflow.bench.run.records import digest
+from rollflow.bench.suites.load import Item
+from rollflow.dynamics.grids import GRIDS
+from rollflow.dynamics.guidance import GUIDANCE
+from rollflow.dynamics.interpolants import INTERPOLANTS
+from rollflow.dynamics.kernels import KERNELS
 from rollflow.engine import Engine, Result, completed
 from rollflow.errors import RollflowError, UnknownName
-from rollflow.guidance import GUIDANCE
-from rollflow.interpolants import INTERPOLANTS
-from rollflow.kernels import KERNELS
 from rollflow.models import MODELS, FlowModel, PipelineSource, find_model
 from rollflow.registry import Named, Registry
 from rollflow.rewards import REWARDS, RewardModel
-from rollflow.rewards.pretrained import Pretrained
-from rollflow.schedules import GRIDS
+from rollflow.rewards.pretrained.base import Pretrained
 from rollflow.search import SEARCHES
 
 

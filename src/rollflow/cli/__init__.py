@@ -11,10 +11,11 @@ from typing import cast
 
 import typer
 
-from rollflow import interruption, registry
+from rollflow import registry
 from rollflow.cli import errors, streams
 from rollflow.cli.app import app
 from rollflow.cli.errors import complain
+from rollflow.runtime import interruption
 
 # Typer exports only this subclass of what it raises on bad usage; the class itself has moved between its versions.
 _UsageError = cast(type[typer.BadParameter], typer.BadParameter.__base__)

@@ -11,9 +11,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rollflow import defaults, interruption
+from rollflow import defaults
 from rollflow.cli import bench, errors, experiments, options, report, score, serve
 from rollflow.cli.errors import complain, refusing
+from rollflow.runtime import interruption
 
 
 class _Commands(TyperGroup):
@@ -123,8 +124,8 @@ def generate(
     from rollflow.api import Plan
     from rollflow.cli import session, tables
     from rollflow.cli.settings import check_output, chosen, pipeline
+    from rollflow.files.atomic import check_folder
     from rollflow.prompts import Prompt, read_ask
-    from rollflow.report import check_folder
 
     with refusing(2):
         plan = Plan(
@@ -199,11 +200,11 @@ def methods(
 ) -> None:
     """List the search methods; with --verbose also kernels, grids, look-aheads and guidance, in full."""
     from rollflow.cli import tables
-    from rollflow.guidance import GUIDANCE
-    from rollflow.interpolants import INTERPOLANTS
-    from rollflow.kernels import KERNELS
-    from rollflow.lookahead import LOOKAHEADS
-    from rollflow.schedules import GRIDS
+    from rollflow.dynamics.grids import GRIDS
+    from rollflow.dynamics.guidance import GUIDANCE
+    from rollflow.dynamics.interpolants import INTERPOLANTS
+    from rollflow.dynamics.kernels import KERNELS
+    from rollflow.dynamics.lookahead import LOOKAHEADS
     from rollflow.search import SEARCHES
 
     if verbose:

@@ -33,7 +33,7 @@ def grade(
     seed: Annotated[int, typer.Option(help="Of the candidates.", min=0)] = 11,
 ) -> None:
     """Grade held-out prompts into easy, medium and hard by what the plain sample gets right."""
-    from rollflow.bench import tiers
+    from rollflow.bench.suites import difficulty
     from rollflow.files.atomic import check_folder
     from rollflow.files.own import check_own
     from rollflow.models import MODELS
@@ -42,11 +42,11 @@ def grade(
     with refusing(2):
         if out.suffix != ".jsonl":
             raise BadSetting(f"a suite is a file of JSON lines; got '{out}', expected a name that ends in .jsonl")
-        check_own(out.parent, [tiers.beside(out)])
+        check_own(out.parent, [difficulty.beside(out)])
         check_folder(out.parent)
         flow = MODELS.find(model)()
     with refusing(1):
-        suite = tiers.grade(
+        suite = difficulty.grade(
             flow,
             REWARDS.find("judge")(),
             candidates=candidates,
@@ -56,7 +56,7 @@ def grade(
             steps=steps,
             seed=seed,
         )
-        tiers.save_suite(suite, flow, out)
+        difficulty.save_suite(suite, flow, out)
     for tier, graded in suite.items():
         typer.echo(f"{tier}: {len(graded)} prompts, such as '{graded[0].prompt if graded else 'none'}'")
 
@@ -73,13 +73,15 @@ def signal(
     out: Annotated[Path, typer.Option(help="Folder of the plot and its table.")] = Path("docs/results"),
 ) -> None:
     """Within a prompt, how the clean estimate's reward ranks trajectories as the finished sample's does."""
-    from rollflow.bench.signal import signal_curve
-    from rollflow.bench.tiers import held_out_captions
+    from rollflow.bench.probes.plots import signal as signal_plot
+    from rollflow.bench.probes.signal import signal_curve
+    from rollflow.bench.suites.difficulty import held_out_captions
+    from rollflow.dynamics.interpolants import Linear
+    from rollflow.dynamics.kernels import KERNELS
+    from rollflow.files.atomic import check_folder, write
     from rollflow.files.own import check_own
-    from rollflow.interpolants import Linear
-    from rollflow.kernels import KERNELS
     from rollflow.models import MODELS
-    from rollflow.report import check_folder, plots, write
+    from rollflow.output.plots import png
     from rollflow.rewards import REWARDS
     from rollflow.sampler import Sampler
 
@@ -107,7 +109,7 @@ def signal(
         "|---|---|---|",
     ]
     text = "\n".join(itertools.chain(head, rows)) + "\n"
-    write(out, {f"{name}.md": text.encode(), f"{name}.png": plots.png(plots.signal({f"{model}, {reward}": curve}))})
+    write(out, {f"{name}.md": text.encode(), f"{name}.png": png(signal_plot({f"{model}, {reward}": curve}))})
     typer.echo(f"wrote {out / name}.md and .png")
 
 
@@ -138,15 +140,15 @@ def diversity(
 ) -> None:
     """How far apart samples of one noise come to lie, by the dynamics of the paper's ablation of VP."""
     from rollflow.api import Plan, load_model
-    from rollflow.bench.diversity import distance_of
-    from rollflow.bench.diversity import diversity as measured
-    from rollflow.bench.experiment import Arm
-    from rollflow.bench.presets import DYNAMICS, PRESETS, vp_arms
-    from rollflow.bench.suites import load
+    from rollflow.bench.probes.diversity import distance_of
+    from rollflow.bench.probes.diversity import diversity as measured
+    from rollflow.bench.run.experiment import Arm
+    from rollflow.bench.run.presets import DYNAMICS, PRESETS, vp_arms
+    from rollflow.bench.suites.load import load
     from rollflow.cli.settings import pipeline
+    from rollflow.files.atomic import check_folder, write
     from rollflow.files.own import check_own
     from rollflow.models import MODELS, find_model
-    from rollflow.report import check_folder, write
 
     with refusing(2):
         find_model(model)
@@ -208,11 +210,13 @@ def mixture(
     ),
 ) -> None:
     """Every search at equal budgets on a mixture with a hard-to-hit mode: reward against budget."""
-    from rollflow.bench import mixture as comparison
-    from rollflow.bench.contenders import CONTENDERS, PLAIN
-    from rollflow.bench.rare_mode import rare_mode
+    from rollflow.bench.probes import mixture as comparison
+    from rollflow.bench.probes.arms import CONTENDERS, PLAIN
+    from rollflow.bench.probes.plots import budgets as budgets_plot
+    from rollflow.bench.probes.rare_mode import rare_mode
+    from rollflow.files.atomic import check_folder, write
     from rollflow.files.own import check_own
-    from rollflow.report import check_folder, plots, write
+    from rollflow.output.plots import png
 
     try:
         wanted = [int(nfe) for nfe in budgets.split(",")]
@@ -230,6 +234,6 @@ def mixture(
         table[nfe] = comparison.measure(setting, CONTENDERS, nfe, seeds)
         command = f"rollflow bench mixture --seeds {seeds} --budgets {','.join(map(str, table))}"
         text = comparison.markdown(setting, table, plain, command, seeds)
-        figure = plots.budgets(comparison.curves(table), comparison.exact(setting, table))
-        write(out, {"mixture.md": text.encode(), "mixture.png": plots.png(figure)})
+        figure = budgets_plot(comparison.curves(table), comparison.exact(setting, table))
+        write(out, {"mixture.md": text.encode(), "mixture.png": png(figure)})
         typer.echo(f"{nfe} NFE: wrote {out / 'mixture'}.md and .png")

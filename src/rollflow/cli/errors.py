@@ -13,9 +13,9 @@ from typing import Any
 
 import typer
 
-from rollflow import interruption
 from rollflow.errors import RollflowError, RollflowWarning, Stopped, described
-from rollflow.printable import printable
+from rollflow.files.printable import printable
+from rollflow.runtime import interruption
 
 DEBUG = "ROLLFLOW_DEBUG"
 _LONGEST = 2000

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from rollflow import interruption
 from rollflow.cli import errors, options
 from rollflow.cli.errors import complain, refusing, warn
 from rollflow.defaults import DEFAULT_MODEL
-from rollflow.printable import printable
+from rollflow.files.printable import printable
+from rollflow.runtime import interruption
 
 
 def run(
@@ -57,11 +57,11 @@ def run(
     Any number of processes may run the same command at once; each job is done by one of them. What was killed is gone
     on with by running the command again.
     """
-    from rollflow.bench.diversity import check_distance
-    from rollflow.bench.experiment import check, costs_of, diversity_cost
-    from rollflow.bench.folder import refuse_other
-    from rollflow.bench.presets import experiment_of
-    from rollflow.bench.runner import Runner, check_limits
+    from rollflow.bench.probes.diversity import check_distance
+    from rollflow.bench.run.experiment import check, costs_of, diversity_cost
+    from rollflow.bench.run.folder import refuse_other
+    from rollflow.bench.run.presets import experiment_of
+    from rollflow.bench.run.runner import Runner, check_limits
     from rollflow.errors import FolderError, RewardUnavailable
     from rollflow.models import MODELS, find_model
     from rollflow.registry import assignment
@@ -186,7 +186,7 @@ def _measured(done: int, measurements: int) -> None:
 
 def presets() -> None:
     """List the experiments."""
-    from rollflow.bench.presets import PRESETS
+    from rollflow.bench.run.presets import PRESETS
     from rollflow.cli.tables import aligned
 
     print(aligned([(name, preset.about) for name, preset in PRESETS.items()]))
@@ -204,11 +204,11 @@ def replay(
     ] = False,
 ) -> None:
     """Make the picture of a job of an experiment again, and say whether it is the same to the last bit."""
-    from rollflow.bench.folder import using
     from rollflow.bench.replay import replay as again
+    from rollflow.bench.run.folder import using
     from rollflow.errors import BadSetting
     from rollflow.files.atomic import check_folder, write
-    from rollflow.report.pictures import ENCODERS
+    from rollflow.files.pictures import ENCODERS
 
     with refusing(2):
         if out is not None and out.suffix.lower() not in ENCODERS:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
 
 from rollflow.engine import Job, Observer, Result, Spending
-from rollflow.printable import printable
+from rollflow.files.printable import printable
 from rollflow.requests import Reward
 from rollflow.search import Progress as Step
 

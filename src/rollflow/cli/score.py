@@ -28,7 +28,7 @@ def read(path: Path) -> Tensor:
         RollflowError: If it cannot be read as a picture.
     """
     from rollflow.files.media import read_frames
-    from rollflow.rewards.preprocessing import from_pictures
+    from rollflow.files.pictures import from_pictures
 
     frames = read_frames(path)
     sizes = sorted({frame.size for frame in frames})

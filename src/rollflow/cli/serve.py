@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from rollflow import interruption
 from rollflow.cli.errors import refusing
 from rollflow.errors import BadReward, RollflowError, blamed
+from rollflow.runtime import interruption
 
 
 def serve_reward(
@@ -34,9 +34,9 @@ def serve_reward(
 
     with refusing(2):
         try:
-            from rollflow.serve import host as hosting
-            from rollflow.serve import wire
-            from rollflow.serve.bodies import Limits
+            from rollflow.rewards.remote import wire
+            from rollflow.rewards.remote.server import host as hosting
+            from rollflow.rewards.remote.server.bodies import Limits
         except ImportError as error:
             raise RollflowError(f"{error}; install with pip install 'rollflow[server]'") from error
         from rollflow.rewards import REWARDS

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rollflow import interruption
 from rollflow.api import Plan, run
 from rollflow.canonical import stable_repr
 from rollflow.cli.errors import warn
@@ -31,12 +30,14 @@ from rollflow.errors import (
     blamed,
 )
 from rollflow.files.atomic import trouble
-from rollflow.interruption import Interruption
 from rollflow.models import Source, find_model
-from rollflow.report import CheckpointFile, Recorder, write_run
-from rollflow.report.outputs import BASELINE, FILMSTRIP, IMAGE, TRACE, job_digest, save_run
-from rollflow.report.overoptimization import along
-from rollflow.report.run_folder import RESULT, RunFolder
+from rollflow.output.checkpoints import CheckpointFile
+from rollflow.output.outputs import BASELINE, FILMSTRIP, IMAGE, TRACE, job_digest, save_run, write_run
+from rollflow.output.overoptimization import along
+from rollflow.output.recorder import Recorder
+from rollflow.output.run_folder import RESULT, RunFolder
+from rollflow.runtime import interruption
+from rollflow.runtime.interruption import Interruption
 
 CHECKPOINT = "checkpoint.pt"
 _EXPENSIVE = 60.0

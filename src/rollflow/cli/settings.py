@@ -8,16 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
+from rollflow.dynamics.grids import GRIDS, Grid
+from rollflow.dynamics.guidance import GUIDANCE, Guidance
+from rollflow.dynamics.interpolants import INTERPOLANTS, Interpolant
+from rollflow.dynamics.kernels import KERNELS, Kernel
+from rollflow.dynamics.lookahead import LOOKAHEADS, Lookahead
 from rollflow.errors import BadSetting, unknown
 from rollflow.files.atomic import check_outside
-from rollflow.guidance import GUIDANCE, Guidance
-from rollflow.interpolants import INTERPOLANTS, Interpolant
-from rollflow.kernels import KERNELS, Kernel
-from rollflow.lookahead import LOOKAHEADS, Lookahead
 from rollflow.models import PipelineSource, find_model
 from rollflow.models.diffusers import read_argument
 from rollflow.registry import Registry, assignment
-from rollflow.schedules import GRIDS, Grid
 from rollflow.search import SEARCHES, Search
 
 _REGISTRIES: dict[str, Registry[Any]] = {

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
-from rollflow import interruption
-from rollflow.printable import printable
+from rollflow.files.printable import printable
+from rollflow.runtime import interruption
 
 CLOSED_PIPE = 128 + interruption.PIPE
 """Exit code of what nobody read to its end, as shells have it."""

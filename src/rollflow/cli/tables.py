@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rollflow import prompts
 from rollflow.errors import RollflowError
-from rollflow.printable import printable
+from rollflow.files.printable import printable
 from rollflow.registry import Registry, settings_of
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from rollflow.engine.job import Job, Result, Task, declared, default_sampler
 from rollflow.engine.meter import Caps, Meter, Spending
 from rollflow.engine.observers import Observer
 from rollflow.engine.session import Ended
-from rollflow.engine.standing import Checkpoint, Point, Standing, abreast
+from rollflow.engine.state import Checkpoint, Point, Standing, abreast
 
 __all__ = [
     "Caps",

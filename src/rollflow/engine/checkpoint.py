@@ -24,11 +24,12 @@ from torch import Tensor
 
 from rollflow.canonical import stable_repr
 from rollflow.engine.meter import Spending
-from rollflow.engine.standing import Checkpoint, Point, Standing
+from rollflow.engine.state import Checkpoint, Point, Standing
 from rollflow.errors import BadCheckpoint
 from rollflow.files.atomic import open_regular, write
 from rollflow.prompts import Prompt
-from rollflow.search.base import Finished, Particles, Progress
+from rollflow.search.base import Progress
+from rollflow.search.propagator import Finished, Particles
 
 if TYPE_CHECKING:
     from rollflow.engine.job import Job

@@ -8,8 +8,8 @@ from typing import Any
 
 from rollflow.checks import each, flag, instance, refused, whole
 from rollflow.defaults import DEFAULT_MAX_GRAD_ROWS, DEFAULT_MAX_ROWS
-from rollflow.engine.answers import Answers
 from rollflow.engine.described import portable
+from rollflow.engine.executor import Answers
 from rollflow.engine.job import Job, Result
 from rollflow.engine.observers import Observer
 from rollflow.engine.session import Ended, Session

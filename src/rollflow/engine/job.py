@@ -20,20 +20,21 @@ from rollflow.defaults import (
     FEW_STEP_INTERPOLANT,
     MANY_STEP_INTERPOLANT,
 )
+from rollflow.dynamics.interpolants import INTERPOLANTS
+from rollflow.dynamics.kernels import KERNELS
+from rollflow.dynamics.lookahead import LOOKAHEADS
 from rollflow.engine.described import DescribedModel, DescribedReward, portable
 from rollflow.engine.meter import Caps, Spending
-from rollflow.engine.standing import Checkpoint, Point
+from rollflow.engine.state import Checkpoint, Point
 from rollflow.errors import RollflowWarning, blamed
-from rollflow.interpolants import INTERPOLANTS
-from rollflow.kernels import KERNELS
-from rollflow.lookahead import LOOKAHEADS
 from rollflow.models.base import Declared, FlowModel, check_attributes
+from rollflow.particles.rng import Noise
 from rollflow.requests import Asking
 from rollflow.rewards import RewardModel, check_differentiable, check_reward
 from rollflow.rewards.mixing import check_names
-from rollflow.rng import Noise
 from rollflow.sampler import Dynamics, Sampler
-from rollflow.search.base import Cost, Finished, Search, Walk
+from rollflow.search.base import Cost, Search
+from rollflow.search.propagator import Finished, Walk
 
 
 @dataclass(frozen=True)

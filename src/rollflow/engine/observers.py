@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
-from rollflow.callees import settings_kept
 from rollflow.engine.job import Job, Result
 from rollflow.engine.meter import Spending
-from rollflow.engine.standing import Checkpoint
+from rollflow.engine.state import Checkpoint
 from rollflow.errors import RollflowWarning, described
 from rollflow.requests import Reward
+from rollflow.runtime.callees import settings_kept
 from rollflow.search.base import Progress
 
 

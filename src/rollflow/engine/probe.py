@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rollflow.callees import called
-from rollflow.conversions import denoised_from_velocity
-from rollflow.engine.answers import Answers, Asked, examined, velocity
+from rollflow.dynamics.conversions import denoised_from_velocity
+from rollflow.engine.executor import Answers, Asked, examined, velocity
 from rollflow.engine.job import Job, Task
 from rollflow.errors import BadReward, NotDifferentiable, RewardUnavailable
+from rollflow.particles.rng import Noise, global_state_kept
 from rollflow.requests import Grad
 from rollflow.rewards.base import RewardModel
 from rollflow.rewards.scoring import load, rewards_of, scored
-from rollflow.rng import Noise, global_state_kept
+from rollflow.runtime.callees import called
 
 _STEPS = (0.1, 0.03, 0.01, 0.003)  # of finite differences, in units of the state
 _TRIES = 4

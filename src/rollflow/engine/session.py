@@ -15,23 +15,24 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from rollflow import interruption
-from rollflow.callees import called
 from rollflow.checks import instance
-from rollflow.engine.answers import Answers, Asked, examined
+from rollflow.engine.background import Flight, Timed, Worker, awaited
+from rollflow.engine.executor import Answers, Asked, examined
 from rollflow.engine.job import Job, Result, Task
-from rollflow.engine.live import NETWORK, Live, Run, combined, out_of_range
 from rollflow.engine.meter import Meter, Spending
 from rollflow.engine.observers import Audience, Observer
+from rollflow.engine.population import NETWORK, Live, Run, combined, out_of_range
 from rollflow.engine.probe import Prepared
-from rollflow.engine.standing import Checkpoint, Point, Standing, bests_of, ineligible_of, trace_of
-from rollflow.engine.turns import Turn, half, sharing, turns
-from rollflow.engine.worker import Flight, Timed, Worker, awaited
+from rollflow.engine.scheduler import Turn, half, sharing, turns
+from rollflow.engine.state import Checkpoint, Point, Standing, bests_of, ineligible_of, trace_of
 from rollflow.errors import BadModel, BudgetExceeded, RollflowError, blamed
 from rollflow.requests import Decode, Grad, Request, Reward, Save
 from rollflow.rewards.base import RewardModel
 from rollflow.rewards.scoring import Judged, judged_by, outside
-from rollflow.search.base import Finished, Progress
+from rollflow.runtime import interruption
+from rollflow.runtime.callees import called
+from rollflow.search.base import Progress
+from rollflow.search.propagator import Finished
 
 T = TypeVar("T")
 

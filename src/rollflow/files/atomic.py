@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rollflow.errors import FolderError
-from rollflow.sharing import MARK, mark
+from rollflow.files.shared import MARK, mark
 
 PACKAGE = Path(__file__).resolve().parents[1]
 PART = re.compile(rf"\.rollflow-{MARK}\..{{1,40}}\.part", re.DOTALL)

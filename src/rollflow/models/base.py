@@ -13,9 +13,9 @@ from torch import Tensor
 
 from rollflow import checks
 from rollflow.canonical import with_settings
+from rollflow.dynamics.grids import Grid
+from rollflow.dynamics.interpolants import Interpolant, Linear
 from rollflow.errors import BadSetting
-from rollflow.interpolants import Interpolant, Linear
-from rollflow.schedules import Grid
 
 
 class Screened(NamedTuple):

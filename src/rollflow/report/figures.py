@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rollflow.bench.analysis import Curve, by_prompt, estimate
-from rollflow.bench.statistics import Interval
-from rollflow.bench.study import Measure, Study
-from rollflow.report.plots import short
+from rollflow.bench.analysis.estimates import Curve, by_prompt, estimate
+from rollflow.bench.analysis.results import Measure, Study
+from rollflow.bench.intervals import Interval
+from rollflow.output.plots import short
 
 
 def _axes(width: float = 9) -> tuple[Figure, Axes]:

@@ -6,24 +6,24 @@ import sys
 from rollflow.checks import refused
 from rollflow.errors import EXTRAS, BadSetting, NotDifferentiable, RollflowError
 from rollflow.registry import Registry
-from rollflow.rewards.aesthetic import Aesthetic, AestheticV1
 from rollflow.rewards.base import Card, PictureReward, RewardModel, check_attributes
-from rollflow.rewards.clipscore import CLIPScore
-from rollflow.rewards.colorfulness import Colorfulness
-from rollflow.rewards.counting import Counting, CountingAccuracy
-from rollflow.rewards.hpsv2 import HPSv2, HPSv21
-from rollflow.rewards.human import Human
-from rollflow.rewards.image_reward import ImageReward
-from rollflow.rewards.instructblip import InstructBlipVQAScore
-from rollflow.rewards.jpeg import JpegCompressibility, JpegIncompressibility
+from rollflow.rewards.clip.aesthetic import Aesthetic, AestheticV1
+from rollflow.rewards.clip.clipscore import CLIPScore
+from rollflow.rewards.clip.hpsv2 import HPSv2, HPSv21
+from rollflow.rewards.clip.image_reward import ImageReward
+from rollflow.rewards.clip.pickscore import PickScore
+from rollflow.rewards.clip.style import Style
+from rollflow.rewards.counting.counting import Counting, CountingAccuracy
+from rollflow.rewards.judges.human import Human
+from rollflow.rewards.judges.vlm_judge import VLMJudge
 from rollflow.rewards.mixing import Lexicographic, Minimum, Mixture, RankAverage, WeightedSum
-from rollflow.rewards.pickscore import PickScore
-from rollflow.rewards.qwen_vl import QwenVQAScore
-from rollflow.rewards.remote import RemoteReward
-from rollflow.rewards.scenes import CaptionJudgeReward, CaptionReward, CountReward, JudgeReward
-from rollflow.rewards.style import Style
-from rollflow.rewards.vlm_judge import VLMJudge
-from rollflow.rewards.vqascore import VQAScore
+from rollflow.rewards.pixels.colorfulness import Colorfulness
+from rollflow.rewards.pixels.jpeg import JpegCompressibility, JpegIncompressibility
+from rollflow.rewards.remote.client import RemoteReward
+from rollflow.rewards.scenes.scenes import CaptionJudgeReward, CaptionReward, CountReward, JudgeReward
+from rollflow.rewards.vqa.instructblip import InstructBlipVQAScore
+from rollflow.rewards.vqa.qwen_vl import QwenVQAScore
+from rollflow.rewards.vqa.vqascore import VQAScore
 
 _OWN: tuple[type[RewardModel], ...] = (
     CountReward,

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rollflow.callees import called
 from rollflow.checks import whole
 from rollflow.errors import BadReward, blamed
 from rollflow.rewards.base import RewardModel, check_attributes
+from rollflow.runtime.callees import called
 
 
 def load(reward: RewardModel) -> None:

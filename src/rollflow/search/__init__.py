@@ -1,12 +1,13 @@
 """Searches: which particles go on."""
 
 from rollflow.registry import Registry
-from rollflow.search.base import Cost, Finished, Particles, Progress, Search, Walk
+from rollflow.search.base import Cost, Progress, Search
 from rollflow.search.best_of_n import BestOfN
 from rollflow.search.code import CoDe
 from rollflow.search.paths import SearchOverPaths
-from rollflow.search.rollover_budget import RolloverBudget
-from rollflow.search.smc import SMC
+from rollflow.search.propagator import Finished, Particles, Walk
+from rollflow.search.rbf.rollover_budget import RolloverBudget
+from rollflow.search.smc.smc import SMC
 from rollflow.search.svdd import SVDD
 
 SEARCHES: Registry[Search] = Registry(

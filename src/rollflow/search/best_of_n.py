@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from rollflow.errors import BudgetTooSmall
 from rollflow.requests import Asking, save
 from rollflow.sampler import Dynamics
-from rollflow.search.base import Cost, Finished, Progress, Search, Walk
+from rollflow.search.base import Cost, Progress, Search
+from rollflow.search.propagator import Finished, Walk
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from rollflow.checks import whole
 from rollflow.errors import BudgetTooSmall
 from rollflow.requests import Asking, save
 from rollflow.sampler import Dynamics
-from rollflow.search.base import Cost, Finished, Progress, Search, Walk
+from rollflow.search.base import Cost, Progress, Search
+from rollflow.search.propagator import Finished, Walk
 from rollflow.search.streams import best_of_each, copied, labels
 
 

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from rollflow.checks import whole
-from rollflow.conversions import broadcast_like
+from rollflow.dynamics.conversions import broadcast_like
+from rollflow.dynamics.interpolants import Interpolant
 from rollflow.errors import BadSetting, BudgetTooSmall
-from rollflow.interpolants import Interpolant
 from rollflow.requests import Asking, save
 from rollflow.sampler import Dynamics
-from rollflow.search.base import Cost, Finished, Particles, Progress, Search, Walk
+from rollflow.search.base import Cost, Progress, Search
+from rollflow.search.propagator import Finished, Particles, Walk
 from rollflow.search.streams import best_of_each, copied, labels
 
 LONGEST_STEP = 0.3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rollflow.resampling import Multinomial
+from rollflow.particles.resampling import Multinomial
 
 
 def labels(streams: int, copies: int) -> tuple[list[int], list[int]]:

@@ -9,7 +9,8 @@ from rollflow.checks import real, whole
 from rollflow.errors import BudgetTooSmall
 from rollflow.requests import Asking, save
 from rollflow.sampler import Dynamics, even_shares, linear_shares
-from rollflow.search.base import Cost, Finished, Particles, Progress, Search, Walk
+from rollflow.search.base import Cost, Progress, Search
+from rollflow.search.propagator import Finished, Particles, Walk
 from rollflow.search.streams import best_of_each, copied, labels, softmax_of_each
 
 

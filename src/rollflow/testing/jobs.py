@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from rollflow.dynamics.guidance import DPS
+from rollflow.dynamics.interpolants import VP, Cosine, Linear
+from rollflow.dynamics.kernels import DDIM, GLASS, Euler, Heun
+from rollflow.dynamics.lookahead import ODELookahead
 from rollflow.engine import Job, Result, Spending, Task, declared
 from rollflow.errors import BudgetTooSmall, RollflowError
-from rollflow.guidance import DPS
-from rollflow.interpolants import VP, Cosine, Linear
-from rollflow.kernels import DDIM, GLASS, Euler, Heun
-from rollflow.lookahead import ODELookahead
-from rollflow.models.gaussian_mixture import GaussianMixture
-from rollflow.models.toy import ToyModel, ToyReward
+from rollflow.models.mixture.gaussian_mixture import GaussianMixture
+from rollflow.models.mixture.model import ToyModel
+from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Sampler
 from rollflow.search import Search
 from rollflow.testing.values import same

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rollflow.interpolants import VP, Cosine, Interpolant, Linear, Polynomial
-from rollflow.kernels import Kernel
+from rollflow.dynamics.interpolants import VP, Cosine, Interpolant, Linear, Polynomial
+from rollflow.dynamics.kernels import Kernel
 from rollflow.testing.laws import Pixels, ask, distance, finish
 from rollflow.testing.values import assert_value, docstring, same, undisturbed
 

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from rollflow.interpolants import Interpolant, Linear
-from rollflow.kernels import Kernel
-from rollflow.models.gaussian_mixture import GaussianMixture
-from rollflow.schedules import Grid, Uniform
+from rollflow.dynamics.grids import Grid, Uniform
+from rollflow.dynamics.interpolants import Interpolant, Linear
+from rollflow.dynamics.kernels import Kernel
+from rollflow.models.mixture.gaussian_mixture import GaussianMixture
 
 LINEAR = Linear()
 EVEN = Uniform()

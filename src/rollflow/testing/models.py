@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rollflow.interpolants import Interpolant
-from rollflow.lookahead import integrate
+from rollflow.dynamics.interpolants import Interpolant
+from rollflow.dynamics.lookahead import integrate
 from rollflow.models import FlowModel
 from rollflow.requests import Request, Velocity, drive
 from rollflow.testing.values import assert_one_line, docstring, undisturbed

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rollflow.conversions import denoised_from_velocity
+from rollflow.dynamics.conversions import denoised_from_velocity
 from rollflow.engine import Job, Spending, Task
 from rollflow.models import FlowModel
 from rollflow.requests import Decode, Grad, Request, Reward, Save, Slope, Velocity, drive

@@ -15,12 +15,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from rollflow.dynamics.kernels import KERNELS
 from rollflow.engine import Checkpoint, Engine, Job, Observer, Task, load_checkpoint, save_checkpoint
 from rollflow.errors import BudgetTooSmall, RollflowWarning
-from rollflow.kernels import KERNELS
-from rollflow.models.toy import ToyReward
+from rollflow.particles.rng import Noise
 from rollflow.requests import Request, drive
-from rollflow.rng import Noise
+from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Sampler
 from rollflow.search import BestOfN, Finished, Search, Walk
 from rollflow.testing.jobs import JUDGE, MODEL, SAMPLERS, along, assert_kept, assert_same, every_sampler, make

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from rollflow.canonical import weights_digest
 from rollflow.errors import BadModel, RollflowError
 from rollflow.models.diffusers.configured import adapters_told, scheduler_told, settings_told
 from rollflow.models.diffusers.encoded import Encoded, together
 from rollflow.models.diffusers.hooked import Asked, Guardrail, Hooked, Prepared, Remembering, Silent
 from rollflow.models.diffusers.probe import Step, is_trigflow, probing
-from rollflow.models.loading import weights_digest
 
 REWRITES = ("enable_prompt_rewrite", "use_pe")
 """Arguments that let a language model rewrite the prompt, which is done when it is encoded and not again."""

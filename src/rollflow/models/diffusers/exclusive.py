@@ -11,7 +11,7 @@ from functools import wraps
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
-from rollflow.forks import Home
+from rollflow.runtime.forks import Home
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from rollflow.canonical import canonical
-from rollflow.conversions import velocity_from_denoised
+from rollflow.dynamics.conversions import velocity_from_denoised
+from rollflow.dynamics.grids import Grid
 from rollflow.errors import BadModel, BadSetting, RollflowError, UnknownName, described, unknown
 from rollflow.models.base import FlowModel, Screened
 from rollflow.models.diffusers.calls import Calls
@@ -23,7 +24,6 @@ from rollflow.models.diffusers.encoded import Encoded
 from rollflow.models.diffusers.exclusive import Exclusive, exclusively
 from rollflow.models.diffusers.probe import RowTimes
 from rollflow.models.diffusers.schedule import convention, is_flow
-from rollflow.schedules import Grid
 
 GIVEN = {
     "prompt": "it is the prompt of the search",

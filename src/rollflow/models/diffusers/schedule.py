@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rollflow.conversions import broadcast_like, velocity_from_denoised, velocity_from_noise
+from rollflow.dynamics.conversions import broadcast_like, velocity_from_denoised, velocity_from_noise
+from rollflow.dynamics.interpolants import Cosine, Interpolant, Linear, Time, as_float64
 from rollflow.errors import RollflowError
-from rollflow.interpolants import Cosine, Interpolant, Linear, Time, as_float64
 from rollflow.models.diffusers.probe import is_trigflow
 
 PREDICTIONS = ("flow", "epsilon", "v_prediction", "sample")

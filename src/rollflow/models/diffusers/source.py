@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from rollflow import checks
-from rollflow.devices import check_device, device_named
+from rollflow.dynamics.grids import Grid
+from rollflow.dynamics.interpolants import Interpolant
 from rollflow.errors import BadSetting, RollflowError, described, unknown
 from rollflow.files.documents import read_json, read_text
 from rollflow.files.media import read_picture
-from rollflow.interpolants import Interpolant
 from rollflow.models.base import Source
 from rollflow.models.diffusers.calls import DENOISERS
 from rollflow.models.diffusers.model import DiffusersModel, check_arguments, check_kind, is_few_step
 from rollflow.models.diffusers.schedule import interpolant_of
-from rollflow.schedules import Grid
+from rollflow.runtime.devices import check_device, device_named
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 OFFLOADS = ("none", "model", "sequential")

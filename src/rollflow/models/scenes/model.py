@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rollflow.devices import check_device, device_named
-from rollflow.forks import Home
 from rollflow.models.base import FlowModel
 from rollflow.models.loading import load_weights
 from rollflow.models.scenes.grammar import VOCABULARY_SIZE, parse
 from rollflow.models.scenes.networks import LATENT_CHANNELS, LATENT_SIDE, Autoencoder, DiT
+from rollflow.runtime.devices import check_device, device_named
+from rollflow.runtime.forks import Home
 
 WEIGHTS = Path(__file__).parent / "weights"
 

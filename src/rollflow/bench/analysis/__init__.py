@@ -1,0 +1,1 @@
+"""What a finished experiment says: results, estimates and their intervals."""

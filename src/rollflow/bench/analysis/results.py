@@ -1,0 +1,264 @@
+"""An experiment folder, finished or not, as what is asked of it: which jobs there are, and what each measured."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+from rollflow.bench.run.folder import CONFIG, Tally, read_command, read_config
+from rollflow.bench.run.reading import check_size, checked_config, checked_entry
+from rollflow.errors import RollflowError, RollflowWarning
+from rollflow.files.printable import printable
+
+Entry: TypeAlias = Mapping[str, Any]
+"""A line of the journal, as ``runner.told_of`` has it."""
+Cells: TypeAlias = dict[tuple[str, int], float]
+"""A number for each (prompt, seed)."""
+
+REWARDS_WITH_ACCURACY = frozenset({"count", "counting", "judge"})
+"""Those that are 0 where all is as asked for and negative elsewhere, so that the share of zeros is an accuracy."""
+
+
+class Measure(NamedTuple):
+    """A number that every job has.
+
+    Args:
+        name: Of the reward, or of what was spent.
+        kind: given, part, held out or spent.
+        of: The number of a job; None where it could not be had.
+        accuracy: Whether it says if all is as asked for: its mean is a share.
+    """
+
+    name: str
+    kind: str
+    of: Callable[[Entry], float | None]
+    accuracy: bool = False
+
+    @property
+    def title(self) -> str:
+        """Its name alone, which the same number has in another experiment."""
+        return f"share of {self.name} = 0" if self.accuracy else self.name
+
+    @property
+    def label(self) -> str:
+        """As over a column."""
+        return self.title if self.kind == "spent" else f"{self.title} ({self.kind})"
+
+
+def prompt_of(entry: Entry) -> str:
+    """What tells the prompt of a job from all others, in this experiment and in any other."""
+    return json.dumps([entry["prompt"], entry["ask"]], sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a folder holds.
+
+    Args:
+        name: Of the folder.
+        config: How it was set up.
+        done: Entries of the jobs that are done, in the experiment's order.
+        failed: The last entry of each that failed and was not done since.
+        diversity: Entries of what was measured beside the jobs.
+        command: That began it; None where it was none.
+    """
+
+    name: str
+    config: dict[str, Any]
+    done: tuple[Entry, ...]
+    failed: tuple[Entry, ...] = ()
+    diversity: tuple[Entry, ...] = ()
+    command: str | None = None
+
+    @property
+    def arms(self) -> list[str]:
+        """Names, in the order of the tables."""
+        return [arm["name"] for arm in self.config["arms"]]
+
+    @property
+    def budgets(self) -> dict[str, int]:
+        """Of these, those that search, each with its budget in NFE."""
+        return {arm["name"]: arm["nfe"] for arm in self.config["arms"] if arm["nfe"] is not None}
+
+    @property
+    def first_search(self) -> str:
+        """The arm that the others are held against: the first that searches, if any does."""
+        return [*self.budgets, *self.arms][0]
+
+    @cached_property
+    def devices(self) -> list[str]:
+        """That jobs ran on, as far as their entries say."""
+        return list(dict.fromkeys(str(entry["device"]) for entry in self.done if entry.get("device")))
+
+    @property
+    def expected(self) -> int:
+        """Jobs of an arm."""
+        return int(self.config["suite"]["prompts"] * self.config["seeds"])
+
+    @cached_property
+    def categories(self) -> list[str]:
+        """Of prompts, as far as any job of theirs is done."""
+        return list(dict.fromkeys(entry["category"] for entry in self.done))
+
+    @cached_property
+    def _by_arm(self) -> dict[str, list[Entry]]:
+        found: dict[str, list[Entry]] = {arm: [] for arm in self.arms}
+        for entry in self.done:
+            found.setdefault(entry["arm"], []).append(entry)
+        return found
+
+    def of(self, arm: str) -> list[Entry]:
+        """The jobs of an arm that are done."""
+        return self._by_arm.get(arm, [])
+
+    def cells(self, measure: Measure, arm: str, category: str | None = None) -> Cells:
+        """What a measure says of an arm's jobs, of one category or of all."""
+        told = {
+            (prompt_of(entry), int(entry["seed"])): measure.of(entry)
+            for entry in self.of(arm)
+            if category is None or entry["category"] == category
+        }
+        return {key: value for key, value in told.items() if value is not None}
+
+    def account(self, arm: str) -> str:
+        """How many jobs of an arm are done, and how many have failed."""
+        failed = sum(entry["arm"] == arm for entry in self.failed)
+        return f"{len(self.of(arm))} of {self.expected}" + (f", {failed} failed" if failed else "")
+
+    @property
+    def missing(self) -> str:
+        """The arms that lack jobs, in a sentence."""
+        lacking = {arm: self.account(arm) for arm in self.arms if len(self.of(arm)) < self.expected}
+        if not lacking:
+            return "All jobs are done."
+        alike = len(lacking) == len(self.arms) > 1 and len(set(lacking.values())) == 1
+        told = {"each arm": lacking[self.arms[0]]} if alike else lacking
+        return f"Unfinished; jobs done: {'; '.join(f'{arm} ({account})' for arm, account in told.items())}."
+
+    @cached_property
+    def given(self) -> Measure:
+        """The reward that searches optimised."""
+        return Measure(self.config["reward"], "given", lambda entry: entry["reward"])
+
+    @cached_property
+    def held_out(self) -> list[Measure]:
+        """Those that none saw."""
+        return self._rewards_in("held_out", "held out")
+
+    @cached_property
+    def rewards(self) -> list[Measure]:
+        """All rewards, each with its accuracy where it has one."""
+        every = [self.given, *self._rewards_in("parts", "part"), *self.held_out]
+        return [one for measure in every for one in (measure, *_accuracy(measure))]
+
+    @cached_property
+    def spent(self) -> list[Measure]:
+        """What a job costs; backward passes where there are any."""
+        names = {"nfe": "NFE", "network_rows": "network rows", "reward_calls": "reward calls"}
+        if any(entry["backward_passes"] for entry in self.done):
+            names["backward_passes"] = "backward passes"
+        return [Measure(name, "spent", _field(key)) for key, name in (names | {"seconds": "seconds"}).items()]
+
+    def _rewards_in(self, where: str, kind: str) -> list[Measure]:
+        names = dict.fromkeys(name for entry in self.done for name in entry[where])
+        return [Measure(name, kind, _field(where, name)) for name in names]
+
+
+def read(path: Path) -> Study:
+    """The study of a folder.
+
+    Raises:
+        RollflowError: If it is no folder of ``rollflow bench run``, or nothing was done in it yet.
+    """
+    config, tally = entries_of(path)
+    places = {arm["name"]: place for place, arm in enumerate(config["arms"])}
+    if not tally.done:
+        raise RollflowError(f"no job of '{path}' is done yet; go on with 'rollflow bench run'")
+
+    def order(entry: Entry) -> tuple[int, ...]:
+        return entry["seed"], entry["place"], places[entry["arm"]]
+
+    failed = [entry for name, entry in tally.failed.items() if name not in tally.done]
+    known = map(_without_some_steps, tally.done.values())
+    done, left, measured = (
+        tuple(_printable(entry) for entry in sorted(some, key=order))
+        for some in (known, failed, tally.diversity.values())
+    )
+    command = read_command(path)
+    return Study(
+        printable(path.resolve().name),
+        _printable(config),
+        done,
+        left,
+        measured,
+        None if command is None else printable(command),
+    )
+
+
+def entries_of(path: Path) -> tuple[dict[str, Any], Tally]:
+    """The configuration of a folder and what its journals say, every value of its type.
+
+    The folder may be anyone's. A line whose id is none of this package's is left out, with a warning.
+
+    Raises:
+        RollflowError: If it is no folder of ``rollflow bench run``, or anything in it is of another form.
+    """
+    config = checked_config(read_config(path), f"{CONFIG} of '{path}'")
+    arms, left_out = {arm["name"] for arm in config["arms"]}, list[str]()
+
+    def check(line: bytes, where: str) -> dict[str, Any] | None:
+        entry = checked_entry(line, arms, f"{where}, of '{path}'")
+        if entry is None:
+            left_out.append(where)
+        return entry
+
+    check_size(path)
+    tally = Tally(path, check)
+    if left_out:
+        warnings.warn(
+            f"lines of the journals of '{path}' whose ids are not those of jobs are left out: {len(left_out)}, the "
+            f"first {left_out[0]}",
+            RollflowWarning,
+            stacklevel=2,
+        )
+    return config, tally
+
+
+def _printable(content: Any) -> Any:
+    """The same with every text printable; no table, figure or page then holds control characters of a folder."""
+    if isinstance(content, str):
+        return printable(content)
+    if isinstance(content, dict):
+        return {printable(key): _printable(part) for key, part in content.items()}
+    return [_printable(part) for part in content] if isinstance(content, list) else content
+
+
+def _without_some_steps(entry: Entry) -> Entry:
+    """Of a job that was resumed only the last steps are told, of which no share and no genealogy can be made."""
+    if not entry.get("resumed"):
+        return entry
+    return {key: value for key, value in entry.items() if key != "ancestors"} | {"quota": []}
+
+
+def _field(*path: str) -> Callable[[Entry], float | None]:
+    def of(entry: Entry) -> float | None:
+        value: Any = entry
+        for name in path:
+            value = None if value is None else value.get(name)
+        return value  # type: ignore[no-any-return]
+
+    return of
+
+
+def _accuracy(measure: Measure) -> list[Measure]:
+    def of(entry: Entry) -> float | None:
+        value = measure.of(entry)
+        return None if value is None else float(value == 0)
+
+    known = measure.name.partition("(")[0].strip() in REWARDS_WITH_ACCURACY
+    return [measure._replace(of=of, accuracy=True)] if known else []

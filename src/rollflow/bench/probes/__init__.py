@@ -1,0 +1,1 @@
+"""Measurements beside experiments: reward signal, diversity and the rare mode of a mixture."""

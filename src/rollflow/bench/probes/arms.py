@@ -1,0 +1,76 @@
+"""Every search with the dynamics and settings that it is compared with, from the smallest budgets on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+from rollflow.dynamics.guidance import DPS
+from rollflow.dynamics.interpolants import VP, Linear
+from rollflow.dynamics.kernels import Euler, EulerMaruyama
+from rollflow.sampler import Sampler
+from rollflow.search import SMC, SVDD, BestOfN, CoDe, RolloverBudget, Search, SearchOverPaths
+
+
+class Contender(NamedTuple):
+    """A search with its dynamics.
+
+    Args:
+        sampler: How particles move.
+        search: The search, of a budget in NFE.
+    """
+
+    sampler: Sampler
+    search: Callable[[int], Search]
+
+
+def paths(nfe: int) -> SearchOverPaths:
+    """The settings of arXiv 2503.19385 from 100 NFE on; below that, where they do not fit, one stream of 2 copies."""
+    return SearchOverPaths() if nfe >= 100 else SearchOverPaths(streams=1, copies=2)
+
+
+def rollover(nfe: int) -> RolloverBudget:
+    """The settings of arXiv 2503.19385 from 200 NFE on; below that a quarter of each chain's share goes to noises."""
+    return RolloverBudget(initial=max(1, min(25, nfe // 8)))
+
+
+TEMPERATURE, FALL, LEAN = 0.5, 0.25, 0.1
+ODE = Sampler(interpolant=Linear(), kernel=Euler(), finish=True)
+SDE = Sampler(interpolant=Linear(), kernel=EulerMaruyama(), finish=True)
+CONVERTED = Sampler(interpolant=VP(), kernel=EulerMaruyama(), finish=True)
+GUIDED = replace(SDE, guidance=DPS(LEAN))
+
+CONTENDERS: dict[str, Contender] = {
+    "best of N, Linear-ODE": Contender(ODE, lambda nfe: BestOfN()),
+    "best of N, Linear-SDE": Contender(SDE, lambda nfe: BestOfN()),
+    "search over paths, Linear-ODE": Contender(ODE, paths),
+    "SMC, Linear-SDE": Contender(SDE, lambda nfe: SMC(temperature=TEMPERATURE)),
+    "SMC, falling, Linear-SDE": Contender(SDE, lambda nfe: SMC(temperature=TEMPERATURE, ratio=FALL)),
+    "CoDe, Linear-SDE": Contender(SDE, lambda nfe: CoDe()),
+    "SVDD, argmax, Linear-SDE": Contender(SDE, lambda nfe: SVDD()),
+    "SVDD, softmax, Linear-SDE": Contender(SDE, lambda nfe: SVDD(temperature=TEMPERATURE)),
+    "RBF, Linear-SDE": Contender(SDE, rollover),
+    "RBF, one noise, Linear-SDE": Contender(SDE, lambda nfe: RolloverBudget(initial=1)),
+    "RBF, VP-SDE": Contender(CONVERTED, rollover),
+    "best of N + DPS, Linear-SDE": Contender(GUIDED, lambda nfe: BestOfN()),
+    "RBF + DPS, Linear-SDE": Contender(GUIDED, rollover),
+}
+PLAIN: dict[str, Sampler] = {"Linear-ODE": ODE, "Linear-SDE": SDE, "VP-SDE": CONVERTED}
+
+SETTINGS = f"""\
+Settings are those of arXiv 2503.19385 where it has them; 10 evaluation times, finishing inside the budget.
+
+- Search over paths: 2 streams of 5 copies; below 100 NFE, where these do not fit, one stream of 2 copies.
+- SMC: the difference potential, resampling at every step, temperature {TEMPERATURE}; falling: K of the last step is
+  {FALL} times that of the first. The softmax of SVDD has the same temperature.
+- CoDe and SVDD: 2 streams.
+- RBF: 2 chains of 25 noises each from 200 NFE on; below that a quarter of each chain's share, since 25 noises would
+  leave a chain little or nothing. On the linear interpolant the exact clean estimate at noise level 1 is the same for
+  every noise, so that these draws cannot help here: the row with one noise shows what they cost.
+- DPS: every step leans by {LEAN}, the standard deviation of a mode. This choice decides how often the mode is hit: more
+  for longer steps, less for shorter ones. Each parent in RBF pays one NFE for its gradient, best of N differentiates
+  the evaluations that it makes anyway; backward passes are not counted as NFE.
+- "needs n": the search cannot run in the budget with these settings; n is the smallest that it can.
+"""
+"""What a reader of the table must know of them."""

@@ -1,0 +1,179 @@
+"""The comparison of searches on a mixture with a hard-to-hit mode: reward against budget, every search at each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rollflow.bench.intervals import Interval, bootstrap
+from rollflow.bench.probes.arms import SETTINGS, Contender
+from rollflow.bench.probes.rare_mode import REACH, RareMode
+from rollflow.engine import Engine, Job, Observer, Spending, completed
+from rollflow.errors import BudgetTooSmall
+from rollflow.requests import Reward
+from rollflow.sampler import Sampler
+from rollflow.search import BestOfN
+
+_MAX_ROWS = 1 << 14
+
+
+class Measured(NamedTuple):
+    """A cell of the table.
+
+    Args:
+        reward: Of the returned sample, mean over seeds.
+        hits: Share of the seeds whose sample hits the rewarded mode.
+        nfe: Spent by a job, mean over seeds.
+    """
+
+    reward: Interval
+    hits: Interval
+    nfe: float
+
+
+Cell: TypeAlias = Measured | BudgetTooSmall
+Table: TypeAlias = Mapping[int, Mapping[str, Cell]]
+"""Cells by budget and contender."""
+
+
+def measure(setting: RareMode, contenders: Mapping[str, Contender], nfe: int, seeds: int) -> dict[str, Cell]:
+    """A column of the table: all contenders with one budget, from seeds 0 to ``seeds`` - 1, in one engine."""
+    task, jobs, cells = setting.task(), dict[str, list[Job]](), dict[str, Cell]()
+    for label, (sampler, search) in contenders.items():
+        try:
+            jobs[label] = [Job(task, search(nfe), nfe, seed, sampler) for seed in range(seeds)]
+        except BudgetTooSmall as error:
+            cells[label] = error
+    engine = Engine(_MAX_ROWS, max_grad_rows=_MAX_ROWS)
+    results = iter(completed(engine.run(job for some in jobs.values() for job in some)))
+    for label, some in jobs.items():
+        own = [next(results) for _ in some]
+        hits = setting.hits(torch.stack([result.x0 for result in own])).double()
+        spent = float(np.mean([result.spent.nfe for result in own]))
+        cells[label] = Measured(bootstrap([result.reward for result in own]), bootstrap(hits.numpy()), spent)
+    return {label: cells[label] for label in contenders}
+
+
+class _Finished(Observer):
+    """The finished samples of a best of N and their rewards, which it has scored all at once."""
+
+    x0: Tensor
+    reward: Tensor
+
+    def scored(self, job: Job, population: int, request: Reward, rewards: Tensor, spent: Spending) -> None:
+        self.x0, self.reward = request.x0, rewards
+
+
+def plain(setting: RareMode, sampler: Sampler, trajectories: int) -> Measured:
+    """Trajectories that nobody selects: what few steps make of the law. The NFE are those of one."""
+    task, search, samples = setting.task(), BestOfN(), _Finished()
+    one = search.smallest_nfe(sampler.bind(task.model))
+    completed(Engine(_MAX_ROWS, [samples]).run([Job(task, search, trajectories * one, sampler=sampler)]))
+    hits = setting.hits(samples.x0).double()
+    return Measured(bootstrap(samples.reward.numpy(), 1_000), bootstrap(hits.numpy(), 1_000), one)
+
+
+def exact(setting: RareMode, budgets: Iterable[int]) -> dict[str, dict[int, float]]:
+    """Expected rewards in closed form by budget: constants, but for the best of as many samples as 10 steps buy."""
+    rewards, of = setting.expected_reward(), {nfe: max(1, nfe // 10) for nfe in budgets}
+    return {
+        "exact: one sample of the mixture": dict.fromkeys(of, float(setting.mixture.weights @ rewards)),
+        "exact: best of NFE / 10 samples": {nfe: setting.best_of(n) for nfe, n in of.items()},
+        "exact: one sample of the rewarded mode": dict.fromkeys(of, float(rewards[setting.mode])),
+    }
+
+
+def curves(table: Table) -> dict[str, dict[int, Interval]]:
+    """Reward against budget of every contender, where it can run."""
+    found: dict[str, dict[int, Interval]] = {}
+    for nfe, column in table.items():
+        for label, cell in column.items():
+            if isinstance(cell, Measured):
+                found.setdefault(label, {})[nfe] = cell.reward
+    return found
+
+
+def _reward(value: Interval) -> str:
+    return f"{value.mean:.3f} [{value.low:.3f}, {value.high:.3f}]"
+
+
+def _row(label: str, cells: Iterable[str]) -> str:
+    return f"| {' | '.join((label, *cells))} |"
+
+
+def _rows(table: Table, show: Callable[[Measured], str]) -> str:
+    """The table with a row for every contender and a column for every budget."""
+    lines = [_row("search", [f"{nfe} NFE" for nfe in table]), "|---" * (1 + len(table)) + "|"]
+    for label in next(iter(table.values())):
+        cells = [column[label] for column in table.values()]
+        lines.append(_row(label, [show(c) if isinstance(c, Measured) else f"needs {c.smallest}" for c in cells]))
+    return "\n".join(lines)
+
+
+def markdown(setting: RareMode, table: Table, trajectories: Mapping[str, Measured], command: str, seeds: int) -> str:
+    """The report: tables of reward, hits and spending, what is known exactly, and the signal.
+
+    Args:
+        trajectories: ``plain`` ones by the name of their dynamics.
+        command: What wrote it.
+        seeds: Of every cell.
+    """
+    mixture, mode, probability = setting.mixture, setting.mode, setting.hit_probability()
+    one, own = float(mixture.weights @ probability), float(probability[mode])
+    hits = [f"{100 * (1 - (1 - one) ** max(1, nfe // 10)):.1f} %" for nfe in table]
+    levels = [round(0.1 * i, 1) for i in range(10, 0, -1)]
+    modes, dimension = mixture.means.shape
+    known = [
+        _row(f"*{label}*", [f"{v:.3f}" for v in values.values()]) for label, values in exact(setting, table).items()
+    ]
+    law = [_row(k, [f"{v.nfe:g}", _reward(v.reward), v.hits.percent()]) for k, v in trajectories.items()]
+    newline = "\n"
+    return f"""\
+# Reward against budget where the rewarded mode is hard to hit
+
+Written by `{command}`: {seeds} seeds a cell, means with 95 % bootstrap intervals over seeds.
+
+The model is a mixture of {modes} Gaussians in {dimension} dimensions with its exact velocity, in float64: standard \
+deviation {setting.std:g}, centres at unit vectors. The reward is minus the squared distance to the centre of the one \
+that has weight {100 * mixture.weights[mode]:.0f} %; a sample hits that mode if every coordinate is within \
+{REACH:g} standard deviations of its centre.
+
+{SETTINGS}
+![reward against budget](mixture.png)
+
+## Reward of the returned sample
+
+{_rows(table, lambda cell: _reward(cell.reward))}
+{newline.join(known)}
+
+The highest reward there is, 0, is that of the mode's centre. What few steps make of the law, with nothing selected:
+
+| plain trajectories | NFE | reward | hits |
+|---|---|---|---|
+{newline.join(law)}
+
+## Share of seeds that hit the rewarded mode
+
+{_rows(table, lambda cell: cell.hits.percent())}
+{_row("*exact: any of NFE / 10 samples*", hits)}
+
+An exact sample of the mixture hits with probability {100 * one:.2f} %, one of the rewarded mode {100 * own:.2f} %. \
+Where all seeds agree the interval has no width; the 95 % bound is then 3 / {seeds}, or {300 / seeds:.1f} %, away.
+
+## NFE spent
+
+{_rows(table, lambda cell: f"{cell.nfe:g}")}
+
+## Signal
+
+How often the clean estimate of a state that comes from the rewarded mode has a higher reward than that of a state \
+from another (0.5: no signal), by noise level on the linear interpolant; both drawn exactly.
+
+{_row("noise level", [f"{level}" for level in levels])}
+{"|---" * (1 + len(levels))}|
+{_row("share", [f"{setting.signal(level):.3f}" for level in levels])}
+"""

@@ -1,0 +1,111 @@
+"""How early a reward can tell good trajectories from bad ones: the signal that a search lives on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from rollflow.bench.intervals import Interval, interval, rank_correlation
+from rollflow.engine import Engine, Job, Observer, Spending, Task, completed
+from rollflow.errors import BadSetting
+from rollflow.models.base import FlowModel
+from rollflow.requests import Asking, Reward
+from rollflow.rewards.base import RewardModel
+from rollflow.sampler import Dynamics, Sampler
+from rollflow.search.base import Cost, Progress, Search
+from rollflow.search.propagator import Finished, Walk
+
+
+@dataclass(frozen=True)
+class Watched(Search):
+    """Independent trajectories whose clean estimates are scored at every step; nothing is selected.
+
+    Args:
+        trajectories: How many.
+    """
+
+    trajectories: int
+    name = "watched"
+
+    def smallest_nfe(self, dynamics: Dynamics) -> int:
+        return self.cost(dynamics, 0).nfe
+
+    def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
+        one = dynamics.look_nfe + dynamics.transitions * dynamics.child_nfe + dynamics.finish_nfe
+        calls = self.trajectories * (1 + dynamics.transitions + (dynamics.finish_nfe > 0))
+        return Cost(self.trajectories * one, calls, calls)
+
+    def shares(self, dynamics: Dynamics, nfe: int) -> list[int]:
+        return [self.cost(dynamics, nfe).nfe]
+
+    def population(self, walk: Walk, resume: Progress | None = None) -> Asking[Finished]:
+        rows, zeros = range(self.trajectories), [0] * self.trajectories
+        particles = yield from walk.start(rows, zeros)
+        for step in range(1, walk.dynamics.transitions + 1):
+            particles = yield from walk.advance(particles, step, rows, zeros)
+        return (yield from walk.finish(particles))
+
+
+class SignalPoint(NamedTuple):
+    """At one noise level: rank correlation, within a prompt, of the estimate's reward with the finished sample's.
+
+    Args:
+        noise_level: Of the state that the clean estimate was made from.
+        correlation: Mean over prompts with its interval.
+        prompts: How many prompts have a correlation (where neither reward is constant).
+    """
+
+    noise_level: float
+    correlation: Interval
+    prompts: int
+
+
+class _Scores(Observer):
+    """Rewards of every job by noise level, in the order of the trajectories."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, dict[float, list[float]]] = defaultdict(dict)
+
+    def scored(self, job: Job, population: int, request: Reward, rewards: Tensor, spent: Spending) -> None:
+        self.of[job.task.prompt][request.noise_level] = rewards.tolist()
+
+
+def signal_curve(
+    model: FlowModel,
+    reward: RewardModel,
+    prompts: Sequence[str],
+    sampler: Sampler,
+    *,
+    trajectories: int = 24,
+    seed: int = 0,
+    max_rows: int = 96,
+) -> list[SignalPoint]:
+    """The curve for any model and reward, from the first noise level to the last.
+
+    Args:
+        sampler: Should finish, so that the last score of a trajectory is a sample's.
+        trajectories: A prompt, 3 or more.
+
+    Raises:
+        BadSetting: On fewer, or no prompts.
+    """
+    if trajectories < 3 or not prompts:
+        raise BadSetting(f"ranks need 3 trajectories and a prompt, got {trajectories} and {len(prompts)} prompts")
+    search, scores = Watched(trajectories), _Scores()
+    dynamics = sampler.bind(model)
+    nfe = search.smallest_nfe(dynamics)
+    jobs = [Job(Task(model, prompt, reward), search, nfe, seed, sampler) for prompt in prompts]
+    completed(Engine(max_rows, [scores]).run(jobs))
+    last = min(next(iter(scores.of.values())))
+    points = []
+    for level in sorted(next(iter(scores.of.values())), reverse=True):
+        if level > last:
+            found = [rank_correlation(by_level[level], by_level[last]) for by_level in scores.of.values()]
+            known = [value for value in found if value is not None]
+            if known:
+                points.append(SignalPoint(level, interval(known, seed=seed), len(known)))
+    return points

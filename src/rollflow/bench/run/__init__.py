@@ -1,0 +1,1 @@
+"""Running an experiment: its definition, its folder and its journal."""

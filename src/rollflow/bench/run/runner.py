@@ -1,0 +1,276 @@
+"""Runs an experiment in a folder: many jobs over one model call, by any number of processes, whatever is killed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rollflow.api import load_model
+from rollflow.bench.probes.diversity import Distance, distance_of, diversity_of
+from rollflow.bench.run.experiment import Experiment, Trial, check_size, costs_of, job_of, model_of, plan_of
+from rollflow.bench.run.folder import Folder, Tally, discard, refuse_other
+from rollflow.bench.run.heartbeat import Heart, Watch
+from rollflow.bench.run.leases import LEASE
+from rollflow.bench.run.provenance import identities_of
+from rollflow.bench.run.records import told_of
+from rollflow.engine import Ended, Engine, Job, load_checkpoint
+from rollflow.errors import BadSetting, FolderError, RewardUnavailable, RollflowError
+from rollflow.files.pictures import picture, png, still
+from rollflow.models import FlowModel
+from rollflow.rewards import REWARDS, RewardModel
+from rollflow.runtime import interruption
+
+_PATIENCE = 5
+"""Seconds to wait for other processes before saying so."""
+
+
+def check_limits(retries: int, minutes: float | None) -> None:
+    """Raise a BadSetting if a run cannot be limited so."""
+    if retries < 0:
+        raise BadSetting(f"expected 0 or more retries, got {retries}")
+    if minutes is not None and not 0 <= minutes < math.inf:
+        raise BadSetting(f"expected 0 or more minutes, got {minutes}; without --minutes a run has no limit")
+
+
+class Runner:
+    """An experiment, in a folder.
+
+    A job that has been done is never done again. One that was begun, by a run that is no more, goes on from its last
+    checkpoint. One that failed is tried again, ``retries`` times over all runs, and then given up. Jobs that another
+    process is at are left to it.
+
+    Args:
+        experiment: What to do.
+        folder: Where; of the same experiment or new.
+        resume: Whether an experiment that is there may be gone on with.
+        retries: Of a job that fails.
+        checkpoint_seconds: Between two checkpoints of one job.
+        minutes: No job is begun after so long; None is no limit.
+        command: That the experiment is begun by, for reports.
+        told: Called with every job that has ended, what failed it (None if nothing did), and how many of how many are
+            done.
+        measured: Called after every measurement of diversity with how many of how many are done.
+        warned: Called with what a user should know and the run does not stop at; from any thread.
+
+    Raises:
+        RollflowError: If the folder is another experiment's, or any's and ``resume`` is false, or cannot be written
+            to; also what ``Plan`` raises of an arm, before anything loads or is written.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        folder: Path,
+        *,
+        resume: bool = True,
+        retries: int = 1,
+        checkpoint_seconds: float = 10.0,
+        minutes: float | None = None,
+        command: str | None = None,
+        told: Callable[[Trial, Exception | None, int, int], None] = lambda *_: None,
+        measured: Callable[[int, int], None] = lambda *_: None,
+        warned: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        check_limits(retries, minutes)
+        check_size(experiment)
+        self.experiment, self.retries = experiment, retries
+        self.told, self.measured, self.warned = told, measured, warned
+        self.trials = list({trial.id: trial for trial in experiment.trials()}.values())  # a prompt may come twice
+        names = [arm.name for arm in experiment.arms]
+        if len(set(names)) < len(names):
+            raise RollflowError(f"arms are told by their names, which differ; got {', '.join(names)}")
+        costs_of(experiment)
+        self.measurements = experiment.measurements()
+        refuse_other(folder, experiment.config(), resume=resume)  # before anything is written
+        self.folder = Folder(folder)
+        self.folder.set_up(experiment.config(), command, resume=resume)
+        self.tally = Tally(folder)
+        self._until = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        self._watch = Watch(self.folder, checkpoint_seconds, warned)
+
+    def run(
+        self,
+        model: FlowModel | None = None,
+        reward: RewardModel | None = None,
+        held_out: list[RewardModel] | None = None,
+    ) -> None:
+        """Do what is left to do, then measure what is left to measure; ends when nothing is, or the time is over.
+
+        However it ends, what was begun goes on from where it stood when the experiment is run again.
+
+        Args:
+            model: In place of that of the name, if it is loaded already; so with all.
+            reward: That searches optimise.
+            held_out: That no search sees.
+
+        Raises:
+            RewardUnavailable: If the reward does not answer; no job counts as failed by that.
+            FolderError: If the folder cannot be used any more: full, moved, deleted or read-only.
+            RollflowError: If the folder was begun with other weights, which are named; or if something cannot be
+                loaded, or measured.
+        """
+        model = model or load_model(model_of(self.experiment.model, self.experiment.pipeline))
+        reward = reward or REWARDS.make(self.experiment.reward)
+        judges = [REWARDS.make(name) for name in self.experiment.held_out] if held_out is None else held_out
+        for one in (reward, *judges):
+            one.load()
+        spread = self.experiment.diversity
+        distance = None if spread is None else distance_of(spread.distance)
+        others = self.folder.identify(identities_of(model, reward, judges))
+        if others:
+            self.warned(f"the experiment was begun with other versions: {'; '.join(others)}")
+        engine = Engine(self.experiment.max_rows, [self._watch], padded=True)
+        self._tidy()
+        waited = 0
+        with Heart(self.folder, self.warned) as heart:
+            try:
+                while self._open():
+                    running: dict[int, Trial] = {}
+                    for ended in engine.stream(self._jobs(model, reward, judges, heart, running)):
+                        waited = 0
+                        with interruption.shielded():
+                            self._end(running.pop(id(ended.job)), ended, heart)
+                    if time.monotonic() > self._until or not self._open():
+                        break
+                    waited += 1
+                    if waited == _PATIENCE:
+                        self.warned(
+                            f"what is left is with other processes; a job of one that gives no sign of life for "
+                            f"{LEASE:.0f} s is taken over"
+                        )
+                    time.sleep(1)  # what is left is with other processes, or has failed and is tried again
+            except KeyboardInterrupt:
+                interruption.wind_up()
+                raise
+            finally:
+                self._watch.save_all()
+            if spread is not None and distance is not None:
+                self._measure(model, reward, distance, spread.trajectories, heart)
+        self._tidy()
+
+    @property
+    def given_up(self) -> list[Trial]:
+        """Jobs that have failed too often to be tried again."""
+        done, failures = self.tally.done, self.tally.failures
+        return [t for t in self.trials if t.id not in done and len(failures.get(t.id, ())) > self.retries]
+
+    def _open(self) -> list[Trial]:
+        """What is neither done nor given up."""
+        self.tally.refresh()
+        over = {trial.id for trial in self.given_up} | set(self.tally.done)
+        return [trial for trial in self.trials if trial.id not in over]
+
+    def _is_over(self, name: str) -> bool:
+        return name in self.tally.done or len(self.tally.failures.get(name, ())) > self.retries
+
+    def _tidy(self) -> None:
+        self.tally.refresh()
+        measured = [name for name, _ in self.measurements if name in self.tally.diversity]
+        self.folder.tidy([trial.id for trial in self.trials if self._is_over(trial.id)] + measured)
+
+    def _jobs(
+        self,
+        model: FlowModel,
+        reward: RewardModel,
+        judges: list[RewardModel],
+        heart: Heart,
+        running: dict[int, Trial],
+    ) -> Iterator[Job]:
+        for trial in self._open():
+            if time.monotonic() > self._until:
+                return
+            if not heart.take(trial.id):
+                continue
+            self.tally.refresh()
+            if self._is_over(trial.id):  # by another, just before it was claimed
+                heart.give_back(trial.id)
+                continue
+            try:
+                job = self._job(trial, model, reward, judges)
+            except RewardUnavailable:
+                raise
+            except Exception as error:
+                self._fail(trial, error, heart)
+                continue
+            running[id(job)] = trial
+            self._watch.begin(job, trial.id)
+            yield job
+
+    def _measure(
+        self, model: FlowModel, reward: RewardModel, distance: Distance, trajectories: int, heart: Heart
+    ) -> None:
+        """Diversity, prompt by prompt; what another process is at is left to it."""
+        for name, trial in self.measurements:
+            if time.monotonic() > self._until:
+                return
+            if name in self.tally.diversity or not heart.take(name):
+                continue
+            try:
+                self.tally.refresh()
+                if name not in self.tally.diversity:
+                    plan = plan_of(trial, model, reward, [])
+                    told = diversity_of(model, plan.prompt, plan.sampler, distance, trajectories, plan.seed)
+                    self.folder.record(_entry(trial) | {"id": name, "diversity": told})
+            finally:
+                heart.give_back(name)
+            self.tally.refresh()
+            self.measured(len(self.tally.diversity), len(self.measurements))
+
+    def _job(self, trial: Trial, model: FlowModel, reward: RewardModel, judges: list[RewardModel]) -> Job:
+        """The job, from its checkpoint if there is one that can be used."""
+        job, path = job_of(trial, model, reward, judges), self.folder.checkpoint(trial.id)
+        if not path.exists():
+            return job
+        try:
+            resumed = replace(job, resume=load_checkpoint(job, path))
+            resumed.populations()
+        except Exception as error:  # whatever is wrong with it, the job can do without
+            self.warned(f"a checkpoint cannot be used, and its job begins anew: {error}")
+            discard(path)
+            return job
+        return resumed
+
+    def _end(self, trial: Trial, ended: Ended, heart: Heart) -> None:
+        result, error, moved = ended.result, ended.error, self._watch.has_moved(ended.job)
+        if result is not None and result.interrupted:
+            error = result.cause or RollflowError("interrupted")
+        if isinstance(error, RewardUnavailable):
+            raise error
+        watched = self._watch.account(ended.job)
+        if result is not None and error is None:
+            try:
+                self.folder.keep_image(trial.id, png(picture(still(result.sample))))
+                self.folder.record(_entry(trial) | told_of(result) | watched)
+            except FolderError:
+                raise
+            except Exception as unfit:  # a sample that is no picture, or diagnostics that are not JSON's
+                error = unfit
+        self._watch.forget(ended.job)
+        if error is None:
+            discard(self.folder.checkpoint(trial.id))
+            self._let_go(trial, None, heart)
+        elif ended.job.resume is not None and not moved:  # its checkpoint may be what is wrong: once more without
+            discard(self.folder.checkpoint(trial.id))
+            heart.give_back(trial.id)
+        else:
+            self._fail(trial, error, heart)
+
+    def _fail(self, trial: Trial, error: Exception, heart: Heart) -> None:
+        self.folder.record(_entry(trial) | {"error": f"{type(error).__name__}: {error}"})
+        self._let_go(trial, error, heart)
+
+    def _let_go(self, trial: Trial, error: Exception | None, heart: Heart) -> None:
+        heart.give_back(trial.id)
+        self.tally.refresh()
+        self.told(trial, error, len(self.tally.done), len(self.trials))
+
+
+def _entry(trial: Trial) -> dict[str, Any]:
+    """Which job an entry is of."""
+    item = trial.item
+    told = {"id": trial.id, "arm": trial.arm.name, "prompt": item.prompt, "ask": item.ask, "category": item.category}
+    return told | {"place": trial.place, "seed": trial.seed, "noise": trial.noise}

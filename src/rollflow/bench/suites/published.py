@@ -1,0 +1,169 @@
+"""Published sets of prompts: fetched from their authors, or read from a copy, and never part of the package."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import TypeAlias
+
+from rollflow.bench.suites.suite import Item, Suite
+from rollflow.errors import RollflowError
+from rollflow.files.documents import read_json, read_text
+from rollflow.prompts import NUMBERS
+from rollflow.prompts.plurals import singular
+
+Reader: TypeAlias = Callable[[Sequence[str]], Iterable[Item]]
+"""Texts of a set's files to its prompts."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published set of prompts.
+
+    Args:
+        repository: Of the hub, a dataset; None where it has to be got by hand.
+        files: As they are called there, and those beside the first in a copy.
+        read: What they say.
+        source: Where it was published.
+        licence: As its authors state it.
+    """
+
+    repository: str | None
+    files: tuple[str, ...]
+    read: Reader
+    source: str
+    licence: str
+
+    def suite(self, name: str, copy: Path | None) -> Suite:
+        """Its prompts, under ``name``; versioned by the content of its files.
+
+        Args:
+            name: As on the command line.
+            copy: The first of its files, whatever it is called, or the folder of them; None fetches them.
+
+        Raises:
+            RollflowError: If they cannot be had or read.
+        """
+        texts = [text_of(path) for path in (self._fetched(name) if copy is None else self._beside(copy))]
+        try:
+            items = tuple(self.read(texts))
+        except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+            what = f"has no {error}" if isinstance(error, KeyError) else str(error)
+            raise RollflowError(
+                f"'{copy or self.repository}' is not {' and '.join(self.files)} of {self.source}: {what}"
+            ) from error
+        return Suite(name, hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12], items)
+
+    def _beside(self, copy: Path) -> list[Path]:
+        if copy.is_dir():
+            return [copy / file for file in self.files]
+        return [copy, *(copy.with_name(file) for file in self.files[1:])]
+
+    def _fetched(self, name: str) -> list[Path]:
+        by_hand = f"get {' and '.join(self.files)} ({self.source}) and say {name}=PATH"
+        if self.repository is None:
+            raise RollflowError(f"{name} is not fetched by itself; {by_hand}")
+        try:
+            from huggingface_hub import hf_hub_download
+        except ImportError:
+            raise RollflowError(
+                f"{name} is fetched by huggingface_hub; pip install huggingface_hub, or {by_hand}"
+            ) from None
+        try:
+            return [Path(hf_hub_download(self.repository, file, repo_type="dataset")) for file in self.files]
+        except (OSError, ValueError, RuntimeError) as error:
+            line = " ".join(str(error).split())[:200]
+            raise RollflowError(f"{self.repository} cannot be reached: {line}; {by_hand}") from error
+
+
+def text_of(path: Path) -> str:
+    """The text of a suite's file, without the mark that spreadsheets set before it."""
+    try:
+        return read_text(path, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise RollflowError(f"the suite '{path}' cannot be read: {error}") from error
+
+
+class _Tabs(csv.excel_tab):
+    """Quotation marks are part of the text."""
+
+    quoting = csv.QUOTE_NONE
+
+
+def _table(prompt: str, category: str, dialect: type[csv.Dialect]) -> Reader:
+    def read(texts: Sequence[str]) -> Iterable[Item]:
+        for row in csv.DictReader(StringIO(texts[0], newline=""), dialect=dialect):
+            yield Item(row[prompt].strip(), row[category].strip())
+
+    return read
+
+
+def _numeracy(texts: Sequence[str]) -> Iterable[Item]:
+    """A prompt a line, sorted by how many kinds of thing it asks for, which is made the category.
+
+    Its things are single words, so that what is done with them ("three apples rolled off") is not taken for a part of
+    their names; "a" counts in a list alone ("a cup, two pens and a bowl", but not "gathered for a picnic").
+    """
+    for line in filter(None, map(str.strip, texts[0].splitlines())):
+        words, ask = re.findall(r"\w+|,", line.lower()), dict[str, int]()
+        for before, count, thing in zip(["and", *words], words, words[1:], strict=False):
+            if count in NUMBERS and (count not in ("a", "an") or before in ("and", ",")):
+                ask[singular(thing)] = ask.get(singular(thing), 0) + NUMBERS[count]
+        yield Item(line, f"{len(ask)} kind{'s' * (len(ask) != 1)}", ask)
+
+
+ADVANCED = ("counting", "comparison", "differentiation", "negation", "universal")
+"""Skills of GenAI-Bench beyond attribute, scene and relations."""
+
+
+def _genai(least: int) -> Reader:
+    """Prompts of ``genai_image.json`` of at least so many advanced skills, by ``genai_skills.json``."""
+
+    def read(texts: Sequence[str]) -> Iterable[Item]:
+        prompts, skills = read_json(texts[0]), read_json(texts[1])
+        of = {skill: set(skills[skill]) for skill in ("basic", "advanced", *ADVANCED)}
+        for key, entry in prompts.items():
+            number = int(key)
+            if sum(number in of[skill] for skill in ADVANCED) >= least:
+                kinds = [kind for kind in ("advanced", "basic") if number in of[kind]]
+                yield Item(entry["prompt"].strip(), kinds[0] if kinds else "untagged")
+
+    return read
+
+
+_GENAI = ("BaiqiL/GenAI-Bench-1600", ("genai_image.json", "genai_skills.json"))
+_GENAI_SOURCE = ("GenAI-Bench, Li et al. 2024, arXiv 2406.13743", "Apache-2.0")
+
+PUBLISHED: dict[str, Published] = {
+    "genai-bench": Published(*_GENAI, _genai(0), *_GENAI_SOURCE),
+    "genai-bench-compositional": Published(*_GENAI, _genai(3), *_GENAI_SOURCE),
+    "t2i-compbench-numeracy": Published(
+        None,
+        ("numeracy_val.txt",),
+        _numeracy,
+        "T2I-CompBench++, Huang et al. 2025, arXiv 2307.06350; examples/dataset of "
+        "github.com/Karine-Huang/T2I-CompBench",
+        "MIT",
+    ),
+    "drawbench": Published(
+        "sayakpaul/drawbench",
+        ("DrawBench Prompts - Sheet1.csv",),
+        _table("Prompts", "Category", csv.excel),
+        "DrawBench, Saharia et al. 2022, arXiv 2205.11487",
+        "none stated by its authors",
+    ),
+    "partiprompts": Published(
+        "nateraw/parti-prompts",
+        ("PartiPrompts.tsv",),
+        _table("Prompt", "Category", _Tabs),
+        "PartiPrompts, Yu et al. 2022, arXiv 2206.10789; github.com/google-research/parti",
+        "Apache-2.0",
+    ),
+}
+"""Published sets by name; ``genai-bench-compositional`` is what arXiv 2503.19385, section 7.1, is measured on: all
+prompts "that contain three or more advanced compositional elements", there 121."""

@@ -1,0 +1,64 @@
+"""The shipped suites of the embedded model's own captions, none of which it was trained on; made anew by::
+
+python -c "from rollflow.bench.suites.scenes import write; write('FOLDER')"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from rollflow.bench.suites.load import lines_of
+from rollflow.bench.suites.suite import Item, Suite
+from rollflow.files.atomic import check_folder
+from rollflow.files.atomic import write as write_files
+from rollflow.models.scenes.grammar import BACKGROUNDS, KINDS, RELATIONS, Caption, Group
+
+MOST = 8
+"""Of one kind, by the grammar."""
+
+
+def composition() -> Suite:
+    """120 of two kinds, 30 in each spatial relation, which is the category, of 2 to 10 objects in turn."""
+    strata = [(RELATIONS[1 + i % 4], 2 + (i // 4 + 3 * (i % 4)) % 9) for i in range(120)]
+    return _drawn("scenes-composition", 0, strata, 1, lambda caption: caption.relation)
+
+
+def aesthetic() -> Suite:
+    """60 of one kind or two, 10 on each background, which is the category, of 2 to 11 objects in turn."""
+    strata = [(BACKGROUNDS[i % 6], 2 + (i // 6 + i % 6) % 10) for i in range(60)]
+    return _drawn("scenes-aesthetic", 1, strata, 0, lambda caption: caption.background)
+
+
+def write(folder: str) -> None:
+    """Write both to a folder, from which a maintainer copies them into the sources."""
+    check_folder(Path(folder))
+    write_files(
+        Path(folder), {f"{suite.name}.jsonl": lines_of(suite).encode() for suite in (composition(), aesthetic())}
+    )
+
+
+def _drawn(
+    name: str, seed: int, strata: list[tuple[str, int]], fewest: int, category_of: Callable[[Caption], str]
+) -> Suite:
+    """A held-out caption for each category and total, all different."""
+    rng, items = np.random.default_rng(seed), dict[Caption, Item]()
+    for category, total in strata:
+        for caption in _captions(rng, total, fewest):
+            if caption.held_out and category_of(caption) == category and caption not in items:
+                items[caption] = Item(str(caption), category)
+                break
+    return Suite(name, "1", tuple(items.values()))
+
+
+def _captions(rng: np.random.Generator, total: int, fewest: int) -> Iterator[Caption]:
+    """Captions of ``total`` objects, without end, of each kind ``fewest`` or more; 0 leaves a caption of one kind."""
+    while True:
+        first = int(rng.integers(max(total - MOST, fewest), min(total - fewest, MOST) + 1))
+        counts = [n for n in (first, total - first) if n]
+        kinds = rng.choice(len(KINDS), size=len(counts), replace=False)
+        groups = tuple(Group(n, tuple(KINDS)[kind]) for n, kind in zip(counts, kinds, strict=True))
+        relation = RELATIONS[rng.integers(len(RELATIONS))] if len(groups) == 2 else "and"
+        yield Caption(groups, relation, BACKGROUNDS[rng.integers(len(BACKGROUNDS))])

@@ -1,0 +1,1 @@
+"""How particles move: interpolants, conversions between them, kernels, time grids, look-aheads and guidance."""

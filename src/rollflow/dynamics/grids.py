@@ -1,0 +1,144 @@
+"""Time grids: at which times a sampler stops."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from rollflow.checks import MOST_STEPS, Settings, real, whole
+from rollflow.dynamics.conversions import Conversion
+from rollflow.dynamics.interpolants import VP, Interpolant, Linear
+from rollflow.registry import Registry
+
+
+class Grid(Settings, ABC):
+    """A grid of times t_0 > t_1 > ... > t_steps = 0.
+
+    Attributes:
+        whole: Whether its last interval is a step like the others, at whose end the sample is done; it takes no
+            further steps to finish, however long it is.
+    """
+
+    whole: ClassVar[bool] = False
+
+    @abstractmethod
+    def __call__(self, steps: int) -> Tensor:
+        """The grid.
+
+        Args:
+            steps: Number of transitions, >= 1.
+
+        Returns:
+            float64 times of shape (steps + 1,), strictly decreasing, from 1 to exactly 0.
+
+        Raises:
+            BadSetting: If steps < 1.
+        """
+
+
+class Warp(Grid):
+    """An increasing warp of the uniform grid."""
+
+    @abstractmethod
+    def warp(self, t: Tensor) -> Tensor:
+        """A strictly increasing map of [0, 1] into itself that keeps the ends."""
+
+    def __call__(self, steps: int) -> Tensor:
+        whole("steps of a time grid", steps, at_least=1, at_most=MOST_STEPS)
+        return self.warp(torch.arange(steps, -1, -1, dtype=torch.float64) / steps)
+
+
+@dataclass(frozen=True)
+class Uniform(Warp):
+    """Equal steps: t_i = 1 - i / steps."""
+
+    def warp(self, t: Tensor) -> Tensor:
+        return t
+
+
+@dataclass(frozen=True)
+class Arc(Warp):
+    """t' = sqrt(1 - (1 - t)^2): small steps early, where the variance is large, and a long stride at the end.
+
+    The paper's grid for VP-SDE (Kim et al., 2025, arXiv 2503.19385). It explores rather than samples: with 10
+    steps its last transition starts at t' = 0.44, so that the result has to be finished on a finer grid.
+    """
+
+    def warp(self, t: Tensor) -> Tensor:
+        return torch.sqrt(t * (2 - t))
+
+
+@dataclass(frozen=True)
+class Shifted(Warp):
+    """t' = shift t / (1 + (shift - 1) t) (Esser et al., 2024, arXiv 2403.03206, equation 23).
+
+    Multiplies the linear interpolant's noise-to-signal ratio t / (1 - t) by `shift`, since larger images need
+    more noise to be drowned as deep.
+
+    Args:
+        shift: From 1e-6 to 1e6; 1 is `Uniform`, 3 is the default of SD3.
+    """
+
+    shift: float = 3.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        real("shift of Shifted", self.shift, at_least=1e-6, at_most=1e6)
+
+    @classmethod
+    def from_resolution(
+        cls,
+        tokens: int,
+        base_tokens: int = 256,
+        max_tokens: int = 4096,
+        base_shift: float = 0.5,
+        max_shift: float = 1.15,
+    ) -> Shifted:
+        """FLUX's shift: t' = e^mu / (e^mu + 1 / t - 1), with mu affine in the number of image tokens.
+
+        Args:
+            tokens: Image tokens that the transformer sees (FLUX: one for each 16 x 16 pixels).
+            base_tokens: Number of tokens at which mu = base_shift.
+            max_tokens: Number of tokens at which mu = max_shift.
+            base_shift: See base_tokens.
+            max_shift: See max_tokens; larger images extrapolate.
+        """
+        slope = (max_shift - base_shift) / (max_tokens - base_tokens)
+        return cls(math.exp(base_shift + slope * (tokens - base_tokens)))
+
+    def warp(self, t: Tensor) -> Tensor:
+        # Exactly 1 at t = 1, which the textbook denominator 1 + (shift - 1) t is not.
+        return self.shift * t / (self.shift * t + (1 - t))
+
+
+@dataclass(frozen=True)
+class Matched(Grid):
+    """Times of `Linear` at which another interpolant, on a grid of its own, is as noisy.
+
+        log_snr(t_i) = log_snr_bar(s_i),    t_0 = 1
+
+    By default where the paper's VP-SDE stands (arXiv 2503.19385, section 5: "time grid only"). VP starts a little
+    short of pure noise, at 0.9935 in linear time, where a grid starts at 1: that one time is moved and no other, and
+    the first step is the longer by 0.0065, however many there are.
+
+    Args:
+        interpolant: The other interpolant.
+        grid: Its grid s_i.
+    """
+
+    interpolant: Interpolant = VP()
+    grid: Grid = Arc()
+
+    def __call__(self, steps: int) -> Tensor:
+        times = Conversion(Linear(), self.interpolant).time(self.grid(steps))
+        times[0] = 1
+        return times
+
+
+GRIDS: Registry[Grid] = Registry("grid", Grid, {"uniform": Uniform, "arc": Arc, "shifted": Shifted, "matched": Matched})
+"""Every time grid, by its name on the command line."""

@@ -1,0 +1,169 @@
+"""The reverse SDE, and how much noise it adds."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rollflow.checks import Settings, real
+from rollflow.dynamics.conversions import Conversion, as_float, broadcast_like, score_from_velocity
+from rollflow.dynamics.interpolants import VP, Interpolant
+from rollflow.dynamics.kernels.base import GaussianKernel, Moments
+from rollflow.errors import BadSetting
+from rollflow.registry import Registry
+
+
+class DiffusionCoefficient(Settings, ABC):
+    """How much noise the reverse SDE adds: any g_t >= 0 leaves its marginals those of the flow."""
+
+    @abstractmethod
+    def g(self, interpolant: Interpolant, t: Tensor) -> Tensor:
+        """g_t at times in (0, 1], float64, of the shape of t."""
+
+
+@dataclass(frozen=True)
+class Power(DiffusionCoefficient):
+    """g_t = scale t^exponent; the paper's is 3 t^2 (arXiv 2503.19385)."""
+
+    scale: float = 3.0
+    exponent: float = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        real("scale of Power", self.scale, at_least=0)
+        real("exponent of Power", self.exponent, at_least=0)
+
+    def g(self, interpolant: Interpolant, t: Tensor) -> Tensor:
+        return self.scale * t**self.exponent
+
+
+@dataclass(frozen=True)
+class Constant(DiffusionCoefficient):
+    """g_t = value; it keeps adding noise at the end, so that it needs small last steps."""
+
+    value: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        real("value of Constant", self.value, at_least=0)
+
+    def g(self, interpolant: Interpolant, t: Tensor) -> Tensor:
+        return torch.full_like(t, self.value)
+
+
+@dataclass(frozen=True)
+class Sigma(DiffusionCoefficient):
+    """g_t = scale sigma_t."""
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        real("scale of Sigma", self.scale, at_least=0)
+
+    def g(self, interpolant: Interpolant, t: Tensor) -> Tensor:
+        return self.scale * interpolant.sigma(t)
+
+
+@dataclass(frozen=True)
+class Memoryless(DiffusionCoefficient):
+    """g_t = scale sqrt(2 (sigma sigma_dot - sigma^2 alpha_dot / alpha)), read at min(t, latest).
+
+    With scale = 1 the SDE is the exact reversal of the forward noising process, which forgets x0
+    (Domingo-Enrich et al., 2024, arXiv 2409.08861): sqrt(2 t / (1 - t)) for `Linear`, the root of the noising
+    rate for `VP`. With scale = sqrt(1/2) it is sqrt(t / (1 - t)) for `Linear` (Flow-GRPO, Liu et al., 2025,
+    arXiv 2505.05470, whose factor is 0.7).
+
+    Args:
+        scale: >= 0.
+        latest: Time in (0, 1) at which g stops growing, since it is infinite where alpha = 0. Any value is
+            correct; g^2 / 2 times the first step should stay near or below 1.
+    """
+
+    scale: float = 1.0
+    latest: float = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        real("scale of Memoryless", self.scale, at_least=0)
+        real("latest of Memoryless", self.latest, above=0, at_most=1)
+
+    def g(self, interpolant: Interpolant, t: Tensor) -> Tensor:
+        t = t.clamp(max=self.latest)
+        decay = interpolant.sigma(t) ** 2 * interpolant.alpha_dot(t) / interpolant.alpha(t)
+        return self.scale * torch.sqrt(2 * (interpolant.sigma_sigma_dot(t) - decay))
+
+
+@dataclass(frozen=True)
+class Converted(DiffusionCoefficient):
+    """The noise that another interpolant's SDE adds, told in the coordinates of the one that is sampled.
+
+        g_t = g_bar_s / (c_s sqrt(dt / ds))    at the s with log_snr_bar(s) = log_snr(t),
+
+    since x_t = x_bar_s / c_s (`Conversion`) scales the noise and dt / ds the clock. By default sampling along
+    `Linear` adds what the paper's VP-SDE does (arXiv 2503.19385, section 5: "diffusion scale only"; with the grid
+    `Matched` too it is the VP-SDE itself, up to the order of the step). Past s = 1, where the other begins, g stays
+    as it is there.
+
+    Args:
+        inner: The other SDE's coefficient g_bar.
+        interpolant: The other interpolant.
+        latest: Time in (0, 1] at which g stops growing; < 1 where both interpolants reach alpha = 0. g^2 / 2 times
+            the first step should stay near or below 1: the default does not on 10 even steps, which need 0.97.
+    """
+
+    inner: DiffusionCoefficient = Power()
+    interpolant: Interpolant = VP()
+    latest: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        real("latest of Converted", self.latest, above=0, at_most=1)
+
+    def g(self, interpolant: Interpolant, t: Tensor) -> Tensor:
+        s = Conversion(self.interpolant, interpolant).time(t.clamp(max=self.latest))
+        conversion = Conversion(interpolant, self.interpolant)
+        t = conversion.time(s)
+        if (interpolant.alpha(t) == 0).any():
+            raise BadSetting(f"{self} is infinite at t = 1 of {interpolant}, which is pure noise; set latest below 1")
+        dt_ds = log_snr_dot(self.interpolant, s) / log_snr_dot(interpolant, t)
+        return self.inner.g(self.interpolant, s) / (conversion.scale(s) * torch.sqrt(dt_ds))
+
+
+def log_snr_dot(interpolant: Interpolant, t: Tensor) -> Tensor:
+    """Derivative of log_snr, 2 (alpha_dot / alpha - sigma_dot / sigma): finite where alpha and sigma are not 0."""
+    noise = interpolant.sigma_sigma_dot(t) / interpolant.sigma(t) ** 2
+    return 2 * (interpolant.alpha_dot(t) / interpolant.alpha(t) - noise)
+
+
+@dataclass(frozen=True)
+class EulerMaruyama(GaussianKernel):
+    """The reverse SDE with the flow's marginals, first order (arXiv 2503.19385).
+
+        x_s = x + (v - g^2 / 2 score) (s - t) + g sqrt(t - s) z
+
+    Args:
+        diffusion: The coefficient g.
+
+    Converges to the data law: yes, at first order in the step size, for any g that stays finite.
+    """
+
+    stochastic = True
+    diffusion: DiffusionCoefficient = Power()
+
+    def moments(self, interpolant: Interpolant, x: Tensor, v: Tensor, t: Tensor, s: Tensor) -> Moments:
+        dt, g = s - t, self.diffusion.g(interpolant, t)
+        score = score_from_velocity(interpolant, v, x, as_float(t))
+        mean = x + broadcast_like(dt, x) * v - broadcast_like(g**2 / 2 * dt, x) * score
+        return Moments(mean, g * torch.sqrt(-dt))
+
+
+COEFFICIENTS: Registry[DiffusionCoefficient] = Registry(
+    "diffusion coefficient",
+    DiffusionCoefficient,
+    {"power": Power, "constant": Constant, "sigma": Sigma, "memoryless": Memoryless, "converted": Converted},
+)
+"""Every diffusion coefficient, by its name on the command line."""

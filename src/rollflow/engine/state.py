@@ -1,0 +1,114 @@
+"""Where the populations of a job stand, each by its own account, so that no company or interruption shows in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from torch import Tensor
+
+from rollflow.engine.meter import Spending
+from rollflow.requests import Reward
+from rollflow.search.base import Progress
+from rollflow.search.propagator import Finished
+
+
+class Point(NamedTuple):
+    """The best reward after so many NFE."""
+
+    nfe: int
+    reward: float
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where one population stands.
+
+    Args:
+        state: Its last ``Progress``, what it returned, or None before its first save.
+        spent: By it.
+        rises: Its best reward so far against the NFE that it had spent itself, a point a rise.
+        best: The clean sample of the last of these; None where none was scored.
+        seen: What its reward goes on from, where it is relative (``RewardModel.combine``): (n, k).
+        ineligible: How many samples could not be chosen, by where the first value that is not finite arose or by who
+            rejected them; under ``GRADIENT`` how many times guidance had no finite gradient to follow.
+        fault: The first of these: where it arose, and that in words; None where there was none.
+        outside: The score furthest outside the range that its reward declares, by the reward's name.
+    """
+
+    state: Progress | Finished | None = None
+    spent: Spending = Spending()
+    rises: tuple[Point, ...] = ()
+    best: Finished | None = None
+    seen: Tensor | None = None
+    ineligible: dict[str, int] = field(default_factory=dict)
+    fault: tuple[str, str] | None = None
+    outside: dict[str, float] = field(default_factory=dict)
+
+    def scored(self, request: Reward, rewards: Tensor) -> Standing:
+        """After samples were scored, (B,) rewards: the best of them may be the best until now."""
+        at = int(rewards.argmax())
+        reward = float(rewards[at])
+        if reward == -math.inf or (self.best is not None and reward <= self.best.reward):
+            return self
+        rises = (*self.rises, Point(self.spent.nfe, reward))
+        return replace(self, rises=rises, best=Finished(request.x0[at].clone(), reward, request.noise_level))
+
+    def faulty(self, where: str, what: str, count: int = 1) -> Standing:
+        """After so many samples turned out not to be eligible; 0 where it is only a state that none shows yet."""
+        counts = {**self.ineligible, where: self.ineligible.get(where, 0) + count}
+        return replace(self, ineligible=counts, fault=self.fault or (where, what))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a job can go on from: every population as it was when it was last saved.
+
+    What a population did after that is not in it: a job that goes on from here does that again, draw for draw, and ends
+    with the same bits and the same account as one that was never stopped.
+
+    Args:
+        populations: All of them.
+        seconds: Computing time until then (``Result.seconds``).
+    """
+
+    populations: tuple[Standing, ...]
+    seconds: float = 0.0
+
+
+def abreast(nfe: int, shares: Sequence[int]) -> int:
+    """NFE of a job when each of its populations has spent ``nfe``, or all of its share if that is less."""
+    return sum(min(nfe, share) for share in shares)
+
+
+def bests_of(populations: Sequence[Standing]) -> list[Finished]:
+    """The best sample of each, the highest reward first; of equals the one that was found with the fewest NFE."""
+    found = [(-one.best.reward, one.rises[-1].nfe, i) for i, one in enumerate(populations) if one.best is not None]
+    bests = [populations[i].best for *_, i in sorted(found)]
+    return [best for best in bests if best is not None]
+
+
+def best_of(populations: Sequence[Standing]) -> Finished | None:
+    """The first of ``bests_of``."""
+    return next(iter(bests_of(populations)), None)
+
+
+def ineligible_of(populations: Sequence[Standing]) -> dict[str, int]:
+    """How many samples of all populations were not eligible, by where that arose."""
+    counts = dict[str, int]()
+    for one in populations:
+        for where, count in one.ineligible.items():
+            if count:
+                counts[where] = counts.get(where, 0) + count
+    return counts
+
+
+def trace_of(populations: Sequence[Standing]) -> list[Point]:
+    """The best reward of all against the NFE of the job, its populations taken abreast; a point a rise."""
+    shares, trace = [one.spent.nfe for one in populations], list[Point]()
+    for nfe, _, reward in sorted((p.nfe, i, p.reward) for i, one in enumerate(populations) for p in one.rises):
+        if not trace or reward > trace[-1].reward:
+            trace.append(Point(abreast(nfe, shares), reward))
+    return trace

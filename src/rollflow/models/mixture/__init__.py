@@ -1,0 +1,1 @@
+"""Gaussian mixtures as flow models: everything is known in closed form."""

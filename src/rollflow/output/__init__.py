@@ -1,0 +1,1 @@
+"""What one run leaves: its folder, pictures, plots and account."""

@@ -1,0 +1,1 @@
+"""What a population is made of: labelled noise, importance weights and resampling."""

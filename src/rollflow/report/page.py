@@ -1,0 +1,227 @@
+"""A study as one HTML file that needs nothing else: no network, no script, no other file."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from rollflow.bench.analysis.estimates import best_so_far, budget_shares, effective_sizes, largest, over_optimised
+from rollflow.bench.analysis.results import Entry, Study, prompt_of
+from rollflow.bench.analysis.scaling import against_budget
+from rollflow.bench.probes.plots import budgets
+from rollflow.bench.run.reading import inside
+from rollflow.errors import RollflowError
+from rollflow.files.media import BadPicture, open_picture
+from rollflow.output import plots
+from rollflow.report import figures
+from rollflow.report.citations import cited
+from rollflow.report.tables import BEST_SO_FAR_NOTE, BUDGETS_NOTE, EVEN_TIME_NOTE, seconds_note
+from rollflow.report.typeset import Table, shown
+
+THUMBNAIL = 320
+"""The most pixels that a picture of a gallery has along a side."""
+MOST_PIXELS = 1 << 24
+"""Of a picture that is shown; larger ones are left out."""
+MOST_LINKS = 10_000
+"""Of parents and children in a genealogy that is drawn."""
+BANDS_NOTE = "Bands are pointwise 95 % intervals over prompts, as in the tables."
+
+
+class Shown(NamedTuple):
+    """A figure in its section.
+
+    Args:
+        section: It belongs to.
+        uri: The picture itself.
+        alt: What it shows, for those who cannot see it.
+        caption: What a reader must know.
+    """
+
+    section: str
+    uri: str
+    alt: str
+    caption: str
+
+
+class Tile(NamedTuple):
+    """A picture of a gallery, or why there is none.
+
+    Args:
+        arm: Whose.
+        uri: The picture itself; None where there is none.
+        told: Its rewards, or what became of the job.
+    """
+
+    arm: str
+    uri: str | None
+    told: str
+
+
+class Row(NamedTuple):
+    """What all arms made of one prompt and seed."""
+
+    prompt: str
+    seed: int
+    tiles: list[Tile]
+
+
+def page(study: Study, tables: Sequence[Table], folder: Path, gallery: int = 8) -> str:
+    """The report.
+
+    Args:
+        study: What it is of.
+        tables: Of it, as ``bench.tabulate`` makes them.
+        folder: Where its pictures are.
+        gallery: How many prompts and seeds are shown in pictures.
+
+    Raises:
+        RollflowError: If jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError:
+        raise RollflowError("reports need jinja2; pip install 'rollflow[bench]'") from None
+    environment = Environment(
+        loader=PackageLoader("rollflow.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["shown"] = shown
+    with plots.style():
+        drawn = list(_figures(study))
+    return environment.get_template("experiment.html.j2").render(
+        study=study,
+        tables=tables,
+        figures=drawn,
+        over_optimised=over_optimised(study),
+        gallery=rows(study, folder, gallery),
+        prompts=list({prompt_of(entry): entry["prompt"] for entry in (*study.done, *study.failed)}.values()),
+        settings=json.dumps(study.config, indent=1, ensure_ascii=False),
+        versions=sorted({_versions(entry) for entry in study.done}),
+        citations=cited(study.config),
+    )
+
+
+def _versions(entry: Entry) -> str:
+    return ", ".join(f"{name} {version}" for name, version in entry["versions"].items())
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _figures(study: Study) -> Iterator[Shown]:
+    searches = "one line an arm, with some of its numbers in the table at equal cost"
+    for field, unit in (("nfe", "NFE"), ("seconds", "seconds")):
+        most, seconds = largest(study, field), field == "seconds"
+        if most > 0:
+            ends = [max((entry[field] for entry in study.of(arm)), default=most) for arm in study.arms]
+            found = best_so_far(study, np.union1d(np.linspace(0, most, 201)[1:], ends), seconds=seconds)
+            drawn = figures.lines(found, study.arms, unit, f"best {study.given.name} so far")
+            timed = f" {seconds_note(study)} {EVEN_TIME_NOTE}" if seconds else ""
+            caption = f"{BEST_SO_FAR_NOTE}{timed} {BANDS_NOTE}"
+            alt = f"Best {study.given.name} so far against {unit}: {searches}."
+            yield Shown("cost", _uri("png", plots.png(drawn)), alt, caption)
+    yield from _scaling(study)
+    yield from _shares(study)
+    for judge in study.held_out:
+        uri = _uri("png", plots.png(figures.scatter(study, judge)))
+        caption = (
+            "A dot a prompt, its seeds averaged; means of arms with 95 % intervals over prompts, as in the tables."
+        )
+        yield Shown("held-out", uri, f"{judge.label} against {study.given.label}, arm by arm.", caption)
+    yield from _sequential(study)
+
+
+def _scaling(study: Study) -> Iterator[Shown]:
+    for measure in (study.given, *study.held_out):
+        curves = {family: curve for family, curve in against_budget(study, measure).items() if curve}
+        if curves:
+            uri = _uri("png", plots.png(budgets(curves, {}, measure.label)))
+            caption = f"{BUDGETS_NOTE} {BANDS_NOTE}"
+            alt = f"{measure.label} of the sample returned against budget: one line a method and dynamics."
+            yield Shown("scaling", uri, alt, caption)
+
+
+def _shares(study: Study) -> Iterator[Shown]:
+    found = {arm: shares for arm in study.arms if (shares := budget_shares(study.of(arm))) is not None}
+    if found:
+        curves = {arm: shares.curve for arm, shares in found.items()}
+        drawn = figures.lines(curves, study.arms, "step, from noise to data", "share of NFE", whole=True)
+        left_out = sum(shares.left_out for shares in found.values())
+        resumed = f" {left_out} jobs that were resumed are left out." if left_out else ""
+        caption = f"Of the NFE spent on steps, finishing left out. {BANDS_NOTE}{resumed}"
+        uri = _uri("png", plots.png(drawn))
+        yield Shown("budget", uri, "Share of the budget that each step took: one line an arm.", caption)
+
+
+def _sequential(study: Study) -> Iterator[Shown]:
+    sizes = {arm: curve for arm in study.arms if (curve := effective_sizes(study.of(arm))) is not None}
+    if sizes:
+        drawn = figures.lines(sizes, study.arms, "weighting", "effective sample size", whole=True)
+        uri = _uri("png", plots.png(drawn))
+        yield Shown("sequential", uri, "Effective sample size after every weighting: one line an arm.", BANDS_NOTE)
+    for arm in sizes:
+        entry = next((entry for entry in study.of(arm) if _has_genealogy(entry)), None)
+        if entry is not None:
+            uri = _uri("png", plots.png(figures.genealogy(entry["ancestors"][0])))
+            caption = f"{arm}, '{entry['prompt']}', seed {entry['seed']}: in colour the lines that reach the end."
+            yield Shown("sequential", uri, f"Genealogy of the particles of one job of {arm}.", caption)
+
+
+def _has_genealogy(entry: Entry) -> bool:
+    """Whether it is known, and small enough to be drawn."""
+    ancestors = entry.get("ancestors")
+    if not ancestors or not any(ancestors):
+        return False
+    return sum(len(parents) for parents in figures.parents_of(ancestors[0])) <= MOST_LINKS
+
+
+def rows(study: Study, folder: Path, count: int) -> list[Row]:
+    """The first ``count`` prompts and seeds of the experiment, each with what every arm made of it."""
+    jobs: dict[tuple[int, str], dict[str, Entry]] = {}
+    for entry in sorted((*study.done, *study.failed), key=lambda entry: (entry["seed"], entry["place"])):
+        jobs.setdefault((entry["seed"], prompt_of(entry)), {})[entry["arm"]] = entry
+    found = []
+    for (seed, _), by_arm in list(jobs.items())[:count]:
+        prompt = next(iter(by_arm.values()))["prompt"]
+        found.append(Row(prompt, seed, [_tile(study, arm, by_arm.get(arm), folder) for arm in study.arms]))
+    return found
+
+
+def _tile(study: Study, arm: str, entry: Entry | None, folder: Path) -> Tile:
+    if entry is None:
+        return Tile(arm, None, "not done")
+    if "error" in entry:
+        return Tile(arm, None, f"failed: {entry['error']}")
+    values = [(measure.label, measure.of(entry)) for measure in study.rewards if not measure.accuracy]
+    told = [f"{label} {'not known' if value is None else format(value, '.4g')}" for label, value in values]
+    picture = _thumbnail(folder, f"images/{entry['id']}.png")
+    told += [f"{entry['nfe']} NFE", *([] if picture else ["its picture is missing or cannot be used"])]
+    return Tile(arm, picture, "; ".join(told))
+
+
+def _thumbnail(folder: Path, name: str) -> str | None:
+    """A picture of a folder, which may be anyone's, small enough for a gallery.
+
+    One that is smaller is enlarged by a whole factor, each pixel to a square, and kept to the bit. None where it is
+    missing, broken, too large or outside the folder.
+    """
+    buffer = io.BytesIO()
+    try:
+        with open_picture(inside(folder, name), max_pixels=MOST_PIXELS, formats=["PNG"]) as image:
+            small = image.convert("RGB")
+        factor = THUMBNAIL // max(small.size)
+        if factor > 0:
+            small = small.resize((small.width * factor, small.height * factor), Image.Resampling.NEAREST)
+        else:
+            small.thumbnail((THUMBNAIL, THUMBNAIL))
+        small.save(buffer, "WEBP", quality=90, lossless=factor > 0)
+    except (OSError, ValueError, BadPicture):
+        return None
+    return _uri("webp", buffer.getvalue())

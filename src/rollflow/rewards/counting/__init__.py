@@ -1,0 +1,1 @@
+"""Rewards that count what an open-vocabulary detector finds."""

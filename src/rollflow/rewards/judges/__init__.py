@@ -1,0 +1,1 @@
+"""Rewards given by judges: vision-language models and people."""

@@ -1,0 +1,1 @@
+"""What rewards of pretrained networks share: loading, preprocessing, caches of texts."""

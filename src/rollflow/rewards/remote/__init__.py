@@ -1,0 +1,1 @@
+"""Rewards computed by another process: the client, the wire format and the server."""

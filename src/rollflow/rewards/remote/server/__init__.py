@@ -1,0 +1,1 @@
+"""The server of remote rewards: see docs/rewards/server.md."""

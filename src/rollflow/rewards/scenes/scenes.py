@@ -1,0 +1,180 @@
+"""Rewards of the embedded model: how well a scene's objects answer its caption."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from rollflow.models.loading import load_weights
+from rollflow.models.scenes.grammar import KINDS, Caption, parse
+from rollflow.rewards.base import Card, PictureReward
+from rollflow.rewards.scenes.detectors import SIDE, WEIGHTS, ConvNeXtDetector, Detector, Peaks, PyramidDetector, shrunk
+from rollflow.runtime.forks import Home
+
+_PACKAGED = Card("", "nothing: in the package", "1 MB", "Apache-2.0", "this package; tools/training/train_detector.py")
+_KIND_NAMES = tuple(KINDS)
+_SOFTNESS = 0.05
+
+
+class _Scenes(PictureReward):
+    """A reward by a detector of 64 x 64 pictures, to which those of whole multiples of that size are shrunk.
+
+    Args:
+        weights: Folder of the detector's weights; None is the package's own.
+
+    Raises:
+        BadWeights: If the file is missing or damaged.
+    """
+
+    file: str
+    network: type[Detector]
+
+    def __init__(self, weights: Path | None = None) -> None:
+        self._home = Home(f"reward '{self.name}'")
+        self.detector = self.network()
+        self._digest = load_weights(self.detector, (weights or WEIGHTS) / self.file)
+
+    @property
+    def identity(self) -> str:
+        """Its name, and the beginning of the SHA-256 of the detector's file, wherever that lies."""
+        return f"{self.name}({self._digest})"
+
+    @classmethod
+    def check_prompt(cls, prompt: str) -> None:
+        parse(prompt)
+
+    def unfit(self, shape: tuple[int, ...]) -> str | None:
+        height, width = shape[-2:] if len(shape) > 1 else (0, 0)
+        if super().unfit(shape) is None and (height != width or height % SIDE):
+            return (
+                f"'{self.name}' looks at scenes of {SIDE} x {SIDE} pixels, or a whole multiple of that; got "
+                f"{width} x {height}; resize the picture to {SIDE} x {SIDE}, or take a reward for pictures of any size"
+            )
+        return super().unfit(shape)
+
+    def counts(self, samples: Tensor) -> Tensor:
+        """(B, kinds) objects found."""
+        with torch.no_grad():
+            return self._peaks(samples).counts()
+
+    def _peaks(self, samples: Tensor) -> Peaks:
+        self._home.check()
+        return self.detector.peaks(shrunk(samples.to(self.detector.scale)))
+
+    def _minus_rss(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        counts, scores = self.counts(pixels), []
+        for row, prompt in zip(counts, prompts, strict=True):
+            asked = parse(prompt).counts()
+            scores.append(-sum((int(row[_KIND_NAMES.index(kind)]) - count) ** 2 for kind, count in asked.items()))
+        return torch.tensor(scores, dtype=torch.float64)
+
+
+class CountReward(_Scenes):
+    """Minus the residual sum of squares of the counts asked for: -sum over kinds of (found - asked)^2, 0 is perfect.
+
+    The paper's quantity reward (arXiv 2503.19385, section 6), with the packaged detector in place of GroundingDINO.
+    """
+
+    name = "count"
+    bounds = (-math.inf, 0.0)
+    card = _PACKAGED._replace(range="minus infinity to 0, whole numbers", reference="arXiv 2503.19385, section 6")
+    description = "minus the squared count errors of the asked objects; 0 is perfect"
+    held_out = ("judge",)
+    file = "detector.safetensors"
+    network = PyramidDetector
+
+    def score_pictures(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        return self._minus_rss(pixels, prompts)
+
+
+class JudgeReward(_Scenes):
+    """The reward of ``count`` by the held-out judge: another architecture, seed and augmentation."""
+
+    name = "judge"
+    bounds = (-math.inf, 0.0)
+    card = _PACKAGED._replace(range="minus infinity to 0, whole numbers")
+    description = "held-out: the count reward by a detector that no search sees"
+    file = "judge.safetensors"
+    network = ConvNeXtDetector
+
+    def score_pictures(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        return self._minus_rss(pixels, prompts)
+
+
+class CaptionReward(_Scenes):
+    """A smooth probability that the caption holds, differentiable in the picture.
+
+    Every peak of the heat map is an object with its calibrated probability, independently of the others, so that the
+    count of a kind is Poisson-binomial; a relation holds as far as pairs of peaks, weighted by their probabilities,
+    stand in it. The reward is the geometric mean of the probabilities of the caption's facts (one a count, one the
+    relation), in (0, 1]: it ranks as the joint probability does, but does not underflow.
+    """
+
+    name = "caption"
+    bounds = (0.0, 1.0)
+    card = _PACKAGED._replace(range="0 to 1")
+    description = "smooth probability that counts and relation hold; differentiable; in (0, 1]"
+    differentiable = True
+    held_out: ClassVar[tuple[str, ...]] = ("judge",)
+    file = "detector.safetensors"
+    network: type[Detector] = PyramidDetector
+
+    def score_pictures(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        captions = [parse(prompt) for prompt in prompts]
+        facts = caption_facts(self._peaks(pixels), captions)
+        return torch.stack([probabilities.log().mean().exp() for probabilities in facts])
+
+
+class CaptionJudgeReward(CaptionReward):
+    """The reward of ``caption`` by the held-out judge: it sees relations, which ``judge`` does not."""
+
+    name = "caption-judge"
+    description = "held-out: the caption reward by a detector that no search sees; in (0, 1]"
+    held_out = ()
+    file = "judge.safetensors"
+    network = ConvNeXtDetector
+
+
+def count_probability(probability: Tensor, counts: Tensor) -> Tensor:
+    """P(exactly so many of independent events happen): Poisson-binomial, (B,) float64.
+
+    Args:
+        probability: (B, n) of each event.
+        counts: (B,) 0 to n.
+    """
+    rows, n = probability.shape
+    law = torch.zeros(rows, n + 1, dtype=torch.float64)
+    law[:, 0] = 1
+    for p in torch.split(probability.double(), 1, dim=1):
+        law = law * (1 - p) + torch.nn.functional.pad(law[:, :-1], (1, 0)) * p
+    return law.gather(1, counts[:, None])[:, 0]
+
+
+def relation_probability(peaks: Peaks, row: int, caption: Caption) -> Tensor:
+    """The share of pairs of peaks, weighted by their probabilities, that stand in the caption's relation; soft."""
+    kinds = [_KIND_NAMES.index(group.kind) for group in caption.groups]
+    first, second = kinds if caption.relation in ("left of", "above") else kinds[::-1]
+    place = (peaks.x if "of" in caption.relation else peaks.y)[row].double()
+    weights = peaks.probability[row, first, :, None] * peaks.probability[row, second, None, :]
+    apart = ((place[second, None, :] - place[first, :, None]) / _SOFTNESS).sigmoid()
+    return (weights * apart).sum() / weights.sum().clamp_min(1e-12)
+
+
+def caption_facts(peaks: Peaks, captions: Sequence[Caption]) -> list[Tensor]:
+    """For each picture, the probabilities that each count is as asked and, where one is asked for, the relation."""
+    asked = [(row, group) for row, caption in enumerate(captions) for group in caption.groups]
+    rows = [row for row, _ in asked]
+    kinds = [_KIND_NAMES.index(group.kind) for _, group in asked]
+    counts = count_probability(peaks.probability[rows, kinds], torch.tensor([group.count for _, group in asked]))
+    facts: list[list[Tensor]] = [[] for _ in captions]
+    for row, probability in zip(rows, counts, strict=True):
+        facts[row].append(probability)
+    for row, caption in enumerate(captions):
+        if caption.relation != "and":
+            facts[row].append(relation_probability(peaks, row, caption))
+    return [torch.stack(of_row).clamp_min(1e-100) for of_row in facts]

@@ -1,0 +1,1 @@
+"""Rewards of models that answer questions about pictures."""

@@ -1,0 +1,90 @@
+"""VQAScore by InstructBLIP, the paper's held-out reward of its compositional experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rollflow.rewards.base import Card
+from rollflow.rewards.pretrained.preprocessing import Preprocess
+from rollflow.rewards.vqa.visual_question import VisualQuestion, padded, reader, t5_probability
+
+LONGEST = 128
+"""Tokens of a question that are read, its last ones (Salesforce LAVIS, blip2_t5_instruct.py, ``max_txt_len``)."""
+
+
+class Networks(NamedTuple):
+    """What it takes to ask.
+
+    Args:
+        blip: An ``InstructBlipForConditionalGeneration``.
+        tokens: Of a text, as its T5 reads it.
+        words: Of a text, as its Q-Former reads it.
+        prepare: Makes of a picture what ``blip`` reads.
+    """
+
+    blip: Any
+    tokens: Callable[[str], Tensor]
+    words: Callable[[str], Tensor]
+    prepare: Preprocess
+
+
+class InstructBlipVQAScore(VisualQuestion):
+    """The probability of "yes", by InstructBLIP, of a picture and "Question: Does this figure show "..."?".
+
+        reward = exp(mean of log p over the tokens "yes" and </s>)
+
+    Lin et al. 2024 (arXiv 2404.01291) with the network of Dai et al. 2023 (arXiv 2305.06500); question, answer and
+    preprocessing are those of linzhiqiu/t2v_metrics 3.0 (instructblip_model.py): the shorter side is resized to 224 by
+    PIL's bicubic filter and the middle cut out. The Q-Former reads the question too. Deviations: weights as converted
+    by transformers, in ``dtype`` throughout.
+
+    Args:
+        checkpoint: Repository or folder of other weights of the same kind with a T5, such as
+            ``Salesforce/instructblip-flan-t5-xl``.
+        device: ``auto`` or a device of torch.
+        batch_size: The most pictures at once.
+        dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+    """
+
+    name = "vqascore-instructblip"
+    description = "VQAScore by InstructBLIP: probability that the picture shows the prompt; differentiable; in [0, 1]"
+    differentiable = True
+    published = "Salesforce/instructblip-flan-t5-xxl"
+    question = 'Question: Does this figure show "{}"? Please answer yes or no.'
+    answer = "yes"
+    card = Card(
+        range="0 to 1",
+        download="49 GB (float32), by the number of weights",
+        memory="25 GB in bfloat16, and 0.5 to 3 GB to run; twice that in float32",
+        licence="MIT",
+        reference="Dai et al. 2023, arXiv 2305.06500; Lin et al. 2024, arXiv 2404.01291",
+    )
+
+    def _networks(self) -> Networks:
+        from transformers import InstructBlipForConditionalGeneration
+
+        load: Any = InstructBlipForConditionalGeneration.from_pretrained
+        blip = self.ready(self.loaded(load, self.checkpoint, dtype=self.dtype))
+        tokens = self.loaded(reader, self.checkpoint, self.device, longest=LONGEST)
+        words = self.loaded(reader, self.checkpoint, self.device, folder="qformer_tokenizer", longest=LONGEST)
+        return Networks(blip, tokens, words, Preprocess(blip.config.vision_config.image_size))
+
+    def score_pictures(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        blip, tokens, words, prepare = self.networks
+        questions = [self.question.format(prompt) for prompt in prompts]
+        seen = blip.vision_model(prepare(pixels).to(self.device, self.dtype)).last_hidden_state
+        queries = blip.query_tokens.to(seen).expand(len(seen), -1, -1)
+        read, there = padded([words(question) for question in questions])
+        mask = torch.cat([there.new_ones(queries.shape[:2]), there], 1)
+        looked = blip.qformer(read, attention_mask=mask, query_embeds=queries, encoder_hidden_states=seen)
+        asked = looked.last_hidden_state[:, : queries.shape[1]]
+        pictures = blip.language_projection(asked)
+        embed = blip.language_model.get_input_embeddings()
+        rows = [
+            torch.cat([picture, embed(tokens(question))]) for picture, question in zip(pictures, questions, strict=True)
+        ]
+        return t5_probability(blip.language_model, rows, tokens(self.answer))

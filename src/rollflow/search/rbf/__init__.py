@@ -1,0 +1,1 @@
+"""Rollover Budget Forcing and its parts: quotas and acceptance."""

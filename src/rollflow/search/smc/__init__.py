@@ -1,0 +1,1 @@
+"""Sequential Monte Carlo and its parts: potentials, tempering, weights."""

@@ -1,0 +1,124 @@
+"""Weights of particles on their way to a target: what a potential, and a proposal other than the kernel, put in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rollflow.dynamics.kernels import GaussianKernel
+from rollflow.particles.weights import ess, log_mean
+from rollflow.search.propagator import Particles, Walk
+from rollflow.search.smc.potentials import Memory, Potential
+from rollflow.search.smc.tempering import Tempering
+
+
+class Weighing(NamedTuple):
+    """What the algorithm knows of its particles; (B,) tensors have one row a particle.
+
+    Args:
+        log_w: (B,) float64 log-weights since the last resampling.
+        tilt: (B,) float64 gamma_k phi_k / temperature, the potential that is in ``log_w``.
+        memory: What the potential knows of the paths; None before the first weighting.
+        root: (B,) int64 the first ancestor of each particle.
+        log_z: log Z-hat up to the last resampling.
+        gamma: gamma_k of every weighting.
+        ess: Effective sample size after every weighting.
+        resamplings: How many there were.
+    """
+
+    log_w: Tensor
+    tilt: Tensor
+    memory: Memory | None
+    root: Tensor
+    log_z: float = 0.0
+    gamma: tuple[float, ...] = ()
+    ess: tuple[float, ...] = ()
+    resamplings: int = 0
+
+    @staticmethod
+    def equal(particles: int) -> Weighing:
+        """Of particles just drawn."""
+        nothing = torch.zeros(particles, dtype=torch.float64)
+        return Weighing(nothing, nothing, None, torch.arange(particles))
+
+    @property
+    def log_evidence(self) -> float:
+        """log Z-hat by now."""
+        return self.log_z + log_mean(self.log_w)
+
+    @property
+    def over(self) -> bool:
+        """Whether no particle has a weight above 0, so that none can go on."""
+        return not bool((self.log_w > -torch.inf).any())
+
+    def resampled(self, ancestors: Tensor) -> Weighing:
+        """Of the particles at ``ancestors``, whose weights are in ``log_z`` from now on."""
+        return self._replace(
+            log_w=torch.zeros(len(ancestors), dtype=torch.float64),
+            tilt=self.tilt[ancestors],
+            memory=None if self.memory is None else self.memory.rows(ancestors),
+            root=self.root[ancestors],
+            log_z=self.log_evidence,
+            resamplings=self.resamplings + 1,
+        )
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the particles of step k stand for: p(x_0 ... x_k) exp(gamma_k phi_k / temperature), the Feynman-Kac model.
+
+        w <- w exp((gamma_k phi_k - gamma_{k-1} phi_{k-1}) / temperature)
+
+    with phi_{-1} = 0, and in the end phi = r(x0) and gamma = 1.
+
+    Args:
+        potential: phi_k.
+        tempering: gamma_k.
+        temperature: > 0, in units of the reward.
+    """
+
+    potential: Potential
+    tempering: Tempering
+    temperature: float
+
+    def weigh(self, weighing: Weighing, reward: Tensor, step: int, steps: int) -> Weighing:
+        """After weighting number ``step`` of ``steps``, by rewards (B,) of the clean estimates or, at last, samples.
+
+        One with reward -inf has weight 0 from now on. Where that would leave none on the way, as when a safety checker
+        rejects what all of them look like early on, nothing is weighed at this step.
+        """
+        last = step == steps - 1
+        memory = Memory(reward, reward) if last else self.potential.update(weighing.memory, reward)
+        phi, bare = memory.value / self.temperature, weighing.log_w - weighing.tilt
+        previous = weighing.gamma[-1] if weighing.gamma else 0.0
+        alive = (reward > -torch.inf) & (weighing.log_w > -torch.inf)
+        if not alive.any():
+            log_w = torch.full_like(phi, -torch.inf) if last else weighing.log_w
+            size = ess(log_w) if bool((log_w > -torch.inf).any()) else 0.0
+            return weighing._replace(log_w=log_w, gamma=(*weighing.gamma, previous), ess=(*weighing.ess, size))
+        gamma = 1.0 if last else self.tempering.gamma(step, steps, previous, bare[alive], phi[alive])
+        tilt = torch.where(alive, gamma * phi, 0.0)
+        log_w = torch.where(alive, bare + tilt, -torch.inf)
+        gammas, sizes = (*weighing.gamma, gamma), (*weighing.ess, ess(log_w))
+        return weighing._replace(log_w=log_w, tilt=tilt, memory=memory, gamma=gammas, ess=sizes)
+
+
+def log_ratio(walk: Walk, parents: Particles, x: Tensor, step: int) -> Tensor:
+    """log N(x; m, s) - log N(x; m + lean, s) of children x (B, ...) at time number ``step``, (B,) float64.
+
+    What the kernel's law has over that which the children were drawn from; 0 where parents do not lean.
+    """
+    if parents.lean is None:
+        return torch.zeros(len(x), dtype=torch.float64)
+    dynamics, t, s = walk.dynamics, walk.time(step - 1), walk.time(step)
+    kernel = dynamics.sampler.kernel
+    assert isinstance(kernel, GaussianKernel)
+    v = dynamics.conversion.velocity(parents.u, parents.x, t)
+    mean, std = kernel.moments(dynamics.sampler.interpolant, parents.x, v, t, s)
+    away = (x - mean).double().flatten(1)
+    drawn = away - parents.lean.double().flatten(1)
+    ratio = (drawn.square().sum(1) - away.square().sum(1)).cpu() / (2 * std**2)
+    return torch.where(ratio.isnan(), -torch.inf, ratio)  # of states that are not finite, which have weight 0
