@@ -13,6 +13,7 @@ lint: .venv/.tested
 	$(BIN)/ruff check src tests tools
 	$(BIN)/ruff format --check src tests tools
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -211,8 +211,8 @@ def test_a_budget_beyond_bounds_costs_no_time() -> None:
     started = time.process_time()
     sampler = rf.Sampler(rf.Linear(), rf.Heun(), steps=1)
     for search in (rf.SVDD(), rf.SVDD(ratio=0.5), rf.SMC(ratio=0.5), rf.CoDe(), rf.RolloverBudget(), rf.BestOfN()):
-        rf.declared(ToyModel, search, sampler, checks.MOST_NFE)
-    rf.declared(ToyModel, rf.SVDD(ratio=0.5), rf.Sampler(rf.Linear(), steps=10**4), checks.MOST_NFE)
+        rf.estimate_cost(ToyModel, search, sampler, checks.MOST_NFE)
+    rf.estimate_cost(ToyModel, rf.SVDD(ratio=0.5), rf.Sampler(rf.Linear(), steps=10**4), checks.MOST_NFE)
     assert time.process_time() - started < 20
 
 
@@ -222,7 +222,7 @@ def test_a_grid_that_does_not_fall_is_refused() -> None:
             return torch.ones(steps + 1, dtype=torch.float64)
 
     with pytest.raises(BadSetting, match="gives no 11 times that fall from 1 to 0"):
-        rf.declared(ToyModel, rf.BestOfN(), rf.Sampler(grid=Stuck()), 100)
+        rf.estimate_cost(ToyModel, rf.BestOfN(), rf.Sampler(grid=Stuck()), 100)
 
 
 def test_a_reward_that_lacks_a_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

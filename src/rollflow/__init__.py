@@ -1,29 +1,27 @@
 """Inference-time scaling of flow models: a model, a reward and a budget in, the best sample it can buy out.
 
-The public names are those of ``rollflow._public``. They load at first use, so that the command line can say how it
-is used without waiting for torch.
+The public names are those of ``__init__.pyi``. They load at first use, so that the command line can say how it is used
+without waiting for torch.
 """
 
+import warnings
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from rollflow._public import *  # noqa: F403
+import lazy_loader
 
 __version__ = version("rollflow")
 
+_public, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_RENAMED = {"declared": "estimate_cost"}
+
 
 def __getattr__(name: str) -> Any:
-    if not name.startswith("_"):
-        if find_spec(f"rollflow.{name}"):  # `from rollflow import kernels` asks here before it looks for the module
-            return import_module(f"rollflow.{name}")
-        public = import_module("rollflow._public")
-        if name in public.__all__:
-            return getattr(public, name)
-    raise AttributeError(f"module 'rollflow' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *import_module("rollflow._public").__all__]
+    if name in _RENAMED:
+        warnings.warn(f"rollflow.{name} is now rollflow.{_RENAMED[name]}", DeprecationWarning, stacklevel=2)
+        return _public(_RENAMED[name])
+    if name in __all__ or name.startswith("_") or not find_spec(f"rollflow.{name}"):
+        return _public(name)
+    return import_module(f"rollflow.{name}")  # so that `rollflow.engine` needs no import of its own

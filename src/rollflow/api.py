@@ -26,12 +26,12 @@ from rollflow.dynamics.guidance import GUIDANCE, Guidance
 from rollflow.dynamics.interpolants import INTERPOLANTS, Interpolant, Linear
 from rollflow.dynamics.kernels import DDIM, KERNELS, Euler, Kernel
 from rollflow.dynamics.lookahead import LOOKAHEADS, Lookahead
-from rollflow.engine import Engine, Job, JobsFailed, Observer, Result, Spending, Task, declared, default_sampler
+from rollflow.engine import Engine, Job, JobsFailed, Observer, Result, Spending, Task, default_sampler, estimate_cost
 from rollflow.errors import BadSetting, RollflowWarning, blamed
 from rollflow.models import DiffusersModel, FlowModel, Source, find_model
 from rollflow.registry import Registry
 from rollflow.rewards import REWARDS, RewardModel, check_differentiable, check_reward, check_scorable, scoring
-from rollflow.rewards.mixing import check_names
+from rollflow.rewards.base import check_names
 from rollflow.sampler import Dynamics, Sampler
 from rollflow.search import SEARCHES, BestOfN, Search
 
@@ -104,7 +104,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         self._check_types()
-        check_names("held-out rewards", [judge for judge in self.judges if not judge.elsewhere])
+        check_names("held-out rewards", [judge for judge in self.judges if not judge.remote])
         for judge in self.judges:
             if judge.relative:
                 raise BadSetting(f"'{judge.name}' looks back at what was scored, so that it cannot judge one sample")
@@ -155,13 +155,13 @@ class Plan:
     @cached_property
     def declared_reward(self) -> RewardModel | type[RewardModel]:
         """The reward, or its class where that says all that is known before it is made."""
-        return REWARDS.declared(self.reward) if isinstance(self.reward, str) else self.reward
+        return REWARDS.resolve(self.reward) if isinstance(self.reward, str) else self.reward
 
     @cached_property
     def judges(self) -> list[RewardModel | type[RewardModel]]:
         """The held-out rewards, in the same way."""
         named = self.declared_reward.held_out if self.held_out is None else self.held_out
-        return [REWARDS.declared(judge) if isinstance(judge, str) else judge for judge in named]
+        return [REWARDS.resolve(judge) if isinstance(judge, str) else judge for judge in named]
 
     @property
     def structured(self) -> bool:
@@ -197,8 +197,8 @@ class Plan:
         """Model, prompt and rewards; the first use loads the weights of those given by name."""
         model, reward = self._flow, _loaded(self.declared_reward)
         judges = self.judges
-        if self.held_out is None and reward.elsewhere:  # what checks it is known only now, and may not be known here
-            judges = [REWARDS.declared(name) for name in reward.held_out if name in REWARDS.names()]
+        if self.held_out is None and reward.remote:  # what checks it is known only now, and may not be known here
+            judges = [REWARDS.resolve(name) for name in reward.held_out if name in REWARDS.names()]
         loaded = tuple(map(_loaded, judges))
         check_names("held-out rewards", loaded)
         flow = model if isinstance(model, FlowModel) else load_model(model)
@@ -206,7 +206,7 @@ class Plan:
 
     def cost(self) -> Spending:
         """What the search will spend at most, known before anything loads."""
-        return declared(self._flow, self.search, self.sampler, self.nfe)
+        return estimate_cost(self._flow, self.search, self.sampler, self.nfe)
 
     @property
     def rows_per_nfe(self) -> int | None:
@@ -215,7 +215,7 @@ class Plan:
 
     def baseline_cost(self) -> Spending:
         """What ``baseline`` will spend, outside the budget of the search."""
-        return declared(self._flow, BestOfN(), self._plain(), self.steps)
+        return estimate_cost(self._flow, BestOfN(), self._plain(), self.steps)
 
     def _plain(self) -> Sampler:
         own = self._flow.interpolant
@@ -233,9 +233,9 @@ class Plan:
         return Job(self.task, BestOfN(), self.steps, self.seed if seed is None else seed, self._plain())
 
 
-def _loaded(declared: RewardModel | type[RewardModel]) -> RewardModel:
-    with blamed(f"reward '{declared.name}' cannot be loaded"):
-        reward = declared() if isinstance(declared, type) else declared
+def _loaded(spec: RewardModel | type[RewardModel]) -> RewardModel:
+    with blamed(f"reward '{spec.name}' cannot be loaded"):
+        reward = spec() if isinstance(spec, type) else spec
         check_reward("reward", reward)
     scoring.load(reward)
     return reward

@@ -143,7 +143,7 @@ class Registry(dict[str, type[T]], Generic[T]):
                 parts += found
         return Named(kind, tuple(parts), tuple(texts), tuple(given))
 
-    def declared(self, text: str) -> type[T] | T:
+    def resolve(self, text: str) -> type[T] | T:
         """What is known of a choice: the class if the text is a name alone, so that nothing is loaded, else an object.
 
         A class that says that making one loads nothing (``loads_later``) is made, which checks its settings; so is

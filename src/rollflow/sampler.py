@@ -17,7 +17,7 @@ from rollflow.dynamics.interpolants import VP, Interpolant
 from rollflow.dynamics.kernels import EulerMaruyama, Kernel
 from rollflow.dynamics.lookahead import Lookahead, Tweedie
 from rollflow.errors import BadSetting
-from rollflow.models.base import Declared, FlowModel
+from rollflow.models.base import FlowModel, ModelSpec
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Sampler(Settings):
         super().__post_init__()
         whole("steps", self.steps, at_least=1, at_most=MOST_STEPS)
 
-    def bind(self, model: Declared) -> Dynamics:
+    def bind(self, model: ModelSpec) -> Dynamics:
         """The same dynamics with nothing left open, for one model; needs no weights.
 
         Where a model sets out from is known once it is loaded; one that is not is taken to start from pure noise, the
@@ -137,24 +137,24 @@ class Dynamics:
         return self.finishing_steps - 1
 
     @property
-    def step_nfe(self) -> int:
+    def propagate_nfe(self) -> int:
         """NFE of drawing one child and evaluating it where the reward is not asked, and no look-ahead is taken."""
         return 1 + self.sampler.kernel.extra_nfe
 
     @property
-    def look_nfe(self) -> int:
+    def evaluate_nfe(self) -> int:
         """NFE of evaluating one state and showing its clean estimate to the reward."""
         return 1 + self.sampler.lookahead.extra_nfe
 
     @property
-    def lean_nfe(self) -> int:
+    def guidance_nfe(self) -> int:
         """NFE, and as many backward passes, of telling where the children of one parent lean."""
         return int(self.sampler.guidance is not None)
 
     @property
     def child_nfe(self) -> int:
         """NFE of drawing one child and evaluating it at its own time."""
-        return self.look_nfe + self.sampler.kernel.extra_nfe
+        return self.evaluate_nfe + self.sampler.kernel.extra_nfe
 
 
 def _check_times(times: Tensor, sampler: Sampler) -> None:

@@ -81,7 +81,7 @@ def test_a_lock_that_is_left_over_is_none(folder: Path) -> None:
     (folder / LOCK).touch()
     assert main([*COMMAND, "--dry-run"]) == 0
     os.remove(folder / LOCK)
-    (folder / LOCK).symlink_to("elsewhere")
+    (folder / LOCK).symlink_to("remote")
     assert main([*COMMAND, "--dry-run"]) == 1
 
 

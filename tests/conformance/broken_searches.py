@@ -10,7 +10,7 @@ import torch
 from rollflow.errors import BudgetTooSmall
 from rollflow.requests import Asking, Request, Reward, Save, Velocity, velocity
 from rollflow.sampler import Dynamics
-from rollflow.search import BestOfN, Cost, Finished, Progress, RolloverBudget, Search, Walk
+from rollflow.search import BestOfN, Cost, Finished, Progress, Propagator, RolloverBudget, Search
 from rollflow.testing import SearchSuite
 from rollflow.testing.jobs import SAMPLERS
 
@@ -32,11 +32,11 @@ class Meddled(BestOfN):
     def returns(self, finished: Finished) -> Finished:
         return finished
 
-    def walks(self, walk: Walk, resume: Progress | None) -> Walk:
-        return walk
+    def walks(self, propagator: Propagator, resume: Progress | None) -> Propagator:
+        return propagator
 
-    def population(self, walk: Walk, resume: Progress | None = None) -> Asking[Finished]:
-        asking, reply = super().population(self.walks(walk, resume), resume), None
+    def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
+        asking, reply = super().population(self.walks(propagator, resume), resume), None
         while True:
             try:
                 request = self.asks(asking.send(reply))
@@ -64,8 +64,8 @@ class Unlucky(Meddled):
     Cost: as it is.
     """
 
-    def population(self, walk: Walk, resume: Progress | None = None) -> Asking[Finished]:
-        asking, reply, spoilt = super().population(walk, resume), None, False
+    def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
+        asking, reply, spoilt = super().population(propagator, resume), None, False
         while True:
             try:
                 request = asking.send(reply)
@@ -147,10 +147,10 @@ class Overspending(Meddled):
 
 
 class Uncounted(Meddled):
-    def population(self, walk: Walk, resume: Progress | None = None) -> Asking[Finished]:
-        x = walk.noise.normals(0, [0], [0])
-        yield from velocity(x, walk.time(0))
-        return (yield from super().population(walk, resume))
+    def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
+        x = propagator.noise.normals(0, [0], [0])
+        yield from velocity(x, propagator.time(0))
+        return (yield from super().population(propagator, resume))
 
 
 class Careless(Meddled):
@@ -162,8 +162,8 @@ class Careless(Meddled):
 
 
 class Stubborn(Meddled):
-    def walks(self, walk: Walk, resume: Progress | None) -> Walk:
-        return replace(walk, noise=replace(walk.noise, seed=0))
+    def walks(self, propagator: Propagator, resume: Progress | None) -> Propagator:
+        return replace(propagator, noise=replace(propagator.noise, seed=0))
 
 
 class Gossiping(RolloverBudget):
@@ -171,10 +171,10 @@ class Gossiping(RolloverBudget):
 
     done: ClassVar[list[Finished]] = []
 
-    def population(self, walk: Walk, resume: Progress | None = None) -> Asking[Finished]:
-        if walk.noise.population == 0:
+    def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
+        if propagator.noise.population == 0:
             self.done.clear()
-        heard = replace(walk, noise=replace(walk.noise, seed=walk.noise.seed + len(self.done)))
+        heard = replace(propagator, noise=replace(propagator.noise, seed=propagator.noise.seed + len(self.done)))
         self.done.append((yield from super().population(heard, resume)))
         return self.done[-1]
 
@@ -182,19 +182,19 @@ class Gossiping(RolloverBudget):
 class Crowded(Meddled):
     """Looks at how many others there are."""
 
-    live: ClassVar[list[Walk]] = []
+    live: ClassVar[list[Propagator]] = []
 
-    def population(self, walk: Walk, resume: Progress | None = None) -> Asking[Finished]:
-        self.live.append(walk)
-        jostled = replace(walk, noise=replace(walk.noise, seed=walk.noise.seed + len(self.live)))
+    def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
+        self.live.append(propagator)
+        jostled = replace(propagator, noise=replace(propagator.noise, seed=propagator.noise.seed + len(self.live)))
         finished = yield from super().population(jostled, resume)
-        self.live.remove(walk)
+        self.live.remove(propagator)
         return finished
 
 
 class Forgetful(Meddled):
-    def walks(self, walk: Walk, resume: Progress | None) -> Walk:
-        return walk if resume is None else replace(walk, noise=replace(walk.noise, seed=0))
+    def walks(self, propagator: Propagator, resume: Progress | None) -> Propagator:
+        return propagator if resume is None else replace(propagator, noise=replace(propagator.noise, seed=0))
 
 
 class Unsaved(Meddled):
@@ -229,9 +229,9 @@ class Unfinished(Meddled):
 
 
 class Holding(Meddled):
-    def population(self, walk: Walk, resume: Progress | None = None) -> Asking[Finished]:
+    def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
         with torch.no_grad():
-            return (yield from super().population(walk, resume))
+            return (yield from super().population(propagator, resume))
 
 
 of = SearchSuite

@@ -71,7 +71,7 @@ class Unguided(broken_searches.Meddled):
     """Refuses guidance, as it may."""
 
     def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
-        if dynamics.lean_nfe:
+        if dynamics.guidance_nfe:
             raise RollflowError("no guidance here")
         return super().cost(dynamics, nfe)
 

@@ -18,7 +18,7 @@ from rollflow.dynamics.grids import Uniform
 from rollflow.dynamics.guidance import DPS, GUIDANCE, STEP_SIZES
 from rollflow.dynamics.interpolants import VP, Cosine, Interpolant, Linear
 from rollflow.dynamics.kernels import Constant, EulerMaruyama, Memoryless, Power
-from rollflow.engine import Engine, Job, Observer, Result, Spending, Task, declared
+from rollflow.engine import Engine, Job, Observer, Result, Spending, Task, estimate_cost
 from rollflow.engine.executor import Answers, Asked
 from rollflow.errors import NotDifferentiable, RollflowError, UnknownName
 from rollflow.models import FlowModel
@@ -31,7 +31,7 @@ from rollflow.rewards import RewardModel
 from rollflow.rewards.scenes.scenes import CaptionReward
 from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Sampler
-from rollflow.search import SVDD, BestOfN, Particles, RolloverBudget, Search, Walk
+from rollflow.search import SVDD, BestOfN, Particles, Propagator, RolloverBudget, Search
 
 NAN = float("nan")
 every_rule = pytest.mark.parametrize("rule", STEP_SIZES)
@@ -121,23 +121,23 @@ def test_children_lean_by_the_gradient_in_the_samplers_state(interpolant: Interp
     """A linear model converted: autograd through x_bar / c, and through the same law's own posterior mean there."""
     model = ToyModel({"": plane(Linear())})
     sampler = Sampler(interpolant, steps=6, guidance=DPS(1.0, "constant"))
-    walk = Walk(sampler.bind(model), Noise(0, 0, model.shape, model.dtype), 99)
+    propagator = Propagator(sampler.bind(model), Noise(0, 0, model.shape, model.dtype), 99)
     x = torch.linspace(-2, 2, 10, dtype=torch.float64).reshape(5, 2)
     parents = Particles(x, torch.zeros_like(x), torch.zeros_like(x), torch.zeros(5))
-    task, conversion = Task(model, "", TARGET), walk.dynamics.conversion
-    for step in range(walk.dynamics.transitions):
-        leaning = drive(walk.lean(parents, step), lambda request: slope(task, request))
-        s = walk.time(step)
+    task, conversion = Task(model, "", TARGET), propagator.dynamics.conversion
+    for step in range(propagator.dynamics.transitions):
+        leaning = drive(propagator.guided(parents, step), lambda request: slope(task, request))
+        s = propagator.time(step)
         for clean in (
             lambda x_bar, s=s: model.mixtures[""].denoised(x_bar / conversion.scale(s), conversion.time(s)),
             lambda x_bar, s=s: plane(interpolant).denoised(x_bar, s),
         ):
             leaf = x.clone().requires_grad_()
             [gradient] = torch.autograd.grad(TARGET.score(clean(leaf), [""] * 5).sum(), leaf)
-            torch.testing.assert_close(leaning.lean, gradient, rtol=1e-8, atol=1e-10)
+            torch.testing.assert_close(leaning.guidance_shift, gradient, rtol=1e-8, atol=1e-10)
         assert float(gradient.abs().max()) > 0.01 or step == 0  # pure noise promises the same of every state
-    assert drive(walk.lean(parents, walk.dynamics.transitions), print) is parents
-    assert drive(walk.lean(leaning, 0), print) is leaning
+    assert drive(propagator.guided(parents, propagator.dynamics.transitions), print) is parents
+    assert drive(propagator.guided(leaning, 0), print) is leaning
 
 
 @every_rule
@@ -379,7 +379,7 @@ def test_scenes_are_guided_end_to_end() -> None:
     [guided], [plain] = (
         Engine().run([one.job()]) for one in (plan, Plan(PROMPTS[0], nfe=20, method=plan.method, steps=3, seed=3))
     )
-    assert guided.spent == plan.cost() == declared(ScenesBase, RolloverBudget(2, 3), plan.sampler, 20)
+    assert guided.spent == plan.cost() == estimate_cost(ScenesBase, RolloverBudget(2, 3), plan.sampler, 20)
     assert guided.spent == Spending(nfe=20, network_rows=40, reward_calls=20, decodes=21, backward_passes=4)
     assert plain.spent.backward_passes == 0
     assert guided.reward == pytest.approx(float(CaptionReward().score(guided.sample[None], [PROMPTS[0]])), rel=1e-3)

@@ -262,7 +262,7 @@ def test_a_reward_of_pairs_is_found_out_before_the_search(spy: Any) -> None:
     assert spy.calls == []
 
 
-@pytest.mark.parametrize("attribute", ["interactive", "elsewhere"])
+@pytest.mark.parametrize("attribute", ["interactive", "remote"])
 def test_people_and_servers_are_not_tried(line: ToyModel, attribute: str) -> None:
     judge = Failing(KeyError("never"), 100)
     judge.probed = True

@@ -40,7 +40,7 @@ from rollflow.requests import Asking
 from rollflow.rewards.mixing import RankAverage
 from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Sampler
-from rollflow.search import SVDD, BestOfN, Finished, Progress, RolloverBudget, Search, Walk
+from rollflow.search import SVDD, BestOfN, Finished, Progress, Propagator, RolloverBudget, Search
 
 MIXTURE = GaussianMixture(torch.tensor([0.3, 0.7]), torch.tensor([[-2.0, 1.0], [2.0, 0.0]]), torch.tensor([0.4, 0.6]))
 MODEL = ToyModel({"two modes": MIXTURE})
@@ -452,8 +452,8 @@ class ThirdParty(BestOfN):
     name = "third"
     states = (Odd,)
 
-    def population(self, walk: Walk, resume: Progress | None = None) -> Asking[Finished]:
-        asking, reply = super().population(walk, resume), None
+    def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
+        asking, reply = super().population(propagator, resume), None
         while True:
             try:
                 request = asking.send(reply)

@@ -31,7 +31,7 @@ class Away(ToyReward):
     """Of another process, which stops answering at one of its calls, during which the user presses Ctrl-C."""
 
     name = "away"
-    elsewhere = True
+    remote = True
 
     def __init__(self, answers: int) -> None:
         super().__init__()

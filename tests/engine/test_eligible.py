@@ -17,7 +17,7 @@ import rollflow
 from rollflow.dynamics.guidance import DPS
 from rollflow.dynamics.interpolants import Linear
 from rollflow.engine import Engine, Job, JobsFailed, Result, Task
-from rollflow.engine.state import Standing
+from rollflow.engine.state import PopulationState
 from rollflow.errors import BadModel, BadReward, RollflowWarning
 from rollflow.models.base import FlowModel, Screened
 from rollflow.models.mixture.model import ToyModel
@@ -221,10 +221,12 @@ def test_it_is_told_once_a_job(line: ToyModel, recwarn: pytest.WarningsRecorder)
 
 def test_resumed_counts_go_on(line: ToyModel) -> None:
     """What a population had met is in its standing, so that a checkpoint has it."""
-    fault = Standing().faulty("decoder", "the first").faulty("decoder", "the second").faulty("reward", "the third")
+    fault = (
+        PopulationState().faulty("decoder", "the first").faulty("decoder", "the second").faulty("reward", "the third")
+    )
     assert fault.ineligible == {"decoder": 2, "reward": 1}
     assert fault.fault == ("decoder", "the first")
-    nothing = Standing().scored(Reward(torch.zeros(2, 1), 0.5), torch.tensor([-torch.inf, -torch.inf]))
+    nothing = PopulationState().scored(Reward(torch.zeros(2, 1), 0.5), torch.tensor([-torch.inf, -torch.inf]))
     assert nothing.best is None
     assert nothing.rises == ()
 

@@ -20,7 +20,7 @@ from rollflow.dynamics.guidance import DPS
 from rollflow.dynamics.interpolants import VP, Cosine, Linear
 from rollflow.dynamics.kernels import DDIM, Euler, EulerMaruyama, Heun
 from rollflow.dynamics.lookahead import ODELookahead, Tweedie
-from rollflow.engine import Caps, Checkpoint, Engine, Job, JobsFailed, Observer, Result, Spending, Task, declared
+from rollflow.engine import Caps, Checkpoint, Engine, Job, JobsFailed, Observer, Result, Spending, Task, estimate_cost
 from rollflow.errors import RewardUnavailable, RollflowError
 from rollflow.models.mixture.model import ToyModel
 from rollflow.requests import Asking, decode, reward, velocity
@@ -28,7 +28,7 @@ from rollflow.rewards import RewardModel
 from rollflow.rewards.mixing import RankAverage, Running, WeightedSum
 from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Dynamics, Sampler
-from rollflow.search import SVDD, BestOfN, Cost, Finished, Progress, RolloverBudget, Search, Walk
+from rollflow.search import SVDD, BestOfN, Cost, Finished, Progress, Propagator, RolloverBudget, Search
 
 searches: st.SearchStrategy[Search] = st.one_of(
     st.just(BestOfN()),
@@ -60,7 +60,7 @@ class Prompted(ToyReward):
 class Elsewhere(Prompted):
     """Said to be computed in another process; it takes its time, another for each call."""
 
-    elsewhere = True
+    remote = True
     calls = 0
 
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -109,7 +109,7 @@ def test_the_engine_equals_drive(
         assert torch.equal(result.x0, expected.best.x0)
         assert torch.equal(result.sample, expected.best.x0)
         assert (result.reward, result.noise_level) == expected.best[1:3]
-        assert result.spent == expected.spent == declared(job.task.model, job.search, job.sampler, job.nfe)
+        assert result.spent == expected.spent == estimate_cost(job.task.model, job.search, job.sampler, job.nfe)
         assert result.spent.nfe <= job.nfe
         assert not result.interrupted
 
@@ -383,9 +383,9 @@ class Onlooker(Search):
     def shares(self, dynamics: Dynamics, nfe: int) -> list[int]:
         return [5]
 
-    def population(self, walk: Walk, resume: Progress | None = None) -> Asking[Finished]:
-        x = walk.noise.normals(0, range(5), [0] * 5)
-        yield from velocity(x, walk.time(0))
+    def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
+        x = propagator.noise.normals(0, range(5), [0] * 5)
+        yield from velocity(x, propagator.time(0))
         seen = yield from decode(x)
         assert torch.equal(seen, 2 * x)
         rewards = yield from reward(x, 1.0)
@@ -531,10 +531,10 @@ class Choosy(Prompted):
         return super().score(samples, prompts)
 
 
-@pytest.mark.parametrize("elsewhere", [True, False])
-def test_one_who_is_refused_does_not_end_the_others(line: ToyModel, elsewhere: bool) -> None:
+@pytest.mark.parametrize("remote", [True, False])
+def test_one_who_is_refused_does_not_end_the_others(line: ToyModel, remote: bool) -> None:
     judge = Choosy()
-    judge.elsewhere = elsewhere
+    judge.remote = remote
     jobs = [Job(Task(line, p, judge), SVDD(1), 16, 0, Sampler(Linear(), steps=4)) for p in ("left", "wide", "right")]
     with pytest.raises(JobsFailed, match="1 of 3 jobs failed; job 1: not this one") as failed:
         Engine().run(jobs)

@@ -19,7 +19,7 @@ from rollflow.models.mixture.model import ToyModel
 from rollflow.requests import Asking, Reward
 from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Dynamics, Sampler
-from rollflow.search import SVDD, BestOfN, Cost, Finished, Progress, RolloverBudget, Search, Walk
+from rollflow.search import SVDD, BestOfN, Cost, Finished, Progress, Propagator, RolloverBudget, Search
 
 STEPS4 = Sampler(Linear(), steps=4)
 
@@ -150,10 +150,10 @@ class Twins(Search):
     def shares(self, dynamics: Dynamics, nfe: int) -> list[int]:
         return [1, 1]
 
-    def population(self, walk: Walk, resume: Progress | None = None) -> Asking[Finished]:
-        if walk.noise.population == 0:
+    def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
+        if propagator.noise.population == 0:
             raise ZeroDivisionError("at once")
-        return (yield from walk.finish((yield from walk.start([0], [0]))))
+        return (yield from propagator.finish((yield from propagator.start([0], [0]))))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from rollflow.dynamics.guidance import DPS, STEP_SIZES
 from rollflow.dynamics.interpolants import VP, Cosine, Interpolant, Linear
 from rollflow.dynamics.kernels import DDIM, Euler, EulerMaruyama, Heun
 from rollflow.dynamics.lookahead import ODELookahead, Tweedie
-from rollflow.engine import Caps, Checkpoint, Engine, Job, JobsFailed, Observer, Result, Spending, Task, declared
+from rollflow.engine import Caps, Checkpoint, Engine, Job, JobsFailed, Observer, Result, Spending, Task, estimate_cost
 from rollflow.engine.executor import Answers, Asked
 from rollflow.errors import BadReward, BudgetExceeded, RollflowWarning
 from rollflow.models.mixture.gaussian_mixture import GaussianMixture
@@ -159,7 +159,7 @@ def test_the_engine_equals_drive_with_guidance(
         expected = reference.alone(job)
         assert torch.equal(result.x0, expected.best.x0)
         assert (result.reward, result.noise_level) == (expected.best.reward, expected.best.noise_level)
-        assert result.spent == expected.spent == declared(job.task.model, job.search, job.sampler, job.nfe)
+        assert result.spent == expected.spent == estimate_cost(job.task.model, job.search, job.sampler, job.nfe)
         parents = job.sampler.guidance is not None and job.sampler.steps > 1
         assert (result.spent.backward_passes > 0) == parents
         assert result.spent.nfe <= job.nfe
@@ -213,7 +213,7 @@ class Watch(Observer):
 def test_a_cap_on_backward_passes_stops_with_the_best_so_far(line: ToyModel, search: Search, share: float) -> None:
     """What was seen by then, the clean estimates of gradients included; the full amount changes nothing."""
     model, watch, task = Tracked(line.mixtures), Watch(), Task(line, "wide", JUDGES[1])
-    full = declared(line, search, GUIDED, 30).backward_passes
+    full = estimate_cost(line, search, GUIDED, 30).backward_passes
     cap = int(share * full)
     job = Job(Task(model, "wide", JUDGES[1]), search, 30, 1, GUIDED, Caps(backward_passes=cap))
     if share == 0 and search == BestOfN():

@@ -35,7 +35,7 @@ from rollflow.rewards.base import RewardModel
 from rollflow.rewards.mixing import Lexicographic, Minimum, Mixture, WeightedSum
 from rollflow.sampler import Sampler
 from rollflow.search import SMC, SVDD, BestOfN, CoDe, Progress, RolloverBudget, Search
-from rollflow.search.propagator import Walk
+from rollflow.search.propagator import Propagator
 
 
 class Pictures(FlowModel):
@@ -131,8 +131,8 @@ def test_velocities_take_the_dtype_of_states() -> None:
 
 
 @pytest.mark.parametrize("search", [BestOfN(), SVDD(), SMC(), RolloverBudget(initial=3), CoDe()], ids=lambda s: s.name)
-@pytest.mark.parametrize("elsewhere", [False, True])
-def test_a_model_may_use_its_memory_again(search: Search, elsewhere: bool) -> None:
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_model_may_use_its_memory_again(search: Search, remote: bool) -> None:
     class Reusing(Pictures):
         def __init__(self) -> None:
             self.kept = torch.empty(2, 100, *self.shape, dtype=torch.float64)
@@ -148,7 +148,7 @@ def test_a_model_may_use_its_memory_again(search: Search, elsewhere: bool) -> No
     class Far(Mean):
         def __init__(self) -> None:
             super().__init__()
-            self.elsewhere = elsewhere
+            self.remote = remote
 
     for kernel in (Euler(), Heun()):
         chosen: dict[str, Any] = {"search": search, "nfe": 160, "sampler": Sampler(kernel=kernel, steps=5)}
@@ -196,8 +196,8 @@ ODD = [GeneratorExit(), asyncio.CancelledError(), SystemExit(0), StopIteration()
 
 
 @pytest.mark.parametrize("error", ODD, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("elsewhere", [False, True])
-def test_whatever_a_reward_raises_late_is_a_cause(error: BaseException, elsewhere: bool) -> None:
+@pytest.mark.parametrize("remote", [False, True])
+def test_whatever_a_reward_raises_late_is_a_cause(error: BaseException, remote: bool) -> None:
     calls = []
 
     def told(answer: Tensor) -> Tensor:
@@ -207,7 +207,7 @@ def test_whatever_a_reward_raises_late_is_a_cause(error: BaseException, elsewher
         return answer
 
     reward = Mean(told)
-    reward.elsewhere = elsewhere
+    reward.remote = remote
     result = run(reward=reward)
     assert isinstance(result.cause, BadReward)
     assert type(error).__name__ in str(result.cause) or str(error) in str(result.cause)
@@ -533,7 +533,7 @@ def test_held_out_rewards_of_one_name_are_refused() -> None:
 class Broken(BestOfN):
     """Asks for what nobody answers."""
 
-    def population(self, walk: Walk, resume: Progress | None = None) -> Any:
+    def population(self, propagator: Propagator, resume: Progress | None = None) -> Any:
         yield "a velocity"
 
 

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rollflow.dynamics.interpolants import VP, Linear
-from rollflow.engine import Caps, Engine, Job, JobsFailed, Meter, Spending, Task, declared
+from rollflow.engine import Caps, Engine, Job, JobsFailed, Meter, Spending, Task, estimate_cost
 from rollflow.errors import BudgetExceeded, BudgetTooSmall, RollflowError
 from rollflow.models.mixture.model import ToyModel
 from rollflow.requests import Asking
 from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Dynamics, Sampler
-from rollflow.search import SVDD, BestOfN, Cost, Finished, Progress, RolloverBudget, Search, Walk
+from rollflow.search import SVDD, BestOfN, Cost, Finished, Progress, Propagator, RolloverBudget, Search
 
 NAMES = [field.name for field in fields(Caps)]
 amounts = st.builds(Spending, *[st.integers(0, 5)] * len(NAMES))
@@ -101,7 +101,7 @@ def test_a_refused_request_is_never_evaluated(spy: Any, caps: Caps, rows: int, s
 def test_caps_that_suffice_change_nothing(line: ToyModel, toy_reward: ToyReward) -> None:
     """The exact declared amounts as caps."""
     search, sampler = RolloverBudget(2, 3), Sampler(VP(), steps=4)
-    spending = declared(line, search, sampler, 60)
+    spending = estimate_cost(line, search, sampler, 60)
     caps = Caps(spending.nfe, spending.network_rows, spending.reward_calls, spending.decodes, 0)
     task = Task(line, "left", toy_reward)
     free, capped = Engine().run([Job(task, search, 60, 1, sampler), Job(task, search, 60, 1, sampler, caps)])
@@ -123,8 +123,8 @@ class Greedy(Search):
     def shares(self, dynamics: Dynamics, nfe: int) -> list[int]:
         return [1]
 
-    def population(self, walk: Walk, resume: Progress | None = None) -> Asking[Finished]:
-        return (yield from walk.finish((yield from walk.start([0, 1], [0, 0]))))
+    def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
+        return (yield from propagator.finish((yield from propagator.start([0, 1], [0, 0]))))
 
 
 @pytest.mark.parametrize("caps", [Caps(), Caps(nfe=100)], ids=str)
@@ -137,7 +137,7 @@ def test_the_budget_is_a_cap_whatever_the_search_says(spy: Any, toy_reward: ToyR
 
 def test_a_dry_run_refuses_what_a_job_refuses(line: ToyModel, toy_reward: ToyReward) -> None:
     with pytest.raises(BudgetTooSmall, match="smallest budget is 50 NFE") as error:
-        declared(ToyModel, RolloverBudget(2, 12), Sampler(Linear(), steps=14), 49)
+        estimate_cost(ToyModel, RolloverBudget(2, 12), Sampler(Linear(), steps=14), 49)
     assert error.value.smallest == 50
     task = Task(line, "left", toy_reward)
     with pytest.raises(RollflowError, match="nfe must be a whole number >= 1, not 0"):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from rollflow.engine import Point, Spending, Standing, abreast
+from rollflow.engine import Point, PopulationState, Spending, abreast
 from rollflow.engine.state import best_of, trace_of
 from rollflow.requests import Reward
 from rollflow.search import Finished
 
 
-def standing(spent: int, *rises: tuple[int, float]) -> Standing:
+def standing(spent: int, *rises: tuple[int, float]) -> PopulationState:
     best = Finished(torch.tensor([float(spent)]), rises[-1][1], 0.0) if rises else None
-    return Standing(None, Spending(nfe=spent), tuple(Point(*rise) for rise in rises), best)
+    return PopulationState(None, Spending(nfe=spent), tuple(Point(*rise) for rise in rises), best)
 
 
 def test_populations_abreast() -> None:
@@ -37,6 +37,6 @@ def test_of_equals_the_best_is_the_one_found_first() -> None:
 def test_only_a_rise_is_one() -> None:
     """The first of equals stays; what fell behind leaves no mark."""
     request = Reward(torch.tensor([[1.0], [2.0], [3.0]]), 0.25)
-    once = Standing(spent=Spending(nfe=4)).scored(request, torch.tensor([0.0, 7.0, 7.0]))
+    once = PopulationState(spent=Spending(nfe=4)).scored(request, torch.tensor([0.0, 7.0, 7.0]))
     assert (once.rises, once.best) == (((4, 7.0),), (torch.tensor([2.0]), 7.0, 0.25, None))
     assert once.scored(request, torch.tensor([7.0, 6.0, 5.0])) is once

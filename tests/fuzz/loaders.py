@@ -208,7 +208,7 @@ def _texts(folder: Path) -> Iterator[Loader]:
     searches = (b"rbf(initial=2, acceptance=quantile(q=0.9))", b"svdd(streams=4)")
     yield Loader("text of a search", searches, lambda path: SEARCHES.make(path.read_text(errors="replace")))
     rewards = (b"sum(parts=jpeg-compressibility;colorfulness, weights=1;2)", b"colorfulness")
-    yield Loader("text of a reward", rewards, lambda path: REWARDS.declared(path.read_text(errors="replace")))
+    yield Loader("text of a reward", rewards, lambda path: REWARDS.resolve(path.read_text(errors="replace")))
     network = nn.Linear(3, 2)
     tensors = save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
     yield Loader("packaged weights", (tensors,), lambda path: load_weights(network, path), suffix=".safetensors")

@@ -146,7 +146,7 @@ def test_killed_between_any_two_files_it_still_knows_its_own(tmp_path: Path) -> 
 
 def test_a_folder_that_goes_during_the_run_is_made_again(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "out") as out:
-        (tmp_path / "out").rename(tmp_path / "elsewhere")
+        (tmp_path / "out").rename(tmp_path / "remote")
         with pytest.warns(RollflowWarning, match="was moved or deleted during the run"):
             out.keep({"prompt": "p"}, {"a.png": b"1"})
     assert contents(tmp_path / "out") == {"a.png": b"1"}

@@ -120,7 +120,7 @@ def test_galleries_are_as_long_as_asked(folder: Path) -> None:  # noqa: F811
         ("a red square", 1),
     ]
     assert report_page.rows(told, folder, 0) == []
-    [row] = report_page.rows(told, folder / "elsewhere", 1)
+    [row] = report_page.rows(told, folder / "remote", 1)
     assert [tile.uri for tile in row.tiles] == [None] * 4
     assert all("caption (given)" in tile.told for tile in row.tiles)
 

@@ -132,7 +132,7 @@ def test_by_name() -> None:
         "normalization=Constants(mean=(0.0, 1.0), std=(1.0, 2.0)), weights=(1.0, 0.5))"
     )
     with pytest.raises(RollflowError, match=r"reward 'sum' needs parts: sum\(parts=...\)"):
-        REWARDS.declared("sum")
+        REWARDS.resolve("sum")
 
 
 def test_what_a_mixture_says_of_itself() -> None:
@@ -182,7 +182,7 @@ class TestMixtures(RewardSuite):
 class Renamed(Column):
     """Known by its name only once it is loaded, as a hosted one is."""
 
-    elsewhere = True
+    remote = True
 
     def __init__(self, name: str) -> None:
         super().__init__(0)

@@ -15,7 +15,7 @@ from rollflow.dynamics.guidance import DPS, Guidance
 from rollflow.dynamics.interpolants import VP, Linear
 from rollflow.dynamics.kernels import EulerMaruyama, Heun, Kernel
 from rollflow.dynamics.lookahead import ODELookahead
-from rollflow.engine import Engine, Job, Observer, Result, Spending, Task, declared
+from rollflow.engine import Engine, Job, Observer, Result, Spending, Task, estimate_cost
 from rollflow.errors import RollflowError
 from rollflow.models.mixture.model import ToyModel
 from rollflow.particles.rng import Noise
@@ -150,7 +150,7 @@ def test_declared_is_spent(plane: ToyModel, guidance: Guidance | None, sampler: 
     sampler = Sampler(sampler.interpolant, sampler.kernel, steps=sampler.steps, guidance=guidance)
     search = CoDe(2, block)
     result, _ = run(plane, search, 150, sampler)
-    assert result.spent == declared(plane, search, sampler, 150)
+    assert result.spent == estimate_cost(plane, search, sampler, 150)
     assert (result.spent.backward_passes > 0) == (guidance is not None)
 
 

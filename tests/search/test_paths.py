@@ -19,7 +19,7 @@ from rollflow.dynamics.guidance import DPS, Guidance
 from rollflow.dynamics.interpolants import VP, Cosine, Interpolant, Linear
 from rollflow.dynamics.kernels import DDIM, Euler, EulerMaruyama, GaussianKernel, Heun, Kernel
 from rollflow.dynamics.lookahead import ODELookahead
-from rollflow.engine import Engine, Job, Observer, Result, Task, declared
+from rollflow.engine import Engine, Job, Observer, Result, Task, estimate_cost
 from rollflow.errors import RollflowError, RollflowWarning
 from rollflow.models.mixture.gaussian_mixture import GaussianMixture
 from rollflow.models.mixture.model import ToyModel
@@ -189,7 +189,7 @@ def test_declared_is_spent(plane: ToyModel, guidance: Guidance | None, kernel: K
     """With guidance every evaluation that is not scored is differentiated."""
     sampler = Sampler(VP(), kernel, steps=steps, guidance=guidance)
     result, _ = run(plane, SHORT, 111, sampler)
-    assert result.spent == declared(plane, SHORT, sampler, 111)
+    assert result.spent == estimate_cost(plane, SHORT, sampler, 111)
     assert (result.spent.backward_passes > 0) == (guidance is not None)
 
 
@@ -272,7 +272,7 @@ def test_a_budget_of_too_few_steps_is_warned_of(
     told = search.doubt(sampler.bind(line), nfe)
     if longest is None:
         assert told is None
-        declared(line, search, sampler, nfe)
+        estimate_cost(line, search, sampler, nfe)
         Job(Task(line, "left", ToyReward()), search, nfe, 0, sampler)
         return
     assert told == (
@@ -281,7 +281,7 @@ def test_a_budget_of_too_few_steps_is_warned_of(
     )
     assert search.doubt(sampler.bind(line), sensible) is None
     with pytest.warns(RollflowWarning, match=re.escape(told)):
-        declared(line, search, sampler, nfe)
+        estimate_cost(line, search, sampler, nfe)
     with pytest.warns(RollflowWarning, match=re.escape(told)):
         Job(Task(line, "left", ToyReward()), search, nfe, 0, sampler)
 

@@ -18,7 +18,7 @@ from rollflow.dynamics.guidance import DPS
 from rollflow.dynamics.interpolants import Linear
 from rollflow.dynamics.kernels import DDIM, Euler, EulerMaruyama, Heun, Kernel, Memoryless
 from rollflow.dynamics.lookahead import Lookahead, ODELookahead, Tweedie
-from rollflow.engine import Engine, Job, Observer, Task, declared
+from rollflow.engine import Engine, Job, Observer, Task, estimate_cost
 from rollflow.errors import BudgetTooSmall, RollflowError
 from rollflow.models.mixture.gaussian_mixture import GaussianMixture
 from rollflow.models.mixture.model import ToyModel
@@ -27,7 +27,7 @@ from rollflow.particles.rng import Noise
 from rollflow.requests import Grad, Request, Reward, Save, Slope, Velocity, drive
 from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Sampler
-from rollflow.search import SMC, BestOfN, Finished, Progress, Walk
+from rollflow.search import SMC, BestOfN, Finished, Progress, Propagator
 from rollflow.search.smc.potentials import DifferencePotential, MaxPotential, Potential, SumPotential
 from rollflow.search.smc.tempering import AdaptiveTempering, GeometricTempering, LinearTempering, NoTempering
 
@@ -123,7 +123,7 @@ def log_z(search: SMC, sampler: Sampler, particles: int, seeds: int) -> Tensor:
     dynamics = sampler.bind(ToyModel({"normal": NORMAL}))
     steps, last = sampler.steps, dynamics.finish_nfe
     nfe = particles * steps + (search._counts(dynamics, particles * steps)[-1] * last)
-    runs = [search.population(Walk(dynamics, quick(seed), nfe)) for seed in range(seeds)]
+    runs = [search.population(Propagator(dynamics, quick(seed), nfe)) for seed in range(seeds)]
     estimates = [(drive(run, answer).diagnostics or {})["log_z"] for run in runs]
     return torch.tensor(estimates, dtype=torch.float64)
 
@@ -183,8 +183,8 @@ def scripted(search: SMC, rewards: list[list[float]], seed: int = 0) -> tuple[Fi
         return None
 
     dynamics = Sampler(Linear(), steps=len(rewards)).bind(ToyModel({"normal": NORMAL}))
-    walk = Walk(dynamics, Noise(seed, 0, (1,), torch.float64), sum(map(len, rewards)))
-    return drive(search.population(walk), reply), saved
+    propagator = Propagator(dynamics, Noise(seed, 0, (1,), torch.float64), sum(map(len, rewards)))
+    return drive(search.population(propagator), reply), saved
 
 
 def size(log_w: Sequence[float]) -> float:
@@ -271,7 +271,7 @@ def test_particles_of_equal_rewards_are_left_alone(potential: Potential, thresho
     assert best.diagnostics["resamplings"] == (2 if threshold == 1 else 0)
     assert best.diagnostics["ancestors"] == 4
     assert best.diagnostics["log_z"] == pytest.approx(0.4)
-    walk = Walk(FREE.bind(ToyModel({"normal": NORMAL})), Noise(0, 0, (1,), torch.float64), 12)
+    propagator = Propagator(FREE.bind(ToyModel({"normal": NORMAL})), Noise(0, 0, (1,), torch.float64), 12)
     alone: list[Progress] = []
 
     def reply(request: Request) -> Any:
@@ -279,7 +279,7 @@ def test_particles_of_equal_rewards_are_left_alone(potential: Potential, thresho
             alone.append(request.state)
         return answer(request)
 
-    drive(BestOfN().population(walk), reply)
+    drive(BestOfN().population(propagator), reply)
     for mine, theirs in zip(saved, alone, strict=True):
         assert torch.equal(mine.particles.x, theirs.particles.x)
 
@@ -370,7 +370,7 @@ def test_the_weighted_samples_are_those_of_the_tilted_law(search: SMC) -> None:
                     last[:] = [state]
             return None
 
-        drive(search.population(Walk(dynamics, quick(seed), particles * 40)), reply)
+        drive(search.population(Propagator(dynamics, quick(seed), particles * 40)), reply)
         samples, weights = last[0].particles.clean[:, 0], torch.softmax(last[0].extra.log_w, 0)
         return float(stats.wasserstein_distance(samples, middle, weights, exact))
 
@@ -394,7 +394,7 @@ def test_declared_is_spent_with_guidance(line: ToyModel, lookahead: Lookahead, g
     sampler = Sampler(Linear(), grid=grid, steps=4, lookahead=lookahead, guidance=DPS())
     for search in (SMC(), SMC(ratio=0.5)):
         (result,) = Engine().run([Job(Task(line, "wide", ToyReward()), search, 83, 1, sampler)])
-        assert result.spent == declared(line, search, sampler, 83)
+        assert result.spent == estimate_cost(line, search, sampler, 83)
         assert result.spent.backward_passes > 0
         extra = result.spent.reward_calls - search.cost(replace(sampler, guidance=None).bind(line), 83).reward_calls
         assert extra == (0 if lookahead == Tweedie() else result.spent.backward_passes)

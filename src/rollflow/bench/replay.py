@@ -138,7 +138,7 @@ def _all(found: Named) -> Iterator[Named]:
 
 
 def _reaches_out(kind: type[RewardModel]) -> bool:
-    return kind.elsewhere or kind.interactive or issubclass(kind, Pretrained)
+    return kind.remote or kind.interactive or issubclass(kind, Pretrained)
 
 
 @contextmanager

@@ -234,7 +234,7 @@ def _differences(theirs: Mapping[str, str], plan: Plan) -> list[str]:
 def _begins(one: Any) -> str | None:
     """The name that the identity of rollflow's own model or reward begins with; None where that is not known."""
     kind = one if isinstance(one, type) else type(one)
-    known = kind.__module__.startswith("rollflow.") and not getattr(one, "elsewhere", False)
+    known = kind.__module__.startswith("rollflow.") and not getattr(one, "remote", False)
     name = getattr(one, "name", None)
     return name if known and isinstance(name, str) and not isinstance(one, Source) else None
 

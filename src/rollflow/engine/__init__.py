@@ -2,11 +2,11 @@
 
 from rollflow.engine.checkpoint import load_checkpoint, save_checkpoint
 from rollflow.engine.engine import Engine, Interrupted, JobsFailed, completed
-from rollflow.engine.job import Job, Result, Task, declared, default_sampler
+from rollflow.engine.job import Job, Result, Task, default_sampler, estimate_cost
 from rollflow.engine.meter import Caps, Meter, Spending
 from rollflow.engine.observers import Observer
 from rollflow.engine.session import Ended
-from rollflow.engine.state import Checkpoint, Point, Standing, abreast
+from rollflow.engine.state import Checkpoint, Point, PopulationState, abreast
 
 __all__ = [
     "Caps",
@@ -19,14 +19,14 @@ __all__ = [
     "Meter",
     "Observer",
     "Point",
+    "PopulationState",
     "Result",
     "Spending",
-    "Standing",
     "Task",
     "abreast",
     "completed",
-    "declared",
     "default_sampler",
+    "estimate_cost",
     "load_checkpoint",
     "save_checkpoint",
 ]

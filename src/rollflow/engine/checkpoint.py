@@ -24,7 +24,7 @@ from torch import Tensor
 
 from rollflow.canonical import stable_repr
 from rollflow.engine.meter import Spending
-from rollflow.engine.state import Checkpoint, Point, Standing
+from rollflow.engine.state import Checkpoint, Point, PopulationState
 from rollflow.errors import BadCheckpoint
 from rollflow.files.atomic import open_regular, write
 from rollflow.prompts import Prompt
@@ -40,7 +40,7 @@ _HEAD = re.compile(rb"rollflow checkpoint ([0-9]{1,9})\n([0-9a-f]{64})\n")
 _HEAD_BYTES = 128
 _MOST_TEXT, _MOST_BYTES, _PIECE = 1 << 26, 1 << 34, 1 << 20
 _MOST_SPENT = 1 << 53
-_STATES: tuple[type, ...] = (Checkpoint, Standing, Spending, Point, Progress, Particles, Finished)
+_STATES: tuple[type, ...] = (Checkpoint, PopulationState, Spending, Point, Progress, Particles, Finished)
 
 
 def fingerprint(job: Job) -> dict[str, str]:
@@ -204,7 +204,7 @@ def _check(job: Job, checkpoint: Checkpoint) -> None:
             _check_progress(job, one.state, share - one.spent.nfe)
 
 
-def _check_account(one: Standing, share: int) -> None:
+def _check_account(one: PopulationState, share: int) -> None:
     """Whether a population can have spent and counted that."""
     if not 0 <= one.spent.nfe <= share:
         raise ValueError(f"a population has spent {one.spent.nfe} of {share} NFE")
@@ -213,7 +213,7 @@ def _check_account(one: Standing, share: int) -> None:
             raise ValueError(f"its account has {amount} of '{name:.50}'")
 
 
-def _check_best(job: Job, one: Standing) -> None:
+def _check_best(job: Job, one: PopulationState) -> None:
     """Whether the best sample is the last of its rises, which are rises."""
     if (one.best is None) != (not one.rises):
         raise ValueError("a best sample has no place in the account")

@@ -27,14 +27,14 @@ from rollflow.engine.described import DescribedModel, DescribedReward, portable
 from rollflow.engine.meter import Caps, Spending
 from rollflow.engine.state import Checkpoint, Point
 from rollflow.errors import RollflowWarning, blamed
-from rollflow.models.base import Declared, FlowModel, check_attributes
+from rollflow.models.base import FlowModel, ModelSpec, check_attributes
 from rollflow.particles.rng import Noise
 from rollflow.requests import Asking
 from rollflow.rewards import RewardModel, check_differentiable, check_reward
-from rollflow.rewards.mixing import check_names
+from rollflow.rewards.base import check_names
 from rollflow.sampler import Dynamics, Sampler
 from rollflow.search.base import Cost, Search
-from rollflow.search.propagator import Finished, Walk
+from rollflow.search.propagator import Finished, Propagator
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Task:
         instance("prompt", self.prompt, str, what="a text")
         check_reward("reward", self.reward)
         held_out = each("held_out", self.held_out, check_reward, "a tuple of rewards")
-        check_names("held-out rewards", [reward for reward in held_out if not reward.elsewhere])
+        check_names("held-out rewards", [reward for reward in held_out if not reward.remote])
         object.__setattr__(self, "held_out", held_out)
 
     @property
@@ -73,7 +73,7 @@ class Task:
         return self.reward.apart(self.model.device)
 
 
-def declared(model: Declared, search: Search, sampler: Sampler, nfe: int) -> Spending:
+def estimate_cost(model: ModelSpec, search: Search, sampler: Sampler, nfe: int) -> Spending:
     """What a job will spend, told without weights (the dry run); the decode of the returned sample is included.
 
     A model that does not know its network rows before it is loaded takes at least one a NFE, which is what is told.
@@ -90,7 +90,7 @@ def declared(model: Declared, search: Search, sampler: Sampler, nfe: int) -> Spe
     return Spending(cost.nfe, rows, cost.reward_calls, cost.decodes + 1, cost.backward_passes)
 
 
-def default_sampler(model: Declared, search: Search) -> Sampler:
+def default_sampler(model: ModelSpec, search: Search) -> Sampler:
     """How particles move where nothing is said.
 
     Along VP for a step-distilled model, the paper's choice for such (arXiv 2503.19385), and along the linear
@@ -193,7 +193,7 @@ class Job:
                 made.append(state)
             else:
                 noise = Noise(self.seed, i, model.shape, model.dtype)
-                asking = self.search.population(Walk(self.dynamics, noise, share, model.origin), state)
+                asking = self.search.population(Propagator(self.dynamics, noise, share, model.origin), state)
                 made.append(
                     instance(
                         f"population of method '{self.search.name}'", asking, Generator, what="a generator of requests"

@@ -26,7 +26,7 @@ from rollflow.engine.executor import (
 from rollflow.engine.executor import NETWORK as IN_NETWORK
 from rollflow.engine.job import Job
 from rollflow.engine.meter import Meter
-from rollflow.engine.state import Checkpoint, Standing, ineligible_of
+from rollflow.engine.state import Checkpoint, PopulationState, ineligible_of
 from rollflow.errors import BadModel, BadReward, RollflowError
 from rollflow.requests import Asking, Grad, Request, Save, Velocity, some_rows
 from rollflow.rewards.base import RewardModel
@@ -57,8 +57,8 @@ class Run:
     job: Job
     meter: Meter
     condition: Any
-    now: list[Standing]
-    saved: list[Standing]
+    now: list[PopulationState]
+    saved: list[PopulationState]
     seconds: float
 
     @property
@@ -136,12 +136,12 @@ class Live:
         self.request, self.answers, self.answered = request, [], 0
 
     @property
-    def standing(self) -> Standing:
+    def standing(self) -> PopulationState:
         """Where it stands."""
         return self.run.now[self.population]
 
     @standing.setter
-    def standing(self, standing: Standing) -> None:
+    def standing(self, standing: PopulationState) -> None:
         self.run.now[self.population] = standing
 
     @property

@@ -64,7 +64,7 @@ class Prepared:
 
 def may_try(reward: RewardModel) -> bool:
     """Whether a part of a reward may be called outside the budget."""
-    return reward.probed and not (reward.interactive or reward.elsewhere)
+    return reward.probed and not (reward.interactive or reward.remote)
 
 
 def noises(task: Task, rows: int) -> Tensor:

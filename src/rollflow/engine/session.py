@@ -24,7 +24,7 @@ from rollflow.engine.observers import Audience, Observer
 from rollflow.engine.population import NETWORK, Live, Run, combined, out_of_range
 from rollflow.engine.probe import Prepared
 from rollflow.engine.scheduler import Turn, half, sharing, turns
-from rollflow.engine.state import Checkpoint, Point, Standing, bests_of, ineligible_of, trace_of
+from rollflow.engine.state import Checkpoint, Point, PopulationState, bests_of, ineligible_of, trace_of
 from rollflow.errors import BadModel, BudgetExceeded, RollflowError, blamed
 from rollflow.requests import Decode, Grad, Request, Reward, Save
 from rollflow.rewards.base import RewardModel
@@ -159,7 +159,7 @@ class Session:
             condition = encoded(job.task)
             self.prepared.prepare(job, condition)
             populations = job.populations()
-            at = deepcopy(job.resume) or Checkpoint((Standing(),) * len(populations))  # which observers see, too
+            at = deepcopy(job.resume) or Checkpoint((PopulationState(),) * len(populations))  # which observers see, too
             meter.debit(sum((one.spent for one in at.populations), Spending()))
         except Exception as error:
             self.ended.append(Ended(place, job, None, error))
@@ -343,7 +343,7 @@ class Session:
 
     def _unasked(self, reward: RewardModel) -> bool:
         """Whether a reward would keep who has pressed Ctrl-C waiting."""
-        return self.hurried or reward.interactive or _elsewhere(reward)
+        return self.hurried or reward.interactive or _remote(reward)
 
     def _last_words(self) -> AbstractContextManager[None]:
         return interruption.skippable(max(self._until - time.monotonic(), 0.001)) if self.stopped else nullcontext()
@@ -512,9 +512,9 @@ def _request(asked: object) -> Request:
     return asked
 
 
-def _elsewhere(reward: RewardModel) -> bool:
+def _remote(reward: RewardModel) -> bool:
     """Whether a reward, or a part of it, is computed in another process."""
-    return reward.elsewhere or any(_elsewhere(part) for part in reward.parts if part is not reward)
+    return reward.remote or any(_remote(part) for part in reward.parts if part is not reward)
 
 
 def encoded(task: Task) -> Any:

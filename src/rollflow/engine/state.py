@@ -23,7 +23,7 @@ class Point(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Standing:
+class PopulationState:
     """Where one population stands.
 
     Args:
@@ -47,7 +47,7 @@ class Standing:
     fault: tuple[str, str] | None = None
     outside: dict[str, float] = field(default_factory=dict)
 
-    def scored(self, request: Reward, rewards: Tensor) -> Standing:
+    def scored(self, request: Reward, rewards: Tensor) -> PopulationState:
         """After samples were scored, (B,) rewards: the best of them may be the best until now."""
         at = int(rewards.argmax())
         reward = float(rewards[at])
@@ -56,7 +56,7 @@ class Standing:
         rises = (*self.rises, Point(self.spent.nfe, reward))
         return replace(self, rises=rises, best=Finished(request.x0[at].clone(), reward, request.noise_level))
 
-    def faulty(self, where: str, what: str, count: int = 1) -> Standing:
+    def faulty(self, where: str, what: str, count: int = 1) -> PopulationState:
         """After so many samples turned out not to be eligible; 0 where it is only a state that none shows yet."""
         counts = {**self.ineligible, where: self.ineligible.get(where, 0) + count}
         return replace(self, ineligible=counts, fault=self.fault or (where, what))
@@ -74,7 +74,7 @@ class Checkpoint:
         seconds: Computing time until then (``Result.seconds``).
     """
 
-    populations: tuple[Standing, ...]
+    populations: tuple[PopulationState, ...]
     seconds: float = 0.0
 
 
@@ -83,19 +83,19 @@ def abreast(nfe: int, shares: Sequence[int]) -> int:
     return sum(min(nfe, share) for share in shares)
 
 
-def bests_of(populations: Sequence[Standing]) -> list[Finished]:
+def bests_of(populations: Sequence[PopulationState]) -> list[Finished]:
     """The best sample of each, the highest reward first; of equals the one that was found with the fewest NFE."""
     found = [(-one.best.reward, one.rises[-1].nfe, i) for i, one in enumerate(populations) if one.best is not None]
     bests = [populations[i].best for *_, i in sorted(found)]
     return [best for best in bests if best is not None]
 
 
-def best_of(populations: Sequence[Standing]) -> Finished | None:
+def best_of(populations: Sequence[PopulationState]) -> Finished | None:
     """The first of ``bests_of``."""
     return next(iter(bests_of(populations)), None)
 
 
-def ineligible_of(populations: Sequence[Standing]) -> dict[str, int]:
+def ineligible_of(populations: Sequence[PopulationState]) -> dict[str, int]:
     """How many samples of all populations were not eligible, by where that arose."""
     counts = dict[str, int]()
     for one in populations:
@@ -105,7 +105,7 @@ def ineligible_of(populations: Sequence[Standing]) -> dict[str, int]:
     return counts
 
 
-def trace_of(populations: Sequence[Standing]) -> list[Point]:
+def trace_of(populations: Sequence[PopulationState]) -> list[Point]:
     """The best reward of all against the NFE of the job, its populations taken abreast; a point a rise."""
     shares, trace = [one.spent.nfe for one in populations], list[Point]()
     for nfe, _, reward in sorted((p.nfe, i, p.reward) for i, one in enumerate(populations) for p in one.rises):

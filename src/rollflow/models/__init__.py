@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from rollflow.errors import UnknownName
-from rollflow.models.base import Declared, FlowModel, Source, check_attributes
+from rollflow.models.base import FlowModel, ModelSpec, Source, check_attributes
 from rollflow.models.diffusers import DiffusersModel, PipelineSource
 from rollflow.models.scenes import ScenesBase, ScenesTurbo
 from rollflow.registry import Registry
@@ -28,4 +28,4 @@ def find_model(name: str) -> type[FlowModel] | Source:
         raise UnknownName(f"{error}; or a repository of the hub (owner/name), or a folder with a pipeline") from None
 
 
-__all__ = ["MODELS", "Declared", "DiffusersModel", "FlowModel", "PipelineSource", "Source", "find_model"]
+__all__ = ["MODELS", "DiffusersModel", "FlowModel", "ModelSpec", "PipelineSource", "Source", "find_model"]

@@ -174,5 +174,5 @@ class Source(ABC):
         """The model. Raises a RollflowError where it cannot be loaded."""
 
 
-Declared: TypeAlias = FlowModel | type[FlowModel] | Source
+ModelSpec: TypeAlias = FlowModel | type[FlowModel] | Source
 """A model, or what is known of one before it is loaded."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rollflow import checks
 from rollflow.canonical import with_settings
-from rollflow.errors import BadReward
+from rollflow.errors import BadReward, BadSetting
 
 
 class Card(NamedTuple):
@@ -58,7 +58,7 @@ class RewardModel(ABC):
             outside them is warned of.
         probed: Whether the engine may try it before a search, on one sample and on two, outside the budget, so that a
             mistake is found before anything is spent. Set it to False for a reward whose calls cost money, that counts
-            them, or that cannot judge noise. One that is ``interactive`` or ``elsewhere`` is never tried.
+            them, or that cannot judge noise. One that is ``interactive`` or ``remote`` is never tried.
 
     ``score`` gets copies of the samples, finite ones alone, and must give one number for each: (B,), (B, 1), or a
     scalar for a single sample. A sample whose score is not finite is never chosen. What ``score`` raises fails the
@@ -76,7 +76,7 @@ class RewardModel(ABC):
     interactive: bool = False
     batch_size: int = 64
     device: torch.device | None = None
-    elsewhere: bool = False
+    remote: bool = False
     relative: bool = False
     bounds: tuple[float, float] | None = None
     probed: bool = True
@@ -113,7 +113,7 @@ class RewardModel(ABC):
 
     def apart(self, device: torch.device | None) -> bool:
         """Whether it is computed in another process or on another device than this, so that both can work at once."""
-        return self.elsewhere or (None not in (device, self.device) and _indexed(device) != _indexed(self.device))
+        return self.remote or (None not in (device, self.device) and _indexed(device) != _indexed(self.device))
 
     def unfit(self, shape: tuple[int, ...]) -> str | None:
         """Say why samples of a shape cannot be scored, and what to do about it; None if they can.
@@ -131,7 +131,7 @@ class RewardModel(ABC):
 
         The engine calls all rewards of one place in one thread, one after another.
         """
-        return id(self) if self.elsewhere else _indexed(self.device)
+        return id(self) if self.remote else _indexed(self.device)
 
     @classmethod  # noqa: B027 - most read any
     def check_prompt(cls, prompt: str) -> None:
@@ -173,6 +173,13 @@ class PictureReward(RewardModel):
             for at in range(0, len(flat), self.batch_size)
         ]
         return torch.cat(parts).reshape(rows, frames).mean(1)
+
+
+def check_names(what: str, rewards: Sequence[RewardModel | type[RewardModel]]) -> None:
+    """Raise a BadSetting if two are of one name, which is all that tells them apart in an account."""
+    names = [reward.name for reward in rewards]
+    if len(set(names)) < len(names):
+        raise BadSetting(f"{what} are told by their names, which differ; got {', '.join(names)}")
 
 
 def check_attributes(reward: RewardModel | type[RewardModel]) -> None:

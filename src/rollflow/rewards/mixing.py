@@ -16,7 +16,7 @@ from rollflow.canonical import stable_repr
 from rollflow.checks import Settings
 from rollflow.errors import BadSetting
 from rollflow.registry import Registry
-from rollflow.rewards.base import Card, RewardModel
+from rollflow.rewards.base import Card, RewardModel, check_names
 from rollflow.rewards.scoring import rewards_of
 
 
@@ -101,13 +101,6 @@ NORMALIZATIONS: Registry[Normalization] = Registry(
 )
 
 
-def check_names(what: str, rewards: Sequence[RewardModel | type[RewardModel]]) -> None:
-    """Raise a BadSetting if two are of one name, which is all that tells them apart in an account."""
-    names = [reward.name for reward in rewards]
-    if len(set(names)) < len(names):
-        raise BadSetting(f"{what} are told by their names, which differ; got {', '.join(names)}")
-
-
 def _part(name: str, value: object) -> RewardModel:
     part: RewardModel = checks.instance(name, value, RewardModel)
     return part
@@ -134,7 +127,7 @@ class Mixture(RewardModel):
         for part in parts:
             if part.relative:
                 raise BadSetting(f"'{part.name}' looks back at what was scored, so that it cannot be part of a mixture")
-        check_names("parts of a mixture", [part for part in parts if not part.elsewhere])
+        check_names("parts of a mixture", [part for part in parts if not part.remote])
         self.normalization.check(len(parts))
         self.relative = self.normalization.relative
         self.differentiable = not self.relative and all(  # type: ignore[misc]

@@ -5,7 +5,7 @@ from rollflow.search.base import Cost, Progress, Search
 from rollflow.search.best_of_n import BestOfN
 from rollflow.search.code import CoDe
 from rollflow.search.paths import SearchOverPaths
-from rollflow.search.propagator import Finished, Particles, Walk
+from rollflow.search.propagator import Finished, Particles, Propagator
 from rollflow.search.rbf.rollover_budget import RolloverBudget
 from rollflow.search.smc.smc import SMC
 from rollflow.search.svdd import SVDD
@@ -28,8 +28,8 @@ __all__ = [
     "Finished",
     "Particles",
     "Progress",
+    "Propagator",
     "RolloverBudget",
     "Search",
     "SearchOverPaths",
-    "Walk",
 ]

@@ -11,7 +11,7 @@ from torch import Tensor
 from rollflow.checks import Settings
 from rollflow.requests import Asking
 from rollflow.sampler import Dynamics
-from rollflow.search.propagator import Finished, Particles, Walk
+from rollflow.search.propagator import Finished, Particles, Propagator
 
 
 class Cost(NamedTuple):
@@ -83,5 +83,5 @@ class Search(Settings, ABC):
         """NFE of each population."""
 
     @abstractmethod
-    def population(self, walk: Walk, resume: Progress | None = None) -> Asking[Finished]:
-        """Run one population within ``walk.nfe``, from the start or from a saved state."""
+    def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
+        """Run one population within ``propagator.nfe``, from the start or from a saved state."""

@@ -12,7 +12,7 @@ from rollflow.errors import BudgetTooSmall
 from rollflow.requests import Asking, save
 from rollflow.sampler import Dynamics
 from rollflow.search.base import Cost, Progress, Search
-from rollflow.search.propagator import Finished, Walk
+from rollflow.search.propagator import Finished, Propagator
 from rollflow.search.streams import best_of_each, copied, labels
 
 
@@ -54,12 +54,12 @@ class CoDe(Search):
     def _prices(self, dynamics: Dynamics) -> list[int]:
         """NFE of one copy in every block."""
         shown = dynamics.sampler.lookahead.extra_nfe
-        prices = [looks * dynamics.step_nfe + shown for looks in self._looks(dynamics)]
+        prices = [looks * dynamics.propagate_nfe + shown for looks in self._looks(dynamics)]
         return [prices[0] - dynamics.sampler.kernel.extra_nfe, *prices[1:]]  # no kernel leads to a noise
 
     def _fixed(self, dynamics: Dynamics) -> int:
         """NFE that a stream pays whatever M is: for the leans of those that are copied, and for finishing."""
-        return (len(self._looks(dynamics)) - 1) * dynamics.lean_nfe + dynamics.finish_nfe
+        return (len(self._looks(dynamics)) - 1) * dynamics.guidance_nfe + dynamics.finish_nfe
 
     def smallest_nfe(self, dynamics: Dynamics) -> int:
         return self.streams * (sum(self._prices(dynamics)) + self._fixed(dynamics))
@@ -81,41 +81,41 @@ class CoDe(Search):
         copies = self._copies(dynamics, nfe)
         spent = sum(m * price for m, price in zip(copies, self._prices(dynamics), strict=True)) + self._fixed(dynamics)
         unscored = sum(m * (looks - 1) for m, looks in zip(copies, self._looks(dynamics), strict=True))
-        leans = (unscored + len(copies) - 1) * dynamics.lean_nfe
+        leans = (unscored + len(copies) - 1) * dynamics.guidance_nfe
         calls = self.streams * (sum(copies) + leans + (dynamics.finish_nfe > 0))
         return Cost(self.streams * spent, calls, calls, backward_passes=self.streams * leans)
 
     def shares(self, dynamics: Dynamics, nfe: int) -> list[int]:
         return [self.cost(dynamics, nfe).nfe]
 
-    def population(self, walk: Walk, resume: Progress | None = None) -> Asking[Finished]:
-        dynamics, last = walk.dynamics, walk.dynamics.transitions
-        copies = self._copies(dynamics, walk.nfe)
+    def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
+        dynamics, last = propagator.dynamics, propagator.dynamics.transitions
+        copies = self._copies(dynamics, propagator.nfe)
         if resume is None:
-            particles = yield from walk.start(*labels(self.streams, copies[0]), score=last == 0, lean=True)
+            particles = yield from propagator.start(*labels(self.streams, copies[0]), score=last == 0, guided=True)
             if last == 0:
                 particles = particles.rows(best_of_each(particles.reward, self.streams))
-            spent = self.streams * copies[0] * (dynamics.look_nfe if last == 0 else 1)
-            done, left = 0, walk.nfe - spent
+            spent = self.streams * copies[0] * (dynamics.evaluate_nfe if last == 0 else 1)
+            done, left = 0, propagator.nfe - spent
             yield from save(Progress(0, particles, left, spent))
         else:
             done, particles, left = resume.step, resume.particles, resume.nfe_left
         for step in range(done + 1, last + 1):
             block, within = divmod(step - 1, self.block)
             m, chosen = copies[block], step == last or within == self.block - 1
-            price = dynamics.child_nfe if chosen else dynamics.step_nfe
+            price = dynamics.child_nfe if chosen else dynamics.propagate_nfe
             spent, ancestors = self.streams * m * price, torch.arange(len(particles.x))
             if block > 0 and within == 0:
-                parents = yield from walk.lean(particles, step - 1)
+                parents = yield from propagator.guided(particles, step - 1)
                 ancestors = copied(self.streams, m)
                 particles = parents.rows(ancestors)
-                spent += self.streams * dynamics.lean_nfe
-            particles = yield from walk.advance(
-                particles, step, *labels(self.streams, m), score=chosen, lean=not chosen
+                spent += self.streams * dynamics.guidance_nfe
+            particles = yield from propagator.advance(
+                particles, step, *labels(self.streams, m), score=chosen, guided=not chosen
             )
             if chosen:
                 best = best_of_each(particles.reward, self.streams)
                 particles, ancestors = particles.rows(best), ancestors[best]
             left -= spent
             yield from save(Progress(step, particles, left, spent, ancestors=ancestors))
-        return (yield from walk.finish(particles))
+        return (yield from propagator.finish(particles))

@@ -17,7 +17,7 @@ from rollflow.errors import BadSetting, BudgetTooSmall
 from rollflow.requests import Asking, save
 from rollflow.sampler import Dynamics
 from rollflow.search.base import Cost, Progress, Search
-from rollflow.search.propagator import Finished, Particles, Walk
+from rollflow.search.propagator import Finished, Particles, Propagator
 from rollflow.search.streams import best_of_each, copied, labels
 
 LONGEST_STEP = 0.3
@@ -122,7 +122,7 @@ class SearchOverPaths(Search):
         return self.streams * (1 + self.copies * self.rounds)
 
     def smallest_nfe(self, dynamics: Dynamics) -> int:
-        return self._rows() * (dynamics.look_nfe + dynamics.step_nfe)
+        return self._rows() * (dynamics.evaluate_nfe + dynamics.propagate_nfe)
 
     def legs(self, dynamics: Dynamics, nfe: int) -> list[Leg]:
         """The ways down that a budget of ``nfe`` buys. Raises BudgetTooSmall."""
@@ -130,7 +130,7 @@ class SearchOverPaths(Search):
             raise BadSetting("paths starts from pure noise, not from a picture; take another method")
         if nfe < self.smallest_nfe(dynamics):
             raise BudgetTooSmall(self.name, nfe, self.smallest_nfe(dynamics))
-        children = (nfe - self._rows() * dynamics.look_nfe) // dynamics.step_nfe
+        children = (nfe - self._rows() * dynamics.evaluate_nfe) // dynamics.propagate_nfe
         steps, left = divmod(children, self._rows())
         longer, left = divmod(left, self.streams * self.copies)
         legs = [Leg(1.0, self.start, self.streams, steps + left // self.streams)]
@@ -154,7 +154,7 @@ class SearchOverPaths(Search):
             return None
         sensible = self.smallest_nfe(dynamics)
         while self._longest_step(dynamics, sensible) > LONGEST_STEP + _EPSILON:
-            sensible += self._rows() * dynamics.step_nfe
+            sensible += self._rows() * dynamics.propagate_nfe
         return (
             f"paths has too few steps in {nfe} NFE: one goes over {longest:.2f} of noise level, more than "
             f"{LONGEST_STEP}, so that it hardly denoises; give {sensible} NFE or more, or fewer streams or copies"
@@ -166,41 +166,41 @@ class SearchOverPaths(Search):
     def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
         legs = self.legs(dynamics, nfe)
         unscored = sum(leg.rows * leg.steps for leg in legs)
-        leans = unscored * dynamics.lean_nfe
-        spent, calls = self._rows() * dynamics.look_nfe + unscored * dynamics.step_nfe, self._rows() + leans
+        leans = unscored * dynamics.guidance_nfe
+        spent, calls = self._rows() * dynamics.evaluate_nfe + unscored * dynamics.propagate_nfe, self._rows() + leans
         return Cost(spent, calls, calls, backward_passes=leans)
 
     def shares(self, dynamics: Dynamics, nfe: int) -> list[int]:
         return [self.cost(dynamics, nfe).nfe]
 
-    def _descend(self, walk: Walk, leg: Leg, x: Tensor, first: int) -> Asking[Particles]:
+    def _descend(self, propagator: Propagator, leg: Leg, x: Tensor, first: int) -> Asking[Particles]:
         """Particles at the lower end of a leg, from states at its upper; ``first`` numbers the evaluation of those."""
-        kernel, times = walk.dynamics.sampler.kernel, _times(walk.dynamics.sampler.interpolant, leg)
+        kernel, times = propagator.dynamics.sampler.kernel, _times(propagator.dynamics.sampler.interpolant, leg)
         labelled = labels(self.streams, leg.rows // self.streams)
-        particles = yield from walk.evaluate(x, times[0], score=False, lean=True)
+        particles = yield from propagator.evaluate(x, times[0], score=False, guided=True)
         for step, (t, s) in enumerate(pairwise(times), 1):
-            noise = walk.noise.normals(first + step, *labelled) if kernel.stochastic else None
-            x, end = (yield from walk.move(particles, t, s, noise)), step == leg.steps
-            particles = yield from walk.evaluate(x, s, score=end, lean=not end)
+            noise = propagator.noise.normals(first + step, *labelled) if kernel.stochastic else None
+            x, end = (yield from propagator.move(particles, t, s, noise)), step == leg.steps
+            particles = yield from propagator.evaluate(x, s, score=end, guided=not end)
         return particles
 
-    def population(self, walk: Walk, resume: Progress | None = None) -> Asking[Finished]:
-        dynamics, interpolant = walk.dynamics, walk.dynamics.sampler.interpolant
-        legs = self.legs(dynamics, walk.nfe)
+    def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
+        dynamics, interpolant = propagator.dynamics, propagator.dynamics.sampler.interpolant
+        legs = self.legs(dynamics, propagator.nfe)
         if resume is None:
-            done, left = -1, walk.nfe
+            done, left = -1, propagator.nfe
         else:
             done, left, kept = resume.step, resume.nfe_left, resume.particles
         for i in range(done + 1, len(legs)):
             leg, first = legs[i], sum(before.steps + 1 for before in legs[:i])
             m = leg.rows // self.streams
-            x = walk.noise.normals(first, *labels(self.streams, m))
+            x = propagator.noise.normals(first, *labels(self.streams, m))
             if i > 0:
                 t, s = _times(interpolant, legs[i - 1])[-1], _times(interpolant, leg)[0]
                 x = renoised(interpolant, kept.x[copied(self.streams, m)], t, s, x)
-            particles = yield from self._descend(walk, leg, x, first)
+            particles = yield from self._descend(propagator, leg, x, first)
             kept = particles.rows(best_of_each(particles.reward, self.streams))
-            spent = leg.rows * (dynamics.look_nfe + leg.steps * dynamics.step_nfe)
+            spent = leg.rows * (dynamics.evaluate_nfe + leg.steps * dynamics.propagate_nfe)
             left -= spent
             yield from save(Progress(i, kept, left, spent, noise_level=leg.lower))
         best = kept.best()

@@ -27,14 +27,14 @@ class Particles(NamedTuple):
         clean: (B, ...) clean samples that the look-ahead promises.
         reward: (B,) float64 rewards of ``clean``, -inf for one that must not be chosen; NaN where the search did not
             ask.
-        lean: (B, ...) what guidance adds to the children; None where it was not asked or there is none.
+        guidance_shift: (B, ...) what guidance adds to the children; None where it was not asked or there is none.
     """
 
     x: Tensor
     u: Tensor
     clean: Tensor
     reward: Tensor
-    lean: Tensor | None = None
+    guidance_shift: Tensor | None = None
 
     def rows(self, index: Tensor | slice) -> Particles:
         """The particles at ``index``."""
@@ -63,7 +63,7 @@ class Finished(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Walk:
+class Propagator:
     """One population's hands: everything that a search does to particles, as requests.
 
     Args:
@@ -88,21 +88,21 @@ class Walk:
         u = yield from requests.velocity(conversion.to_source(x, s), conversion.time(s))
         return conversion.velocity(u, x, s)
 
-    def evaluate(self, x: Tensor, s: Tensor, *, score: bool = True, lean: bool = False) -> Asking[Particles]:
-        """Evaluate states at time s (): if ``score``, ``look_nfe`` NFE and one reward call a row, else 1 NFE.
+    def evaluate(self, x: Tensor, s: Tensor, *, score: bool = True, guided: bool = False) -> Asking[Particles]:
+        """Evaluate states at time s (): if ``score``, ``evaluate_nfe`` NFE and one reward call a row, else 1 NFE.
 
         Where they are not scored, ``clean`` is the posterior mean, whatever the look-ahead.
 
-        With guidance and ``lean``, the evaluation is the one differentiated, so that the particles can be parents
+        With guidance and ``guided``, the evaluation is the one differentiated, so that the particles can be parents
         without a further NFE; a row takes a backward pass, and a decode and a reward call unless its posterior mean is
         what is scored.
         """
         conversion, guidance = self.dynamics.conversion, self.dynamics.sampler.guidance
         x_model, t = conversion.to_source(x, s), conversion.time(s)
         lookahead, source = self.dynamics.sampler.lookahead if score else Tweedie(), self.dynamics.source
-        if lean and guidance is not None:
+        if guided and guidance is not None:
             slope = yield from requests.grad(x_model, t, self.dynamics.level(s))
-            u, shift = slope.velocity, self._shift(guidance, slope, s)
+            u, shift = slope.velocity, self._guidance_shift(guidance, slope, s)
             if isinstance(lookahead, Tweedie):
                 return Particles(x, u, slope.clean, slope.reward, shift)
         else:
@@ -114,32 +114,32 @@ class Walk:
             reward = torch.full((len(x),), torch.nan, dtype=torch.float64)
         return Particles(x, u, clean, reward, shift)
 
-    def _shift(self, guidance: Guidance, slope: Slope, s: Tensor) -> Tensor:
+    def _guidance_shift(self, guidance: Guidance, slope: Slope, s: Tensor) -> Tensor:
         gradient = self.dynamics.conversion.to_source(slope.gradient, s)  # the chain rule: x_model = x / c
         return _shaped(f"guidance {guidance}", guidance.shift(gradient.clone(), slope.reward.clone()), gradient)
 
-    def lean(self, particles: Particles, step: int) -> Asking[Particles]:
-        """Parents at time number ``step`` that know where their children lean: ``lean_nfe`` NFE a row.
+    def guided(self, particles: Particles, step: int) -> Asking[Particles]:
+        """Parents at time number ``step`` that know where their children lean: ``guidance_nfe`` NFE a row.
 
         They are returned as they came where there is no guidance, where they know already, and at the last time.
         """
         guidance = self.dynamics.sampler.guidance
-        if guidance is None or particles.lean is not None or step == self.dynamics.transitions:
+        if guidance is None or particles.guidance_shift is not None or step == self.dynamics.transitions:
             return particles
         conversion, s = self.dynamics.conversion, self.time(step)
         x, t = conversion.to_source(particles.x, s), conversion.time(s)
         slope = yield from requests.grad(x, t, self.dynamics.level(s))
-        return particles._replace(lean=self._shift(guidance, slope, s))
+        return particles._replace(guidance_shift=self._guidance_shift(guidance, slope, s))
 
     def start(
-        self, rows: Sequence[int], draws: Sequence[int], *, score: bool = True, lean: bool = False
+        self, rows: Sequence[int], draws: Sequence[int], *, score: bool = True, guided: bool = False
     ) -> Asking[Particles]:
         """States at the first time, evaluated, of one noise for each (row, draw): the noises themselves at s = 1."""
-        lean, s, x = lean and self.dynamics.transitions > 0, self.time(0), self.noise.normals(0, rows, draws)
+        guided, s, x = guided and self.dynamics.transitions > 0, self.time(0), self.noise.normals(0, rows, draws)
         if self.origin is not None:
             path = self.dynamics.sampler.interpolant
             x = path.alpha(s).to(x) * self.origin.to(x) + path.sigma(s).to(x) * x
-        return (yield from self.evaluate(x, s, score=score, lean=lean))
+        return (yield from self.evaluate(x, s, score=score, guided=guided))
 
     def move(self, parents: Particles, t: Tensor, s: Tensor, noise: Tensor | None) -> Asking[Tensor]:
         """One child of each parent, from time t () to s (), not evaluated: the kernel's ``extra_nfe`` NFE a row."""
@@ -147,7 +147,7 @@ class Walk:
         v = self.dynamics.conversion.velocity(parents.u, parents.x, t)
         x = yield from sampler.kernel.step(sampler.interpolant, parents.x, v, t, s, noise, self._velocity)
         x = _shaped(f"kernel {sampler.kernel}", x, parents.x)
-        return x if parents.lean is None else x + parents.lean
+        return x if parents.guidance_shift is None else x + parents.guidance_shift
 
     def advance(
         self,
@@ -157,17 +157,17 @@ class Walk:
         draws: Sequence[int],
         *,
         score: bool = True,
-        lean: bool = False,
+        guided: bool = False,
     ) -> Asking[Particles]:
         """One child of each parent (B of them) at time number ``step``, evaluated.
 
-        A row costs ``child_nfe`` NFE where it is scored, else ``step_nfe``.
+        A row costs ``child_nfe`` NFE where it is scored, else ``propagate_nfe``.
         """
         t, s = self.time(step - 1), self.time(step)
         noise = self.noise.normals(step, rows, draws) if self.dynamics.sampler.kernel.stochastic else None
         x = yield from self.move(parents, t, s, noise)
-        lean = lean and step < self.dynamics.transitions
-        return (yield from self.evaluate(x, s, score=score, lean=lean))
+        guided = guided and step < self.dynamics.transitions
+        return (yield from self.evaluate(x, s, score=score, guided=guided))
 
     def denoise(self, particles: Particles) -> Asking[Particles]:
         """Finish particles of the last evaluation time, ``clean`` and ``reward``: ``finish_nfe`` NFE a row.

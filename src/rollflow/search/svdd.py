@@ -10,7 +10,7 @@ from rollflow.errors import BudgetTooSmall
 from rollflow.requests import Asking, save
 from rollflow.sampler import Dynamics, even_shares, linear_shares
 from rollflow.search.base import Cost, Progress, Search
-from rollflow.search.propagator import Finished, Particles, Walk
+from rollflow.search.propagator import Finished, Particles, Propagator
 from rollflow.search.streams import best_of_each, copied, labels, softmax_of_each
 
 
@@ -48,8 +48,8 @@ class SVDD(Search):
         real("ratio of svdd", self.ratio, above=0, at_most=1)
 
     def smallest_nfe(self, dynamics: Dynamics) -> int:
-        step = dynamics.child_nfe + dynamics.lean_nfe
-        return self.streams * (dynamics.look_nfe + dynamics.transitions * step + dynamics.finish_nfe)
+        step = dynamics.child_nfe + dynamics.guidance_nfe
+        return self.streams * (dynamics.evaluate_nfe + dynamics.transitions * step + dynamics.finish_nfe)
 
     def _split(self, draws: int, times: int) -> list[int]:
         return even_shares(draws, times) if self.ratio == 1 else linear_shares(draws, times, self.ratio)
@@ -62,14 +62,14 @@ class SVDD(Search):
         """M of every evaluation time, for one stream."""
         if nfe < self.smallest_nfe(dynamics):
             raise BudgetTooSmall(self.name, nfe, self.smallest_nfe(dynamics))
-        left = nfe // self.streams - dynamics.finish_nfe - dynamics.transitions * dynamics.lean_nfe
+        left = nfe // self.streams - dynamics.finish_nfe - dynamics.transitions * dynamics.guidance_nfe
         times = dynamics.transitions + 1
         totals = range(max(left // dynamics.child_nfe, times), left + 1)  # noises can be cheaper than children
         at = bisect_right(totals, left, key=lambda total: self._price(dynamics, self._split(total, times)))
         return self._split(totals[at - 1], times)
 
     def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
-        draws, leans = self._draws(dynamics, nfe), dynamics.transitions * dynamics.lean_nfe
+        draws, leans = self._draws(dynamics, nfe), dynamics.transitions * dynamics.guidance_nfe
         spent = self._price(dynamics, draws) + leans + dynamics.finish_nfe
         calls = self.streams * (sum(draws) + leans + (dynamics.finish_nfe > 0))
         return Cost(self.streams * spent, calls, calls, backward_passes=self.streams * leans)
@@ -77,30 +77,30 @@ class SVDD(Search):
     def shares(self, dynamics: Dynamics, nfe: int) -> list[int]:
         return [self.cost(dynamics, nfe).nfe]
 
-    def _select(self, walk: Walk, step: int, children: Particles) -> Particles:
+    def _select(self, propagator: Propagator, step: int, children: Particles) -> Particles:
         """The child of each stream that goes on."""
         if self.temperature == 0:
             return children.rows(best_of_each(children.reward, self.streams))
-        uniform = walk.noise.uniform(step, self.streams)
+        uniform = propagator.noise.uniform(step, self.streams)
         return children.rows(softmax_of_each(children.reward, uniform, self.temperature))
 
-    def population(self, walk: Walk, resume: Progress | None = None) -> Asking[Finished]:
-        dynamics = walk.dynamics
-        draws = self._draws(dynamics, walk.nfe)
+    def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
+        dynamics = propagator.dynamics
+        draws = self._draws(dynamics, propagator.nfe)
         if resume is None:
-            noises = yield from walk.start(*labels(self.streams, draws[0]))
-            particles = self._select(walk, 0, noises)
-            spent = self.streams * draws[0] * dynamics.look_nfe
-            done, left = 0, walk.nfe - spent
+            noises = yield from propagator.start(*labels(self.streams, draws[0]))
+            particles = self._select(propagator, 0, noises)
+            spent = self.streams * draws[0] * dynamics.evaluate_nfe
+            done, left = 0, propagator.nfe - spent
             yield from save(Progress(0, particles, left, spent))
         else:
             done, particles, left = resume.step, resume.particles, resume.nfe_left
         for step in range(done + 1, dynamics.transitions + 1):
-            particles = yield from walk.lean(particles, step - 1)
+            particles = yield from propagator.guided(particles, step - 1)
             parents = particles.rows(copied(self.streams, draws[step]))
-            children = yield from walk.advance(parents, step, *labels(self.streams, draws[step]))
-            particles = self._select(walk, step, children)
-            spent = self.streams * (draws[step] * dynamics.child_nfe + dynamics.lean_nfe)
+            children = yield from propagator.advance(parents, step, *labels(self.streams, draws[step]))
+            particles = self._select(propagator, step, children)
+            spent = self.streams * (draws[step] * dynamics.child_nfe + dynamics.guidance_nfe)
             left -= spent
             yield from save(Progress(step, particles, left, spent))
-        return (yield from walk.finish(particles))
+        return (yield from propagator.finish(particles))

@@ -9,7 +9,7 @@ from rollflow.dynamics.guidance import DPS
 from rollflow.dynamics.interpolants import VP, Cosine, Linear
 from rollflow.dynamics.kernels import DDIM, GLASS, Euler, Heun
 from rollflow.dynamics.lookahead import ODELookahead
-from rollflow.engine import Job, Result, Spending, Task, declared
+from rollflow.engine import Job, Result, Spending, Task, estimate_cost
 from rollflow.errors import BudgetTooSmall, RollflowError
 from rollflow.models.mixture.gaussian_mixture import GaussianMixture
 from rollflow.models.mixture.model import ToyModel
@@ -67,7 +67,7 @@ def make(search: Search, sampler: Sampler, spare: int = 0, seed: int = 5) -> Job
 
 def assert_kept(job: Job, spent: Spending) -> None:
     """What was declared is what was spent, or at most that where it is not exact; never more than the budget."""
-    told = declared(type(MODEL), job.search, job.sampler, job.nfe)
+    told = estimate_cost(type(MODEL), job.search, job.sampler, job.nfe)
     assert told.nfe <= job.nfe
     assert all(getattr(spent, what) <= most for what, most in vars(told).items()), f"{spent} exceeds {told}"
     if job.search.cost(job.dynamics, job.nfe).exact:

@@ -22,7 +22,7 @@ from rollflow.particles.rng import Noise
 from rollflow.requests import Request, drive
 from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Sampler
-from rollflow.search import BestOfN, Finished, Search, Walk
+from rollflow.search import BestOfN, Finished, Propagator, Search
 from rollflow.testing.jobs import JUDGE, MODEL, SAMPLERS, along, assert_kept, assert_same, every_sampler, make
 from rollflow.testing.reference import Answering, alone
 from rollflow.testing.values import assert_one_line, assert_value, docstring, modes, same
@@ -132,14 +132,14 @@ class SearchSuite:
         """With the same bits and later states; each state tells what its step has spent and what is left to spend."""
         job = make(search, sampler, 13)
         share = search.shares(job.dynamics, job.nfe)[-1]
-        walk = Walk(job.dynamics, Noise(6, 1, MODEL.shape, MODEL.dtype), share)
+        propagator = Propagator(job.dynamics, Noise(6, 1, MODEL.shape, MODEL.dtype), share)
         first = Answering(job.task)
-        whole, nfe_to_come = drive(search.population(walk), first), first.spent.nfe
+        whole, nfe_to_come = drive(search.population(propagator), first), first.spent.nfe
         states, unused = first.saved, share - first.spent.nfe
         assert states, "it saves no state, so that it cannot be resumed"
         for i, state in enumerate(states):
             rest = Answering(job.task)
-            assert same(drive(search.population(walk, state), rest), whole)
+            assert same(drive(search.population(propagator, state), rest), whole)
             assert same(rest.saved, states[i + 1 :])
             assert state.nfe_spent == nfe_to_come - rest.spent.nfe
             assert 0 <= state.nfe_left - rest.spent.nfe <= unused

@@ -67,7 +67,7 @@ def test_once_loaded_it_is_what_is_hosted(wavy: Host) -> None:
     assert (reward.name, reward.description, reward.identity) == (Wavy.name, Wavy.description, "wavy")
     assert (reward.batch_size, reward.structured, reward.differentiable) == (4, False, False)
     assert reward.bounds == (-1.0, math.inf)
-    assert (reward.elsewhere, RemoteReward.name, RemoteReward.held_out) == (True, "remote", ())
+    assert (reward.remote, RemoteReward.name, RemoteReward.held_out) == (True, "remote", ())
 
 
 def test_what_checks_the_hosted_reward_and_what_it_reads_are_its_own() -> None:

@@ -165,11 +165,11 @@ def test_the_token_goes_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
         got.append(str(handler.headers["Authorization"]))
         send(handler, SCORES.encode())
 
-    with server(told) as elsewhere:
+    with server(told) as remote:
         redirect = b'{"error": "moved"}'
         for status in (301, 302, 303, 307, 308):
             with (
-                server(lambda handler, to=status: send(handler, redirect, to, Location=f"{elsewhere}/score")) as url,  # type: ignore[misc]
+                server(lambda handler, to=status: send(handler, redirect, to, Location=f"{remote}/score")) as url,  # type: ignore[misc]
                 pytest.raises(BadReward, match=f"answered {status}: moved"),
             ):
                 RemoteReward(url).score(PICTURES, PROMPTS)
@@ -229,7 +229,7 @@ def test_objects_for_one_server_share_its_sockets() -> None:
 class Places(Wavy):
     """Remembers the threads in which it is called."""
 
-    elsewhere = True
+    remote = True
     threads: set[int]
 
     def __init__(self, place: str, threads: list[set[int]]) -> None:
@@ -289,7 +289,7 @@ def test_threads_end_with_their_engine(line: ToyModel) -> None:
 def test_threads_end_with_an_engine_that_fails_or_is_left(line: ToyModel) -> None:
     before = threading.active_count()
     spy = Spy()
-    spy.elsewhere = True
+    spy.remote = True
     engine = Engine()
     for _ in range(10):
         stream = engine.stream(jobs(line, [Places("a", []), Places("b", [])]))

@@ -20,7 +20,7 @@ from rollflow.requests import Asking, Request, Reward, Velocity, drive
 from rollflow.rewards.scenes.detectors import WEIGHTS, ConvNeXtDetector
 from rollflow.rewards.scenes.scenes import JudgeReward
 from rollflow.sampler import Dynamics, Sampler
-from rollflow.search.propagator import Walk
+from rollflow.search.propagator import Propagator
 
 Distance: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Of decoded samples (P, ...) to others, one by one: (P,), 0 or more, symmetric, 0 for equal ones."""
@@ -177,23 +177,23 @@ def diversity_of(
     """The same of one prompt."""
     if trajectories < 2:
         raise RollflowError(f"distances need at least 2 trajectories, not {trajectories}")
-    walk = Walk(sampler.bind(model), Noise(seed, 0, model.shape, model.dtype), 0, model.origin)
-    clean = drive(_samples(walk, trajectories, noises), _answering(model, model.encode(prompt)))
+    propagator = Propagator(sampler.bind(model), Noise(seed, 0, model.shape, model.dtype), 0, model.origin)
+    clean = drive(_samples(propagator, trajectories, noises), _answering(model, model.encode(prompt)))
     return mean_pairwise(model.decode(clean), distance)
 
 
 def diversity_nfe(dynamics: Dynamics, trajectories: int, noises: int = 1) -> int:
     """NFE of the diversity of one prompt: one evaluation of each noise, and the ways from there."""
-    return noises + trajectories * (dynamics.transitions * dynamics.step_nfe + dynamics.finish_nfe)
+    return noises + trajectories * (dynamics.transitions * dynamics.propagate_nfe + dynamics.finish_nfe)
 
 
-def _samples(walk: Walk, count: int, noises: int) -> Asking[Tensor]:
+def _samples(propagator: Propagator, count: int, noises: int) -> Asking[Tensor]:
     """Samples of ``count`` trajectories, of which those of one noise part at the first step."""
-    roots = yield from walk.start(range(noises), [0] * noises, score=False)
+    roots = yield from propagator.start(range(noises), [0] * noises, score=False)
     particles = roots.rows(torch.arange(count) % noises)
-    for step in range(1, walk.dynamics.transitions + 1):
-        particles = yield from walk.advance(particles, step, range(count), [0] * count, score=False)
-    return (yield from walk.denoise(particles)).clean
+    for step in range(1, propagator.dynamics.transitions + 1):
+        particles = yield from propagator.advance(particles, step, range(count), [0] * count, score=False)
+    return (yield from propagator.denoise(particles)).clean
 
 
 def _answering(model: FlowModel, condition: Any) -> Callable[[Request], Tensor]:

@@ -17,7 +17,7 @@ from rollflow.requests import Asking, Reward
 from rollflow.rewards.base import RewardModel
 from rollflow.sampler import Dynamics, Sampler
 from rollflow.search.base import Cost, Progress, Search
-from rollflow.search.propagator import Finished, Walk
+from rollflow.search.propagator import Finished, Propagator
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,19 @@ class Watched(Search):
         return self.cost(dynamics, 0).nfe
 
     def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
-        one = dynamics.look_nfe + dynamics.transitions * dynamics.child_nfe + dynamics.finish_nfe
+        one = dynamics.evaluate_nfe + dynamics.transitions * dynamics.child_nfe + dynamics.finish_nfe
         calls = self.trajectories * (1 + dynamics.transitions + (dynamics.finish_nfe > 0))
         return Cost(self.trajectories * one, calls, calls)
 
     def shares(self, dynamics: Dynamics, nfe: int) -> list[int]:
         return [self.cost(dynamics, nfe).nfe]
 
-    def population(self, walk: Walk, resume: Progress | None = None) -> Asking[Finished]:
+    def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
         rows, zeros = range(self.trajectories), [0] * self.trajectories
-        particles = yield from walk.start(rows, zeros)
-        for step in range(1, walk.dynamics.transitions + 1):
-            particles = yield from walk.advance(particles, step, rows, zeros)
-        return (yield from walk.finish(particles))
+        particles = yield from propagator.start(rows, zeros)
+        for step in range(1, propagator.dynamics.transitions + 1):
+            particles = yield from propagator.advance(particles, step, rows, zeros)
+        return (yield from propagator.finish(particles))
 
 
 class SignalPoint(NamedTuple):

@@ -222,7 +222,7 @@ def check(experiment: Experiment) -> None:
         check_distance(experiment.diversity.distance)
     readers: list[Any] = [MODELS[experiment.model]] if experiment.model in MODELS else []
     for text in (experiment.reward, *experiment.held_out):
-        readers += _parts(REWARDS.declared(text))
+        readers += _parts(REWARDS.resolve(text))
     for item in experiment.suite.items:
         for reader in readers:
             try:
@@ -242,7 +242,7 @@ def _parts(reward: RewardModel | type[RewardModel]) -> list[RewardModel | type[R
 def costs_of(experiment: Experiment) -> dict[str, int]:
     """NFE of each arm, over all its jobs, told without loading anything; raises what ``Plan`` does."""
     model, costs = model_of(experiment.model, experiment.pipeline), {}
-    declared = REWARDS.declared(experiment.reward)
+    declared = REWARDS.resolve(experiment.reward)
     reward = experiment.reward if isinstance(declared, type) else declared  # made once, not for each arm
     for arm in experiment.arms:
         trial = Trial(arm, 0, experiment.suite.items[0], 0)

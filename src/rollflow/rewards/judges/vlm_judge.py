@@ -82,7 +82,7 @@ class VLMJudge(PictureReward):
     )
     requires = ("httpx",)
     loads_later = True
-    elsewhere = True
+    remote = True
 
     def __init__(
         self,

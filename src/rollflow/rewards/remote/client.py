@@ -48,7 +48,7 @@ class RemoteReward(RewardModel):
     name = "remote"
     description = "a reward that 'rollflow serve-reward' hosts, in another process or on another machine"
     requires = ("httpx",)
-    elsewhere = True
+    remote = True
     card = Card(
         "that of the hosted reward", "nothing", "none here", "that of the hosted reward", "docs/rewards/server.md"
     )

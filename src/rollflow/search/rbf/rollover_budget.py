@@ -11,7 +11,7 @@ from rollflow.errors import BudgetTooSmall
 from rollflow.requests import Asking, save
 from rollflow.sampler import Dynamics, even_shares
 from rollflow.search.base import Cost, Progress, Search
-from rollflow.search.propagator import Finished, Particles, Walk
+from rollflow.search.propagator import Finished, Particles, Propagator
 from rollflow.search.rbf.acceptance import Acceptance, BestSoFar, Drawn
 from rollflow.search.rbf.quota import QuotaSchedule, UniformQuota
 
@@ -64,15 +64,15 @@ class RolloverBudget(Search):
         whole("initial of rbf", self.initial, at_least=1)
 
     def smallest_nfe(self, dynamics: Dynamics) -> int:
-        steps = dynamics.transitions * (dynamics.child_nfe + dynamics.lean_nfe)
-        return self.chains * (self.initial * dynamics.look_nfe + steps + dynamics.finish_nfe)
+        steps = dynamics.transitions * (dynamics.child_nfe + dynamics.guidance_nfe)
+        return self.chains * (self.initial * dynamics.evaluate_nfe + steps + dynamics.finish_nfe)
 
     def _draws(self, dynamics: Dynamics, share: int) -> tuple[int, int]:
         """Initial draws and children that one chain's share pays for."""
-        left = share - dynamics.finish_nfe - dynamics.transitions * dynamics.lean_nfe
+        left = share - dynamics.finish_nfe - dynamics.transitions * dynamics.guidance_nfe
         if dynamics.transitions == 0:
-            return left // dynamics.look_nfe, 0
-        return self.initial, (left - self.initial * dynamics.look_nfe) // dynamics.child_nfe
+            return left // dynamics.evaluate_nfe, 0
+        return self.initial, (left - self.initial * dynamics.evaluate_nfe) // dynamics.child_nfe
 
     def shares(self, dynamics: Dynamics, nfe: int) -> list[int]:
         if nfe < self.smallest_nfe(dynamics):
@@ -80,36 +80,36 @@ class RolloverBudget(Search):
         return even_shares(nfe, self.chains)
 
     def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
-        leans = dynamics.transitions * dynamics.lean_nfe
+        leans = dynamics.transitions * dynamics.guidance_nfe
         spent = calls = 0
         for share in self.shares(dynamics, nfe):
             first, children = self._draws(dynamics, share)
-            spent += first * dynamics.look_nfe + children * dynamics.child_nfe + leans + dynamics.finish_nfe
+            spent += first * dynamics.evaluate_nfe + children * dynamics.child_nfe + leans + dynamics.finish_nfe
             calls += first + children + leans + (dynamics.finish_nfe > 0)
         return Cost(spent, calls, calls, backward_passes=self.chains * leans)
 
-    def population(self, walk: Walk, resume: Progress | None = None) -> Asking[Finished]:
-        dynamics = walk.dynamics
-        first, children = self._draws(dynamics, walk.nfe)
+    def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
+        dynamics = propagator.dynamics
+        first, children = self._draws(dynamics, propagator.nfe)
         quotas = self.quota.split(children, dynamics.transitions) if dynamics.transitions else []
         if resume is None:
-            noises = yield from walk.start([0] * first, range(first))
+            noises = yield from propagator.start([0] * first, range(first))
             particle = noises.best()
             done, left, rollover = 0, children, _Rollover(float(particle.reward), 0)
-            spent = first * dynamics.look_nfe
-            yield from save(Progress(0, particle, walk.nfe - spent, spent, rollover))
+            spent = first * dynamics.evaluate_nfe
+            yield from save(Progress(0, particle, propagator.nfe - spent, spent, rollover))
         else:
             done, particle, rollover = resume.step, resume.particles, resume.extra
-            leans = (dynamics.transitions - done) * dynamics.lean_nfe
+            leans = (dynamics.transitions - done) * dynamics.guidance_nfe
             left = (resume.nfe_left - dynamics.finish_nfe - leans) // dynamics.child_nfe
         for step in range(done + 1, dynamics.transitions + 1):
             last = step == dynamics.transitions
-            particle = yield from walk.lean(particle, step - 1)
+            particle = yield from propagator.guided(particle, step - 1)
             quota = left if last else quotas[step - 1] + rollover.carry
             drawn = Drawn((), float(particle.reward), rollover.best)
             taken: Particles | None = None
             while len(drawn.rewards) < quota:
-                child = yield from walk.advance(particle, step, [0], [len(drawn.rewards)])
+                child = yield from propagator.advance(particle, step, [0], [len(drawn.rewards)])
                 drawn = drawn._replace(rewards=(*drawn.rewards, float(child.reward)))
                 if taken is None or child.reward > taken.reward:
                     taken = child
@@ -119,8 +119,8 @@ class RolloverBudget(Search):
             used = len(drawn.rewards)
             particle, left = taken, left - used
             rollover = _Rollover(max(rollover.best, float(taken.reward)), quota - used)
-            leans = (dynamics.transitions - step) * dynamics.lean_nfe
+            leans = (dynamics.transitions - step) * dynamics.guidance_nfe
             kept = dynamics.finish_nfe + leans + left * dynamics.child_nfe
-            spent = used * dynamics.child_nfe + dynamics.lean_nfe
+            spent = used * dynamics.child_nfe + dynamics.guidance_nfe
             yield from save(Progress(step, particle, kept, spent, rollover))
-        return (yield from walk.finish(particle))
+        return (yield from propagator.finish(particle))

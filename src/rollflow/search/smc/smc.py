@@ -17,7 +17,7 @@ from rollflow.particles.weights import normalised
 from rollflow.requests import Asking, save
 from rollflow.sampler import Dynamics, linear_shares
 from rollflow.search.base import Cost, Progress, Search
-from rollflow.search.propagator import Finished, Particles, Walk
+from rollflow.search.propagator import Finished, Particles, Propagator
 from rollflow.search.smc.potentials import DifferencePotential, Memory, Potential
 from rollflow.search.smc.tempering import NoTempering, Tempering
 from rollflow.search.smc.weighing import Target, Weighing, log_ratio
@@ -37,7 +37,7 @@ class SMC(Search):
     normalising constant, for any K. Weights are carried on where it does not resample.
 
     FK steering, Singhal et al. 2025, arXiv 2501.06848; tempering as DAS, Kim, Kim & Park 2025, arXiv 2501.05803. With
-    guidance the children are drawn from N(m + lean, s^2) in place of the kernel's N(m, s^2), and their weights get the
+    guidance the children are drawn from N(m + shift, s^2) in place of the kernel's N(m, s^2), and their weights get the
     ratio of the two densities (arXiv 2501.05803). Deviations: where finishing costs NFE, the finished samples are what
     the last potential weighs; as finishing is deterministic, the estimates before it are neither scored nor resampled.
     With a deterministic kernel, which is legal without guidance, the copies of a particle stay one. A particle whose
@@ -91,7 +91,7 @@ class SMC(Search):
     def _prices(self, dynamics: Dynamics) -> list[int]:
         """NFE of a particle at every evaluation time."""
         shown = dynamics.sampler.lookahead.extra_nfe
-        prices = [dynamics.step_nfe + shown * (k < self._scored(dynamics)) for k in range(dynamics.sampler.steps)]
+        prices = [dynamics.propagate_nfe + shown * (k < self._scored(dynamics)) for k in range(dynamics.sampler.steps)]
         return [prices[0] - dynamics.sampler.kernel.extra_nfe, *prices[1:]]  # no kernel leads to a noise
 
     def _nfe(self, dynamics: Dynamics, counts: list[int]) -> int:
@@ -117,13 +117,13 @@ class SMC(Search):
 
     def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
         kernel, lookahead = dynamics.sampler.kernel, dynamics.sampler.lookahead
-        if dynamics.lean_nfe and not (isinstance(kernel, GaussianKernel) and kernel.stochastic):
+        if dynamics.guidance_nfe and not (isinstance(kernel, GaussianKernel) and kernel.stochastic):
             raise BadSetting(
                 f"smc with guidance weighs children by their density, which those of {kernel} do not have; take a "
                 "Gaussian kernel, such as sde or ddim, or no guidance"
             )
         counts = self._particles(dynamics, nfe)
-        leans = sum(counts[:-1]) * dynamics.lean_nfe
+        leans = sum(counts[:-1]) * dynamics.guidance_nfe
         calls = sum(counts) + (0 if isinstance(lookahead, Tweedie) else leans)
         return Cost(self._nfe(dynamics, counts), calls, calls, backward_passes=leans)
 
@@ -134,53 +134,53 @@ class SMC(Search):
     def _target(self) -> Target:
         return Target(self.potential, self.tempering, self.temperature)
 
-    def _ancestors(self, weighing: Weighing, walk: Walk, step: int, count: int) -> Tensor | None:
+    def _ancestors(self, weighing: Weighing, propagator: Propagator, step: int, count: int) -> Tensor | None:
         """Parents of the ``count`` particles of step ``step`` + 1; None where every particle goes on."""
         particles = len(weighing.log_w)
         if count == particles and self.threshold < 1 and weighing.ess[-1] >= self.threshold * particles:
             return None
-        uniforms = walk.noise.uniform(step, self.resampling.draws(particles, count))
+        uniforms = propagator.noise.uniform(step, self.resampling.draws(particles, count))
         return self.resampling(normalised(weighing.log_w), uniforms, count)
 
-    def population(self, walk: Walk, resume: Progress | None = None) -> Asking[Finished]:
-        dynamics, steps = walk.dynamics, walk.dynamics.sampler.steps
-        counts = self._particles(dynamics, walk.nfe)
+    def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
+        dynamics, steps = propagator.dynamics, propagator.dynamics.sampler.steps
+        counts = self._particles(dynamics, propagator.nfe)
         prices, scored = self._prices(dynamics), self._scored(dynamics)
         if resume is None:
             rows, zeros = range(counts[0]), [0] * counts[0]
-            particles = yield from walk.start(rows, zeros, score=scored > 0, lean=True)
+            particles = yield from propagator.start(rows, zeros, score=scored > 0, guided=True)
             weighing = Weighing.equal(counts[0])
             if scored > 0:
                 weighing = self._target.weigh(weighing, particles.reward, 0, steps)
             done, spent = 0, counts[0] * prices[0]
-            left = walk.nfe - spent
+            left = propagator.nfe - spent
             yield from save(Progress(0, particles, left, spent, weighing))
         else:
             done, particles, left, weighing = resume.step, resume.particles, resume.nfe_left, resume.extra
         for step in range(done + 1, steps):
             if weighing.over:
                 return Finished(particles.clean[0], -math.inf, dynamics.noise_level(step - 1))
-            ancestors = self._ancestors(weighing, walk, step - 1, counts[step])
+            ancestors = self._ancestors(weighing, propagator, step - 1, counts[step])
             if ancestors is not None:
                 particles, weighing = particles.rows(ancestors), weighing.resampled(ancestors)
             parents, rows, zeros = particles, range(counts[step]), [0] * counts[step]
-            particles = yield from walk.advance(parents, step, rows, zeros, score=step < scored, lean=True)
-            weighing = weighing._replace(log_w=weighing.log_w + log_ratio(walk, parents, particles.x, step))
+            particles = yield from propagator.advance(parents, step, rows, zeros, score=step < scored, guided=True)
+            weighing = weighing._replace(log_w=weighing.log_w + log_ratio(propagator, parents, particles.x, step))
             if step < scored:
                 weighing = self._target.weigh(weighing, particles.reward, step, steps)
             spent = counts[step] * prices[step]
             left -= spent
             yield from save(Progress(step, particles, left, spent, weighing, ancestors=ancestors))
-        particles = yield from walk.denoise(particles)
+        particles = yield from propagator.denoise(particles)
         if scored < steps:
             weighing = self._target.weigh(weighing, particles.reward, steps - 1, steps)
-        return self._chosen(walk, particles, weighing)
+        return self._chosen(propagator, particles, weighing)
 
-    def _chosen(self, walk: Walk, particles: Particles, weighing: Weighing) -> Finished:
+    def _chosen(self, propagator: Propagator, particles: Particles, weighing: Weighing) -> Finished:
         if weighing.over:
-            return walk.returned(particles.best())
+            return propagator.returned(particles.best())
         if self.draw:
-            uniform = walk.noise.uniform(walk.dynamics.transitions, 1)
+            uniform = propagator.noise.uniform(propagator.dynamics.transitions, 1)
             chosen = particles.rows(Multinomial()(normalised(weighing.log_w), uniform, 1))
         else:
             chosen = particles.best()
@@ -191,4 +191,4 @@ class SMC(Search):
             "resamplings": weighing.resamplings,
             "ancestors": len(set(weighing.root.tolist())),
         }
-        return walk.returned(chosen, diagnostics)
+        return propagator.returned(chosen, diagnostics)

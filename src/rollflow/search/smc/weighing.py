@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rollflow.dynamics.kernels import GaussianKernel
 from rollflow.particles.weights import ess, log_mean
-from rollflow.search.propagator import Particles, Walk
+from rollflow.search.propagator import Particles, Propagator
 from rollflow.search.smc.potentials import Memory, Potential
 from rollflow.search.smc.tempering import Tempering
 
@@ -106,19 +106,19 @@ class Target:
         return weighing._replace(log_w=log_w, tilt=tilt, memory=memory, gamma=gammas, ess=sizes)
 
 
-def log_ratio(walk: Walk, parents: Particles, x: Tensor, step: int) -> Tensor:
+def log_ratio(propagator: Propagator, parents: Particles, x: Tensor, step: int) -> Tensor:
     """log N(x; m, s) - log N(x; m + lean, s) of children x (B, ...) at time number ``step``, (B,) float64.
 
     What the kernel's law has over that which the children were drawn from; 0 where parents do not lean.
     """
-    if parents.lean is None:
+    if parents.guidance_shift is None:
         return torch.zeros(len(x), dtype=torch.float64)
-    dynamics, t, s = walk.dynamics, walk.time(step - 1), walk.time(step)
+    dynamics, t, s = propagator.dynamics, propagator.time(step - 1), propagator.time(step)
     kernel = dynamics.sampler.kernel
     assert isinstance(kernel, GaussianKernel)
     v = dynamics.conversion.velocity(parents.u, parents.x, t)
     mean, std = kernel.moments(dynamics.sampler.interpolant, parents.x, v, t, s)
     away = (x - mean).double().flatten(1)
-    drawn = away - parents.lean.double().flatten(1)
+    drawn = away - parents.guidance_shift.double().flatten(1)
     ratio = (drawn.square().sum(1) - away.square().sum(1)).cpu() / (2 * std**2)
     return torch.where(ratio.isnan(), -torch.inf, ratio)  # of states that are not finite, which have weight 0
