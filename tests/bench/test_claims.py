@@ -114,7 +114,7 @@ def test_signs_of_life_are_given_for_ones_own_alone(tmp_path: Path, clock: Clock
 
 def watched(claims: Claims, clock: Clock) -> None:
     """Let a process see a claim, and then nothing of its owner for too long."""
-    assert not leases.take("job")
+    assert not claims.take("job")
     clock.lease()
 
 

@@ -146,17 +146,17 @@ def test_settings_tell_the_command_padding_and_device(tmp_path: Path) -> None:
 def test_the_reward_returned_is_drawn_against_the_budget() -> None:
     arms = (Arm("plain"), Arm("A", "svdd", 50), Arm("B", "svdd", 100))
     entries = [entry(arm.name, p, 0, float(ord(p)), held_out={"j": 1.0}) for arm in arms for p in "abc"]
-    assert [shown.alt for shown in page._scaling(study(*entries, arms=arms))] == [
+    assert [shown.alt for shown in report_page._scaling(study(*entries, arms=arms))] == [
         "caption (given) of the sample returned against budget: one line a method and dynamics.",
         "j (held out) of the sample returned against budget: one line a method and dynamics.",
     ]
-    assert list(page._scaling(study(*entries, arms=arms[:2]))) == []
+    assert list(report_page._scaling(study(*entries, arms=arms[:2]))) == []
 
 
 def test_genealogies_are_drawn_where_they_are_told(tmp_path: Path) -> None:
     smc = [{"log_z": 0.0, "ess": [2.0, 1.0], "resamplings": 1, "ancestors": 1}]
     told = study(entry("A", "p", 0, 1.0, diagnostics=smc, ancestors=[[None, [0, 0]]]), seeds=1)
-    assert [shown.alt for shown in page._sequential(told)] == [
+    assert [shown.alt for shown in report_page._sequential(told)] == [
         "Effective sample size after every weighting: one line an arm.",
         "Genealogy of the particles of one job of A.",
     ]
