@@ -24,6 +24,7 @@ class TinyModel(FlowModel):
 
     name = "scenes-base"
     description = "tiny pictures"
+    suite_family = "scenes"
     rows_per_nfe = 2
     shape = (3, 8, 8)
     loads: ClassVar[int] = 0

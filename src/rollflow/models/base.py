@@ -40,6 +40,9 @@ class FlowModel(ABC):
         description: One line.
         interpolant: The one it was trained on.
         grid: The time grid that it was published with, along its interpolant; None if it has none.
+        suite_family: Family of benchmark suites whose prompts the model was trained on, such as ``scenes``: experiments
+            on it take that family's suites, rewards and distances by default. None for a model that reads any text,
+            whose experiments take the published suites.
         few_step: Whether it is step-distilled, so that its clean estimate is sharp long before t = 0.
         rows_per_nfe: Network rows that one guided evaluation takes (2 with classifier-free guidance).
         shape: Shape of one state.
@@ -50,6 +53,7 @@ class FlowModel(ABC):
 
     name: ClassVar[str]
     description: ClassVar[str]
+    suite_family: ClassVar[str | None] = None
     few_step: ClassVar[bool] = False
     rows_per_nfe: ClassVar[int] = 1
     interpolant: Interpolant = Linear()
@@ -138,7 +142,13 @@ def _device(name: str, value: object) -> None:
     checks.instance(name, value, torch.device, NoneType, what="a torch.device or None")
 
 
+def _family(name: str, value: object) -> None:
+    if value is not None:
+        checks.text(name, value)
+
+
 _ATTRIBUTES: dict[str, Callable[[str, Any], object]] = {
+    "suite_family": _family,
     "few_step": checks.flag,
     "rows_per_nfe": _rows,
     "interpolant": _interpolant,
@@ -152,9 +162,11 @@ class Source(ABC):
     """Where a model is loaded from, and what is known of it before; the attributes are a ``FlowModel``'s.
 
     Attributes:
+        suite_family: None, since a source can be of any model.
         rows_per_nfe: None where only the loaded model tells.
     """
 
+    suite_family: ClassVar[str | None] = None
     rows_per_nfe: int | None
 
     @property

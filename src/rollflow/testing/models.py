@@ -64,7 +64,7 @@ class ModelSuite:
         assert_one_line(model.name, "name")
         assert_one_line(model.description, "description")
         assert isinstance(model.interpolant, Interpolant)
-        for name in ("name", "description", "few_step", "rows_per_nfe"):
+        for name in ("name", "description", "suite_family", "few_step", "rows_per_nfe"):
             told = getattr(type(model), name, None)
             assert told == getattr(model, name), (
                 f"the class says {name} = {told!r}, the object {getattr(model, name)!r}"

@@ -31,6 +31,7 @@ class _Scenes(FlowModel):
         BadWeights: If a file is missing or damaged.
     """
 
+    suite_family = "scenes"
     file: str
     guidance: float
     shape = (LATENT_CHANNELS, LATENT_SIDE, LATENT_SIDE)
