@@ -65,7 +65,7 @@ def read_yaml(text: str) -> Any:
         ValueError: If it is no YAML, or too long, too deep, or too much once its aliases are replaced.
     """
     try:
-        import yaml  # type: ignore[import-untyped]
+        import yaml  # type: ignore[import-untyped, unused-ignore]
     except ImportError as error:
         raise RollflowError(
             "reading YAML needs PyYAML; install with pip install 'rollflow[rewards]' or 'rollflow[bench]'"
