@@ -184,6 +184,9 @@ from .models import (
     FlowModel as FlowModel,
 )
 from .models import (
+    FunctionModel as FunctionModel,
+)
+from .models import (
     PipelineSource as PipelineSource,
 )
 from .particles.resampling import (

@@ -28,10 +28,10 @@ from rollflow.dynamics.kernels import DDIM, KERNELS, Euler, Kernel
 from rollflow.dynamics.lookahead import LOOKAHEADS, Lookahead
 from rollflow.engine import Engine, Job, JobsFailed, Observer, Result, Spending, Task, default_sampler, estimate_cost
 from rollflow.errors import BadSetting, RollflowWarning, blamed
-from rollflow.models import DiffusersModel, FlowModel, Source, find_model
+from rollflow.models import DiffusersModel, FlowModel, Source, VelocityPair, as_model, find_model
 from rollflow.registry import Registry
-from rollflow.rewards import REWARDS, RewardModel, scoring
-from rollflow.rewards.checks import check_differentiable, check_names, check_reward, check_scorable
+from rollflow.rewards import REWARDS, RewardModel, check_differentiable, check_reward, check_scorable, scoring
+from rollflow.rewards.base import check_names
 from rollflow.sampler import Dynamics, Sampler
 from rollflow.search import SEARCHES, BestOfN, Search
 
@@ -62,7 +62,8 @@ class Plan:
     Args:
         prompt: What to make; a ``Prompt`` also says what it asks for, to rewards that count.
         model: The flow model: also a repository of the hub (``owner/name``) or a folder that holds a pipeline of
-            diffusers, or a ``PipelineSource`` with more to say of how to load it.
+            diffusers, or a ``PipelineSource`` with more to say of how to load it, or a pair of a velocity function and
+            the shape of its states (``FunctionModel``).
         method: The search.
         reward: What it optimises.
         held_out: Rewards that no search sees, which are scored on the result; None is those that the reward names.
@@ -88,7 +89,7 @@ class Plan:
 
     prompt: str
     _: KW_ONLY
-    model: str | FlowModel | Source = DEFAULT_MODEL
+    model: str | FlowModel | Source | VelocityPair = DEFAULT_MODEL
     method: str | Search = DEFAULT_METHOD
     reward: str | RewardModel = DEFAULT_REWARD
     held_out: Sequence[str | RewardModel] | None = None
@@ -104,7 +105,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         self._check_types()
-        check_names("held-out reward", [judge for judge in self.judges if not judge.remote])
+        check_names("held-out rewards", [judge for judge in self.judges if not judge.remote])
         for judge in self.judges:
             if judge.relative:
                 raise BadSetting(f"'{judge.name}' looks back at what was scored, so that it cannot judge one sample")
@@ -126,7 +127,7 @@ class Plan:
     def _check_types(self) -> None:
         """Raise a BadSetting if an argument is of the wrong type or out of range."""
         checks.text("the prompt", self.prompt, what="a text that says what to make")
-        _chosen("model", self.model, FlowModel, Source)
+        object.__setattr__(self, "model", _chosen("model", as_model(self.model), FlowModel, Source))
         _chosen("method", self.method, Search)
         _chosen("reward", self.reward, RewardModel)
         _chosen("lookahead", self.lookahead, Lookahead)
@@ -150,7 +151,7 @@ class Plan:
 
     @cached_property
     def _flow(self) -> FlowModel | type[FlowModel] | Source:
-        return find_model(self.model) if isinstance(self.model, str) else self.model
+        return find_model(self.model) if isinstance(self.model, str) else as_model(self.model)
 
     @cached_property
     def declared_reward(self) -> RewardModel | type[RewardModel]:
@@ -200,7 +201,7 @@ class Plan:
         if self.held_out is None and reward.remote:  # what checks it is known only now, and may not be known here
             judges = [REWARDS.resolve(name) for name in reward.held_out if name in REWARDS.names()]
         loaded = tuple(map(_loaded, judges))
-        check_names("held-out reward", loaded)
+        check_names("held-out rewards", loaded)
         flow = model if isinstance(model, FlowModel) else load_model(model)
         return Task(flow, self.prompt, reward, loaded)
 
@@ -241,7 +242,7 @@ def _loaded(spec: RewardModel | type[RewardModel]) -> RewardModel:
     return reward
 
 
-_LOADABLE = "a name, a PipelineSource or a pipeline of diffusers"
+_LOADABLE = "a name, a PipelineSource, a pipeline of diffusers or a pair (velocity, shape)"
 
 
 def load_model(
@@ -250,8 +251,9 @@ def load_model(
     """A model that is ready to run, once for many calls of ``generate``.
 
     Args:
-        model: A name, as for ``generate``; a ``PipelineSource``, which says how to load one; or a pipeline of diffusers
-            that is loaded already, with whatever was done to it (LoRA, quantisation, offload, compilation).
+        model: A name, as for ``generate``; a ``PipelineSource``, which says how to load one; a pipeline of diffusers
+            that is loaded already, with whatever was done to it (LoRA, quantisation, offload, compilation); or a pair
+            of a velocity function and the shape of its states (``FunctionModel``).
         arguments: Of the call of a loaded pipeline: ``{"height": 512, "width": 512, "guidance_scale": 3.5}``.
         few_step: Whether a loaded pipeline is step-distilled; None tells by its name and its scheduler's.
 
@@ -260,9 +262,11 @@ def load_model(
     """
     if isinstance(model, str):
         model = find_model(model)
-    if isinstance(model, Source | type):
+    if isinstance(model, Source | type | tuple):
         if arguments or few_step is not None:
             raise BadSetting("arguments and few_step are of a loaded pipeline; give them to PipelineSource")
+        if isinstance(model, tuple):
+            return as_model(model)
         if isinstance(model, type) and not issubclass(model, FlowModel):
             raise checks.refused("model", _LOADABLE, model)
         with blamed(f"model '{getattr(model, 'name', model)}' cannot be loaded"):
@@ -270,7 +274,7 @@ def load_model(
         return loaded
     if isinstance(model, FlowModel):
         raise BadSetting(f"model '{model.name}' is loaded already; use it as it is")
-    if model is None or isinstance(model, bool | int | float | list | tuple | dict | set | bytes):
+    if model is None or isinstance(model, bool | int | float | list | dict | set | bytes):
         raise checks.refused("model", _LOADABLE, model)
     return DiffusersModel(model, arguments, few_step=few_step)
 
@@ -302,7 +306,7 @@ def _run(engine: Engine, job: Job) -> Result:
 def generate(
     prompt: str,
     *,
-    model: str | FlowModel | Source = DEFAULT_MODEL,
+    model: str | FlowModel | Source | VelocityPair = DEFAULT_MODEL,
     method: str | Search = DEFAULT_METHOD,
     reward: str | RewardModel = DEFAULT_REWARD,
     held_out: Sequence[str | RewardModel] | None = None,
@@ -329,7 +333,8 @@ def generate(
 
     Args:
         prompt: What to make; a ``Prompt`` also says what it asks for, to rewards that count.
-        model: The flow model; like all of the next, the name of one or one.
+        model: The flow model; like all of the next, the name of one or one. Also a pair ``(velocity, shape)`` of a
+            function and the shape of its states (``FunctionModel``).
         method: The search.
         reward: What it optimises: also a mixture, ``"sum(parts=caption;aesthetic, weights=1;0.1)"``.
         held_out: Rewards that the search never sees, scored on the result; None is those that the reward names.

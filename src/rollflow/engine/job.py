@@ -28,10 +28,11 @@ from rollflow.engine.meter import Caps, Spending
 from rollflow.engine.state import Checkpoint, Point
 from rollflow.errors import RollflowWarning, blamed
 from rollflow.models.base import FlowModel, ModelSpec, check_attributes
+from rollflow.models.function import as_model
 from rollflow.particles.rng import Noise
 from rollflow.requests import Asking
-from rollflow.rewards.base import RewardModel
-from rollflow.rewards.checks import check_differentiable, check_names, check_reward
+from rollflow.rewards import RewardModel, check_differentiable, check_reward
+from rollflow.rewards.base import check_names
 from rollflow.sampler import Dynamics, Sampler
 from rollflow.search.base import Cost, Search
 from rollflow.search.propagator import Finished, Propagator
@@ -42,7 +43,7 @@ class Task:
     """A model, what it is asked for, and how the answer is judged.
 
     Args:
-        model: The flow model.
+        model: The flow model; a pair of a velocity function and a shape becomes a ``FunctionModel``.
         prompt: What it is asked for.
         reward: What the search optimises.
         held_out: Rewards that the search never sees; the returned sample is scored by them too.
@@ -54,11 +55,12 @@ class Task:
     held_out: tuple[RewardModel, ...] = ()
 
     def __post_init__(self) -> None:
-        check_attributes(instance("model", self.model, FlowModel))
+        object.__setattr__(self, "model", instance("model", as_model(self.model), FlowModel))
+        check_attributes(self.model)
         instance("prompt", self.prompt, str, what="a text")
         check_reward("reward", self.reward)
         held_out = each("held_out", self.held_out, check_reward, "a tuple of rewards")
-        check_names("held-out reward", [reward for reward in held_out if not reward.remote])
+        check_names("held-out rewards", [reward for reward in held_out if not reward.remote])
         object.__setattr__(self, "held_out", held_out)
 
     @property

@@ -5,6 +5,7 @@ from pathlib import Path
 from rollflow.errors import UnknownName
 from rollflow.models.base import FlowModel, ModelSpec, Source, check_attributes
 from rollflow.models.diffusers import DiffusersModel, PipelineSource
+from rollflow.models.function import FunctionModel, VelocityPair, as_model
 from rollflow.models.scenes import ScenesBase, ScenesTurbo
 from rollflow.registry import Registry
 
@@ -28,4 +29,15 @@ def find_model(name: str) -> type[FlowModel] | Source:
         raise UnknownName(f"{error}; or a repository of the hub (owner/name), or a folder with a pipeline") from None
 
 
-__all__ = ["MODELS", "DiffusersModel", "FlowModel", "ModelSpec", "PipelineSource", "Source", "find_model"]
+__all__ = [
+    "MODELS",
+    "DiffusersModel",
+    "FlowModel",
+    "FunctionModel",
+    "ModelSpec",
+    "PipelineSource",
+    "Source",
+    "VelocityPair",
+    "as_model",
+    "find_model",
+]
