@@ -30,8 +30,8 @@ from rollflow.engine import Engine, Job, JobsFailed, Observer, Result, Spending,
 from rollflow.errors import BadSetting, RollflowWarning, blamed
 from rollflow.models import DiffusersModel, FlowModel, Source, VelocityPair, as_model, find_model
 from rollflow.registry import Registry
-from rollflow.rewards import REWARDS, RewardModel, check_differentiable, check_reward, check_scorable, scoring
-from rollflow.rewards.base import check_names
+from rollflow.rewards import REWARDS, RewardModel, scoring
+from rollflow.rewards.checks import check_differentiable, check_names, check_reward, check_scorable
 from rollflow.sampler import Dynamics, Sampler
 from rollflow.search import SEARCHES, BestOfN, Search
 
@@ -105,7 +105,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         self._check_types()
-        check_names("held-out rewards", [judge for judge in self.judges if not judge.remote])
+        check_names("held-out reward", [judge for judge in self.judges if not judge.remote])
         for judge in self.judges:
             if judge.relative:
                 raise BadSetting(f"'{judge.name}' looks back at what was scored, so that it cannot judge one sample")
@@ -201,7 +201,7 @@ class Plan:
         if self.held_out is None and reward.remote:  # what checks it is known only now, and may not be known here
             judges = [REWARDS.resolve(name) for name in reward.held_out if name in REWARDS.names()]
         loaded = tuple(map(_loaded, judges))
-        check_names("held-out rewards", loaded)
+        check_names("held-out reward", loaded)
         flow = model if isinstance(model, FlowModel) else load_model(model)
         return Task(flow, self.prompt, reward, loaded)
 

@@ -151,6 +151,32 @@ def each(name: str, values: object, check: Callable[[str, Any], T], what: str = 
     return tuple(check(f"{name}[{place}]", value) for place, value in enumerate(values))
 
 
+def attributes(
+    owner: object, known: Mapping[str, Callable[[str, Any], object]], *, what: str, optional: Collection[str] = ()
+) -> None:
+    """Check the attributes by which a class of someone else's describes itself.
+
+    Attributes that are properties are skipped on a class, since only an object has their values.
+
+    Args:
+        owner: An object or its class.
+        known: Check of each attribute, called with the attribute's name in errors and its value.
+        what: Kind of the owner in errors, such as ``reward``.
+        optional: Attributes that may be missing.
+
+    Raises:
+        BadSetting: If an attribute, or the owner's ``name``, has the wrong type or is out of range.
+    """
+    kind = owner if isinstance(owner, type) else type(owner)
+    called = text(f"name of the {what} {kind.__name__}", owner.name)  # type: ignore[attr-defined]
+    for name, check in known.items():
+        if name in optional and not hasattr(owner, name):
+            continue
+        value = getattr(owner, name)
+        if not isinstance(value, property | functools.cached_property):
+            check(f"{what} '{called}': {name}", value)
+
+
 def fields(settings: Any, *, owner: str | None = None) -> None:
     """Check every field of a dataclass against its annotation, and put the plain values in their place.
 

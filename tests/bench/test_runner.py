@@ -25,10 +25,10 @@ from rollflow.api import generate
 from rollflow.bench.replay import find, replay
 from rollflow.bench.run import folder as folders
 from rollflow.bench.run.folder import Folder, Tally
-from rollflow.bench.run.records import digest
 from rollflow.bench.run.runner import Runner
 from rollflow.bench.suites.load import Item, Suite
 from rollflow.cli import main
+from rollflow.engine.record import digest
 from rollflow.errors import RollflowError
 
 JOBS = len(ARMS) * len(ITEMS) * 2

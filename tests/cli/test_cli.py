@@ -486,7 +486,7 @@ def test_held_out_rewards_of_ones_own(folder: Path, capsys: pytest.CaptureFixtur
     assert f"held out  caption {content['held_out']['caption']:.4g}" in out
     assert [list(told) for _, _, told in content["path"]] == [["caption"]] * 10
     assert main(["generate", PROMPT, "--held-out", "judge", "--held-out", "judge"]) == 2
-    assert "held-out rewards are told by their names, which differ; got judge, judge" in refused(capsys)
+    assert "held-out reward names must be distinct; got 'judge' twice" in refused(capsys)
     assert main(["generate", PROMPT, "--held-out", "jugde"]) == 2
     assert "did you mean 'judge'?" in refused(capsys)
 

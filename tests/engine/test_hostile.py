@@ -525,7 +525,7 @@ def test_what_a_model_says_of_itself_is_checked(name: str, value: Any) -> None:
 
 
 def test_held_out_rewards_of_one_name_are_refused() -> None:
-    with pytest.raises(BadSetting, match="held-out rewards are told by their names"):
+    with pytest.raises(BadSetting, match="held-out reward names must be distinct; got '"):
         job(held_out=(Mean(), Mean()))
 
 

@@ -104,7 +104,7 @@ def test_ranks_do_not_change_with_scale() -> None:
     ("make", "message"),
     [
         (lambda: WeightedSum(PARTS[:1]), "two or more parts; got column 0"),
-        (lambda: WeightedSum((Column(0), Column(0))), "told by their names, which differ; got column 0, column 0"),
+        (lambda: WeightedSum((Column(0), Column(0))), "mixture part names must be distinct; got 'column 0' twice"),
         (lambda: WeightedSum((RankAverage(PARTS), Column(2))), "'rank-average' looks back at what was scored"),
         (lambda: WeightedSum(PARTS, (1.0,)), "1 weights do not fit 2 parts"),
         (lambda: Lexicographic(PARTS, (1.0, 2.0, 3.0)), "3 thresholds do not fit 2 parts"),
@@ -199,7 +199,7 @@ def test_names_of_parts_from_elsewhere_are_compared_once_they_are_known() -> Non
     mixture.load()
     assert [part.name for part in mixture.parts] == ["a", "b"]
     assert (mixture.structured, mixture.interactive) == (True, True)
-    with pytest.raises(RollflowError, match="names, which differ; got column 1, column 1"):
+    with pytest.raises(RollflowError, match="mixture part names must be distinct; got 'column 1' twice"):
         WeightedSum((Renamed("column 1"), Column(1))).load()
 
 

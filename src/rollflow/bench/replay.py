@@ -16,13 +16,13 @@ from rollflow.bench.run.experiment import Arm, Trial, job_of, model_of
 from rollflow.bench.run.folder import IDENTITIES, differing, read_identities
 from rollflow.bench.run.provenance import identities_of
 from rollflow.bench.run.reading import checked_identities
-from rollflow.bench.run.records import digest
 from rollflow.bench.suites.load import Item
 from rollflow.dynamics.grids import GRIDS
 from rollflow.dynamics.guidance import GUIDANCE
 from rollflow.dynamics.interpolants import INTERPOLANTS
 from rollflow.dynamics.kernels import KERNELS
 from rollflow.engine import Engine, Result, completed
+from rollflow.engine.record import digest
 from rollflow.errors import RollflowError, UnknownName
 from rollflow.models import MODELS, FlowModel, PipelineSource, find_model
 from rollflow.registry import Named, Registry

@@ -68,7 +68,8 @@ def score(
 
     from rollflow.cli.tables import aligned
     from rollflow.prompts import Prompt, read_ask
-    from rollflow.rewards import REWARDS, check_scorable
+    from rollflow.rewards import REWARDS
+    from rollflow.rewards.checks import check_scorable
 
     with refusing(2):
         asked = Prompt(prompt, read_ask(ask)) if ask else prompt

@@ -45,6 +45,19 @@ class DescribedModel(FlowModel):
         raise left_behind(f"model '{self.name}'")
 
 
+_OF_REWARDS = (
+    "name",
+    "description",
+    "differentiable",
+    "held_out",
+    "structured",
+    "interactive",
+    "relative",
+    "bounds",
+    "zero_is_perfect",
+)
+
+
 class DescribedReward(RewardModel):
     """A reward without its networks.
 
@@ -53,8 +66,7 @@ class DescribedReward(RewardModel):
     """
 
     def __init__(self, reward: RewardModel) -> None:
-        names = ("name", "description", "differentiable", "held_out", "structured", "interactive", "relative", "bounds")
-        vars(self).update({name: getattr(reward, name) for name in names}, _identity=_identity(reward))
+        vars(self).update({name: getattr(reward, name) for name in _OF_REWARDS}, _identity=_identity(reward))
 
     @property
     def identity(self) -> str:

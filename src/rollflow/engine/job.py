@@ -31,8 +31,8 @@ from rollflow.models.base import FlowModel, ModelSpec, check_attributes
 from rollflow.models.function import as_model
 from rollflow.particles.rng import Noise
 from rollflow.requests import Asking
-from rollflow.rewards import RewardModel, check_differentiable, check_reward
-from rollflow.rewards.base import check_names
+from rollflow.rewards.base import RewardModel
+from rollflow.rewards.checks import check_differentiable, check_names, check_reward
 from rollflow.sampler import Dynamics, Sampler
 from rollflow.search.base import Cost, Search
 from rollflow.search.propagator import Finished, Propagator
@@ -60,7 +60,7 @@ class Task:
         instance("prompt", self.prompt, str, what="a text")
         check_reward("reward", self.reward)
         held_out = each("held_out", self.held_out, check_reward, "a tuple of rewards")
-        check_names("held-out rewards", [reward for reward in held_out if not reward.remote])
+        check_names("held-out reward", [reward for reward in held_out if not reward.remote])
         object.__setattr__(self, "held_out", held_out)
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from types import NoneType
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
@@ -102,18 +101,14 @@ class FlowModel(ABC):
 
 
 def check_attributes(model: FlowModel | type[FlowModel]) -> None:
-    """Raise a BadSetting if what a model says of itself, or its class does, is of the wrong type or out of range."""
-    kind = model if isinstance(model, type) else type(model)
-    checks.text(f"name of the model {kind.__name__}", model.name)
-    for name, check in _ATTRIBUTES.items():
-        value = getattr(model, name)
-        if not isinstance(value, property | cached_property):  # which only an object answers
-            check(f"model '{model.name}': {name}", value)
-    if hasattr(model, "shape"):
-        if not isinstance(model.shape, property | cached_property):
-            checks.each(f"model '{model.name}': shape", model.shape, _side, "a tuple of whole numbers")
-    elif isinstance(model, FlowModel):
+    """Raise a BadSetting if an attribute of a model, or of its class, has the wrong type or is out of range."""
+    checks.attributes(model, _ATTRIBUTES, what="model", optional=("shape",))
+    if isinstance(model, FlowModel) and not hasattr(model, "shape"):
         raise BadSetting(f"model '{model.name}' has no shape; give its class that of one state: shape = (3, 64, 64)")
+
+
+def _shape(name: str, value: object) -> None:
+    checks.each(name, value, _side, "a tuple of whole numbers")
 
 
 def _side(name: str, value: object) -> int:
@@ -155,6 +150,7 @@ _ATTRIBUTES: dict[str, Callable[[str, Any], object]] = {
     "grid": _grid,
     "dtype": _dtype,
     "device": _device,
+    "shape": _shape,
 }
 
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
-from functools import cached_property, partial
-from numbers import Real
-from types import NoneType
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Hashable, Sequence
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from rollflow import checks
 from rollflow.canonical import with_settings
-from rollflow.errors import BadReward, BadSetting
+from rollflow.errors import BadReward
 
 
 class Card(NamedTuple):
@@ -56,6 +52,8 @@ class RewardModel(ABC):
         relative: Whether ``combine`` looks at what was scored before.
         bounds: Lowest and highest score that it can give, infinite where there is no limit; None if unknown. A score
             outside them is warned of.
+        zero_is_perfect: Whether it is 0 where all is as asked for and negative elsewhere, so that the share of zeros is
+            an accuracy, which experiments then report as well.
         probed: Whether the engine may try it before a search, on one sample and on two, outside the budget, so that a
             mistake is found before anything is spent. Set it to False for a reward whose calls cost money, that counts
             them, or that cannot judge noise. One that is ``interactive`` or ``remote`` is never tried.
@@ -79,6 +77,7 @@ class RewardModel(ABC):
     remote: bool = False
     relative: bool = False
     bounds: tuple[float, float] | None = None
+    zero_is_perfect: bool = False
     probed: bool = True
 
     @property
@@ -173,45 +172,3 @@ class PictureReward(RewardModel):
             for at in range(0, len(flat), self.batch_size)
         ]
         return torch.cat(parts).reshape(rows, frames).mean(1)
-
-
-def check_names(what: str, rewards: Sequence[RewardModel | type[RewardModel]]) -> None:
-    """Raise a BadSetting if two are of one name, which is all that tells them apart in an account."""
-    names = [reward.name for reward in rewards]
-    if len(set(names)) < len(names):
-        raise BadSetting(f"{what} are told by their names, which differ; got {', '.join(names)}")
-
-
-def check_attributes(reward: RewardModel | type[RewardModel]) -> None:
-    """Raise a BadSetting if what a reward says of itself, or its class does, is of the wrong type or out of range."""
-    kind = reward if isinstance(reward, type) else type(reward)
-    checks.text(f"name of the reward {kind.__name__}", reward.name)
-    for name, check in _ATTRIBUTES.items():
-        value = getattr(reward, name)
-        if not isinstance(value, property | cached_property):  # which only an object answers
-            check(f"reward '{reward.name}': {name}", value)
-
-
-def _bounds(name: str, value: object) -> None:
-    if value is None:
-        return
-    numbers = isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(one, Real) for one in value)
-    if not (numbers and value[0] <= value[1]):  # type: ignore[index]  # a pair, which mypy does not see
-        raise checks.refused(name, "a pair of numbers, the lower first, or None", value)
-
-
-def _device(name: str, value: object) -> None:
-    checks.instance(name, value, torch.device, NoneType, what="a torch.device or None")
-
-
-def _texts(name: str, value: object) -> None:
-    checks.each(name, value, checks.text, "a tuple of texts")
-
-
-_ATTRIBUTES: dict[str, Callable[[str, Any], object]] = {
-    "requires": _texts,
-    "held_out": _texts,
-    "batch_size": partial(checks.whole, at_least=1),
-    "device": _device,
-    "bounds": _bounds,
-}

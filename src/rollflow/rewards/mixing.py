@@ -16,7 +16,8 @@ from rollflow.canonical import stable_repr
 from rollflow.checks import Settings
 from rollflow.errors import BadSetting
 from rollflow.registry import Registry
-from rollflow.rewards.base import Card, RewardModel, check_names
+from rollflow.rewards.base import Card, RewardModel
+from rollflow.rewards.checks import check_names, check_scorable
 from rollflow.rewards.scoring import rewards_of
 
 
@@ -127,7 +128,7 @@ class Mixture(RewardModel):
         for part in parts:
             if part.relative:
                 raise BadSetting(f"'{part.name}' looks back at what was scored, so that it cannot be part of a mixture")
-        check_names("parts of a mixture", [part for part in parts if not part.remote])
+        check_names("mixture part", [part for part in parts if not part.remote])
         self.normalization.check(len(parts))
         self.relative = self.normalization.relative
         self.differentiable = not self.relative and all(  # type: ignore[misc]
@@ -180,10 +181,14 @@ class Mixture(RewardModel):
         places = {part.place for part in self.parts} - {None}
         return places.pop() if len(places) == 1 else frozenset(places) or None
 
+    def check(self, prompt: str) -> None:
+        for part in self.parts:
+            check_scorable(part, prompt)
+
     def load(self) -> None:
         for part in self.parts:
             part.load()
-        check_names("parts of a mixture", self.parts)
+        check_names("mixture part", self.parts)
         self._learn()
 
     def combine(self, scores: Tensor, seen: Tensor) -> Tensor:

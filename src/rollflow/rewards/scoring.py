@@ -12,7 +12,8 @@ from torch import Tensor
 
 from rollflow.checks import whole
 from rollflow.errors import BadReward, blamed
-from rollflow.rewards.base import RewardModel, check_attributes
+from rollflow.rewards.base import RewardModel
+from rollflow.rewards.checks import check_attributes
 from rollflow.runtime.callees import called
 
 

@@ -301,6 +301,7 @@ def test_with_the_token_all_is_told(guarded: Host, client: httpx.Client) -> None
         "description": Wavy.description,
         "range": None,
         "bounds": [-1.0, None],
+        "zero_is_perfect": False,
         "differentiable": False,
         "structured": False,
         "held_out": [],

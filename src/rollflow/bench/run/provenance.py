@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rollflow.bench.run.records import versions
+from rollflow.engine.record import versions
 from rollflow.models import DiffusersModel, FlowModel
 from rollflow.rewards import RewardModel
 

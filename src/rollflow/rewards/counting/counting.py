@@ -63,6 +63,7 @@ class Counting(Pretrained):
 
     name = "counting"
     bounds = (-math.inf, 0.0)
+    zero_is_perfect = True
     description = "minus the squared count errors of the asked things, by GroundingDINO and SAM; 0 is perfect"
     held_out = ("aesthetic",)
     structured = True
@@ -150,6 +151,7 @@ class CountingAccuracy(Counting):
 
     name = "counting-accuracy"
     bounds = (0.0, 1.0)
+    zero_is_perfect = False
     description = "1 where all counts are as asked for, else 0, by GroundingDINO and SAM"
     card = Counting.card._replace(range="0 or 1")
 

@@ -83,6 +83,7 @@ class RemoteReward(RewardModel):
             structured=self._info.structured,
             held_out=tuple(self._info.held_out),
             bounds=_bounds(self._info),
+            zero_is_perfect=self._info.zero_is_perfect,
         )
 
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:

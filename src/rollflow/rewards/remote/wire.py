@@ -91,6 +91,7 @@ class Info(BaseModel):
         identity: What sets it apart from itself with other settings.
         range: Of its scores, where it tells.
         bounds: Its lowest and highest score, where it tells; null at an end where there is no limit.
+        zero_is_perfect: Whether 0 says that all is as asked for; False from a server that does not know the field.
         batch_size: The most samples that it scores at once.
         max_rows: The most samples of a request ...
         max_bytes: ... its largest body ...
@@ -103,6 +104,7 @@ class Info(BaseModel):
     description: Annotated[str, Field(max_length=100_000)]
     range: str | None
     bounds: tuple[float | None, float | None] | None = None
+    zero_is_perfect: bool = False
     differentiable: bool
     structured: bool
     held_out: list[str]

@@ -82,6 +82,7 @@ class CountReward(_Scenes):
 
     name = "count"
     bounds = (-math.inf, 0.0)
+    zero_is_perfect = True
     card = _PACKAGED._replace(range="minus infinity to 0, whole numbers", reference="arXiv 2503.19385, section 6")
     description = "minus the squared count errors of the asked objects; 0 is perfect"
     held_out = ("judge",)
@@ -97,6 +98,7 @@ class JudgeReward(_Scenes):
 
     name = "judge"
     bounds = (-math.inf, 0.0)
+    zero_is_perfect = True
     card = _PACKAGED._replace(range="minus infinity to 0, whole numbers")
     description = "held-out: the count reward by a detector that no search sees"
     file = "judge.safetensors"

@@ -120,6 +120,7 @@ def info_of(reward: RewardModel, limits: Limits) -> Info:
         description=reward.description,
         range=reward.card.range if reward.card else None,
         bounds=None if reward.bounds is None else _finite(*reward.bounds),
+        zero_is_perfect=reward.zero_is_perfect,
         differentiable=reward.differentiable,
         structured=reward.structured,
         held_out=list(reward.held_out),

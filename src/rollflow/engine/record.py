@@ -1,0 +1,226 @@
+"""The record of a finished job: what journals, ``result.json``, reports and replays are made of."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+import rollflow
+from rollflow.engine.job import Result
+from rollflow.engine.meter import Spending
+from rollflow.engine.state import Point
+from rollflow.errors import RollflowError
+from rollflow.prompts import Prompt
+
+
+class UnknownVersion(RollflowError):
+    """A record of a version that this release does not read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRecord:
+    """What a job was, what it returned and what it spent, in values that JSON has.
+
+    Args:
+        prompt: Text of the prompt.
+        ask: Counts that the prompt asks for, by thing, if they were given; None leaves them to the prompt's words.
+        seed: Seed that was asked for. Within an experiment, prompts of one seed have different noise.
+        noise: Seed of the noise, ``seed`` itself outside experiments.
+        plan: Options of the job, by the name of their field of ``Plan``; empty if unknown (version 1, or a job that was
+            made without a plan).
+        reward: Reward of the sample; NaN, which JSON has as null, if it is not finite.
+        parts: Parts of a mixed reward, by name; None if not finite.
+        held_out: Held-out rewards, by name; None if missing or not finite.
+        missing: Reasons why held-out rewards are missing, by name.
+        ineligible: Number of samples that could not be chosen, by reason (``Result.ineligible``).
+        warnings: Sentences that the user should read.
+        nfe: Guided velocity evaluations that were spent; so with the next four, the fields of ``Spending``.
+        noise_level: 0 for a fully denoised sample, else the linear noise level of the estimate.
+        winner: Population and row within it that the sample came from; None if unknown.
+        seconds: Time in calls of model, decoder and reward.
+        trace: Best reward so far against NFE.
+        diagnostics: The search's own figures, of each population.
+        sha256: Digest of the decoded sample (``digest``).
+        device: Device of the model; None if the model does not say.
+        threads: Number of CPU threads, on which the bits of matrix products depend.
+        versions: Versions of everything that bits depend on.
+        quota: NFE of each step, of each population.
+        ancestors: Parents of the particles after each step, of each population; None where every row went on, and for
+            the whole if no population resampled.
+        resumed: Whether the job was resumed, so that ``quota`` and ``ancestors`` lack the steps before.
+        steps: Numbers of the steps in ``quota``, of each population, if the job was resumed.
+        id: Identifier within an experiment; so with the next three, which are empty outside one.
+        arm: Name of the arm.
+        category: Category of the prompt.
+        place: Place of the prompt in its suite.
+    """
+
+    version: ClassVar[int] = 2
+
+    prompt: str
+    ask: Mapping[str, int] | None = None
+    seed: int
+    noise: int | None = None
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    reward: float
+    parts: Mapping[str, float | None] = field(default_factory=dict)
+    held_out: Mapping[str, float | None] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+    ineligible: Mapping[str, int] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    nfe: int
+    network_rows: int
+    reward_calls: int
+    decodes: int = 0
+    backward_passes: int
+    noise_level: float = 0.0
+    winner: tuple[int, int] | None = None
+    seconds: float
+    trace: Sequence[Point]
+    diagnostics: Sequence[Mapping[str, Any]] = ()
+    sha256: str
+    device: str | None = None
+    threads: int
+    versions: Mapping[str, str]
+    quota: Sequence[Sequence[int]] = ()
+    ancestors: Sequence[Sequence[Sequence[int] | None]] | None = None
+    resumed: bool = False
+    steps: Sequence[Sequence[int]] | None = None
+    id: str = ""
+    arm: str = ""
+    category: str = ""
+    place: int = 0
+
+    @classmethod
+    def of(cls, result: Result) -> JobRecord:
+        """Describe a result; ``dataclasses.replace`` adds what only an observer or an experiment knows."""
+        job, spent, device = result.job, result.spent, result.job.task.model.device
+        prompt = job.task.prompt
+        return cls(
+            prompt=str(prompt),
+            ask=dict(prompt.ask) if isinstance(prompt, Prompt) else None,
+            seed=job.seed,
+            noise=job.seed,
+            reward=result.reward,
+            parts=plain(result.parts),
+            held_out=plain(result.held_out),
+            missing=dict(result.missing),
+            ineligible=dict(result.ineligible),
+            warnings=tuple(result.warnings),
+            nfe=spent.nfe,
+            network_rows=spent.network_rows,
+            reward_calls=spent.reward_calls,
+            decodes=spent.decodes,
+            backward_passes=spent.backward_passes,
+            noise_level=result.noise_level,
+            seconds=round(result.seconds, 4),
+            trace=result.trace,
+            diagnostics=tuple(plain(one) for one in result.diagnostics),
+            sha256=digest(result.sample),
+            device=None if device is None else str(device),
+            threads=torch.get_num_threads(),
+            versions=versions(),
+        )
+
+    @property
+    def spent(self) -> Spending:
+        """The account of the job."""
+        return Spending(self.nfe, self.network_rows, self.reward_calls, self.decodes, self.backward_passes)
+
+    def to_json(self) -> dict[str, Any]:
+        """The record in JSON's own types, with its version; fields that have their default are left out."""
+        content: dict[str, Any] = {"version": self.version}
+        for one in fields(self):
+            value = getattr(self, one.name)
+            default = one.default_factory() if one.default_factory is not MISSING else one.default
+            if value != default:
+                content[one.name] = plain(value)
+        return content
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> JobRecord:
+        """Read a record of any known version; keys that are no fields are ignored.
+
+        Raises:
+            UnknownVersion: If its version is not known.
+            RollflowError: If a field is missing.
+        """
+        content = migrated(content)
+        given = {one.name: content[one.name] for one in fields(cls) if one.name in content}
+        missing = [one.name for one in fields(cls) if _is_required(one) and one.name not in given]
+        if missing:
+            raise RollflowError(f"the record of a job has no '{missing[0]}'")
+        try:
+            given["trace"] = tuple(Point(nfe, _number(reward)) for nfe, reward in given["trace"])
+            given["reward"] = _number(given["reward"])
+            if given.get("winner") is not None:
+                population, row = given["winner"]
+                given["winner"] = (int(population), int(row))
+        except (TypeError, ValueError) as error:
+            raise RollflowError(f"the record of a job is malformed: {error}") from None
+        for name in ("warnings", "diagnostics"):
+            given[name] = tuple(given.get(name, ()))
+        return cls(**given)
+
+
+def _is_required(one: Any) -> bool:
+    return one.default is MISSING and one.default_factory is MISSING
+
+
+def migrated(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON of a record in the form of the present version.
+
+    Raises:
+        UnknownVersion: If its version is not known.
+    """
+    version = content.get("version", 1)  # version 1 did not say so
+    if type(version) is not int or version not in (*_NEXT, JobRecord.version):
+        known = ", ".join(map(str, (*_NEXT, JobRecord.version)))
+        raise UnknownVersion(
+            f"the record of a job has version {version!r:.20}; this release of rollflow reads {known}; install a newer "
+            "one"
+        )
+    while version != JobRecord.version:
+        content, version = _NEXT[version](content), version + 1
+    return {**content, "version": version}
+
+
+def _from_1(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Version 1: lines of journals without a version, a plan or a winner; the first did not tell the threads."""
+    return {"threads": 1, **content}
+
+
+_NEXT: dict[int, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {1: _from_1}
+"""What makes of a version the next."""
+
+
+def digest(sample: Tensor) -> str:
+    """SHA-256 of a sample's bytes."""
+    return hashlib.sha256(sample.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that bits depend on."""
+    return {"rollflow": rollflow.__version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def plain(value: Any) -> Any:
+    """A value in JSON's own types: tensors and tuples as lists, numbers that are not finite as None."""
+    if isinstance(value, Tensor):
+        return plain(value.tolist())
+    if isinstance(value, Mapping):
+        return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else value
