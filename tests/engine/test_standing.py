@@ -38,5 +38,5 @@ def test_only_a_rise_is_one() -> None:
     """The first of equals stays; what fell behind leaves no mark."""
     request = Reward(torch.tensor([[1.0], [2.0], [3.0]]), 0.25)
     once = PopulationState(spent=Spending(nfe=4)).scored(request, torch.tensor([0.0, 7.0, 7.0]))
-    assert (once.rises, once.best) == (((4, 7.0),), (torch.tensor([2.0]), 7.0, 0.25, None))
+    assert (once.rises, once.best) == (((4, 7.0),), (torch.tensor([2.0]), 7.0, 0.25, None, None))
     assert once.scored(request, torch.tensor([7.0, 6.0, 5.0])) is once

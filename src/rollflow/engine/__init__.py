@@ -6,7 +6,7 @@ from rollflow.engine.job import Job, Result, Task, default_sampler, estimate_cos
 from rollflow.engine.meter import Caps, Meter, Spending
 from rollflow.engine.observers import Observer
 from rollflow.engine.session import Ended
-from rollflow.engine.state import Checkpoint, Point, PopulationState, abreast
+from rollflow.engine.state import Checkpoint, Origin, Point, PopulationState, abreast
 
 __all__ = [
     "Caps",
@@ -18,6 +18,7 @@ __all__ = [
     "JobsFailed",
     "Meter",
     "Observer",
+    "Origin",
     "Point",
     "PopulationState",
     "Result",

@@ -25,7 +25,7 @@ from rollflow.dynamics.kernels import KERNELS
 from rollflow.dynamics.lookahead import LOOKAHEADS
 from rollflow.engine.described import DescribedModel, DescribedReward, portable
 from rollflow.engine.meter import Caps, Spending
-from rollflow.engine.state import Checkpoint, Point
+from rollflow.engine.state import Checkpoint, Origin, Point
 from rollflow.errors import RollflowWarning, blamed
 from rollflow.models.base import FlowModel, ModelSpec, check_attributes
 from rollflow.models.function import as_model
@@ -212,6 +212,7 @@ class Result:
         job: The job.
         sample: Decoded, (...), pixels (3, H, W) in [0, 1] for images.
         x0: The same in the model's space.
+        origin: The population and the row it came from.
         reward: Of the sample.
         parts: What the parts of a mixed reward say of it, by name, scored once more; empty where it is not mixed.
         held_out: Held-out rewards by name.
@@ -236,6 +237,7 @@ class Result:
     job: Job
     sample: Tensor
     x0: Tensor
+    origin: Origin
     reward: float
     parts: dict[str, float]
     held_out: dict[str, float]

@@ -26,7 +26,7 @@ from rollflow.engine.executor import (
 from rollflow.engine.executor import NETWORK as IN_NETWORK
 from rollflow.engine.job import Job
 from rollflow.engine.meter import Meter
-from rollflow.engine.state import Checkpoint, PopulationState, ineligible_of
+from rollflow.engine.state import Candidate, Checkpoint, PopulationState, ineligible_of
 from rollflow.errors import BadModel, BadReward, RollflowError
 from rollflow.requests import Asking, Grad, Request, Save, Velocity, some_rows
 from rollflow.rewards.base import RewardModel
@@ -62,9 +62,9 @@ class Run:
     seconds: float
 
     @property
-    def finished(self) -> list[Finished]:
+    def finished(self) -> list[Candidate]:
         """What the populations that are done returned."""
-        return [one.state for one in self.now if isinstance(one.state, Finished)]
+        return [Candidate(i, one.state) for i, one in enumerate(self.now) if isinstance(one.state, Finished)]
 
     @property
     def done(self) -> bool:
@@ -252,7 +252,7 @@ class Live:
 
     def keep(self, state: Progress | Finished) -> None:
         """Save where it stands."""
-        self.standing = replace(self.standing, state=state)
+        self.standing = self.standing.kept(state)
         self.run.saved[self.population] = self.standing
 
 

@@ -24,7 +24,16 @@ from rollflow.engine.observers import Audience, Observer
 from rollflow.engine.population import NETWORK, Live, Run, combined, out_of_range
 from rollflow.engine.probe import Prepared
 from rollflow.engine.scheduler import Turn, half, sharing, turns
-from rollflow.engine.state import Checkpoint, Point, PopulationState, bests_of, ineligible_of, trace_of
+from rollflow.engine.state import (
+    Candidate,
+    Checkpoint,
+    Origin,
+    Point,
+    PopulationState,
+    bests_of,
+    ineligible_of,
+    trace_of,
+)
 from rollflow.errors import BadModel, BudgetExceeded, RollflowError, blamed
 from rollflow.requests import Decode, Grad, Request, Reward, Save
 from rollflow.rewards.base import RewardModel
@@ -325,16 +334,16 @@ class Session:
         elif why is not None or (why := run.nothing_eligible) is not None:
             self._fail(run, why)
 
-    def _best(self, run: Run, why: Exception | None) -> list[Finished]:
+    def _best(self, run: Run, why: Exception | None) -> list[Candidate]:
         """The best that a job has seen, the best first; of one that has all its samples, the best of those.
 
         Where nothing was scored yet and nothing is broken, the latest clean estimates are scored now.
         """
         reward = run.job.task.reward
         if run.done and not reward.relative:
-            finished = [one for one in run.finished if one.reward > -math.inf]
+            finished = [one for one in run.finished if one.sample.reward > -math.inf]
             if finished and why is None:
-                return sorted(finished, key=lambda one: -one.reward)
+                return sorted(finished, key=lambda one: -one.sample.reward)
         found, broken = bests_of(run.now), why is not None and not isinstance(why, BudgetExceeded)
         if found or broken or (self.stopped and self._unasked(reward)):
             return found
@@ -348,20 +357,20 @@ class Session:
     def _last_words(self) -> AbstractContextManager[None]:
         return interruption.skippable(max(self._until - time.monotonic(), 0.001)) if self.stopped else nullcontext()
 
-    def _best_of_progress(self, run: Run) -> list[Finished]:
+    def _best_of_progress(self, run: Run) -> list[Candidate]:
         """The best of the latest clean estimates, scored now, of a search that does not score on the way."""
         for population, standing in enumerate(run.now):
             if not isinstance(standing.state, Progress):
                 continue
             clean, level = standing.state.particles.clean, standing.state.level(run.job.dynamics)
             rows = run.job.task.reward.batch_size if self.stopped and not run.job.task.reward.relative else len(clean)
-            for some in torch.split(clean, rows):  # after Ctrl-C in parts: each counts if the next takes too long
-                request = Reward(some, level)
+            for first in range(0, len(clean), rows):  # after Ctrl-C in parts: each counts if the next takes too long
+                request = Reward(clean[first : first + rows], level)
                 live = Live(run, population, iter(()), request)  # type: ignore[arg-type]
                 live.debit()
                 [verdict] = self._by_worker(run.job.task, partial(self.answers.of, Reward, [live.asked(live.rows)]))
                 rewards = live.read(verdict)
-                live.standing = live.standing.scored(request, rewards)
+                live.standing = live.standing.scored(request, rewards, first)
         return bests_of(run.now)
 
     def _debit(self, live: Live) -> bool:
@@ -387,8 +396,8 @@ class Session:
     def _complete(self, run: Run) -> None:
         """End a job whose populations have all returned: with the best of them, or else with the best before it."""
         try:
-            found = sorted(self._reconciled(run), key=lambda finished: -finished.reward)  # stable: the first of equals
-            found = [finished for finished in found if finished.reward > -math.inf]
+            found = sorted(self._reconciled(run), key=lambda one: -one.sample.reward)  # stable: the first of equals
+            found = [one for one in found if one.sample.reward > -math.inf]
             result = self._result(run, found, interrupted=False, cause=None) if found else None
         except Exception as error:
             self._stop(run, error)
@@ -398,50 +407,55 @@ class Session:
         else:
             self._finish(run, result)
 
-    def _reconciled(self, run: Run) -> list[Finished]:
+    def _reconciled(self, run: Run) -> list[Candidate]:
         """What the populations returned, with rewards that can be compared.
 
         Those of a relative reward cannot, since each population looked back at its own samples: what they returned is
         scored once more, against all samples of all of them; no part of the budget, as held-out rewards are not.
         """
         task = run.job.task
-        finished = [one for one in run.finished if one.reward > -math.inf]
+        finished = [one for one in run.finished if one.sample.reward > -math.inf]
         if not task.reward.relative or len(finished) <= 1:
             return finished
-        x0, seen = torch.stack([one.x0 for one in finished]), [one.seen for one in run.now if one.seen is not None]
+        seen = [one.seen for one in run.now if one.seen is not None]
+        x0 = torch.stack([one.sample.x0 for one in finished])
         asked = Asked(Reward(x0, 0.0), task, run.condition)
         [verdict] = self._by_worker(task, partial(self.answers.of, Reward, [asked]))
         sound = [i for i, fault in enumerate(verdict.faults) if fault is None]
         scores = verdict.scores[sound]
         rewards = combined(task.reward, scores, torch.cat([*seen, scores]))
-        return [finished[i]._replace(reward=float(reward)) for i, reward in zip(sound, rewards, strict=True)]
+        return [
+            finished[i]._replace(sample=finished[i].sample._replace(reward=float(reward)))
+            for i, reward in zip(sound, rewards, strict=True)
+        ]
 
     def _finish(self, run: Run, result: Result) -> None:
         self.ended.append(Ended(run.place, run.job, result, None))
         self._drop(run)
         self.audience.tell("completed", run.job, result)
 
-    def _decoded(self, run: Run, found: Sequence[Finished]) -> tuple[Finished, Tensor]:
+    def _decoded(self, run: Run, found: Sequence[Candidate]) -> tuple[Candidate, Tensor]:
         """The first of some samples that is eligible still once it is decoded by itself, and its pixels.
 
         Raises:
             BadModel: If none is.
         """
         what = "nothing was found"
-        for finished in found:
-            if finished is not found[0]:
+        for one in found:
+            if one is not found[0]:
                 run.meter.debit(Spending(decodes=1))
             with torch.no_grad():
-                samples, [fault] = examined(run.job.task, finished.x0[None].clone())
+                samples, [fault] = examined(run.job.task, one.sample.x0[None].clone())
             if fault is None:
-                return finished, samples[0].clone()
+                return one, samples[0].clone()
             run.note(fault)
             what = f"{fault.what} when it was decoded by itself"
         raise BadModel(f"no sample is left to return: {what}")
 
-    def _result(self, run: Run, found: Sequence[Finished], *, interrupted: bool, cause: Exception | None) -> Result:
+    def _result(self, run: Run, found: Sequence[Candidate], *, interrupted: bool, cause: Exception | None) -> Result:
         task = run.job.task
-        best, sample = self._decoded(run, found)
+        (population, best), sample = self._decoded(run, found)
+        origin = Origin(population, run.now[population].row_of(best))
         parts = task.reward.parts if len(task.reward.parts) > 1 else ()
         told = self._judged(task, parts, sample[None], by_worker=True)
         held_out = self._judged(task, task.held_out, sample[None], by_worker=False)
@@ -451,6 +465,7 @@ class Session:
             run.job,
             sample,
             best.x0.clone(),
+            origin,
             best.reward,
             told.scores,
             held_out.scores,
@@ -462,7 +477,7 @@ class Session:
             (*rises, end),
             tuple(one.spent.nfe for one in run.now),
             run.seconds,
-            tuple(finished.diagnostics or {} for finished in run.finished),
+            tuple(one.sample.diagnostics or {} for one in run.finished),
             ineligible_of(run.now),
             tuple(self._warnings(run, sample, held_out.scores)),
         )

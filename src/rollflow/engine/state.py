@@ -22,6 +22,32 @@ class Point(NamedTuple):
     reward: float
 
 
+class Origin(NamedTuple):
+    """Where a job's sample came from.
+
+    Args:
+        population: Index of the population that found it.
+        row: Row of the sample among the particles that this population saved last (``Progress.particles``), or of the
+            particle it descends from. For an interrupted search, whose best sample need not have been kept, the row of
+            the highest reward. None if the population saved none.
+    """
+
+    population: int
+    row: int | None
+
+
+class Candidate(NamedTuple):
+    """A sample that a job may return.
+
+    Args:
+        population: Index of the population that found it.
+        sample: The sample.
+    """
+
+    population: int
+    sample: Finished
+
+
 @dataclass(frozen=True)
 class PopulationState:
     """Where one population stands.
@@ -47,14 +73,34 @@ class PopulationState:
     fault: tuple[str, str] | None = None
     outside: dict[str, float] = field(default_factory=dict)
 
-    def scored(self, request: Reward, rewards: Tensor) -> PopulationState:
-        """After samples were scored, (B,) rewards: the best of them may be the best until now."""
+    def scored(self, request: Reward, rewards: Tensor, first_row: int | None = None) -> PopulationState:
+        """The state after samples were scored, the best of which may be the best so far.
+
+        Args:
+            request: The samples.
+            rewards: (B,) their rewards.
+            first_row: Row of the first of them among the particles saved last; None if they are others.
+        """
         at = int(rewards.argmax())
         reward = float(rewards[at])
         if reward == -math.inf or (self.best is not None and reward <= self.best.reward):
             return self
         rises = (*self.rises, Point(self.spent.nfe, reward))
-        return replace(self, rises=rises, best=Finished(request.x0[at].clone(), reward, request.noise_level))
+        row = None if first_row is None else first_row + at
+        best = Finished(request.x0[at].clone(), reward, request.noise_level, row=row)
+        return replace(self, rises=rises, best=best)
+
+    def kept(self, state: Progress | Finished) -> PopulationState:
+        """The state after the population was saved or returned."""
+        if isinstance(state, Finished):
+            state = state._replace(row=self.row_of(state))
+        return replace(self, state=state)
+
+    def row_of(self, sample: Finished) -> int | None:
+        """Row of a sample as ``Origin`` has it."""
+        if sample.row is not None or self.state is None:
+            return sample.row
+        return self.state.row if isinstance(self.state, Finished) else self.state.particles.best_row
 
     def faulty(self, where: str, what: str, count: int = 1) -> PopulationState:
         """After so many samples turned out not to be eligible; 0 where it is only a state that none shows yet."""
@@ -83,16 +129,15 @@ def abreast(nfe: int, shares: Sequence[int]) -> int:
     return sum(min(nfe, share) for share in shares)
 
 
-def bests_of(populations: Sequence[PopulationState]) -> list[Finished]:
+def bests_of(populations: Sequence[PopulationState]) -> list[Candidate]:
     """The best sample of each, the highest reward first; of equals the one that was found with the fewest NFE."""
-    found = [(-one.best.reward, one.rises[-1].nfe, i) for i, one in enumerate(populations) if one.best is not None]
-    bests = [populations[i].best for *_, i in sorted(found)]
-    return [best for best in bests if best is not None]
+    bests = [Candidate(i, one.best) for i, one in enumerate(populations) if one.best is not None]
+    return sorted(bests, key=lambda best: (-best.sample.reward, populations[best.population].rises[-1].nfe))
 
 
 def best_of(populations: Sequence[PopulationState]) -> Finished | None:
     """The first of ``bests_of``."""
-    return next(iter(bests_of(populations)), None)
+    return next((best.sample for best in bests_of(populations)), None)
 
 
 def ineligible_of(populations: Sequence[PopulationState]) -> dict[str, int]:

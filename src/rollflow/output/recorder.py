@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from rollflow.engine import Job, Observer, Result, Spending
@@ -49,7 +49,7 @@ class Recorder(Observer):
     def _reset(self) -> None:
         self.steps: dict[int, list[Progress]] = {}
         self.points: list[Scored] = []
-        self._finished: dict[int, Tensor] = {}
+        self._denoised: set[int] = set()
 
     def admitted(self, job: Job) -> None:
         self._reset()
@@ -57,7 +57,7 @@ class Recorder(Observer):
     def scored(self, job: Job, population: int, request: Reward, rewards: Tensor, spent: Spending) -> None:
         self.points += [Scored(spent.nfe, population, request.noise_level, float(reward)) for reward in rewards]
         if request.noise_level == 0:
-            self._finished[population] = request.x0
+            self._denoised.add(population)
 
     def saved(self, job: Job, population: int, progress: Progress) -> None:
         self.steps.setdefault(population, []).append(progress)
@@ -73,27 +73,21 @@ class Recorder(Observer):
         Row i of a population is the same stream at every step, unless the population says who descends from whom.
         """
         end = Frame(result.x0, result.noise_level, result.reward)
-        if not self.points:  # nothing was scored before the run was stopped, after it was resumed
+        population, row = result.origin
+        if row is None or not self.points:  # nothing was scored before the run was stopped, after it was resumed
             return [end]
-        population, row = self._winner(result)
         frames: list[Frame] = []
         for progress in reversed(self.steps.get(population, [])):
             level = progress.level(result.job.dynamics)
             frames.insert(0, Frame(progress.particles.clean[row], level, float(progress.particles.reward[row])))
             row = row if progress.ancestors is None else int(progress.ancestors[row])
-        # Where finishing is free the last clean estimate is the result.
-        if frames and torch.equal(frames[-1].x0, result.x0):
+        if frames and self._is_result(frames[-1], result):
             frames.pop()
         return [*frames, end]
 
-    def _winner(self, result: Result) -> tuple[int, int]:
-        """(population, row) that the result came from."""
-        for population, steps in sorted(self.steps.items()):
-            ends = self._finished.get(population, steps[-1].particles.clean)
-            for row, x0 in enumerate(ends):
-                if torch.equal(x0, result.x0):
-                    return population, row
-        # An interrupted run returns the best that was scored, which no population need have kept.
-        best = max(self.points, key=lambda point: point.reward)
-        kept = self.steps.get(best.population, [])
-        return best.population, int(kept[-1].particles.reward.argmax()) if kept else 0
+    def _is_result(self, last: Frame, result: Result) -> bool:
+        """Whether the last clean estimate that was kept is the result itself."""
+        if not result.interrupted:
+            return result.origin.population not in self._denoised  # else finishing made another sample of it
+        unscored = math.isnan(last.reward)
+        return last.noise_level == result.noise_level and (unscored or last.reward == result.reward)

@@ -203,5 +203,5 @@ class SearchOverPaths(Search):
             spent = leg.rows * (dynamics.evaluate_nfe + leg.steps * dynamics.propagate_nfe)
             left -= spent
             yield from save(Progress(i, kept, left, spent, noise_level=leg.lower))
-        best = kept.best()
-        return Finished(best.clean[0], float(best.reward), 0.0)
+        row = kept.best_row
+        return Finished(kept.clean[row], float(kept.reward[row]), 0.0, row=row)

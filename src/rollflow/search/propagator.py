@@ -40,10 +40,14 @@ class Particles(NamedTuple):
         """The particles at ``index``."""
         return Particles(*(None if field is None else field[index] for field in self))  # type: ignore[arg-type]
 
+    @property
+    def best_row(self) -> int:
+        """Row of the highest reward, the first of equals."""
+        return int(self.reward.argmax())
+
     def best(self) -> Particles:
         """The one particle of the highest reward, the first of equals."""
-        at = int(self.reward.argmax())
-        return self.rows(slice(at, at + 1))
+        return self.rows(slice(self.best_row, self.best_row + 1))
 
 
 class Finished(NamedTuple):
@@ -54,12 +58,15 @@ class Finished(NamedTuple):
         reward: Its reward; -inf if there is no sample that may be chosen.
         noise_level: 0 for a finished sample, else the linear noise level at which the estimate was made.
         diagnostics: Figures of the search's own by name, such as ``log_z`` of SMC; None where it has none.
+        row: Row of the sample among the particles that the population saved last (``Progress.particles``). None lets
+            the engine take the row of the highest reward.
     """
 
     x0: Tensor
     reward: float
     noise_level: float
     diagnostics: dict[str, Any] | None = None
+    row: int | None = None
 
 
 @dataclass(frozen=True)
@@ -181,14 +188,17 @@ class Propagator:
             particles = particles._replace(clean=x0, reward=(yield from requests.reward(x0, 0.0)))
         return particles
 
-    def returned(self, particle: Particles, diagnostics: dict[str, Any] | None = None) -> Finished:
-        """What a population returns: one particle (B = 1) after ``denoise``."""
+    def returned(
+        self, particles: Particles, row: int | None = None, diagnostics: dict[str, Any] | None = None
+    ) -> Finished:
+        """What a population returns after ``denoise``: the particle at ``row``, by default the best."""
+        row = particles.best_row if row is None else row
         level = 0.0 if self.dynamics.finished else self.dynamics.last_noise_level
-        return Finished(particle.clean[0], float(particle.reward), level, diagnostics)
+        return Finished(particles.clean[row], float(particles.reward[row]), level, diagnostics, row)
 
     def finish(self, particles: Particles) -> Asking[Finished]:
         """``denoise`` particles and return the best."""
-        return self.returned((yield from self.denoise(particles)).best())
+        return self.returned((yield from self.denoise(particles)))
 
 
 def _shaped(who: str, given: Any, like: Tensor) -> Tensor:

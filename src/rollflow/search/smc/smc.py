@@ -159,7 +159,7 @@ class SMC(Search):
             done, particles, left, weighing = resume.step, resume.particles, resume.nfe_left, resume.extra
         for step in range(done + 1, steps):
             if weighing.over:
-                return Finished(particles.clean[0], -math.inf, dynamics.noise_level(step - 1))
+                return Finished(particles.clean[0], -math.inf, dynamics.noise_level(step - 1), row=0)
             ancestors = self._ancestors(weighing, propagator, step - 1, counts[step])
             if ancestors is not None:
                 particles, weighing = particles.rows(ancestors), weighing.resampled(ancestors)
@@ -178,12 +178,12 @@ class SMC(Search):
 
     def _chosen(self, propagator: Propagator, particles: Particles, weighing: Weighing) -> Finished:
         if weighing.over:
-            return propagator.returned(particles.best())
+            return propagator.returned(particles)
         if self.draw:
             uniform = propagator.noise.uniform(propagator.dynamics.transitions, 1)
-            chosen = particles.rows(Multinomial()(normalised(weighing.log_w), uniform, 1))
+            row = int(Multinomial()(normalised(weighing.log_w), uniform, 1))
         else:
-            chosen = particles.best()
+            row = particles.best_row
         diagnostics = {
             "log_z": weighing.log_evidence,
             "ess": weighing.ess,
@@ -191,4 +191,4 @@ class SMC(Search):
             "resamplings": weighing.resamplings,
             "ancestors": len(set(weighing.root.tolist())),
         }
-        return propagator.returned(chosen, diagnostics)
+        return propagator.returned(particles, row, diagnostics)
