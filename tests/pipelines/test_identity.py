@@ -24,7 +24,7 @@ from families.parts import WIDTH, picture
 from torch import nn
 
 from rollflow import DiffusersModel
-from rollflow.models.diffusers.calls import Calls
+from rollflow.models.diffusers.calls import PipelineCalls
 
 
 def freeu(pipeline: Any) -> None:
@@ -132,7 +132,7 @@ def test_what_is_changed_in_a_loaded_pipeline_is_told_at_once_and_from_each_othe
     told = {}
     for name, change in LIVE.items():
         tiny = stable_diffusion.epsilon()
-        calls = Calls(tiny.pipeline, tiny.arguments)
+        calls = PipelineCalls(tiny.pipeline, tiny.arguments)
         told["as it is"] = "".join(calls.told())
         change(tiny.pipeline)
         told[name] = "".join(calls.told())
@@ -195,7 +195,7 @@ def test_layers_of_perturbed_attention() -> None:
     for layers in ("blocks.0", "blocks.1"):
         tiny = FAMILIES["StableDiffusion3PAGPipeline"]()
         tiny.pipeline.set_pag_applied_layers(layers)
-        told.append(Calls(tiny.pipeline, tiny.arguments).told())
+        told.append(PipelineCalls(tiny.pipeline, tiny.arguments).told())
     assert told[0] != told[1]
 
 

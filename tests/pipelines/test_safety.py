@@ -19,8 +19,8 @@ from transformers import CLIPConfig, CLIPImageProcessor
 
 from rollflow import BadModel, DiffusersModel
 from rollflow.dynamics.conversions import denoised_from_velocity
-from rollflow.models.diffusers.calls import Calls
-from rollflow.models.diffusers.hooked import Asked
+from rollflow.models.diffusers.calls import PipelineCalls
+from rollflow.models.diffusers.hooked import PipelineCall
 
 SAYS = "the safety checker"
 LEVEL = -0.0973  # of the mean of a picture in [-1, 1], amid those of ``states``
@@ -145,9 +145,9 @@ def test_watermarks_count_too() -> None:
     tiny.pipeline.__class__ = Watermarked
     model = loaded(tiny)
     hooked = model.calls.pipeline
-    hooked.asked, image = Asked(), torch.ones(3, 3, 2, 2)
+    hooked.call, image = PipelineCall(), torch.ones(3, 3, 2, 2)
     made = hooked.run_safety_checker(image, "cpu", torch.float32)
-    assert hooked.asked.flags == [True, False, True]
+    assert hooked.call.flags == [True, False, True]
     assert made[0].equal(image)
     assert made[1:] == (None, None)
 
@@ -213,7 +213,7 @@ def test_a_guardrail_of_films_and_texts() -> None:
     """Of which the pipeline itself fails where a film is blocked."""
     tiny = cosmos2.text_to_image()
     guard = tiny.pipeline.safety_checker = Strict()
-    calls = Calls(tiny.pipeline, tiny.arguments)
+    calls = PipelineCalls(tiny.pipeline, tiny.arguments)
     row = calls.encode("a cat")
     assert guard.texts.count("a cat") == 1
     with pytest.raises(Exception, match="unsafe text"):

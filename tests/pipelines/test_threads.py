@@ -23,7 +23,7 @@ from torch import Tensor
 
 import rollflow
 from rollflow import DiffusersModel, RollflowError
-from rollflow.models.diffusers.calls import Calls
+from rollflow.models.diffusers.calls import PipelineCalls
 from rollflow.rewards import REWARDS
 
 PROMPTS = ("a cat", "two dogs on a red sofa")
@@ -59,7 +59,7 @@ def test_asyncio(model: DiffusersModel) -> None:
 
 def overlaps(monkeypatch: pytest.MonkeyPatch, calls: list[Callable[[], Any]]) -> bool:
     """Whether any two calls of pipelines ran at the same time."""
-    run, inside, seen = Calls._run, threading.Semaphore(1), []
+    run, inside, seen = PipelineCalls._run, threading.Semaphore(1), []
 
     def watched(*args: Any, **kwargs: Any) -> Any:
         free = inside.acquire(blocking=False)
@@ -71,7 +71,7 @@ def overlaps(monkeypatch: pytest.MonkeyPatch, calls: list[Callable[[], Any]]) ->
             if free:
                 inside.release()
 
-    monkeypatch.setattr(Calls, "_run", watched)
+    monkeypatch.setattr(PipelineCalls, "_run", watched)
     in_threads(calls)
     assert len(seen) >= len(calls)
     return not all(seen)

@@ -29,8 +29,8 @@ from rollflow.files.pictures import as_pictures
 from rollflow.prompts import Prompt
 from rollflow.rewards import RewardModel
 from rollflow.rewards.counting.boxes import Boxes
-from rollflow.rewards.counting.counting import Counting, CountingAccuracy, Networks, NothingAsked
-from rollflow.rewards.counting.grounding import Detector, Segmenter, Shorter, spans
+from rollflow.rewards.counting.counting import Counting, CountingAccuracy, CountingNetworks, NothingAsked
+from rollflow.rewards.counting.grounding import GroundingDetector, Segmenter, Shorter, spans
 from rollflow.rewards.pretrained.preprocessing import Bilinear
 
 SIDE = 64
@@ -183,7 +183,7 @@ def test_masks_are_those_that_transformers_finds(reward_of: Counting, shape: tup
     assert 0 < masks.float().mean() < 1
 
 
-class Found(Detector):
+class Found(GroundingDetector):
     """Two cats and a dog in every dark picture, and in bright ones a cat."""
 
     def __call__(self, pixels: Tensor, names: Sequence[str]) -> list[Boxes]:
@@ -207,7 +207,7 @@ class Boxed(Segmenter):
 def test_rewards_of_counts(kind: type[Counting]) -> None:
     """Two cats and a dog in dark pictures, one cat in bright ones; other things are not there."""
     reward = kind(device="cpu")
-    reward.__dict__["networks"] = Networks(Found(None, None), Boxed(None))
+    reward.__dict__["networks"] = CountingNetworks(Found(None, None), Boxed(None))
     dark, bright = torch.zeros(3, 4, 4), torch.ones(3, 4, 4)
     cases = [
         (dark, "two cats and a dog", 0),

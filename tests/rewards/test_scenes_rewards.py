@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import data
 from rollflow.models.scenes.grammar import KINDS, Caption, Group, parse
-from rollflow.rewards.scenes.detectors import WEIGHTS, Detector, Peaks
+from rollflow.rewards.scenes.detectors import WEIGHTS, Peaks, SceneDetector
 from rollflow.rewards.scenes.scenes import (
     CaptionReward,
     CountReward,
@@ -89,7 +89,7 @@ def test_more_wrong_is_worse_and_never_a_plateau() -> None:
     assert all(a > 10 * b > 0 for a, b in itertools.pairwise(scores))
 
 
-class _Fixed(Detector):
+class _Fixed(SceneDetector):
     """A detector whose heat map is the picture's own first channels."""
 
     def heat(self, pixels: torch.Tensor) -> torch.Tensor:

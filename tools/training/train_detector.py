@@ -23,7 +23,7 @@ from rollflow.models.loading import load_weights
 from rollflow.models.scenes.grammar import KINDS, VOCABULARY_SIZE
 from rollflow.models.scenes.model import ScenesBase
 from rollflow.models.scenes.networks import DiT
-from rollflow.rewards.scenes.detectors import ConvNeXtDetector, Detector, PyramidDetector
+from rollflow.rewards.scenes.detectors import ConvNeXtDetector, PyramidDetector, SceneDetector
 from rollflow.rewards.scenes.scenes import count_probability
 
 POOL = 4_096
@@ -130,13 +130,13 @@ def colours(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def accuracy(network: Detector, held_out: Pictures, sort: str) -> float:
+def accuracy(network: SceneDetector, held_out: Pictures, sort: str) -> float:
     """Share of pictures in which every count of every kind is right."""
     found = torch.cat([network.peaks(part.float() / 255).counts() for part in held_out.pixels[sort].split(128)])
     return float((found == held_out.counts()).all(1).float().mean())
 
 
-def calibrate(network: Detector, held_out: Pictures) -> None:
+def calibrate(network: SceneDetector, held_out: Pictures) -> None:
     """Fit ``scale`` and ``offset`` to the likelihood of the counts, of the kinds present, over all sorts."""
     with torch.no_grad():
         raw = torch.cat(
@@ -160,7 +160,7 @@ def calibrate(network: Detector, held_out: Pictures) -> None:
 def main() -> None:
     given = options("detector", 8, __doc__, ("detector", "judge"))
     judge = given.which == "judge"
-    network: Detector = (ConvNeXtDetector() if judge else PyramidDetector()).to(memory_format=torch.channels_last)
+    network: SceneDetector = (ConvNeXtDetector() if judge else PyramidDetector()).to(memory_format=torch.channels_last)
     augment = colours if judge else noise_and_blur
     seed = given.seed + (1000 if judge else 0)
     cpu = torch.device("cpu")
@@ -182,7 +182,7 @@ def main() -> None:
         return focal(heat, targets(torch.cat([fresh, pooled]), BATCH, heat.shape[-1]))
 
     def sheet(average: nn.Module, step: int) -> None:
-        assert isinstance(average, Detector)
+        assert isinstance(average, SceneDetector)
         average.eval()
         shares = {sort: round(accuracy(average, held_out, sort), 4) for sort in SORTS}
         print("  all counts right:", shares, flush=True)
@@ -190,7 +190,7 @@ def main() -> None:
         data.sheet(shown, 16).save(given.out / "sheet.png")
 
     average = Loop(given, network, optimizers(network, 2e-3), loss, sheet, report_seconds=90, ema=0.99).run()
-    assert isinstance(average, Detector)
+    assert isinstance(average, SceneDetector)
     average.eval()
     calibrate(average, held_out)
     scores = {f"all counts right, {sort}": f"{accuracy(average, held_out, sort):.4f}" for sort in SORTS}

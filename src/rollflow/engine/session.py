@@ -37,7 +37,7 @@ from rollflow.engine.state import (
 from rollflow.errors import BadModel, BudgetExceeded, RollflowError, blamed
 from rollflow.requests import Decode, Grad, Request, Reward, Save
 from rollflow.rewards.base import RewardModel
-from rollflow.rewards.scoring import Judged, judged_by, outside
+from rollflow.rewards.scoring import HeldOutScores, judged_by, outside
 from rollflow.runtime import interruption
 from rollflow.runtime.callees import called
 from rollflow.search.base import Progress
@@ -496,19 +496,19 @@ class Session:
             if outside(reward, held_out[reward.name]):
                 yield out_of_range(reward, held_out[reward.name])
 
-    def _judged(self, task: Task, rewards: Sequence[RewardModel], sample: Tensor, *, by_worker: bool) -> Judged:
+    def _judged(self, task: Task, rewards: Sequence[RewardModel], sample: Tensor, *, by_worker: bool) -> HeldOutScores:
         """What rewards say of the sample that is returned; after Ctrl-C only those that can be had at once."""
 
-        def call(some: Sequence[RewardModel]) -> Judged:
+        def call(some: Sequence[RewardModel]) -> HeldOutScores:
             how = partial(judged_by, some, sample, task.prompt)
             return self._by_worker(task, how) if by_worker else how()
 
         if not self.stopped:
             return call(rewards)
-        told = Judged({}, {})
+        told = HeldOutScores({}, {})
         busy = by_worker and any(worker.busy for worker in self.workers.values())
         for reward in rewards:
-            one = Judged({reward.name: math.nan}, {reward.name: UNASKED})
+            one = HeldOutScores({reward.name: math.nan}, {reward.name: UNASKED})
             if not (busy or self._unasked(reward)):
                 try:
                     with self._last_words():

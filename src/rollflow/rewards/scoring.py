@@ -142,16 +142,16 @@ def _shown(answer: Any) -> str:
     return f"{type(answer).__name__} {text if len(text) <= 80 else f'{text[:77]}...'}"
 
 
-class Judged(NamedTuple):
+class HeldOutScores(NamedTuple):
     """What rewards say of one sample that nothing is decided by, by name; NaN where one could not be had, and why."""
 
     scores: dict[str, float]
     missing: dict[str, str]
 
 
-def judged_by(rewards: Sequence[RewardModel], sample: Tensor, prompt: str) -> Judged:
+def judged_by(rewards: Sequence[RewardModel], sample: Tensor, prompt: str) -> HeldOutScores:
     """What each says of a sample (1, ...), whatever happens to it."""
-    told = Judged({}, {})
+    told = HeldOutScores({}, {})
     for reward in rewards:
         try:
             score = told.scores[reward.name] = float(scored(reward, sample, [prompt]))

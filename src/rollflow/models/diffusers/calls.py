@@ -18,7 +18,14 @@ from rollflow.canonical import weights_digest
 from rollflow.errors import BadModel, RollflowError
 from rollflow.models.diffusers.configured import adapters_told, scheduler_told, settings_told
 from rollflow.models.diffusers.encoded import Encoded, together
-from rollflow.models.diffusers.hooked import Asked, Guardrail, Hooked, Prepared, Remembering, Silent
+from rollflow.models.diffusers.hooked import (
+    CachingAutoencoder,
+    Guardrail,
+    Hooked,
+    LatentsReady,
+    PipelineCall,
+    SilentDenoiser,
+)
 from rollflow.models.diffusers.probe import Step, is_trigflow, probing
 
 REWRITES = ("enable_prompt_rewrite", "use_pe")
@@ -58,7 +65,7 @@ def _again(block: Any, *args: Any, **kwargs: Any) -> Any:
     return checkpoint(block.__call__, *args, use_reentrant=False, **kwargs)
 
 
-class Calls:
+class PipelineCalls:
     """Calls of a copy of a pipeline, which shares its modules; the pipeline itself is left as it is.
 
     Args:
@@ -78,7 +85,7 @@ class Calls:
         self.pipeline.caching = [network for network in self.networks.values() if _caches(network)]
         pictures = any(not isinstance(value, str | int | float | None) for value in arguments.values())
         if pictures and hasattr(getattr(pipeline, "vae", None), "encode"):
-            vars(self.pipeline)["vae"] = Remembering(pipeline.vae, self.pipeline)
+            vars(self.pipeline)["vae"] = CachingAutoencoder(pipeline.vae, self.pipeline)
         self.pipeline.checker = vars(self.pipeline).pop("run_safety_checker", None)
         if hasattr(getattr(pipeline, "safety_checker", None), "check_video_safety"):
             vars(self.pipeline)["safety_checker"] = Guardrail(pipeline.safety_checker, self.pipeline)
@@ -91,10 +98,10 @@ class Calls:
 
     def encode(self, prompt: str) -> Encoded:
         """A prompt through the text encoders."""
-        asked = Asked(stop=self._needs_a_step)
-        with suppress(Prepared), self._steps_at(torch.ones(int(self._needs_a_step))):
-            self._run(asked, [prompt])
-        return Encoded(prompt, tuple(asked.encoded))
+        call = PipelineCall(stop=self._needs_a_step)
+        with suppress(LatentsReady), self._steps_at(torch.ones(int(self._needs_a_step))):
+            self._run(call, [prompt])
+        return Encoded(prompt, tuple(call.encoded))
 
     def look_at_pictures(self, row: Encoded) -> None:
         """One call as the pipeline itself would make it, but for the network.
@@ -103,7 +110,7 @@ class Calls:
         """
         assert self.strength is not None
         steps = int(1 / self.strength[1]) + 1
-        self._without_network(self._asked([row]), [row.prompt], steps=steps, num_inference_steps=steps, whole=False)
+        self._without_network(self._call_of([row]), [row.prompt], steps=steps, num_inference_steps=steps, whole=False)
 
     def state(self, row: Encoded, timestep: Tensor) -> Tensor:
         """(1, ...) latents as the scheduler steps them; where they lie in those that the pipeline prepares is learnt.
@@ -117,16 +124,16 @@ class Calls:
         Raises:
             RollflowError: If the state holds other numbers than were prepared.
         """
-        asked = self._asked([row])
-        [step], made = self._stepped(asked, [row], timestep)
-        prepared = asked.prepared
+        call = self._call_of([row])
+        [step], made = self._steps_of(call, [row], timestep)
+        prepared = call.prepared
         if prepared is None or (prepared.shape == step.sample.shape and prepared.equal(step.sample.to(prepared))):
             return step.sample
         places, digit = torch.arange(prepared[0].numel()).view(prepared[:1].shape), 1
         at = torch.zeros(step.sample.shape, dtype=torch.int64)
         while digit < places.numel():
-            asked = self._asked([row], places // digit % DIGITS)
-            [marked], _ = self._stepped(asked, [row], timestep)
+            call = self._call_of([row], places // digit % DIGITS)
+            [marked], _ = self._steps_of(call, [row], timestep)
             digits = marked.sample.cpu().double()
             if not (digits.equal(digits.round()) and 0 <= float(digits.min()) <= float(digits.max()) < DIGITS):
                 raise self._unknown_state()
@@ -148,7 +155,7 @@ class Calls:
         Raises:
             RollflowError: If the pipeline steps another state than it was given.
         """
-        [step], _ = self._stepped(self._asked(rows, state), rows, timesteps)
+        [step], _ = self._steps_of(self._call_of(rows, state), rows, timesteps)
         if step.sample.shape != state.shape or not torch.equal(step.sample, state.to(step.sample)):
             raise self._unknown_state()
         return step.output
@@ -163,7 +170,7 @@ class Calls:
             timesteps: (3,).
         """
         self.probe.answers = [0.0, 1.0]
-        (_, of_zeros, of_ones), _ = self._stepped(self._asked([row]), [row], timesteps)
+        (_, of_zeros, of_ones), _ = self._steps_of(self._call_of([row]), [row], timesteps)
         mask, rest = (of_ones.sample - of_zeros.sample)[0], of_zeros.sample[0]
         return mask, torch.where(mask < 1, rest / (1 - mask).clamp(min=1e-6), 0.0)
 
@@ -173,13 +180,13 @@ class Calls:
         Returns:
             The pictures, and whether the pipeline's safety checker flagged each, in which case it is not blackened.
         """
-        asked = self._asked(rows, state)
+        call = self._call_of(rows, state)
         guarded = isinstance(getattr(self.pipeline, "safety_checker", None), Guardrail)  # by way of arrays
         with torch.set_grad_enabled(torch.is_grad_enabled() and not guarded):
-            made: Tensor = self._without_network(asked, [row.prompt for row in rows], output_type="pt")
+            made: Tensor = self._without_network(call, [row.prompt for row in rows], output_type="pt")
         colours, alpha = made.narrow(-3, 0, 3), made.narrow(-3, 3, made.shape[-3] - 3)
         shown = torch.lerp(torch.ones_like(colours), colours, alpha) if alpha.numel() else colours  # on white
-        flags = asked.flags or [False] * len(rows)
+        flags = call.flags or [False] * len(rows)
         if not len(flags) == len(shown) == len(rows):
             raise BadModel(
                 f"{type(self.pipeline).__name__} gave {len(shown)} samples for {len(rows)} states, and its safety "
@@ -193,7 +200,7 @@ class Calls:
             return self.outset(row, steps).scheduler
         self.probe.recording = True
         try:
-            self._run(self._asked([row]), [row.prompt], num_inference_steps=steps)
+            self._run(self._call_of([row]), [row.prompt], num_inference_steps=steps)
         finally:
             self.probe.recording = False
         return self.probe.recorded
@@ -201,17 +208,17 @@ class Calls:
     def outset(self, row: Encoded, steps: int) -> Outset:
         """How the pipeline would start to sample in so many steps, of which it leaves out the first by its strength."""
         self.probe.recording = self.probe.shown = True
-        self.probe.begun, asked = None, self._asked([row])
-        asked.stop = True
+        self.probe.begun, call = None, self._call_of([row])
+        call.stop = True
         try:
-            with suppress(Prepared):
-                self._run(asked, [row.prompt], num_inference_steps=steps, whole=False)
+            with suppress(LatentsReady):
+                self._run(call, [row.prompt], num_inference_steps=steps, whole=False)
         finally:
             self.probe.recording = self.probe.shown = False
-        assert asked.prepared is not None
+        assert call.prepared is not None
         begun = self.probe.begun
         return Outset(
-            self.probe.recorded, None if begun is None else float(begun.flatten()[0]), self._taken(asked.prepared)[0]
+            self.probe.recorded, None if begun is None else float(begun.flatten()[0]), self._taken(call.prepared)[0]
         )
 
     def told(self) -> list[str]:
@@ -254,14 +261,14 @@ class Calls:
                 network.disable_gradient_checkpointing()
 
     @contextmanager
-    def _restored(self, asked: Asked) -> Iterator[None]:
+    def _restored(self, call: PipelineCall) -> Iterator[None]:
         """Undo what a pipeline does to its networks for the time of a call, where the call fails before it does.
 
         That is perturbed attention, and text encoders whose LoRA is scaled while they read the prompt.
         """
         perturbs = hasattr(self.pipeline, "set_pag_applied_layers")
         processors = [(network, network.attn_processors) for network in self.networks.values() if perturbs]
-        scales = list(self._scales()) if asked.answers is None else []
+        scales = list(self._scales()) if call.answers is None else []
         try:
             yield
         except BaseException:
@@ -303,9 +310,9 @@ class Calls:
             "cannot drive it"
         )
 
-    def _asked(self, rows: Sequence[Encoded], state: Tensor | None = None) -> Asked:
+    def _call_of(self, rows: Sequence[Encoded], state: Tensor | None = None) -> PipelineCall:
         answers = map(together, zip(*(row.answers for row in rows), strict=True))
-        return Asked(answers, state)
+        return PipelineCall(answers, state)
 
     def _laid(self, state: Tensor, latents: Tensor) -> Tensor:
         """The state in place of the latents that a call has prepared, or of the part that is stepped.
@@ -322,10 +329,10 @@ class Calls:
         """The state (B, ...) in latents as they are prepared, flat where it is not their whole."""
         return latents if self._at is None else latents.flatten(1)[:, self._at.to(latents.device)]
 
-    def _stepped(self, asked: Asked, rows: Sequence[Encoded], timesteps: Tensor) -> tuple[list[Step], Any]:
+    def _steps_of(self, call: PipelineCall, rows: Sequence[Encoded], timesteps: Tensor) -> tuple[list[Step], Any]:
         """The steps of a call, and what it returned."""
         with self._steps_at(timesteps):
-            made = self._run(asked, [row.prompt for row in rows])
+            made = self._run(call, [row.prompt for row in rows])
             return self.probe.steps, made
 
     @contextmanager
@@ -337,31 +344,31 @@ class Calls:
         finally:
             self.probe.pretended, self.probe.steps = torch.empty(0), []  # or their graph would live on
 
-    def _without_network(self, asked: Asked, prompts: list[str], *, steps: int = 1, **arguments: Any) -> Any:
+    def _without_network(self, call: PipelineCall, prompts: list[str], *, steps: int = 1, **arguments: Any) -> Any:
         """Call the pipeline with no step, or with some that do nothing where none is an error."""
         if not self._needs_a_step:
-            return self._run(asked, prompts, **arguments)
+            return self._run(call, prompts, **arguments)
         networks = self.networks
-        vars(self.pipeline).update({name: Silent(network) for name, network in networks.items()})
+        vars(self.pipeline).update({name: SilentDenoiser(network) for name, network in networks.items()})
         try:
             with self._steps_at(torch.ones(steps)):
-                return self._run(asked, prompts, **arguments)
+                return self._run(call, prompts, **arguments)
         finally:
             vars(self.pipeline).update(networks)
 
-    def _run(self, asked: Asked, prompts: list[str], *, whole: bool = True, **arguments: Any) -> Any:
+    def _run(self, call: PipelineCall, prompts: list[str], *, whole: bool = True, **arguments: Any) -> Any:
         """Call the pipeline; its loop runs over the timesteps of the probe, of which there are none unless set.
 
         Args:
             whole: Whether a pipeline that noises a picture runs over all of them.
         """
-        self.pipeline.asked = asked
-        if asked.answers is not None:
+        self.pipeline.call = call
+        if call.answers is not None:
             arguments.update({name: False for name in REWRITES if name in self._known})
         if whole and self.strength is not None:
             arguments[self.strength[0]] = 1.0
-        if not self._prepares and asked.state is not None:
-            arguments["latents"] = asked.state.to(self.pipeline.device_of_network, self.pipeline.dtype)
+        if not self._prepares and call.state is not None:
+            arguments["latents"] = call.state.to(self.pipeline.device_of_network, self.pipeline.dtype)
         texts = {
             name: [text] * len(prompts)
             for name, text in self._arguments.items()
@@ -377,8 +384,8 @@ class Calls:
         }
         if "intermediate_timesteps" in self._known and given["num_inference_steps"] != 2:
             given["intermediate_timesteps"] = None  # which is of two steps only
-        with self._restored(asked):
+        with self._restored(call):
             made = self._call(self.pipeline, prompt=prompts, generator=torch.Generator().manual_seed(0), **given)[0]
-        if not self._prepares and asked.state is None:
-            asked.prepared = made
+        if not self._prepares and call.state is None:
+            call.prepared = made
         return made

@@ -16,18 +16,18 @@ PLAIN = (int, float, str, torch.dtype, torch.device, type(None))
 """What says, beside generators, all that a pipeline prepares latents by, unless it starts from a picture."""
 
 
-class Prepared(Exception):
+class LatentsReady(Exception):
     """Raised where a call has prepared its latents and nothing more is wanted of it."""
 
 
 @dataclass(eq=False)
-class Asked:
+class PipelineCall:
     """One call of a pipeline.
 
     Args:
         answers: What the methods that read the prompt return in turn; None lets them read it.
         state: (B, ...) that it goes on from; None takes what it prepares.
-        stop: Whether to raise ``Prepared`` once they are there.
+        stop: Whether to raise ``LatentsReady`` once they are there.
         encoded: What the methods that read the prompt have returned so far.
         prepared: The latents of the call, once there are any.
         flags: For each sample, whether the safety checker flagged it, as far as it has looked.
@@ -41,7 +41,7 @@ class Asked:
     flags: list[bool] = field(default_factory=list)
 
 
-class Blank(NamedTuple):
+class BlankLatents(NamedTuple):
     """Prepared latents that nothing is kept of but how they lie in memory.
 
     Args:
@@ -68,12 +68,12 @@ class Hooked:
         checker: A ``run_safety_checker`` that was set on the pipeline itself, in place of its class's, if any was.
     """
 
-    asked: Asked
+    call: PipelineCall
     device_of_network: torch.device
     caching: list[Any]
     lay: Callable[[Tensor, Tensor], Tensor]
     seen: dict[str, list[tuple[Any, Any]]]
-    blank: Blank | None = None
+    blank: BlankLatents | None = None
     checker: Callable[..., tuple[Any, ...]] | None = None
 
     @property
@@ -103,9 +103,9 @@ class Hooked:
         return self._answer(lambda: own.generate_prior_tokens(*args, **kwargs))
 
     def _answer(self, encode: Callable[[], Any]) -> Any:
-        asked = self.asked
-        asked.encoded.append(encode() if asked.answers is None else next(asked.answers))
-        return asked.encoded[-1]
+        call = self.call
+        call.encoded.append(encode() if call.answers is None else next(call.answers))
+        return call.encoded[-1]
 
     def encode_image(self, *args: Any, **kwargs: Any) -> Any:
         own: Any = super()
@@ -130,21 +130,21 @@ class Hooked:
         with torch.no_grad():
             checked, *verdicts = check(_copied(image), *args, **kwargs)
         flags = [any(of_row) for of_row in zip(*map(_booleans, filter(_given, verdicts)), strict=True)]
-        self.asked.flags += flags
+        self.call.flags += flags
         if len(flags) == len(image) and not (isinstance(image, Tensor) and image.requires_grad):
             rows = [image[row] if flag else checked[row] for row, flag in enumerate(flags)]
             image = torch.stack(rows) if isinstance(image, Tensor) else np.stack(rows)
         return (image, *(None for _ in verdicts))
 
     def prepare_latents(self, *args: Any, **kwargs: Any) -> Any:
-        made, asked = self._blank(args, kwargs), self.asked
-        if asked.prepared is not None:  # a second kind of latents
+        made, call = self._blank(args, kwargs), self.call
+        if call.prepared is not None:  # a second kind of latents
             return made
         latents, *others = made if isinstance(made, tuple) else (made,)
-        asked.prepared = latents if asked.state is None else self.lay(asked.state, latents)
-        if asked.stop:
-            raise Prepared
-        return (asked.prepared, *others) if isinstance(made, tuple) else asked.prepared
+        call.prepared = latents if call.state is None else self.lay(call.state, latents)
+        if call.stop:
+            raise LatentsReady
+        return (call.prepared, *others) if isinstance(made, tuple) else call.prepared
 
     def _blank(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Latents as the pipeline prepares them: those of the last call, where a state takes their place anyway.
@@ -156,12 +156,12 @@ class Hooked:
         values = [*args, *kwargs.values()]
         generators = [value for value in values if isinstance(value, torch.Generator)]
         plain = [value for value in values if isinstance(value, PLAIN)]
-        if self.asked.state is None or len(plain) + len(generators) < len(values):
+        if self.call.state is None or len(plain) + len(generators) < len(values):
             return own.prepare_latents(*args, **kwargs)
         given = [*plain, *kwargs, *(generator.get_state().numpy().tobytes() for generator in generators)]
         if self.blank is None or self.blank.given != given:
             made = own.prepare_latents(*args, **kwargs)
-            self.blank = Blank(given, made, [generator.get_state() for generator in generators])
+            self.blank = BlankLatents(given, made, [generator.get_state() for generator in generators])
         else:
             for generator, state in zip(generators, self.blank.after, strict=True):
                 generator.set_state(state)
@@ -209,7 +209,7 @@ class Guardrail:
         self._device = device
         return self
 
-    def _asked(self, check: Callable[[], Any]) -> Any:
+    def _on_device(self, check: Callable[[], Any]) -> Any:
         if self._device is None:
             return check()
         self._own.to(self._device)
@@ -220,12 +220,12 @@ class Guardrail:
 
     def check_text_safety(self, text: str) -> bool:
         if text not in self._texts:
-            self._texts[text] = self._asked(lambda: bool(self._own.check_text_safety(text)))
+            self._texts[text] = self._on_device(lambda: bool(self._own.check_text_safety(text)))
         return self._texts[text]
 
     def check_video_safety(self, frames: np.ndarray[Any, Any]) -> Any:
-        checked = self._asked(lambda: self._own.check_video_safety(frames.copy()))
-        self._pipeline.asked.flags.append(checked is None)
+        checked = self._on_device(lambda: self._own.check_video_safety(frames.copy()))
+        self._pipeline.call.flags.append(checked is None)
         return frames if checked is None else checked
 
 
@@ -237,7 +237,7 @@ def _same(a: Any, b: Any) -> bool:
     return bool(np.array_equal(a, b) if isinstance(a, np.ndarray) else a is b or a == b)
 
 
-class Remembering:
+class CachingAutoencoder:
     """A pipeline's autoencoder that encodes each of the pictures of a call once, for all calls.
 
     Args:
@@ -266,16 +266,16 @@ class Remembering:
         def encoded() -> Any:
             made = self._autoencoder.encode(pixels, *args, **kwargs)
             if hasattr(made, "latent_dist"):
-                made.latent_dist = _Drawn(made.latent_dist)
+                made.latent_dist = _SampledOnce(made.latent_dist)
             return made
 
         made = self._pipeline.once("vae", (pixels,), encoded)
         if alike and hasattr(made, "latent_dist"):
-            return SimpleNamespace(latent_dist=_Drawn(made.latent_dist, rows))
+            return SimpleNamespace(latent_dist=_SampledOnce(made.latent_dist, rows))
         return self._autoencoder.encode(pixels.expand(rows, *pixels.shape[1:]), *args, **kwargs) if alike else made
 
 
-class _Drawn:
+class _SampledOnce:
     """A distribution that is drawn from once, and returns that for each of its rows.
 
     Args:
@@ -326,7 +326,7 @@ class NoProgress:
         return lambda *args, **kwargs: None
 
 
-class Silent:
+class SilentDenoiser:
     """In place of a denoiser whose output is not looked at.
 
     Args:

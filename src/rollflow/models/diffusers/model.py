@@ -19,7 +19,7 @@ from rollflow.dynamics.conversions import velocity_from_denoised
 from rollflow.dynamics.grids import Grid
 from rollflow.errors import BadModel, BadSetting, RollflowError, UnknownName, described, unknown
 from rollflow.models.base import FlowModel, Screened
-from rollflow.models.diffusers.calls import Calls
+from rollflow.models.diffusers.calls import PipelineCalls
 from rollflow.models.diffusers.encoded import Encoded
 from rollflow.models.diffusers.exclusive import Exclusive, exclusively
 from rollflow.models.diffusers.probe import RowTimes
@@ -113,7 +113,7 @@ class DiffusersModel(FlowModel):
         self.arguments = dict(arguments or {})
         self.exclusive = Exclusive(self.name, pipeline.components.values())
         with self.exclusive(), self._explained(pipeline, BadSetting):
-            self.calls = Calls(pipeline, self.arguments)
+            self.calls = PipelineCalls(pipeline, self.arguments)
             self.device = self.calls.pipeline.device_of_network
             self._most: dict[str, int] = {}
             self._blank = self.encode(" ")

@@ -18,7 +18,7 @@ from rollflow.runtime.forks import Home
 WEIGHTS = Path(__file__).parent / "weights"
 
 
-class _Scenes(FlowModel):
+class _ScenesModel(FlowModel):
     """A latent flow model with the shared autoencoder; the condition of a row is its six caption tokens.
 
     Threads may share it; a fork of the process that loaded it cannot use it.
@@ -80,7 +80,7 @@ class _Scenes(FlowModel):
         return self.autoencoder.decode(x0.to(self.device)).add(1).div(2).clamp(0, 1).cpu()
 
 
-class ScenesBase(_Scenes):
+class ScenesBase(_ScenesModel):
     """The base model, with classifier-free guidance (arXiv 2207.12598): two network rows a NFE."""
 
     name = "scenes-base"
@@ -90,7 +90,7 @@ class ScenesBase(_Scenes):
     rows_per_nfe = 2
 
 
-class ScenesTurbo(_Scenes):
+class ScenesTurbo(_ScenesModel):
     """The model distilled from the base with its guidance folded in: one network row a NFE, early sharp estimates."""
 
     name = "scenes-turbo"

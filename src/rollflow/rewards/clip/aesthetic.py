@@ -22,7 +22,7 @@ class Predictor(NamedTuple):
     head: nn.Module
 
 
-class Published(NamedTuple):
+class HostedFile(NamedTuple):
     """A file as its authors keep it.
 
     Args:
@@ -46,7 +46,7 @@ class _Aesthetic(PictureTower):
 
     published = "openai/clip-vit-large-patch14"
     given_by = "checkpoint=... and head=FILE"
-    published_head: ClassVar[Published]
+    published_head: ClassVar[HostedFile]
     held_out = ("image-reward",)
 
     def __init__(
@@ -106,7 +106,7 @@ class Aesthetic(_Aesthetic):
 
     name = "aesthetic"
     description = "how much people like the picture, out of 10, whatever was asked for (LAION's predictor V2)"
-    published_head = Published(
+    published_head = HostedFile(
         "https://raw.githubusercontent.com/christophschuhmann/improved-aesthetic-predictor/"
         "6934dd81792f086e613a121dbce43082cb8be85e/sac%2Blogos%2Bava1-l14-linearMSE.pth",
         "21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
@@ -136,7 +136,7 @@ class AestheticV1(_Aesthetic):
 
     name = "aesthetic-v1"
     description = "how much people like the picture, out of 10, whatever was asked for (LAION's predictor V1)"
-    published_head = Published(
+    published_head = HostedFile(
         "https://raw.githubusercontent.com/LAION-AI/aesthetic-predictor/"
         "6d122adad522ab246644d9dc1c6d7a3810ee255f/sa_0_4_vit_l_14_linear.pth",
         "2cd4e60f4f24ae3bcd57b847b13c1f3ba27edc28cc1a7f9ce74ee9f421243cba",

@@ -14,7 +14,7 @@ from rollflow.errors import BadSetting
 from rollflow.prompts import asked
 from rollflow.rewards.base import Card
 from rollflow.rewards.counting.boxes import BoxFilter
-from rollflow.rewards.counting.grounding import Detector, Segmenter
+from rollflow.rewards.counting.grounding import GroundingDetector, Segmenter
 from rollflow.rewards.pretrained.base import Pretrained
 
 SEGMENTER = "facebook/sam-vit-huge"
@@ -24,7 +24,7 @@ class NothingAsked(BadSetting):
     """A prompt that counts nothing, for a reward that counts."""
 
 
-class Networks(NamedTuple):
+class CountingNetworks(NamedTuple):
     """What it takes to count.
 
     Args:
@@ -32,7 +32,7 @@ class Networks(NamedTuple):
         segment: Finds the object in a box.
     """
 
-    detect: Detector
+    detect: GroundingDetector
     segment: Segmenter
 
 
@@ -83,7 +83,7 @@ class Counting(Pretrained):
         segmenter: str = SEGMENTER,
         device: str = "auto",
         batch_size: int | None = None,
-        side: int = Detector.side,
+        side: int = GroundingDetector.side,
         floor: float = BoxFilter.floor,
         relative: float = BoxFilter.relative,
         whole: float = BoxFilter.whole,
@@ -98,16 +98,18 @@ class Counting(Pretrained):
     @property
     def _settings(self) -> tuple[str, ...]:
         told = {"segmenter": self.segmenter, "side": self.side, **vars(self.filter)}
-        usual = {"segmenter": SEGMENTER, "side": Detector.side, **vars(BoxFilter())}
+        usual = {"segmenter": SEGMENTER, "side": GroundingDetector.side, **vars(BoxFilter())}
         return tuple(f"{name}={value}" for name, value in told.items() if value != usual[name])
 
-    def _networks(self) -> Networks:
+    def _networks(self) -> CountingNetworks:
         from transformers import AutoTokenizer, GroundingDinoForObjectDetection, SamModel
 
         detector = self.loaded(GroundingDinoForObjectDetection.from_pretrained, self.checkpoint, dtype=torch.float32)
         words = self.loaded(AutoTokenizer.from_pretrained, self.checkpoint)
         segmenter = self.loaded(SamModel.from_pretrained, self.segmenter, dtype=torch.float32)
-        return Networks(Detector(self.ready(detector), words, self.side), Segmenter(self.ready(segmenter)))
+        return CountingNetworks(
+            GroundingDetector(self.ready(detector), words, self.side), Segmenter(self.ready(segmenter))
+        )
 
     @torch.no_grad()
     def counts(self, pixels: Tensor, names: Sequence[str]) -> Tensor:

@@ -46,7 +46,7 @@ def _prepare(side: int, fit: Fit) -> Preprocess:
 
 
 @dataclass(frozen=True)
-class Detector:
+class GroundingDetector:
     """Boxes of what is named (Liu et al. 2023, arXiv 2303.05499).
 
     The names are read as one text, "airplane. camel."; the score of a box for a name is the mean over its tokens of the

@@ -37,7 +37,7 @@ def client(**settings: Any) -> httpx.Client:
     for transport in {made._transport, *made._mounts.values()}:  # httpx has no public way to set the backend
         pool = getattr(transport, "_pool", None)
         if pool is not None:
-            pool._network_backend = _Backend(pool._network_backend)
+            pool._network_backend = _DeadlineBackend(pool._network_backend)
     return made
 
 
@@ -50,23 +50,23 @@ def _left(timeout: float | None) -> float | None:
     return left if timeout is None else min(timeout, left)
 
 
-class _Backend(httpcore.NetworkBackend):
+class _DeadlineBackend(httpcore.NetworkBackend):
     """Makes streams that keep to the deadline of their thread."""
 
     def __init__(self, inner: httpcore.NetworkBackend) -> None:
         self.inner = inner
 
     def connect_tcp(self, *args: Any, **settings: Any) -> httpcore.NetworkStream:
-        return _Stream(self.inner.connect_tcp(*args, **settings))
+        return _DeadlineStream(self.inner.connect_tcp(*args, **settings))
 
     def connect_unix_socket(self, *args: Any, **settings: Any) -> httpcore.NetworkStream:
-        return _Stream(self.inner.connect_unix_socket(*args, **settings))
+        return _DeadlineStream(self.inner.connect_unix_socket(*args, **settings))
 
     def sleep(self, seconds: float) -> None:
         self.inner.sleep(seconds)
 
 
-class _Stream(httpcore.NetworkStream):
+class _DeadlineStream(httpcore.NetworkStream):
     """A stream each of whose reads and writes takes no longer than the deadline leaves."""
 
     def __init__(self, inner: httpcore.NetworkStream) -> None:
@@ -89,7 +89,7 @@ class _Stream(httpcore.NetworkStream):
         self.inner.close()
 
     def start_tls(self, *args: Any, **settings: Any) -> httpcore.NetworkStream:
-        return _Stream(self.inner.start_tls(*args, **settings))
+        return _DeadlineStream(self.inner.start_tls(*args, **settings))
 
     def get_extra_info(self, info: str) -> Any:
         return self.inner.get_extra_info(info)

@@ -37,7 +37,7 @@ class Batch(NamedTuple):
     prompts: Sequence[str]
 
 
-class Asking(BaseModel):
+class JsonPrompt(BaseModel):
     """A prompt with what it asks for."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -57,7 +57,7 @@ class Pictures(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     images: list[str]
-    prompts: list[str | Asking]
+    prompts: list[str | JsonPrompt]
 
 
 def _number(value: object) -> object:
@@ -128,13 +128,13 @@ class Failure(BaseModel):
     error: str
 
 
-_PROMPTS = TypeAdapter(list[str | Asking])
+_PROMPTS = TypeAdapter(list[str | JsonPrompt])
 
 
 def encode(batch: Batch) -> bytes:
     """A batch as the body of a request."""
     prompts = [
-        Asking(text=str(prompt), ask=dict(prompt.ask)) if isinstance(prompt, Prompt) else str(prompt)
+        JsonPrompt(text=str(prompt), ask=dict(prompt.ask)) if isinstance(prompt, Prompt) else str(prompt)
         for prompt in batch.prompts
     ]
     metadata = {"prompts": _PROMPTS.dump_json(prompts).decode()}
@@ -164,7 +164,7 @@ def decode(body: bytes, header: Mapping[str, Any]) -> Batch:
     return Batch(load(body)["samples"], prompts)
 
 
-def prompts_of(asked: Sequence[str | Asking]) -> list[str]:
+def prompts_of(asked: Sequence[str | JsonPrompt]) -> list[str]:
     """Prompts as rewards expect them."""
     return [prompt if isinstance(prompt, str) else Prompt(prompt.text, prompt.ask) for prompt in asked]
 

@@ -50,7 +50,7 @@ def shrunk(pixels: Tensor) -> Tensor:
     return F.avg_pool2d(pixels.double(), pixels.shape[-1] // SIDE).to(pixels)
 
 
-class Detector(nn.Module):
+class SceneDetector(nn.Module):
     """Pictures (B, 3, 64, 64) in [0, 1] to heat-map logits (B, kinds, H, W).
 
     Log-odds are calibrated as ``scale * logit + offset``, fitted after training so that the counts of generated-like
@@ -87,7 +87,7 @@ def _conv(a: int, b: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU())
 
 
-class PyramidDetector(Detector):
+class PyramidDetector(SceneDetector):
     """The detector that searches use: a small feature pyramid of plain convolutions, heat map of 16 x 16."""
 
     def __init__(self, width: int = 48) -> None:
@@ -117,7 +117,7 @@ class _ConvNeXtBlock(nn.Module):
         return x + cast(Tensor, self.down(F.gelu(self.up(self.norm(self.spatial(x))))))
 
 
-class ConvNeXtDetector(Detector):
+class ConvNeXtDetector(SceneDetector):
     """The held-out judge: a ConvNeXt at one resolution, patches of 4 x 4 pixels; no search ever sees it."""
 
     def __init__(self, width: int = 80, depth: int = 5) -> None:

@@ -13,7 +13,15 @@ from torch import Tensor
 from rollflow.models.loading import load_weights
 from rollflow.models.scenes.grammar import KINDS, Caption, parse
 from rollflow.rewards.base import Card, PictureReward
-from rollflow.rewards.scenes.detectors import SIDE, WEIGHTS, ConvNeXtDetector, Detector, Peaks, PyramidDetector, shrunk
+from rollflow.rewards.scenes.detectors import (
+    SIDE,
+    WEIGHTS,
+    ConvNeXtDetector,
+    Peaks,
+    PyramidDetector,
+    SceneDetector,
+    shrunk,
+)
 from rollflow.runtime.forks import Home
 
 _PACKAGED = Card("", "nothing: in the package", "1 MB", "Apache-2.0", "this package; tools/training/train_detector.py")
@@ -21,7 +29,7 @@ _KIND_NAMES = tuple(KINDS)
 _SOFTNESS = 0.05
 
 
-class _Scenes(PictureReward):
+class _SceneReward(PictureReward):
     """A reward by a detector of 64 x 64 pictures, to which those of whole multiples of that size are shrunk.
 
     Args:
@@ -32,7 +40,7 @@ class _Scenes(PictureReward):
     """
 
     file: str
-    network: type[Detector]
+    network: type[SceneDetector]
 
     def __init__(self, weights: Path | None = None) -> None:
         self._home = Home(f"reward '{self.name}'")
@@ -74,7 +82,7 @@ class _Scenes(PictureReward):
         return torch.tensor(scores, dtype=torch.float64)
 
 
-class CountReward(_Scenes):
+class CountReward(_SceneReward):
     """Minus the residual sum of squares of the counts asked for: -sum over kinds of (found - asked)^2, 0 is perfect.
 
     The paper's quantity reward (arXiv 2503.19385, section 6), with the packaged detector in place of GroundingDINO.
@@ -93,7 +101,7 @@ class CountReward(_Scenes):
         return self._minus_rss(pixels, prompts)
 
 
-class JudgeReward(_Scenes):
+class JudgeReward(_SceneReward):
     """The reward of ``count`` by the held-out judge: another architecture, seed and augmentation."""
 
     name = "judge"
@@ -108,7 +116,7 @@ class JudgeReward(_Scenes):
         return self._minus_rss(pixels, prompts)
 
 
-class CaptionReward(_Scenes):
+class CaptionReward(_SceneReward):
     """A smooth probability that the caption holds, differentiable in the picture.
 
     Every peak of the heat map is an object with its calibrated probability, independently of the others, so that the
@@ -124,7 +132,7 @@ class CaptionReward(_Scenes):
     differentiable = True
     held_out: ClassVar[tuple[str, ...]] = ("judge",)
     file = "detector.safetensors"
-    network: type[Detector] = PyramidDetector
+    network: type[SceneDetector] = PyramidDetector
 
     def score_pictures(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         captions = [parse(prompt) for prompt in prompts]

@@ -16,7 +16,7 @@ LONGEST = 128
 """Tokens of a question that are read, its last ones (Salesforce LAVIS, blip2_t5_instruct.py, ``max_txt_len``)."""
 
 
-class Networks(NamedTuple):
+class InstructBlipNetworks(NamedTuple):
     """What it takes to ask.
 
     Args:
@@ -64,14 +64,14 @@ class InstructBlipVQAScore(VisualQuestion):
         reference="Dai et al. 2023, arXiv 2305.06500; Lin et al. 2024, arXiv 2404.01291",
     )
 
-    def _networks(self) -> Networks:
+    def _networks(self) -> InstructBlipNetworks:
         from transformers import InstructBlipForConditionalGeneration
 
         load: Any = InstructBlipForConditionalGeneration.from_pretrained
         blip = self.ready(self.loaded(load, self.checkpoint, dtype=self.dtype))
         tokens = self.loaded(reader, self.checkpoint, self.device, longest=LONGEST)
         words = self.loaded(reader, self.checkpoint, self.device, folder="qformer_tokenizer", longest=LONGEST)
-        return Networks(blip, tokens, words, Preprocess(blip.config.vision_config.image_size))
+        return InstructBlipNetworks(blip, tokens, words, Preprocess(blip.config.vision_config.image_size))
 
     def score_pictures(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         blip, tokens, words, prepare = self.networks

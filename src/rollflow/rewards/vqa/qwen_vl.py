@@ -13,7 +13,7 @@ from rollflow.rewards.base import Card
 from rollflow.rewards.vqa.visual_question import VisualQuestion, answer_probability
 
 
-class Networks(NamedTuple):
+class QwenNetworks(NamedTuple):
     """What it takes to ask; transformers' ``AutoProcessor`` would hold all but the first, but needs torchvision.
 
     Args:
@@ -58,11 +58,11 @@ class QwenVQAScore(VisualQuestion):
         reference="Bai et al. 2025, arXiv 2502.13923; Lin et al. 2024, arXiv 2404.01291",
     )
 
-    def _networks(self) -> Networks:
+    def _networks(self) -> QwenNetworks:
         from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
         load: Any = AutoImageProcessor.from_pretrained
-        return Networks(
+        return QwenNetworks(
             self.ready(self.loaded(AutoModelForImageTextToText.from_pretrained, self.checkpoint, dtype=self.dtype)),
             self.loaded(AutoTokenizer.from_pretrained, self.checkpoint, padding_side="left"),
             self.loaded(load, self.checkpoint, backend="pil"),

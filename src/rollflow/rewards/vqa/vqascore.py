@@ -44,7 +44,7 @@ SIZES = {
 }
 
 
-class Networks(NamedTuple):
+class FlanT5Networks(NamedTuple):
     """What it takes to ask.
 
     Args:
@@ -117,12 +117,12 @@ class VQAScore(VisualQuestion):
         told = {"tokenizer": self.vocabulary if self.vocabulary != usual else None, "tower": self.tower}
         return *super()._settings, *(f"{name}={value}" for name, value in told.items() if value is not None)
 
-    def _networks(self) -> Networks:
+    def _networks(self) -> FlanT5Networks:
         from rollflow.rewards.vqa.clip_flant5 import ClipFlanT5
 
         flant5 = self.ready(self.loaded(ClipFlanT5.from_pretrained, self.checkpoint, self.tower, self.dtype))
         tokens = self.loaded(reader, self.vocabulary, self.device)
-        return Networks(flant5, tokens, Preprocess(flant5.tower.config.image_size, Pad(), fill=MEAN_COLOUR))
+        return FlanT5Networks(flant5, tokens, Preprocess(flant5.tower.config.image_size, Pad(), fill=MEAN_COLOUR))
 
     def score_pictures(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         flant5, tokens, prepare = self.networks
