@@ -19,7 +19,7 @@ from rollflow.dynamics.guidance import DPS, GUIDANCE, STEP_SIZES
 from rollflow.dynamics.interpolants import VP, Cosine, Interpolant, Linear
 from rollflow.dynamics.kernels import Constant, EulerMaruyama, Memoryless, Power
 from rollflow.engine import Engine, Job, Observer, Result, Spending, Task, estimate_cost
-from rollflow.engine.executor import Answers, Asked
+from rollflow.engine.executor import Executor, Query
 from rollflow.errors import NotDifferentiable, RollflowError, UnknownName
 from rollflow.models import FlowModel
 from rollflow.models.mixture.gaussian_mixture import GaussianMixture
@@ -39,7 +39,7 @@ every_rule = pytest.mark.parametrize("rule", STEP_SIZES)
 
 def slope(task: Task, request: Grad) -> Slope:
     """The engine's answer to one gradient request."""
-    [(answer, _)] = Answers(64, 64).of(Grad, [Asked(request, task, task.model.encode(task.prompt))])
+    [(answer, _)] = Executor(64, 64).of(Grad, [Query(request, task, task.model.encode(task.prompt))])
     assert isinstance(answer, Slope)
     return answer
 
@@ -353,10 +353,10 @@ def test_gradients_through_the_embedded_networks() -> None:
     with torch.no_grad():
         x = x - 0.2 * model.velocity(x, torch.ones(n), conditions)
     group = [
-        Asked(Grad(x[i : i + 1], t[i : i + 1], 0.8), Task(model, prompt, reward), conditions[i])
+        Query(Grad(x[i : i + 1], t[i : i + 1], 0.8), Task(model, prompt, reward), conditions[i])
         for i, prompt in enumerate(PROMPTS)
     ]
-    answers = Answers(64, 16)
+    answers = Executor(64, 16)
     gradient = torch.cat([each.gradient for each, _ in answers.of(Grad, group)])
     assert gradient.dtype == torch.float32
     assert float(gradient.norm()) > 1e-3

@@ -501,23 +501,23 @@ class ToyRewardTwo(ToyReward):
     ids=["smooth", "clamp", "kink", "relu", "half", "flat", "rounding", "large", "straight-through", "nan"],
 )
 def test_no_sound_gradient_is_refused(line: ToyModel, how: Any) -> None:
-    from rollflow.engine.executor import Answers
+    from rollflow.engine.executor import Executor
     from rollflow.engine.probe import try_gradient
 
     for prompt in line.mixtures:
-        try_gradient(Task(line, prompt, Cut(how)), prompt, Answers(64, 16))
+        try_gradient(Task(line, prompt, Cut(how)), prompt, Executor(64, 16))
 
 
 @pytest.mark.parametrize("name", ["caption", "count", "judge", "caption-judge"])
 def test_the_gradients_of_the_scenes_rewards_are_sound(name: str) -> None:
-    from rollflow.engine.executor import Answers
+    from rollflow.engine.executor import Executor
     from rollflow.engine.probe import try_gradient
 
     if name not in REWARDS.names() or not REWARDS.find(name).differentiable:
         pytest.skip("no such reward, or without gradient")
     reward, model, prompt = REWARDS.make(name), SCENES[0], "three cats on grass background"
     reward.load()
-    try_gradient(Task(model, prompt, reward), model.encode(prompt), Answers(64, 16))
+    try_gradient(Task(model, prompt, reward), model.encode(prompt), Executor(64, 16))
 
 
 SCENES = [ScenesBase()]

@@ -478,12 +478,12 @@ def test_rewards_from_elsewhere_are_computed_while_the_model_runs(line: ToyModel
 def test_a_device_is_elsewhere_too(line: ToyModel) -> None:
     cpu, first, second = torch.device("cpu"), torch.device("cuda"), torch.device("cuda:1")
     judge = ToyReward()
-    assert not judge.apart(cpu)
+    assert not judge.overlaps(cpu)
     judge.device = first
-    assert [judge.apart(device) for device in (cpu, first, torch.device("cuda:0"), second, None)] == [
+    assert [judge.overlaps(device) for device in (cpu, first, torch.device("cuda:0"), second, None)] == [
         True, False, False, True, False,
     ]  # fmt: skip
-    assert WeightedSum((judge, Prompted())).apart(second)
+    assert WeightedSum((judge, Prompted())).overlaps(second)
 
 
 class Away(Elsewhere):

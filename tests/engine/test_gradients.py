@@ -17,7 +17,7 @@ from rollflow.dynamics.interpolants import VP, Cosine, Interpolant, Linear
 from rollflow.dynamics.kernels import DDIM, Euler, EulerMaruyama, Heun
 from rollflow.dynamics.lookahead import ODELookahead, Tweedie
 from rollflow.engine import Caps, Checkpoint, Engine, Job, JobsFailed, Observer, Result, Spending, Task, estimate_cost
-from rollflow.engine.executor import Answers, Asked
+from rollflow.engine.executor import Executor, Query
 from rollflow.errors import BadReward, BudgetExceeded, RollflowWarning
 from rollflow.models.mixture.gaussian_mixture import GaussianMixture
 from rollflow.models.mixture.model import ToyModel
@@ -67,9 +67,9 @@ def times(*t: float) -> Tensor:
     return torch.tensor(t, dtype=torch.float64)
 
 
-def slopes(answers: Answers, reward: ToyReward, *asked: tuple[ToyModel, str, Tensor, Tensor]) -> list[Slope]:
+def slopes(answers: Executor, reward: ToyReward, *asked: tuple[ToyModel, str, Tensor, Tensor]) -> list[Slope]:
     """Answers to gradient requests (model, prompt, x, t) that share their calls."""
-    group = [Asked(Grad(x, t, 0.5), Task(model, prompt, reward), prompt) for model, prompt, x, t in asked]
+    group = [Query(Grad(x, t, 0.5), Task(model, prompt, reward), prompt) for model, prompt, x, t in asked]
     return [slope for slope, _ in answers.of(Grad, group)]
 
 
@@ -81,7 +81,7 @@ def test_the_slope_is_that_of_the_posterior_mean(interpolant: Interpolant) -> No
     )
     reward, t = ToyReward(torch.tensor([0.3, -1.0])), times(1.0, 0.8, 0.5, 0.1, 0.001)
     x = torch.linspace(-2, 2, 10, dtype=torch.float64).reshape(5, 2)
-    [slope] = slopes(Answers(64, 64), reward, (ToyModel({"": mixture}), "", x, t))
+    [slope] = slopes(Executor(64, 64), reward, (ToyModel({"": mixture}), "", x, t))
     leaf = x.clone().requires_grad_()
     clean = mixture.denoised(leaf, t)
     rewards = reward.score(clean, [""] * 5)
@@ -96,7 +96,7 @@ def test_the_slope_of_one_gaussian_is_affine(interpolant: Interpolant) -> None:
     mu, s, target = torch.tensor([0.4, -0.2]).double(), 0.6, torch.tensor([1.0, 2.0]).double()
     one = GaussianMixture(torch.ones(1), mu[None], torch.tensor([s], dtype=torch.float64), interpolant)
     x, t = torch.linspace(-2, 2, 6, dtype=torch.float64).reshape(3, 2), times(0.9, 0.5, 0.2)
-    [slope] = slopes(Answers(64, 64), ToyReward(target), (ToyModel({"": one}), "", x, t))
+    [slope] = slopes(Executor(64, 64), ToyReward(target), (ToyModel({"": one}), "", x, t))
     alpha, sigma = interpolant.alpha(t)[:, None], interpolant.sigma(t)[:, None]
     k = alpha * s**2 / (alpha**2 * s**2 + sigma**2)
     clean = mu + k * (x - alpha * mu)
@@ -111,13 +111,13 @@ def test_rows_of_different_prompts_and_times_do_not_mix(line: ToyModel, most: in
     x = torch.linspace(-3, 3, 7, dtype=torch.float64)[:, None]
     t = times(1.0, 0.9, 0.7, 0.5, 0.3, 0.1, 0.02)
     prompts = {"left": slice(0, 3), "wide": slice(3, 4), "right": slice(4, 7)}
-    together = slopes(Answers(64, most), reward, *((model, p, x[rows], t[rows]) for p, rows in prompts.items()))
+    together = slopes(Executor(64, most), reward, *((model, p, x[rows], t[rows]) for p, rows in prompts.items()))
     assert max(model.differentiated) <= most
     assert len(model.differentiated) == -(-7 // most)
     assert model.plain == []
     for (prompt, rows), slope in zip(prompts.items(), together, strict=True):
         for i, row in enumerate(range(rows.start, rows.stop)):
-            [alone] = slopes(Answers(1, 1), reward, (line, prompt, x[row : row + 1], t[row : row + 1]))
+            [alone] = slopes(Executor(1, 1), reward, (line, prompt, x[row : row + 1], t[row : row + 1]))
             for mine, theirs in zip(slope, alone, strict=True):
                 assert torch.equal(mine[i : i + 1], theirs)
 

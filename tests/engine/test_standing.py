@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from rollflow.engine import Point, PopulationState, Spending, abreast
+from rollflow.engine import Point, PopulationState, Spending, in_lockstep
 from rollflow.engine.state import best_of, trace_of
 from rollflow.requests import Reward
 from rollflow.search import Finished
@@ -15,9 +15,9 @@ def standing(spent: int, *rises: tuple[int, float]) -> PopulationState:
     return PopulationState(None, Spending(nfe=spent), tuple(Point(*rise) for rise in rises), best)
 
 
-def test_populations_abreast() -> None:
+def test_populations_in_lockstep() -> None:
     """One that has spent its share waits for the others."""
-    assert [abreast(nfe, (10, 4, 7)) for nfe in (0, 3, 5, 8, 99)] == [0, 9, 14, 19, 21]
+    assert [in_lockstep(nfe, (10, 4, 7)) for nfe in (0, 3, 5, 8, 99)] == [0, 9, 14, 19, 21]
 
 
 def test_a_trace_is_what_all_found_in_the_order_of_their_own_accounts() -> None:

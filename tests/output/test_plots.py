@@ -16,7 +16,7 @@ from PIL import Image
 from support.tiny import TinyModel, registered  # noqa: F401
 
 from rollflow.api import Plan, run
-from rollflow.engine import Interrupted, Result, abreast
+from rollflow.engine import Interrupted, Result, in_lockstep
 from rollflow.output import plots
 from rollflow.output.recorder import Recorder
 from rollflow.search import RolloverBudget
@@ -68,7 +68,7 @@ def test_points_are_all_that_was_scored() -> None:
     assert len(recorder.points) == result.spent.reward_calls
     assert all(a.nfe <= b.nfe for a, b in pairwise(recorder.points))
     running = [point for point in recorder.points if point.reward == result.trace[-1].reward]
-    assert abreast(running[0].nfe, result.shares) == result.trace[-2].nfe
+    assert in_lockstep(running[0].nfe, result.shares) == result.trace[-2].nfe
 
 
 def test_a_recorder_begins_anew_with_every_job() -> None:

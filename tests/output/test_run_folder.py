@@ -110,7 +110,7 @@ SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 from rollflow.files import atomic
-from rollflow.report.run_folder import RunFolder
+from rollflow.output.run_folder import RunFolder
 replace, left = os.replace, int(sys.argv[2])
 
 def dying(*paths):

@@ -6,7 +6,7 @@ from rollflow.engine.job import Job, Result, Task, default_sampler, estimate_cos
 from rollflow.engine.meter import Caps, Meter, Spending
 from rollflow.engine.observers import Observer
 from rollflow.engine.session import Ended
-from rollflow.engine.state import Checkpoint, Origin, Point, PopulationState, abreast
+from rollflow.engine.state import Checkpoint, Origin, Point, PopulationState, in_lockstep
 
 __all__ = [
     "Caps",
@@ -24,10 +24,10 @@ __all__ = [
     "Result",
     "Spending",
     "Task",
-    "abreast",
     "completed",
     "default_sampler",
     "estimate_cost",
+    "in_lockstep",
     "load_checkpoint",
     "save_checkpoint",
 ]

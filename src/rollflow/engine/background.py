@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
-from rollflow.engine.scheduler import Turn
+from rollflow.engine.scheduler import Slice
 
 _SPELL = 0.25
 """Seconds."""
@@ -68,11 +68,11 @@ class Timed:
         return answers
 
 
-class Flight(Timed):
+class PendingReward(Timed):
     """Rewards that are computed elsewhere, for those who wait for them; called, it waits."""
 
-    def __init__(self, turns: list[Turn], work: Timed, worker: Worker) -> None:
-        self.turns, self._work, self._answers = turns, work, worker.submit(work)
+    def __init__(self, fill_batches: list[Slice], work: Timed, worker: Worker) -> None:
+        self.fill_batches, self._work, self._answers = fill_batches, work, worker.submit(work)
 
     def __call__(self) -> list[Any]:
         answers: list[Any] = awaited(self._answers)

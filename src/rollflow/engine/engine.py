@@ -9,7 +9,7 @@ from typing import Any
 from rollflow.checks import each, flag, instance, refused, whole
 from rollflow.defaults import DEFAULT_MAX_GRAD_ROWS, DEFAULT_MAX_ROWS
 from rollflow.engine.described import portable
-from rollflow.engine.executor import Answers
+from rollflow.engine.executor import Executor
 from rollflow.engine.job import Job, Result
 from rollflow.engine.observers import Observer
 from rollflow.engine.session import Ended, Session
@@ -122,7 +122,7 @@ class Engine:
         padded: bool = False,
     ) -> None:
         rows = whole("max_rows", max_rows, at_least=1), whole("max_grad_rows", max_grad_rows, at_least=1)
-        self.answers = Answers(*rows, flag("padded", padded))
+        self.answers = Executor(*rows, flag("padded", padded))
         self.observers = each("observers", _listed("observers", observers, "observers"), _observer)
         self.overlap = flag("overlap", overlap)
 

@@ -27,7 +27,7 @@ NETWORK, DYNAMICS, DECODER, REWARD, GRADIENT = "network", "dynamics", "decoder",
 """Where a value that is not finite can arise."""
 
 
-class Asked(NamedTuple):
+class Query(NamedTuple):
     """A request and who asks.
 
     Args:
@@ -93,7 +93,7 @@ def price(request: Request, model: FlowModel) -> Spending:
 
 
 @dataclass(frozen=True)
-class Answers:
+class Executor:
     """Calls of models and rewards; the requests of one call share a model and, if they need one, a reward.
 
     Whatever is called gets copies, and what it raises becomes an error that names it. A call for which memory runs out
@@ -119,7 +119,7 @@ class Answers:
         """Rows that answering so many takes, those that fill calls up included."""
         return -(-rows // self.most(kind)) * self.most(kind) if self.padded else rows
 
-    def of(self, kind: type[Request], group: Sequence[Asked]) -> list[Any]:
+    def of(self, kind: type[Request], group: Sequence[Query]) -> list[Any]:
         """The answer to each request of one kind: a ``Verdict`` to a ``Reward``, a ``Sloped`` to a ``Grad``."""
         if kind is Grad:
             return self._slopes(group)
@@ -137,7 +137,7 @@ class Answers:
                 )
         return [None] * len(group)
 
-    def rewards(self, group: Sequence[Asked]) -> list[Verdict]:
+    def rewards(self, group: Sequence[Query]) -> list[Verdict]:
         """What the k parts of the reward say of clean samples, for each request."""
         task, prompts = group[0].task, _prompts(group)
 
@@ -157,7 +157,7 @@ class Answers:
         with torch.no_grad():
             return [(samples, faults) for samples, faults in self._split((Decode, task), tensors, kept, self.max_rows)]
 
-    def rewards_later(self, group: Sequence[Asked]) -> Callable[[], list[Verdict]]:
+    def rewards_later(self, group: Sequence[Query]) -> Callable[[], list[Verdict]]:
         """The same, with the model's work done now; what is returned does the reward's, in any thread."""
         task, prompts = group[0].task, _prompts(group)
 
@@ -193,7 +193,7 @@ class Answers:
                 faults[row] = gave(reward.parts[at], float(scores[row, at]))
         return Verdict(scores, faults)
 
-    def _velocities(self, group: Sequence[Asked]) -> list[Tensor]:
+    def _velocities(self, group: Sequence[Query]) -> list[Tensor]:
         task, t = group[0].task, torch.cat([asked.request.t for asked in group])
         conditions = [asked.condition for asked in group for _ in asked.request.x]
         return self._alone(
@@ -202,7 +202,7 @@ class Answers:
             lambda rows, x: velocity(task, x, t[rows], _at(conditions, rows)),
         )
 
-    def _slopes(self, group: Sequence[Asked]) -> list[Sloped]:
+    def _slopes(self, group: Sequence[Query]) -> list[Sloped]:
         task, t = group[0].task, torch.cat([asked.request.t for asked in group])
         prompts = [asked.task.prompt for asked in group for _ in asked.request.x]
         conditions = [asked.condition for asked in group for _ in asked.request.x]
@@ -393,7 +393,7 @@ def _apart(whole: Any, sizes: list[int]) -> list[Any]:
     return [whole[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
 
-def _prompts(group: Sequence[Asked]) -> list[str]:
+def _prompts(group: Sequence[Query]) -> list[str]:
     return [asked.task.prompt for asked in group for _ in asked.request.x0]
 
 

@@ -70,9 +70,9 @@ class Task:
         return Task(DescribedModel(self.model), self.prompt, rewards[0], tuple(rewards[1:]))
 
     @property
-    def apart(self) -> bool:
+    def overlaps(self) -> bool:
         """Whether rewards can be computed while the model runs, since it is elsewhere."""
-        return self.reward.apart(self.model.device)
+        return self.reward.overlaps(self.model.device)
 
 
 def estimate_cost(model: ModelSpec, search: Search, sampler: Sampler, nfe: int) -> Spending:
@@ -221,8 +221,8 @@ class Result:
         noise_level: 0 for a fully denoised sample, else the linear noise level at which the estimate was made.
         interrupted: Whether the search was stopped early, the sample being the best until then ...
         cause: ... and by what; None is the user.
-        trace: Best reward so far against NFE, one point a rise and one at the end; populations are taken abreast, as
-            if all spent at the same rate, since who of them is really the first depends on what else runs.
+        trace: Best reward so far against NFE, one point a rise and one at the end. Populations are taken in lockstep,
+            as if all spent at the same rate, since which of them is really first depends on what else runs.
         shares: NFE that each population has spent.
         seconds: Spent in calls of model, decoder and reward; of a call that was shared, its rows' share.
         diagnostics: Of each population that ran to its end, the search's own figures by name.

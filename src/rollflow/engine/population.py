@@ -14,8 +14,8 @@ from rollflow.engine.executor import (
     DYNAMICS,
     GRADIENT,
     REWARD,
-    Asked,
     Fault,
+    Query,
     Sloped,
     Verdict,
     gave,
@@ -40,7 +40,7 @@ NETWORK = (Velocity, Grad)
 
 
 @dataclass(eq=False)
-class Run:
+class RunningJob:
     """A job in flight.
 
     Args:
@@ -112,7 +112,7 @@ class Run:
 
 
 @dataclass(eq=False)
-class Live:
+class Population:
     """A population and the request that it waits for.
 
     Args:
@@ -124,7 +124,7 @@ class Live:
         answered: ... which are the first so many.
     """
 
-    run: Run
+    run: RunningJob
     population: int
     asking: Asking[Finished]
     request: Any = None
@@ -151,11 +151,11 @@ class Live:
             return 0
         return len(self.request.x if isinstance(self.request, NETWORK) else self.request.x0) - self.answered
 
-    def asked(self, rows: int) -> Asked:
+    def asked(self, rows: int) -> Query:
         """The request for the first so many of the samples that wait."""
         whole = rows == self.rows and not self.answered
         request = self.request if whole else some_rows(self.request, self.answered, self.answered + rows)
-        return Asked(request, self.run.job.task, self.run.condition)
+        return Query(request, self.run.job.task, self.run.condition)
 
     def take(self, rows: int, answer: Any) -> bool:
         """Keep the answer to so many samples; whether none waits any more."""

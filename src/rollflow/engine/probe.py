@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rollflow.dynamics.conversions import denoised_from_velocity
-from rollflow.engine.executor import Answers, Asked, examined, velocity
+from rollflow.engine.executor import Executor, Query, examined, velocity
 from rollflow.engine.job import Job, Task
 from rollflow.errors import BadReward, NotDifferentiable, RewardUnavailable
 from rollflow.particles.rng import Noise, global_state_kept
@@ -23,14 +23,14 @@ _STEPS = (0.1, 0.03, 0.01, 0.003)  # of finite differences, in units of the stat
 _TRIES = 4
 
 
-class Prepared:
+class Preparation:
     """Rewards that are loaded and tried, each once for a model.
 
     Args:
         answers: That will answer the jobs' requests.
     """
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: Executor) -> None:
         self.answers = answers
         self._loaded: dict[int, RewardModel] = {}
         self._tried: dict[tuple[int, int, bool], Task] = {}
@@ -72,7 +72,7 @@ def noises(task: Task, rows: int) -> Tensor:
     return Noise(0, 0, tuple(task.model.shape), task.model.dtype).normals(0, range(rows), [0] * rows)
 
 
-def try_reward(task: Task, answers: Answers) -> None:
+def try_reward(task: Task, answers: Executor) -> None:
     """Score one sample and two, decoded from noise; nothing is concluded from samples that are not eligible.
 
     Raises:
@@ -92,7 +92,7 @@ def try_reward(task: Task, answers: Answers) -> None:
             scored(part, samples[:rows], [task.prompt] * rows)
 
 
-def try_gradient(task: Task, condition: Any, answers: Answers) -> None:
+def try_gradient(task: Task, condition: Any, answers: Executor) -> None:
     """Compare the gradient that guidance follows with finite differences of the reward along one direction.
 
     The states are at signal-to-noise ratio 1, and each is differentiated twice in one call, so that a gradient that is
@@ -114,7 +114,7 @@ def try_gradient(task: Task, condition: Any, answers: Answers) -> None:
             clean = denoised_from_velocity(path, velocity(task, first, start, [condition]), first, start)
         x = path.alpha(t).to(clean) * clean + path.sigma(t).to(clean) * second
         twice = Grad(torch.cat([x, x]), t.expand(2), 0.5)
-        [(slope, faults)] = answers.of(Grad, [Asked(twice, task, condition)])
+        [(slope, faults)] = answers.of(Grad, [Query(twice, task, condition)])
         if any(faults) or not x.isfinite().all():
             continue
 

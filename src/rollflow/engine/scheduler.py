@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rollflow.engine.executor import Asked
-from rollflow.engine.population import Live
+from rollflow.engine.executor import Query
+from rollflow.engine.population import Population
 from rollflow.requests import Grad, Request, Reward
 
 
-class Turn(NamedTuple):
+class Slice(NamedTuple):
     """What is answered of a population's request now.
 
     Args:
@@ -19,16 +19,16 @@ class Turn(NamedTuple):
         rows: Of that.
     """
 
-    live: Live
-    asked: Asked
+    live: Population
+    asked: Query
     rows: int
 
 
-def turns(group: Sequence[Live], most: int) -> list[Turn]:
+def fill_batches(group: Sequence[Population], most: int) -> list[Slice]:
     """Whose turn it is among those who can share calls of ``most`` rows, so that no call has room left.
 
     First come, first served; of the last, only as many rows as there is room for. But the populations of a job with
-    caps have their turns together and in whole (see ``parties``), whether that fills a call or not.
+    caps have their turns together and in whole (see ``cohorts``), whether that fills a call or not.
     """
     capped = [live for live in group if live.run.job.capped]
     others = [live for live in group if not live.run.job.capped]
@@ -38,14 +38,14 @@ def turns(group: Sequence[Live], most: int) -> list[Turn]:
     for live in (*capped, *others):
         rows = min(live.rows, room)
         if rows:
-            chosen.append(Turn(live, live.asked(rows), rows))
+            chosen.append(Slice(live, live.asked(rows), rows))
         room -= rows
     return chosen
 
 
-def sharing(kind: type[Request], waiting: Sequence[Live]) -> list[list[Live]]:
+def batch_groups(kind: type[Request], waiting: Sequence[Population]) -> list[list[Population]]:
     """Of those who wait for an answer of one kind, who can share a call: those of one model, and of one judge."""
-    groups: dict[tuple[int, int | None], list[Live]] = {}
+    groups: dict[tuple[int, int | None], list[Population]] = {}
     for live in waiting:
         task = live.run.job.task
         judge = id(task.reward) if kind in (Reward, Grad) else None
@@ -53,7 +53,7 @@ def sharing(kind: type[Request], waiting: Sequence[Live]) -> list[list[Live]]:
     return list(groups.values())
 
 
-def half(flying: Sequence[Live], waiting: Sequence[Live]) -> list[Live]:
+def overlap_half(flying: Sequence[Population], waiting: Sequence[Population]) -> list[Population]:
     """Who have their turn with the network so that about half of all their rows, and of those that fly, then do.
 
     Args:
@@ -61,15 +61,15 @@ def half(flying: Sequence[Live], waiting: Sequence[Live]) -> list[Live]:
         waiting: Who wait for the network.
     """
     left = sum(live.rows for live in (*flying, *waiting)) / 2
-    turn: list[Live] = []
-    for party in parties(flying, waiting):
+    turn: list[Population] = []
+    for party in cohorts(flying, waiting):
         if left > 0:
             turn += party
             left -= sum(live.rows for live in party)
     return turn
 
 
-def parties(flying: Sequence[Live], waiting: Sequence[Live]) -> list[list[Live]]:
+def cohorts(flying: Sequence[Population], waiting: Sequence[Population]) -> list[list[Population]]:
     """Of those who wait for the network, who have their turns together.
 
     That is each by itself, but all the populations of a job with caps, none of which may be ahead of the others then:
@@ -80,7 +80,7 @@ def parties(flying: Sequence[Live], waiting: Sequence[Live]) -> list[list[Live]]
         waiting: Who wait for the network.
     """
     behind = {id(live.run) for live in flying if live.run.job.capped}
-    together: dict[int, list[Live]] = {}
+    together: dict[int, list[Population]] = {}
     for live in waiting:
         if id(live.run) not in behind:
             together.setdefault(id(live.run if live.run.job.capped else live), []).append(live)

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from rollflow.checks import instance
-from rollflow.engine.background import Flight, Timed, Worker, awaited
-from rollflow.engine.executor import Answers, Asked, examined
+from rollflow.engine.background import PendingReward, Timed, Worker, awaited
+from rollflow.engine.executor import Executor, Query, examined
 from rollflow.engine.job import Job, Result, Task
 from rollflow.engine.meter import Meter, Spending
 from rollflow.engine.observers import Audience, Observer
-from rollflow.engine.population import NETWORK, Live, Run, combined, out_of_range
-from rollflow.engine.probe import Prepared
-from rollflow.engine.scheduler import Turn, half, sharing, turns
+from rollflow.engine.population import NETWORK, Population, RunningJob, combined, out_of_range
+from rollflow.engine.probe import Preparation
+from rollflow.engine.scheduler import Slice, batch_groups, fill_batches, overlap_half
 from rollflow.engine.state import (
     Candidate,
     Checkpoint,
@@ -89,17 +89,17 @@ class Session:
         ended: Jobs that have ended since this was last emptied, in that order.
     """
 
-    def __init__(self, jobs: Iterable[Job], answers: Answers, observers: Sequence[Observer], overlap: bool) -> None:
+    def __init__(self, jobs: Iterable[Job], answers: Executor, observers: Sequence[Observer], overlap: bool) -> None:
         self.overlap = overlap
         self.jobs: Iterator[Job] | None = iter(jobs)
         self.places = itertools.count()
         self.answers = answers
         self.audience = Audience(observers)
-        self.prepared = Prepared(answers)
+        self.prepared = Preparation(answers)
         self.ended: list[Ended] = []
-        self.runs: list[Run] = []
-        self.live: list[Live] = []
-        self.flights: list[Flight] = []
+        self.runs: list[RunningJob] = []
+        self.live: list[Population] = []
+        self.flights: list[PendingReward] = []
         self.workers: dict[Hashable, Worker] = {}
         self.stopped = self.hurried = False
         self._until = 0.0
@@ -121,7 +121,7 @@ class Session:
             if not (self._network(due) or out):
                 self._flush(due)
             for flight in out:
-                self._deliver(Reward, flight.turns, flight)
+                self._deliver(Reward, flight.fill_batches, flight)
             self._settle()
             yield from self._since()
 
@@ -152,14 +152,14 @@ class Session:
     def _waiting_rows(self) -> int:
         return sum(live.rows for live in self.live if isinstance(live.request, NETWORK))
 
-    def _due(self, out: list[Flight]) -> list[Live]:
+    def _due(self, out: list[PendingReward]) -> list[Population]:
         """Whose turn it is with the network: that of all, but of those whose rewards are sent off only of half."""
-        flying = [turn.live for flight in out for turn in flight.turns]
+        flying = [turn.live for flight in out for turn in flight.fill_batches]
         here = [live for live in self.live if not self._sent_off(live)]
-        return here + half(flying, [live for live in self.live if self._sent_off(live)])
+        return here + overlap_half(flying, [live for live in self.live if self._sent_off(live)])
 
-    def _sent_off(self, live: Live) -> bool:
-        return self.overlap and live.run.job.task.apart
+    def _sent_off(self, live: Population) -> bool:
+        return self.overlap and live.run.job.task.overlaps
 
     def _admit(self, place: int, job: Job) -> None:
         meter = Meter(replace(job.caps, nfe=job.nfe))
@@ -174,12 +174,12 @@ class Session:
             self.ended.append(Ended(place, job, None, error))
             self.audience.tell("failed", job, error)
             return
-        run = Run(place, job, meter, condition, list(at.populations), list(at.populations), at.seconds)
+        run = RunningJob(place, job, meter, condition, list(at.populations), list(at.populations), at.seconds)
         self.runs.append(run)
         self.audience.tell("admitted", job)
         for i, asking in enumerate(populations):
             if run in self.runs and not isinstance(asking, Finished):
-                self._advance(Live(run, i, asking), None)
+                self._advance(Population(run, i, asking), None)
         if run in self.runs and run.done:
             self._complete(run)
 
@@ -191,7 +191,7 @@ class Session:
         while self._serve_all((Save, Reward, Decode), self.live):
             pass
 
-    def _network(self, due: Sequence[Live], *, whole: bool = False) -> bool:
+    def _network(self, due: Sequence[Population], *, whole: bool = False) -> bool:
         """Answer what needs the network, and then what needs none; whether anything was answered."""
         moved = False
         for kind in NETWORK:
@@ -199,15 +199,15 @@ class Session:
             self._settle()
         return moved
 
-    def _flush(self, due: Sequence[Live]) -> None:
+    def _flush(self, due: Sequence[Population]) -> None:
         """Answer what fills no call: rewards, after which velocities may fill one; else what needs the network."""
         if not self._serve_all((Reward, Decode), self.live, whole=True):
             self._network(due, whole=True)
 
-    def _serve_all(self, kinds: Sequence[type[Request]], due: Sequence[Live], *, whole: bool = False) -> bool:
+    def _serve_all(self, kinds: Sequence[type[Request]], due: Sequence[Population], *, whole: bool = False) -> bool:
         return any([self._serve(kind, due, whole=whole) for kind in kinds])
 
-    def _serve(self, kind: type[Request], due: Sequence[Live], *, whole: bool = False) -> bool:
+    def _serve(self, kind: type[Request], due: Sequence[Population], *, whole: bool = False) -> bool:
         """Answer requests of one kind, those that can share a call together, or send them off.
 
         Args:
@@ -222,12 +222,12 @@ class Session:
         if not waiting:
             return False
         served = False
-        for group in sharing(kind, waiting):
+        for group in batch_groups(kind, waiting):
             sent_off = kind is Reward and self._sent_off(group[0])
             if whole or sent_off or kind is Save or not self.answers.padded:
-                chosen = [Turn(live, live.asked(live.rows), live.rows) for live in group]
+                chosen = [Slice(live, live.asked(live.rows), live.rows) for live in group]
             else:
-                chosen = turns(group, self.answers.most(kind))
+                chosen = fill_batches(group, self.answers.most(kind))
             served |= bool(chosen)
             paid = [turn for turn in chosen if turn.live.run in self.runs and self._debit(turn.live)]
             if paid:
@@ -236,12 +236,12 @@ class Session:
                 self._deliver(kind, paid, Timed(how))
         return served
 
-    def _send(self, sent: list[Turn], asked: list[Asked]) -> list[Any]:
+    def _send(self, sent: list[Slice], asked: list[Query]) -> list[Any]:
         """Have rewards computed elsewhere; nothing is answered yet."""
         place, work = asked[0].task.reward.place, self.answers.rewards_later(asked)
         if place not in self.workers:
             self.workers[place] = Worker()
-        self.flights.append(Flight(sent, Timed(work), self.workers[place]))
+        self.flights.append(PendingReward(sent, Timed(work), self.workers[place]))
         self.live = [live for live in self.live if live not in [turn.live for turn in sent]]
         return []
 
@@ -253,7 +253,7 @@ class Session:
         answer: T = awaited(worker.submit(call))
         return answer
 
-    def _deliver(self, kind: type[Request], group: Sequence[Turn], answer: Timed) -> None:
+    def _deliver(self, kind: type[Request], group: Sequence[Slice], answer: Timed) -> None:
         """Give those of a group what ``answer`` has for them; if it fails, they are answered alone."""
         try:
             answers = answer()
@@ -284,7 +284,7 @@ class Session:
                 self.live.remove(live)
             self._advance(live, told)
 
-    def _advance(self, live: Live, answer: object) -> None:
+    def _advance(self, live: Population, answer: object) -> None:
         """Send an answer; the population asks again, returns, or fails its job."""
         run, ended = live.run, False
         try:
@@ -304,7 +304,7 @@ class Session:
         if run.done:
             self._complete(run)
 
-    def _keep(self, live: Live, state: Progress | Finished) -> None:
+    def _keep(self, live: Population, state: Progress | Finished) -> None:
         """Remember where a population stands."""
         run = live.run
         live.keep(state)
@@ -312,16 +312,16 @@ class Session:
             self.audience.tell("saved", run.job, live.population, state)
         self.audience.tell("checkpointed", run.job, run.checkpoint)
 
-    def _drop(self, run: Run) -> None:
+    def _drop(self, run: RunningJob) -> None:
         self.live = [live for live in self.live if live.run is not run]
         self.runs.remove(run)
 
-    def _fail(self, run: Run, error: Exception) -> None:
+    def _fail(self, run: RunningJob, error: Exception) -> None:
         self.ended.append(Ended(run.place, run.job, None, error))
         self._drop(run)
         self.audience.tell("failed", run.job, error)
 
-    def _stop(self, run: Run, why: Exception | None) -> None:
+    def _stop(self, run: RunningJob, why: Exception | None) -> None:
         """End a job early with the best that it has; without any, it fails for the reason given, if there is one."""
         try:
             found = self._best(run, why)
@@ -334,7 +334,7 @@ class Session:
         elif why is not None or (why := run.nothing_eligible) is not None:
             self._fail(run, why)
 
-    def _best(self, run: Run, why: Exception | None) -> list[Candidate]:
+    def _best(self, run: RunningJob, why: Exception | None) -> list[Candidate]:
         """The best that a job has seen, the best first; of one that has all its samples, the best of those.
 
         Where nothing was scored yet and nothing is broken, the latest clean estimates are scored now.
@@ -357,7 +357,7 @@ class Session:
     def _last_words(self) -> AbstractContextManager[None]:
         return interruption.skippable(max(self._until - time.monotonic(), 0.001)) if self.stopped else nullcontext()
 
-    def _best_of_progress(self, run: Run) -> list[Candidate]:
+    def _best_of_progress(self, run: RunningJob) -> list[Candidate]:
         """The best of the latest clean estimates, scored now, of a search that does not score on the way."""
         for population, standing in enumerate(run.now):
             if not isinstance(standing.state, Progress):
@@ -366,14 +366,14 @@ class Session:
             rows = run.job.task.reward.batch_size if self.stopped and not run.job.task.reward.relative else len(clean)
             for first in range(0, len(clean), rows):  # after Ctrl-C in parts: each counts if the next takes too long
                 request = Reward(clean[first : first + rows], level)
-                live = Live(run, population, iter(()), request)  # type: ignore[arg-type]
+                live = Population(run, population, iter(()), request)  # type: ignore[arg-type]
                 live.debit()
                 [verdict] = self._by_worker(run.job.task, partial(self.answers.of, Reward, [live.asked(live.rows)]))
                 rewards = live.read(verdict)
                 live.standing = live.standing.scored(request, rewards, first)
         return bests_of(run.now)
 
-    def _debit(self, live: Live) -> bool:
+    def _debit(self, live: Population) -> bool:
         """Account for a request before it is evaluated; False if that ended its job."""
         try:
             live.debit()
@@ -382,7 +382,7 @@ class Session:
             return False
         return True
 
-    def _note(self, live: Live, answer: Any) -> None:
+    def _note(self, live: Population, answer: Any) -> None:
         """Remember what the population is told, and tell the observers."""
         run, request = live.run, live.request
         if isinstance(request, Save):
@@ -393,7 +393,7 @@ class Session:
             live.standing = live.standing.scored(request, answer)
             self.audience.tell("scored", run.job, live.population, request, answer, live.standing.spent)
 
-    def _complete(self, run: Run) -> None:
+    def _complete(self, run: RunningJob) -> None:
         """End a job whose populations have all returned: with the best of them, or else with the best before it."""
         try:
             found = sorted(self._reconciled(run), key=lambda one: -one.sample.reward)  # stable: the first of equals
@@ -407,7 +407,7 @@ class Session:
         else:
             self._finish(run, result)
 
-    def _reconciled(self, run: Run) -> list[Candidate]:
+    def _reconciled(self, run: RunningJob) -> list[Candidate]:
         """What the populations returned, with rewards that can be compared.
 
         Those of a relative reward cannot, since each population looked back at its own samples: what they returned is
@@ -419,7 +419,7 @@ class Session:
             return finished
         seen = [one.seen for one in run.now if one.seen is not None]
         x0 = torch.stack([one.sample.x0 for one in finished])
-        asked = Asked(Reward(x0, 0.0), task, run.condition)
+        asked = Query(Reward(x0, 0.0), task, run.condition)
         [verdict] = self._by_worker(task, partial(self.answers.of, Reward, [asked]))
         sound = [i for i, fault in enumerate(verdict.faults) if fault is None]
         scores = verdict.scores[sound]
@@ -429,12 +429,12 @@ class Session:
             for i, reward in zip(sound, rewards, strict=True)
         ]
 
-    def _finish(self, run: Run, result: Result) -> None:
+    def _finish(self, run: RunningJob, result: Result) -> None:
         self.ended.append(Ended(run.place, run.job, result, None))
         self._drop(run)
         self.audience.tell("completed", run.job, result)
 
-    def _decoded(self, run: Run, found: Sequence[Candidate]) -> tuple[Candidate, Tensor]:
+    def _decoded(self, run: RunningJob, found: Sequence[Candidate]) -> tuple[Candidate, Tensor]:
         """The first of some samples that is eligible still once it is decoded by itself, and its pixels.
 
         Raises:
@@ -452,7 +452,9 @@ class Session:
             what = f"{fault.what} when it was decoded by itself"
         raise BadModel(f"no sample is left to return: {what}")
 
-    def _result(self, run: Run, found: Sequence[Candidate], *, interrupted: bool, cause: Exception | None) -> Result:
+    def _result(
+        self, run: RunningJob, found: Sequence[Candidate], *, interrupted: bool, cause: Exception | None
+    ) -> Result:
         task = run.job.task
         (population, best), sample = self._decoded(run, found)
         origin = Origin(population, run.now[population].row_of(best))
@@ -482,7 +484,7 @@ class Session:
             tuple(self._warnings(run, sample, held_out.scores)),
         )
 
-    def _warnings(self, run: Run, sample: Tensor, held_out: dict[str, float]) -> Iterator[str]:
+    def _warnings(self, run: RunningJob, sample: Tensor, held_out: dict[str, float]) -> Iterator[str]:
         """What the user of a result should know of its samples and scores."""
         yield from run.warnings
         if sample.ndim in (3, 4) and sample.shape[-3] == 3:

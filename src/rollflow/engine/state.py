@@ -124,7 +124,7 @@ class Checkpoint:
     seconds: float = 0.0
 
 
-def abreast(nfe: int, shares: Sequence[int]) -> int:
+def in_lockstep(nfe: int, shares: Sequence[int]) -> int:
     """NFE of a job when each of its populations has spent ``nfe``, or all of its share if that is less."""
     return sum(min(nfe, share) for share in shares)
 
@@ -151,9 +151,9 @@ def ineligible_of(populations: Sequence[PopulationState]) -> dict[str, int]:
 
 
 def trace_of(populations: Sequence[PopulationState]) -> list[Point]:
-    """The best reward of all against the NFE of the job, its populations taken abreast; a point a rise."""
+    """The best reward of all against the NFE of the job, its populations taken in lockstep; a point a rise."""
     shares, trace = [one.spent.nfe for one in populations], list[Point]()
     for nfe, _, reward in sorted((p.nfe, i, p.reward) for i, one in enumerate(populations) for p in one.rises):
         if not trace or reward > trace[-1].reward:
-            trace.append(Point(abreast(nfe, shares), reward))
+            trace.append(Point(in_lockstep(nfe, shares), reward))
     return trace

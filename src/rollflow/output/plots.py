@@ -16,7 +16,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rollflow.engine import Result, abreast
+from rollflow.engine import Result, in_lockstep
 from rollflow.files.own import GENERATOR
 from rollflow.files.pictures import still
 from rollflow.output.recorder import Recorder
@@ -57,7 +57,7 @@ def trace(result: Result, recorder: Recorder, baseline: Result | None = None) ->
     rewards, quotas = figure.subplots(1, 2)
     name = short(result.job.task.reward.name)
     rewards.plot(
-        [abreast(point.nfe, result.shares) for point in recorder.points],
+        [in_lockstep(point.nfe, result.shares) for point in recorder.points],
         [point.reward for point in recorder.points],
         ".",
         color="0.75",

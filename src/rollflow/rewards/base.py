@@ -110,7 +110,7 @@ class RewardModel(ABC):
         """
         return scores[:, 0]
 
-    def apart(self, device: torch.device | None) -> bool:
+    def overlaps(self, device: torch.device | None) -> bool:
         """Whether it is computed in another process or on another device than this, so that both can work at once."""
         return self.remote or (None not in (device, self.device) and _indexed(device) != _indexed(self.device))
 

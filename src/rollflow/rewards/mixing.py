@@ -170,8 +170,8 @@ class Mixture(RewardModel):
     _settings: ClassVar[tuple[str, ...]] = ("normalization",)
     """Attributes that set it apart from others of the same parts."""
 
-    def apart(self, device: torch.device | None) -> bool:
-        return any(part.apart(device) for part in self.parts)
+    def overlaps(self, device: torch.device | None) -> bool:
+        return any(part.overlaps(device) for part in self.parts)
 
     def unfit(self, shape: tuple[int, ...]) -> str | None:
         return next((why for part in self.parts if (why := part.unfit(shape)) is not None), None)
