@@ -199,7 +199,7 @@ from contextlib import contextmanager
 import torch
 from rollflow import requests
 from rollflow.dynamics.kernels import VelocityFn
-from rollflow.lookahead import integrate
+from rollflow.dynamics.lookahead import integrate
 from rollflow.requests import Asking, drive, save, velocity as ask
 """
 

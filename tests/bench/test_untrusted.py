@@ -22,6 +22,7 @@ from support.small_study import folder  # noqa: F401
 
 from rollflow import registry
 from rollflow.bench.analysis.results import read
+from rollflow.bench.probes.plots import budgets
 from rollflow.bench.replay import find as find_job
 from rollflow.bench.replay import refuse_untrusted, replay
 from rollflow.bench.run.experiment import Arm
@@ -294,7 +295,7 @@ def test_names_without_end_are_drawn_short() -> None:
     name = "a" * 10**6
     assert plots.short(name) == "a" * 57 + "..."
     assert plots.short("RBF,\n Linear-ODE") == "RBF, Linear-ODE"
-    figure = plots.budgets({name: {}}, {name: {1: 1.0}}, name)
+    figure = budgets({name: {}}, {name: {1: 1.0}}, name)
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert max(map(len, [*texts, figure.axes[0].get_ylabel()])) <= 90
 
