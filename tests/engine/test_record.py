@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.tiny import Redness, TinyModel
 
-from rollflow.engine import Engine, Job, Point, Spending, Task, completed
+from rollflow.engine import Engine, Job, Origin, Point, Spending, Task, completed
 from rollflow.engine.record import JobRecord, UnknownVersion, digest, plain
 from rollflow.errors import RollflowError
 from rollflow.search import BestOfN
@@ -47,12 +47,13 @@ VERSION_1: dict[str, Any] = {
 
 def test_a_result_survives_its_file() -> None:
     [result] = completed(Engine().run([Job(Task(TinyModel(), "two cats", Redness()), BestOfN(), 20, 3)]))
-    record = replace(JobRecord.of(result), id="0" * 16, arm="ours", place=4, quota=[[1, 2]], ancestors=[[None, [0]]])
+    record = replace(result.record(), id="0" * 16, arm="ours", place=4, quota=[[1, 2]], ancestors=[[None, [0]]])
     assert JobRecord.from_json(json.loads(json.dumps(record.to_json(), allow_nan=False))) == record
     assert (record.seed, record.noise, record.reward) == (3, 3, result.reward)
     assert record.spent == result.spent
     assert record.sha256 == digest(result.sample)
     assert record.trace == result.trace
+    assert record.origin == result.origin
 
 
 def test_a_line_without_a_version_is_version_1() -> None:
@@ -60,7 +61,7 @@ def test_a_line_without_a_version_is_version_1() -> None:
     assert record.spent == Spending(10, 20, 1, 2, 0)
     assert record.trace == (Point(5, -2.0), Point(10, -1.0))
     assert record.threads == 1  # which those lines did not tell
-    assert (record.plan, record.winner) == ({}, None)
+    assert (record.plan, record.origin) == ({}, None)
     kept = record.to_json()
     assert kept == {**{key: VERSION_1[key] for key in VERSION_1 if key in kept}, "version": 2, "threads": 1}
     defaults = {"ask": None, "category": "", "place": 0, "parts": {}, "noise_level": 0.0}
@@ -90,10 +91,16 @@ def test_keys_that_are_no_fields_are_ignored() -> None:
 
 
 def test_numbers_that_json_does_not_have_are_null() -> None:
-    record = replace(JobRecord.from_json(VERSION_1), reward=math.nan, trace=(Point(1, -math.inf),), winner=(1, 2))
+    record = replace(
+        JobRecord.from_json(VERSION_1), reward=math.nan, trace=(Point(1, -math.inf),), origin=Origin(1, None)
+    )
     content = json.loads(json.dumps(record.to_json(), allow_nan=False))
-    assert (content["reward"], content["trace"], content["winner"]) == (None, [[1, None]], [1, 2])
+    assert (content["reward"], content["trace"], content["origin"]) == (
+        None,
+        [[1, None]],
+        {"population": 1, "row": None},
+    )
     again = JobRecord.from_json(content)
     assert math.isnan(again.reward)
-    assert again.winner == (1, 2)
+    assert again.origin == Origin(1, None)
     assert plain({"a": (1, math.inf)}) == {"a": [1, None]}

@@ -2,9 +2,11 @@
 
 from rollflow.engine.checkpoint import load_checkpoint, save_checkpoint
 from rollflow.engine.engine import Engine, Interrupted, JobsFailed, completed
-from rollflow.engine.job import Job, Result, Task, default_sampler, estimate_cost
+from rollflow.engine.job import Job, Task, default_sampler, estimate_cost
 from rollflow.engine.meter import Caps, Meter, Spending
 from rollflow.engine.observers import Observer
+from rollflow.engine.record import JobRecord
+from rollflow.engine.result import Result
 from rollflow.engine.session import Ended
 from rollflow.engine.state import Checkpoint, Origin, Point, PopulationState, in_lockstep
 
@@ -15,6 +17,7 @@ __all__ = [
     "Engine",
     "Interrupted",
     "Job",
+    "JobRecord",
     "JobsFailed",
     "Meter",
     "Observer",

@@ -10,8 +10,9 @@ from rollflow.checks import each, flag, instance, refused, whole
 from rollflow.defaults import DEFAULT_MAX_GRAD_ROWS, DEFAULT_MAX_ROWS
 from rollflow.engine.described import portable
 from rollflow.engine.executor import Executor
-from rollflow.engine.job import Job, Result
+from rollflow.engine.job import Job
 from rollflow.engine.observers import Observer
+from rollflow.engine.result import Result
 from rollflow.engine.session import Ended, Session
 from rollflow.errors import RollflowError, RollflowWarning, Stopped
 

@@ -1,16 +1,14 @@
-"""What is to be done, and what came of it."""
+"""What is to be done."""
 
 from __future__ import annotations
 
 import types
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from copy import copy, deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
-
-from torch import Tensor
 
 from rollflow.checks import MOST_NFE, MOST_SEED, each, instance, whole
 from rollflow.defaults import (
@@ -23,9 +21,9 @@ from rollflow.defaults import (
 from rollflow.dynamics.interpolants import INTERPOLANTS
 from rollflow.dynamics.kernels import KERNELS
 from rollflow.dynamics.lookahead import LOOKAHEADS
-from rollflow.engine.described import DescribedModel, DescribedReward, portable
+from rollflow.engine.described import DescribedModel, DescribedReward
 from rollflow.engine.meter import Caps, Spending
-from rollflow.engine.state import Checkpoint, Origin, Point
+from rollflow.engine.state import Checkpoint
 from rollflow.errors import RollflowWarning, blamed
 from rollflow.models.base import FlowModel, ModelSpec, check_attributes
 from rollflow.models.function import as_model
@@ -124,6 +122,8 @@ class Job:
             (``default_sampler``).
         caps: Further limits; ``caps.nfe`` is the budget in any case.
         resume: Where an earlier run of the same job stood; it goes on from there, its spending counted in.
+        plan: Options that the job was made from, in JSON's own types (``Plan.to_json``), for its record; empty for a
+            job that was made without one.
 
     Raises:
         BadSetting: On an argument of the wrong type or out of range.
@@ -138,6 +138,7 @@ class Job:
     sampler: Sampler = None  # type: ignore[assignment]  # chosen below
     caps: Caps = Caps()
     resume: Checkpoint | None = None
+    plan: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         instance("task", self.task, Task)
@@ -202,67 +203,3 @@ class Job:
                     )
                 )
         return made
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a job returned, and what it spent.
-
-    Args:
-        job: The job.
-        sample: Decoded, (...), pixels (3, H, W) in [0, 1] for images.
-        x0: The same in the model's space.
-        origin: The population and the row it came from.
-        reward: Of the sample.
-        parts: What the parts of a mixed reward say of it, by name, scored once more; empty where it is not mixed.
-        held_out: Held-out rewards by name.
-        missing: Why one of these could not be had, by name; it is NaN then, since the sample is there.
-        spent: Exact account, the final decode included, held-out scoring not.
-        noise_level: 0 for a fully denoised sample, else the linear noise level at which the estimate was made.
-        interrupted: Whether the search was stopped early, the sample being the best until then ...
-        cause: ... and by what; None is the user.
-        trace: Best reward so far against NFE, one point a rise and one at the end. Populations are taken in lockstep,
-            as if all spent at the same rate, since which of them is really first depends on what else runs.
-        shares: NFE that each population has spent.
-        seconds: Spent in calls of model, decoder and reward; of a call that was shared, its rows' share.
-        diagnostics: Of each population that ran to its end, the search's own figures by name.
-        ineligible: How many samples could not be chosen, by where the first value that is not finite arose ("network",
-            "dynamics", "decoder", "reward") or by who rejected them ("the safety checker"); under "gradient of the
-            reward" how many times guidance had no finite gradient to follow.
-        warnings: What the user should know of all this, a sentence each.
-
-    Pickled, or copied deeply, it leaves model and rewards behind: its job can then be read, but not run.
-    """
-
-    job: Job
-    sample: Tensor
-    x0: Tensor
-    origin: Origin
-    reward: float
-    parts: dict[str, float]
-    held_out: dict[str, float]
-    missing: dict[str, str]
-    spent: Spending
-    noise_level: float
-    interrupted: bool
-    cause: Exception | None
-    trace: tuple[Point, ...]
-    shares: tuple[int, ...]
-    seconds: float
-    diagnostics: tuple[dict[str, Any], ...] = ()
-    ineligible: dict[str, int] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {
-            **vars(self),
-            "job": self.job.described,
-            "sample": self.sample.detach().cpu(),
-            "x0": self.x0.detach().cpu(),
-            "cause": None if self.cause is None else portable(self.cause),
-        }
-
-    @property
-    def finished(self) -> bool:
-        """Whether the sample is fully denoised, not a clean estimate on the way."""
-        return self.noise_level == 0

@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from rollflow.engine.job import Job, Result
+from rollflow.engine.job import Job
 from rollflow.engine.meter import Spending
+from rollflow.engine.result import Result
 from rollflow.engine.state import Checkpoint
 from rollflow.errors import RollflowWarning, described
 from rollflow.requests import Reward

@@ -13,11 +13,9 @@ import torch
 from torch import Tensor
 
 import rollflow
-from rollflow.engine.job import Result
 from rollflow.engine.meter import Spending
-from rollflow.engine.state import Point
+from rollflow.engine.state import Origin, Point
 from rollflow.errors import RollflowError
-from rollflow.prompts import Prompt
 
 
 class UnknownVersion(RollflowError):
@@ -43,7 +41,7 @@ class JobRecord:
         warnings: Sentences that the user should read.
         nfe: Guided velocity evaluations that were spent; so with the next four, the fields of ``Spending``.
         noise_level: 0 for a fully denoised sample, else the linear noise level of the estimate.
-        winner: Population and row within it that the sample came from; None if unknown.
+        origin: Population and row that the sample came from (``Result.origin``); None if unknown.
         seconds: Time in calls of model, decoder and reward.
         trace: Best reward so far against NFE.
         diagnostics: The search's own figures, of each population.
@@ -81,7 +79,7 @@ class JobRecord:
     decodes: int = 0
     backward_passes: int
     noise_level: float = 0.0
-    winner: tuple[int, int] | None = None
+    origin: Origin | None = None
     seconds: float
     trace: Sequence[Point]
     diagnostics: Sequence[Mapping[str, Any]] = ()
@@ -98,37 +96,6 @@ class JobRecord:
     category: str = ""
     place: int = 0
 
-    @classmethod
-    def of(cls, result: Result) -> JobRecord:
-        """Describe a result; ``dataclasses.replace`` adds what only an observer or an experiment knows."""
-        job, spent, device = result.job, result.spent, result.job.task.model.device
-        prompt = job.task.prompt
-        return cls(
-            prompt=str(prompt),
-            ask=dict(prompt.ask) if isinstance(prompt, Prompt) else None,
-            seed=job.seed,
-            noise=job.seed,
-            reward=result.reward,
-            parts=plain(result.parts),
-            held_out=plain(result.held_out),
-            missing=dict(result.missing),
-            ineligible=dict(result.ineligible),
-            warnings=tuple(result.warnings),
-            nfe=spent.nfe,
-            network_rows=spent.network_rows,
-            reward_calls=spent.reward_calls,
-            decodes=spent.decodes,
-            backward_passes=spent.backward_passes,
-            noise_level=result.noise_level,
-            seconds=round(result.seconds, 4),
-            trace=result.trace,
-            diagnostics=tuple(plain(one) for one in result.diagnostics),
-            sha256=digest(result.sample),
-            device=None if device is None else str(device),
-            threads=torch.get_num_threads(),
-            versions=versions(),
-        )
-
     @property
     def spent(self) -> Spending:
         """The account of the job."""
@@ -141,7 +108,7 @@ class JobRecord:
             value = getattr(self, one.name)
             default = one.default_factory() if one.default_factory is not MISSING else one.default
             if value != default:
-                content[one.name] = plain(value)
+                content[one.name] = plain(value._asdict() if isinstance(value, Origin) else value)
         return content
 
     @classmethod
@@ -160,10 +127,9 @@ class JobRecord:
         try:
             given["trace"] = tuple(Point(nfe, _number(reward)) for nfe, reward in given["trace"])
             given["reward"] = _number(given["reward"])
-            if given.get("winner") is not None:
-                population, row = given["winner"]
-                given["winner"] = (int(population), int(row))
-        except (TypeError, ValueError) as error:
+            if given.get("origin") is not None:
+                given["origin"] = Origin(given["origin"]["population"], given["origin"]["row"])
+        except (TypeError, ValueError, KeyError) as error:
             raise RollflowError(f"the record of a job is malformed: {error}") from None
         for name in ("warnings", "diagnostics"):
             given[name] = tuple(given.get(name, ()))
@@ -193,7 +159,7 @@ def migrated(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _from_1(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Version 1: lines of journals without a version, a plan or a winner; the first did not tell the threads."""
+    """Version 1: lines of journals without a version, a plan or an origin; the first did not tell the threads."""
     return {"threads": 1, **content}
 
 

@@ -18,11 +18,12 @@ from torch import Tensor
 from rollflow.checks import instance
 from rollflow.engine.background import PendingReward, Timed, Worker, awaited
 from rollflow.engine.executor import Executor, Query, examined
-from rollflow.engine.job import Job, Result, Task
+from rollflow.engine.job import Job, Task
 from rollflow.engine.meter import Meter, Spending
 from rollflow.engine.observers import Audience, Observer
 from rollflow.engine.population import NETWORK, Population, RunningJob, combined, out_of_range
 from rollflow.engine.probe import Preparation
+from rollflow.engine.result import Result
 from rollflow.engine.scheduler import Slice, batch_groups, fill_batches, overlap_half
 from rollflow.engine.state import (
     Candidate,
