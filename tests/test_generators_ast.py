@@ -181,7 +181,7 @@ def test_only_the_noise_of_a_population_is_drawn() -> None:
     paths = [path for name in NO_DRAWS for path in (SOURCE / name, *(SOURCE / name).rglob("*.py")) if path.is_file()]
     assert len(paths) > len(NO_DRAWS)
     assert {path.name: draws(path.read_text()) for path in paths if draws(path.read_text())} == {}
-    assert draws((SOURCE / "rng.py").read_text())
+    assert draws((SOURCE / "particles" / "rng.py").read_text())
 
 
 def test_what_asks_is_found_by_its_annotation() -> None:
