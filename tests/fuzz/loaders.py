@@ -253,7 +253,8 @@ def _network() -> Iterator[Loader]:
     import httpx
 
     from rollflow.rewards.remote.client import RemoteReward
-    from rollflow.rewards.remote.server.bodies import Limits, read
+    from rollflow.rewards.remote.server.bodies import read
+    from rollflow.rewards.remote.server.limits import Limits
     from rollflow.rewards.remote.wire import PICTURES, TENSORS, Batch, Info, Scores, encode
 
     limits = Limits(megabytes=1, pixels=2**16)

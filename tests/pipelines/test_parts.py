@@ -23,7 +23,7 @@ from rollflow import BestOfN, Engine, Job, RollflowError, Task
 from rollflow.canonical import weights_digest
 from rollflow.dynamics.interpolants import VP, Linear
 from rollflow.engine.checkpoint import fingerprint
-from rollflow.models.diffusers.model import is_few_step
+from rollflow.models.diffusers.arguments import is_few_step
 from rollflow.models.diffusers.probe import RowTimes
 from rollflow.models.diffusers.schedule import Discrete, discrete
 from rollflow.sampler import Sampler

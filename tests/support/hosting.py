@@ -17,8 +17,8 @@ from torch import Tensor
 
 from rollflow.prompts import Prompt
 from rollflow.rewards import RewardModel
-from rollflow.rewards.remote.server.bodies import Limits
 from rollflow.rewards.remote.server.host import address_of, bound, server_of
+from rollflow.rewards.remote.server.limits import Limits
 
 HERE = Path(__file__).parent
 

@@ -36,7 +36,7 @@ def serve_reward(
         try:
             from rollflow.rewards.remote import wire
             from rollflow.rewards.remote.server import host as hosting
-            from rollflow.rewards.remote.server.bodies import Limits
+            from rollflow.rewards.remote.server.limits import Limits
         except ImportError as error:
             raise RollflowError(f"{error}; install with pip install 'rollflow[server]'") from error
         from rollflow.rewards import REWARDS

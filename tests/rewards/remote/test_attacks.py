@@ -30,8 +30,9 @@ from support.hosting import Host, Wavy, hosted
 from rollflow.rewards import REWARDS
 from rollflow.rewards.pixels.colorfulness import Colorfulness
 from rollflow.rewards.remote.server.app import _Desk, app_of
-from rollflow.rewards.remote.server.bodies import Limits, Refusal, check_media, read
+from rollflow.rewards.remote.server.bodies import check_media, read
 from rollflow.rewards.remote.server.host import _SELDOM
+from rollflow.rewards.remote.server.limits import Limits, Refusal
 from rollflow.rewards.remote.wire import KEY, PICTURES, TENSORS, Batch, encode
 
 LIMITS = Limits(megabytes=2, rows=6, pixels=1000, characters=50, memory=4)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rollflow.rewards.remote.server import batcher as batching
 from rollflow.rewards.remote.server.batcher import Batcher
-from rollflow.rewards.remote.server.bodies import Refusal
+from rollflow.rewards.remote.server.limits import Refusal
 from rollflow.rewards.remote.wire import Batch
 
 

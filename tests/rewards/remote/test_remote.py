@@ -27,7 +27,7 @@ from rollflow.rewards import RewardModel
 from rollflow.rewards.remote import wire
 from rollflow.rewards.remote.client import RemoteReward
 from rollflow.rewards.remote.server.app import info_of
-from rollflow.rewards.remote.server.bodies import Limits
+from rollflow.rewards.remote.server.limits import Limits
 from rollflow.sampler import Sampler
 from rollflow.search import SVDD
 from rollflow.testing import RewardSuite

@@ -28,8 +28,9 @@ from rollflow.files.pictures import from_pictures
 from rollflow.prompts import Prompt
 from rollflow.rewards.remote.server.app import app_of
 from rollflow.rewards.remote.server.batcher import Batcher
-from rollflow.rewards.remote.server.bodies import Limits, Refusal, read
+from rollflow.rewards.remote.server.bodies import read
 from rollflow.rewards.remote.server.host import _Punctual
+from rollflow.rewards.remote.server.limits import Limits, Refusal
 from rollflow.rewards.remote.wire import KEY, PICTURES, TENSORS, Batch, Scores, encode
 from rollflow.rewards.scoring import scored
 

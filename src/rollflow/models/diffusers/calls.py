@@ -6,39 +6,28 @@ import copy
 import inspect
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from rollflow.canonical import weights_digest
 from rollflow.errors import BadModel, RollflowError
 from rollflow.models.diffusers.configured import adapters_told, scheduler_told, settings_told
+from rollflow.models.diffusers.denoisers import caches, checkpointed, denoisers, restored
 from rollflow.models.diffusers.encoded import Encoded, together
-from rollflow.models.diffusers.hooked import (
-    CachingAutoencoder,
-    Guardrail,
-    Hooked,
-    LatentsReady,
-    PipelineCall,
-    SilentDenoiser,
-)
+from rollflow.models.diffusers.hooked import Hooked, LatentsReady, PipelineCall
+from rollflow.models.diffusers.layout import DIGITS, Layout
 from rollflow.models.diffusers.probe import Step, is_trigflow, probing
+from rollflow.models.diffusers.stand_ins import CachingAutoencoder, Guardrail, SilentDenoiser
 
 REWRITES = ("enable_prompt_rewrite", "use_pe")
 """Arguments that let a language model rewrite the prompt, which is done when it is encoded and not again."""
 
 PROMPTS = re.compile(r"(negative_)?prompt(_\d)?")
 """Arguments that some pipelines take only in the type of the prompt, a list."""
-
-DENOISERS = ("transformer", "transformer_2", "unet")
-"""Components that are the network."""
-
-DIGITS = 128
-"""Whole numbers below it are exact in every dtype."""
 
 
 class Outset(NamedTuple):
@@ -53,16 +42,6 @@ class Outset(NamedTuple):
     scheduler: Any
     begun: float | None
     origin: Tensor
-
-
-def _caches(network: Any) -> bool:
-    hooks = [getattr(module, "_diffusers_hook", None) for module in network.modules()]
-    return any(registry is not None and registry.hooks for registry in hooks)
-
-
-def _again(block: Any, *args: Any, **kwargs: Any) -> Any:
-    """A block of a network whose inside is computed anew for the backward pass; diffusers' own takes no names."""
-    return checkpoint(block.__call__, *args, use_reentrant=False, **kwargs)
 
 
 class PipelineCalls:
@@ -80,9 +59,10 @@ class PipelineCalls:
         self.pipeline = copy.copy(pipeline)
         self.pipeline.__class__ = type(own.__name__, (Hooked, own), {})
         self.pipeline.device_of_network = pipeline._execution_device
+        self._layout = Layout()
         self.pipeline.lay, self.pipeline.seen = self._laid, {}
         self.pipeline.scheduler = self.probe = probing(pipeline.scheduler)
-        self.pipeline.caching = [network for network in self.networks.values() if _caches(network)]
+        self.pipeline.caching = [network for network in self.networks.values() if caches(network)]
         pictures = any(not isinstance(value, str | int | float | None) for value in arguments.values())
         if pictures and hasattr(getattr(pipeline, "vae", None), "encode"):
             vars(self.pipeline)["vae"] = CachingAutoencoder(pipeline.vae, self.pipeline)
@@ -93,8 +73,6 @@ class PipelineCalls:
         self._arguments = arguments
         self._known = inspect.signature(own.__call__).parameters
         self._prepares = hasattr(own, "prepare_latents")
-        self._at: Tensor | None = None
-        self._rest: Tensor | None = None
 
     def encode(self, prompt: str) -> Encoded:
         """A prompt through the text encoders."""
@@ -139,9 +117,8 @@ class PipelineCalls:
                 raise self._unknown_state()
             at += digits.long() * digit
             digit *= DIGITS
-        self._at = at.flatten()
-        if isinstance(made, Tensor) and made.shape == prepared.shape:
-            self._rest = made.detach()  # what it puts beside the state, such as a first frame that is given
+        rest = made.detach() if isinstance(made, Tensor) and made.shape == prepared.shape else None
+        self._layout = Layout(at.flatten(), rest)
         return step.sample
 
     def output(self, rows: Sequence[Encoded], state: Tensor, timesteps: Tensor) -> Tensor:
@@ -216,10 +193,8 @@ class PipelineCalls:
         finally:
             self.probe.recording = self.probe.shown = False
         assert call.prepared is not None
-        begun = self.probe.begun
-        return Outset(
-            self.probe.recorded, None if begun is None else float(begun.flatten()[0]), self._taken(call.prepared)[0]
-        )
+        begun, origin = self.probe.begun, self._layout.state_in(call.prepared)[0]
+        return Outset(self.probe.recorded, None if begun is None else float(begun.flatten()[0]), origin)
 
     def told(self) -> list[str]:
         """What sets what it computes apart, beside arguments: its parts are looked at as they are now."""
@@ -234,59 +209,12 @@ class PipelineCalls:
 
     @property
     def networks(self) -> dict[str, Any]:
-        """The denoisers, by the names that they have in the pipeline."""
-        named = {name: getattr(self.pipeline, name, None) for name in DENOISERS}
-        return {name: network for name, network in named.items() if network is not None}
+        """The denoisers, by their names in the pipeline."""
+        return denoisers(self.pipeline)
 
-    @contextmanager
-    def checkpointed(self) -> Iterator[None]:
-        """Where gradients are on, networks that can keep only the states between their blocks, and run them again.
-
-        Not of a pipeline of perturbed attention, whose network is another one by then.
-        """
-        networks = self.networks.values() if torch.is_grad_enabled() else ()
-        able = [
-            network
-            for network in networks
-            if not hasattr(self.pipeline, "set_pag_applied_layers")
-            and getattr(network, "_supports_gradient_checkpointing", False)
-            and not network.is_gradient_checkpointing
-        ]
-        for network in able:
-            network.enable_gradient_checkpointing(_again)
-        try:
-            yield
-        finally:
-            for network in able:
-                network.disable_gradient_checkpointing()
-
-    @contextmanager
-    def _restored(self, call: PipelineCall) -> Iterator[None]:
-        """Undo what a pipeline does to its networks for the time of a call, where the call fails before it does.
-
-        That is perturbed attention, and text encoders whose LoRA is scaled while they read the prompt.
-        """
-        perturbs = hasattr(self.pipeline, "set_pag_applied_layers")
-        processors = [(network, network.attn_processors) for network in self.networks.values() if perturbs]
-        scales = list(self._scales()) if call.answers is None else []
-        try:
-            yield
-        except BaseException:
-            for network, own in processors:
-                if network.attn_processors != own:
-                    network.set_attn_processor(dict(own))
-            for scaling, own in scales:
-                scaling.update(own)
-            raise
-
-    def _scales(self) -> Iterator[tuple[dict[str, float], dict[str, float]]]:
-        """The strengths of adapters in text encoders, and what they are now."""
-        for name, part in self.pipeline.components.items():
-            if name.startswith("text_encoder") and hasattr(part, "modules"):
-                for module in part.modules():
-                    scaling = getattr(module, "scaling", None)
-                    if isinstance(scaling, dict):
-                        yield scaling, dict(scaling)
+    def checkpointed(self) -> AbstractContextManager[None]:
+        """Run networks again in the backward pass instead of keeping what is inside their blocks, where they can."""
+        return checkpointed(self.pipeline)
 
     @cached_property
     def strength(self) -> tuple[str, float] | None:
@@ -315,19 +243,7 @@ class PipelineCalls:
         return PipelineCall(answers, state)
 
     def _laid(self, state: Tensor, latents: Tensor) -> Tensor:
-        """The state in place of the latents that a call has prepared, or of the part that is stepped.
-
-        It takes their place in memory too, whose order decides the last bit of what some networks give.
-        """
-        if self._at is not None:
-            whole = (latents if self._rest is None else self._rest.expand_as(latents)).detach().flatten(1).clone()
-            whole[:, self._at.to(whole.device)] = state.flatten(1).to(whole)
-            state = whole.view(latents.shape)
-        return latents.detach().clone().copy_(state)
-
-    def _taken(self, latents: Tensor) -> Tensor:
-        """The state (B, ...) in latents as they are prepared, flat where it is not their whole."""
-        return latents if self._at is None else latents.flatten(1)[:, self._at.to(latents.device)]
+        return self._layout.latents_with(state, latents)
 
     def _steps_of(self, call: PipelineCall, rows: Sequence[Encoded], timesteps: Tensor) -> tuple[list[Step], Any]:
         """The steps of a call, and what it returned."""
@@ -384,7 +300,7 @@ class PipelineCalls:
         }
         if "intermediate_timesteps" in self._known and given["num_inference_steps"] != 2:
             given["intermediate_timesteps"] = None  # which is of two steps only
-        with self._restored(call):
+        with restored(self.pipeline, reads_prompt=call.answers is None):
             made = self._call(self.pipeline, prompt=prompts, generator=torch.Generator().manual_seed(0), **given)[0]
         if not self._prepares and call.state is None:
             call.prepared = made

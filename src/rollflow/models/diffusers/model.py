@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-import traceback
-import types
-import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -17,36 +12,16 @@ from torch import Tensor, nn
 from rollflow.canonical import canonical
 from rollflow.dynamics.conversions import velocity_from_denoised
 from rollflow.dynamics.grids import Grid
-from rollflow.errors import BadModel, BadSetting, RollflowError, UnknownName, described, unknown
+from rollflow.errors import BadModel, BadSetting, RollflowError
 from rollflow.models.base import FlowModel, Screened
+from rollflow.models.diffusers.arguments import check_arguments, check_kind, is_few_step
 from rollflow.models.diffusers.calls import PipelineCalls
 from rollflow.models.diffusers.encoded import Encoded
 from rollflow.models.diffusers.exclusive import Exclusive, exclusively
+from rollflow.models.diffusers.failures import explained, out_of_memory
 from rollflow.models.diffusers.probe import RowTimes
 from rollflow.models.diffusers.schedule import convention, is_flow
 
-GIVEN = {
-    "prompt": "it is the prompt of the search",
-    "latents": "the search draws them by its seed",
-    "generator": "the search draws by its seed",
-    "num_inference_steps": "it is given by steps (--steps)",
-    "timesteps": "times are given by the grid (--grid)",
-    "sigmas": "times are given by the grid (--grid)",
-    "output_type": "samples are decoded to pictures",
-    "return_dict": "samples are decoded to pictures",
-    "num_images_per_prompt": "it is given by the search and its budget (--method, --nfe)",
-    "num_videos_per_prompt": "it is given by the search and its budget (--method, --nfe)",
-}
-"""Arguments of a pipeline that are not the user's, since a search decides them, and what decides them."""
-
-STEP_COUNTERS = ("cfg_trunc_ratio", "skip_guidance_layers")
-"""Arguments that say at which of the loop's steps to guide."""
-
-NUMBERS = {int, float, bool, type(None)}
-CALLBACKS = ("callback", "callback_on_step_end")
-
-FEW_STEP_NAMES = ("schnell", "turbo", "lightning", "hyper", "sprint", "lcm", "dmd", "distilled", "klein")
-FEW_STEP_SCHEDULERS = ("LCM", "TCD", "SCM")
 DENSE = 1000
 
 
@@ -131,23 +106,8 @@ class DiffusersModel(FlowModel):
                 self.rows_per_nfe, self.mixes_times = self._measured()  # type: ignore[misc]
         self.grid = Own(self)
 
-    @contextmanager
-    def _explained(self, pipeline: Any, kind: type[RollflowError]) -> Iterator[None]:
-        """Raise what a pipeline raises as an error of this kind, which names the pipeline and what it was given."""
-        try:
-            yield
-        except RollflowError:
-            raise
-        except Exception as error:
-            if _out_of_memory(error):
-                raise
-            given = ", ".join(f"{name}={_short(value)}" for name, value in self.arguments.items())
-            scheduler = type(pipeline.scheduler).__name__.removeprefix("Probing")
-            called = f"; it was called with {given}" if given else ""
-            raise kind(
-                f"{type(pipeline).__name__} of '{self.name}' failed: {described(error)}{_where(error)}{called}; check "
-                f"its arguments, and whether it can sample with a {scheduler}"
-            ) from error
+    def _explained(self, pipeline: Any, kind: type[RollflowError]) -> AbstractContextManager[None]:
+        return explained(self.name, pipeline, self.arguments, kind)
 
     def __reduce__(self) -> Any:
         raise RollflowError(
@@ -316,76 +276,9 @@ class DiffusersModel(FlowModel):
             try:
                 parts.append(call(slice(done, done + most)))
             except Exception as error:
-                if most == 1 or not _out_of_memory(error):
+                if most == 1 or not out_of_memory(error):
                     raise
                 self._most[what] = most // 2
             else:
                 done += most
         return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def is_few_step(name: str, scheduler: type, config: Mapping[str, Any]) -> bool:
-    """Whether a pipeline is step-distilled: as its configuration says, or else its name or its scheduler's."""
-    if config.get("is_distilled") is not None:
-        return bool(config["is_distilled"])
-    said = any(part in name.lower() for part in FEW_STEP_NAMES)
-    return said or any(part in scheduler.__name__ for part in FEW_STEP_SCHEDULERS)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out, which the CPU and Apple's devices say in words alone."""
-    said = ("out of memory", "can't allocate memory")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(part in str(error) for part in said)
-
-
-def _short(value: Any) -> str:
-    """A value as an error shows it: numbers and short texts, of anything else the type."""
-    plain = value is None or isinstance(value, int | float) or (isinstance(value, str) and len(value) <= 40)
-    return repr(value) if plain else f"<{type(value).__name__}>"
-
-
-def _where(error: Exception) -> str:
-    """The line that raised an error which says nothing, as assertions do."""
-    if str(error).strip() or error.__traceback__ is None:
-        return ""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f" at '{frame.line}' ({Path(frame.filename).name}, line {frame.lineno})"
-
-
-def check_arguments(pipeline: type, arguments: Mapping[str, Any]) -> None:
-    """Raise on an argument that the call of a class of pipelines does not take, or that no search can honour.
-
-    Raises:
-        UnknownName: On a name that it does not have, or that a search decides.
-        BadSetting: On a value of another type than the argument's.
-        RollflowError: On one of ``STEP_COUNTERS``.
-    """
-    parameters = inspect.signature(pipeline.__call__).parameters
-    known = [name for name in parameters if name not in ("self", *GIVEN)]
-    for name, value in arguments.items():
-        if name in GIVEN and name in parameters:
-            raise UnknownName(f"{name} of {pipeline.__name__} is no argument to give: {GIVEN[name]}; leave it out")
-        if name not in known:
-            raise unknown(f"argument of {pipeline.__name__}", name, known)
-        if name in STEP_COUNTERS:
-            raise RollflowError(
-                f"{name} guides by the number of the step, which a search does not have, since it visits any time any "
-                "number of times; leave it out"
-            )
-        annotation = parameters[name].annotation
-        is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
-        kinds = set(typing.get_args(annotation)) if is_union else {annotation}
-        if kinds <= NUMBERS and isinstance(value, str | list | tuple | dict):
-            expected = " or ".join(sorted(kind.__name__ for kind in kinds - {type(None)}))
-            raise BadSetting(f"{name} of {pipeline.__name__} must be {expected}, not {value!r}")
-        if name in CALLBACKS and not (value is None or callable(value)):
-            raise BadSetting(f"{name} of {pipeline.__name__} must be a function, not {value!r}; leave it out")
-
-
-def check_kind(pipeline: type) -> None:
-    """Raise on a class whose objects are not called with a prompt and a number of steps."""
-    if not {"prompt", "num_inference_steps"} <= set(inspect.signature(pipeline.__call__).parameters):
-        raise RollflowError(
-            f"{pipeline.__name__} is no pipeline that a search can drive; expected one of diffusers that denoises, "
-            "step by step, what a prompt asks for"
-        )

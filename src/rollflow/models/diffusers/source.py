@@ -19,8 +19,9 @@ from rollflow.errors import BadSetting, RollflowError, described, unknown
 from rollflow.files.documents import read_json, read_text
 from rollflow.files.media import read_picture
 from rollflow.models.base import Source
-from rollflow.models.diffusers.calls import DENOISERS
-from rollflow.models.diffusers.model import DiffusersModel, check_arguments, check_kind, is_few_step
+from rollflow.models.diffusers.arguments import check_arguments, check_kind, is_few_step
+from rollflow.models.diffusers.denoisers import DENOISERS
+from rollflow.models.diffusers.model import DiffusersModel
 from rollflow.models.diffusers.schedule import interpolant_of
 from rollflow.runtime.devices import check_device, device_named
 

@@ -22,7 +22,8 @@ import rollflow
 from rollflow.errors import RollflowError
 from rollflow.rewards.base import RewardModel
 from rollflow.rewards.remote.server.batcher import Batcher
-from rollflow.rewards.remote.server.bodies import Limits, Refusal, check_media, fingerprint, read
+from rollflow.rewards.remote.server.bodies import check_media, fingerprint, read
+from rollflow.rewards.remote.server.limits import Limits, Refusal
 from rollflow.rewards.remote.wire import KEY, TOKEN, Failure, Health, Info, Scores
 
 _READERS = 2  # bodies that are decoded at once, each of which takes several times its memory meanwhile

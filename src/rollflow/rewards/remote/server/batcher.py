@@ -14,7 +14,7 @@ import torch
 
 from rollflow.errors import BadReward, RewardUnavailable, RollflowError
 from rollflow.rewards.base import RewardModel
-from rollflow.rewards.remote.server.bodies import Limits, Refusal
+from rollflow.rewards.remote.server.limits import Limits, Refusal
 from rollflow.rewards.remote.wire import Batch
 from rollflow.rewards.scoring import is_out_of_memory, scored
 

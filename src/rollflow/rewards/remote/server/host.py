@@ -18,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from rollflow.errors import RollflowError
 from rollflow.rewards.base import RewardModel
 from rollflow.rewards.remote.server.app import app_of
-from rollflow.rewards.remote.server.bodies import Limits
+from rollflow.rewards.remote.server.limits import Limits
 from rollflow.rewards.remote.wire import TOKEN, Failure
 
 _LOG = logging.getLogger(__name__)

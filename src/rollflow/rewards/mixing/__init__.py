@@ -1,0 +1,18 @@
+"""Rewards that are made of others."""
+
+from rollflow.rewards.mixing.combinations import Lexicographic, Minimum, RankAverage, WeightedSum
+from rollflow.rewards.mixing.mixture import Mixture
+from rollflow.rewards.mixing.normalization import NORMALIZATIONS, Constants, Normalization, Raw, Running
+
+__all__ = [
+    "NORMALIZATIONS",
+    "Constants",
+    "Lexicographic",
+    "Minimum",
+    "Mixture",
+    "Normalization",
+    "RankAverage",
+    "Raw",
+    "Running",
+    "WeightedSum",
+]
