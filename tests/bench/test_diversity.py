@@ -27,7 +27,7 @@ from rollflow.bench.probes.diversity import (
 )
 from rollflow.bench.run import runner as runners
 from rollflow.bench.run.experiment import Arm, Experiment, Spread, diversity_cost
-from rollflow.bench.run.folder import Tally
+from rollflow.bench.run.folder import JournalIndex
 from rollflow.cli import main
 from rollflow.dynamics.interpolants import VP, Linear
 from rollflow.dynamics.kernels import Euler, EulerMaruyama
@@ -212,11 +212,11 @@ def test_a_measurement_that_was_stopped_goes_on(
     monkeypatch.setattr(runners, "diversity_of", failing)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, experiment=spread)
-    assert len(Tally(tmp_path).diversity) == 1
+    assert len(JournalIndex(tmp_path).diversity) == 1
     assert not list((tmp_path / "claims").iterdir())
     runner, model = run(tmp_path, experiment=spread)
     assert len(asked) == 1 + len(spread.measurements())
-    assert len(runner.tally.diversity) == len(spread.measurements())
+    assert len(runner.index.diversity) == len(spread.measurements())
     assert model.rows == diversity_cost(spread) - (1 + 3 * 3)
 
 

@@ -12,7 +12,7 @@ from tiny_experiment import experiment
 
 import rollflow
 from rollflow.bench.probes.signal import signal_curve
-from rollflow.bench.run.folder import Folder, refuse_other
+from rollflow.bench.run.folder import ExperimentFolder, refuse_other
 from rollflow.bench.run.runner import Runner
 from rollflow.bench.suites import difficulty
 from rollflow.bench.suites.scenes import write
@@ -78,7 +78,7 @@ def test_a_dry_run_looks_at_the_folder_and_leaves_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Folder(tmp_path / "theirs").set_up(experiment().config())
+    ExperimentFolder(tmp_path / "theirs").set_up(experiment().config())
     (tmp_path / "file").touch()
     before = sorted(tmp_path.rglob("*"))
     for out, told in (
@@ -96,10 +96,10 @@ def test_a_dry_run_looks_at_the_folder_and_leaves_it(
 
 
 def test_a_folder_in_which_nothing_was_done_may_be_removed(tmp_path: Path) -> None:
-    Folder(tmp_path).set_up({"reward": "cuont"})
+    ExperimentFolder(tmp_path).set_up({"reward": "cuont"})
     with pytest.raises(RollflowError, match=r'reward was "cuont", is "count"; no job .* you may remove the folder'):
         refuse_other(tmp_path, {"reward": "count"})
-    Folder(tmp_path).record({"id": "a"})
+    ExperimentFolder(tmp_path).record({"id": "a"})
     with pytest.raises(RollflowError, match=r'is "count"; choose another folder'):
         refuse_other(tmp_path, {"reward": "count"})
 

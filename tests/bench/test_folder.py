@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from support.small_study import entry
-from test_claims import dead, marked
+from test_leases import dead, marked
 from tiny_experiment import experiment
 
 from rollflow.bench.analysis.results import read
-from rollflow.bench.run.folder import CONFIG, IDENTITIES, Folder, Tally, read_config, refuse_other
+from rollflow.bench.run.folder import CONFIG, PROVENANCE, ExperimentFolder, JournalIndex, read_config, refuse_other
 from rollflow.bench.run.leases import LEASE
 from rollflow.errors import RollflowError
 from rollflow.files.atomic import write
@@ -26,7 +26,7 @@ IDENTITY = {"model": "m(1)", "reward": "r(1)", "held_out": ["j(1)"], "versions":
 
 def test_of_two_that_set_a_folder_up_at_once_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both have seen that there is no configuration."""
-    first, second = Folder(tmp_path), Folder(tmp_path)
+    first, second = ExperimentFolder(tmp_path), ExperimentFolder(tmp_path)
     first.set_up({"nfe": 1}, "first")
     exists = Path.exists
     monkeypatch.setattr(Path, "exists", lambda path: path.name != CONFIG and exists(path))
@@ -38,10 +38,10 @@ def test_of_two_that_set_a_folder_up_at_once_one_is_refused(tmp_path: Path, monk
 
 
 def test_an_experiment_is_gone_on_with_only_where_that_is_meant(tmp_path: Path) -> None:
-    Folder(tmp_path).set_up({"nfe": 1}, resume=False)
+    ExperimentFolder(tmp_path).set_up({"nfe": 1}, resume=False)
     with pytest.raises(RollflowError, match="holds an experiment already; go on with it by --resume"):
-        Folder(tmp_path).set_up({"nfe": 1}, resume=False)
-    Folder(tmp_path).set_up({"nfe": 1})
+        ExperimentFolder(tmp_path).set_up({"nfe": 1}, resume=False)
+    ExperimentFolder(tmp_path).set_up({"nfe": 1})
 
 
 def test_threads_may_write_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,24 +69,24 @@ def test_where_a_pipeline_runs_need_not_be_agreed_on() -> None:
 
 
 def test_a_line_that_a_full_disk_has_cut_spoils_no_other(tmp_path: Path) -> None:
-    folder = Folder(tmp_path)
+    folder = ExperimentFolder(tmp_path)
     folder.record({"id": "a"})
     [journal] = tmp_path.glob("journal-*.jsonl")
     with journal.open("a") as file:
         file.write('1234abcd {"id": "b", "rew')
-    tally = Tally(tmp_path)
+    index = JournalIndex(tmp_path)
     folder.record({"id": "c"})
     folder.record({"id": "d"})
-    tally.refresh()
-    assert list(tally.done) == list(Tally(tmp_path).done) == ["a", "c", "d"]
+    index.refresh()
+    assert list(index.done) == list(JournalIndex(tmp_path).done) == ["a", "c", "d"]
 
 
 def test_other_weights_are_refused_and_other_versions_told(tmp_path: Path) -> None:
-    folder = Folder(tmp_path)
+    folder = ExperimentFolder(tmp_path)
     assert folder.identify(IDENTITY) == []
-    assert (tmp_path / IDENTITIES).exists()
+    assert (tmp_path / PROVENANCE).exists()
     newer = {**IDENTITY, "versions": {"rollflow": "1", "torch": "3"}}
-    assert Folder(tmp_path).identify(newer) == ['versions.torch was "2", is "3"'.removeprefix("versions.")]
+    assert ExperimentFolder(tmp_path).identify(newer) == ['versions.torch was "2", is "3"'.removeprefix("versions.")]
     with pytest.raises(
         RollflowError, match=r'other weights or settings: model was "m\(1\)", is "m\(2\)"; held_out\[0\]'
     ):
@@ -98,7 +98,7 @@ def files(folder: Path) -> set[str]:
 
 
 def test_what_killed_processes_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, realm, now = Folder(tmp_path), mark().split("-")[0], time.monotonic()
+    folder, realm, now = ExperimentFolder(tmp_path), mark().split("-")[0], time.monotonic()
     killed, far = marked(realm, dead()), marked("0" * 12, 1)
     places = ["", "images/", "claims/", "checkpoints/"]
     kept = {"checkpoints/open.pt", "claims/open", "claims/at work", "checkpoints/at work.pt", "images/over.png"}
@@ -106,7 +106,7 @@ def test_what_killed_processes_left_is_removed(tmp_path: Path, monkeypatch: pyte
     left = {f"{place}.rollflow-{killed}.x.png.part" for place in places} | {"checkpoints/over.pt", "claims/over"}
     asleep = {f"images/.rollflow-{far}.x.part"}
     for name in kept | left | asleep:
-        (tmp_path / name).write_text(folder.claims.owner)
+        (tmp_path / name).write_text(folder.leases.owner)
     (tmp_path / "claims/over").write_text(killed)
     (tmp_path / "claims/unknown").write_text(killed)
     folder.tidy(["over", "at work"])
@@ -133,7 +133,7 @@ USERS += [f".rollflow-{marked('0' * 12, 1)}.x.part.bak", f".{marked('0' * 12, 1)
 
 def test_files_of_the_user_stay(tmp_path: Path) -> None:
     """Whatever their names and ages, wherever they lie."""
-    folder = Folder(tmp_path)
+    folder = ExperimentFolder(tmp_path)
     for place in ("", "images", "claims", "checkpoints"):
         for name in USERS:
             path = tmp_path / place / name
@@ -148,13 +148,13 @@ def test_files_of_the_user_stay(tmp_path: Path) -> None:
 
 def test_a_command_of_the_user_stays(tmp_path: Path) -> None:
     (tmp_path / "command.txt").write_text("my own")
-    Folder(tmp_path).set_up({"nfe": 1}, "rollflow bench run")
+    ExperimentFolder(tmp_path).set_up({"nfe": 1}, "rollflow bench run")
     assert (tmp_path / "command.txt").read_text() == "my own"
 
 
 def test_jobs_that_were_resumed_have_no_genealogy(tmp_path: Path) -> None:
     """Their first steps are not in the journal."""
-    folder = Folder(tmp_path)
+    folder = ExperimentFolder(tmp_path)
     folder.set_up(experiment().config())
     steps = {"quota": [[2, 2]], "ancestors": [[[0, 0]]], "sha256": ""}
     folder.record(entry("SMC", "a", 0, 1.0, **steps) | {"id": "a" * 16, "resumed": True, "steps": [[4, 5]]})
@@ -179,4 +179,4 @@ def test_nothing_is_written_through_a_link_to_another_folder(part: str, tmp_path
 def test_a_journal_that_is_a_link_to_itself_is_refused(tmp_path: Path) -> None:
     (tmp_path / "journal-a.jsonl").symlink_to("journal-a.jsonl")
     with pytest.raises(RollflowError, match=r"leads to itself|symbolic links"):
-        Tally(tmp_path)
+        JournalIndex(tmp_path)

@@ -16,7 +16,7 @@ from scipy import stats
 
 from rollflow.bench.intervals import bootstrap
 from rollflow.bench.probes import mixture
-from rollflow.bench.probes.arms import CONTENDERS, PLAIN, rollover
+from rollflow.bench.probes.arms import MIXTURE_ARMS, PLAIN, rollover
 from rollflow.bench.probes.plots import budgets
 from rollflow.bench.probes.rare_mode import RareMode, rare_mode
 from rollflow.cli import main
@@ -57,7 +57,7 @@ def test_the_signal_of_two_narrow_modes() -> None:
 
 def own_figures(label: str, nfe: int, seeds: int, alone: Callable[[Job], Any]) -> tuple[list[float], list[bool], float]:
     """Rewards, hits and mean NFE of a contender by seed, without the engine and without the setting's own formulas."""
-    sampler, search = CONTENDERS[label]
+    sampler, search = MIXTURE_ARMS[label]
     runs = [alone(Job(rare_mode().task(), search(nfe), nfe, seed, sampler)) for seed in range(seeds)]
     samples = [run.best.x0.numpy() for run in runs]
     centre = np.eye(8)[0]
@@ -71,10 +71,10 @@ def own_figures(label: str, nfe: int, seeds: int, alone: Callable[[Job], Any]) -
 
 def test_cells_are_what_jobs_give_one_by_one(alone: Callable[[Job], Any]) -> None:
     seeds, nfe = 4, 60
-    column = mixture.measure(rare_mode(), CONTENDERS, nfe, seeds)
-    assert list(column) == list(CONTENDERS)
+    column = mixture.measure(rare_mode(), MIXTURE_ARMS, nfe, seeds)
+    assert list(column) == list(MIXTURE_ARMS)
     hit = 0
-    for label in CONTENDERS:
+    for label in MIXTURE_ARMS:
         if "DPS" not in label:
             rewards, hits, spent = own_figures(label, nfe, seeds, alone)
             cell = column[label]
@@ -83,12 +83,12 @@ def test_cells_are_what_jobs_give_one_by_one(alone: Callable[[Job], Any]) -> Non
             assert cell.hits == bootstrap(np.array(hits, float))
             assert cell.nfe == spent <= nfe
             hit += sum(hits)
-    assert 0 < hit < seeds * len(CONTENDERS)  # so that hits were put to the test
+    assert 0 < hit < seeds * len(MIXTURE_ARMS)  # so that hits were put to the test
 
 
 def test_a_cell_that_cannot_be_holds_the_smallest_budget() -> None:
     """Two chains of 3 noises and 9 children: 7 NFE of finishing each along VP, 9 gradients each with guidance."""
-    column = mixture.measure(rare_mode(), {k: CONTENDERS[k] for k in ("RBF, VP-SDE", "RBF + DPS, Linear-SDE")}, 25, 2)
+    column = mixture.measure(rare_mode(), {k: MIXTURE_ARMS[k] for k in ("RBF, VP-SDE", "RBF + DPS, Linear-SDE")}, 25, 2)
     smallest = {label: cell.smallest for label, cell in column.items() if isinstance(cell, BudgetTooSmall)}
     assert smallest == {"RBF, VP-SDE": 2 * (3 + 9 + 7), "RBF + DPS, Linear-SDE": 2 * (3 + 9 + 9)}
     assert [rollover(nfe).initial for nfe in (4, 25, 100, 200, 800)] == [1, 3, 12, 25, 25]

@@ -24,10 +24,10 @@ from rollflow.api import generate
 from rollflow.bench.replay import replay
 from rollflow.bench.run import heartbeat
 from rollflow.bench.run import runner as runners
-from rollflow.bench.run.folder import Folder, Tally
-from rollflow.bench.run.heartbeat import Heart
-from rollflow.bench.run.leases import Claims
-from rollflow.bench.run.records import told_of
+from rollflow.bench.run.folder import ExperimentFolder, JournalIndex
+from rollflow.bench.run.heartbeat import Heartbeat
+from rollflow.bench.run.leases import Leases
+from rollflow.bench.run.records import record_of
 from rollflow.bench.run.runner import Runner
 from rollflow.bench.suites.load import Item, Suite
 from rollflow.cli import main
@@ -61,14 +61,14 @@ def test_an_outage_fails_no_job(whole: Path, tmp_path: Path) -> None:  # noqa: F
         runner = Runner(experiment(), tmp_path, retries=0, told=lambda *what: heard.append(what))
         with pytest.raises(RewardUnavailable, match="does not answer"):
             runner.run(TinyModel(), Away(8), [Judge()])
-        assert runner.tally.failures == {}
+        assert runner.index.failures == {}
         assert list((tmp_path / "claims").iterdir()) == []
     assert all(what[1] is None for what in heard)
     assert list((tmp_path / "checkpoints").iterdir())
-    assert 0 < len(Tally(tmp_path).done) < JOBS
+    assert 0 < len(JournalIndex(tmp_path).done) < JOBS
     run(tmp_path, retries=0)
     assert told(tmp_path) == told(whole)
-    assert any(entry.get("resumed") for entry in Tally(tmp_path).done.values())
+    assert any(entry.get("resumed") for entry in JournalIndex(tmp_path).done.values())
 
 
 def test_the_command_says_what_helps(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
@@ -112,11 +112,11 @@ def test_every_arm_is_planned_before_anything_is_written(tmp_path: Path) -> None
 def test_a_job_that_cannot_be_made_fails_alone(tmp_path: Path) -> None:
     suite = Suite("two", "1", (ITEMS[0], Item(" ")))
     runner, _ = run(tmp_path, experiment=experiment(suite=suite, seeds=1), retries=1)
-    assert len(runner.tally.done) == len(runner.given_up) == len(ARMS)
-    assert {error for errors in runner.tally.failures.values() for error in errors} == {
+    assert len(runner.index.done) == len(runner.given_up) == len(ARMS)
+    assert {error for errors in runner.index.failures.values() for error in errors} == {
         "BadSetting: the prompt is empty; give a text that says what to make"
     }
-    assert {len(errors) for errors in runner.tally.failures.values()} == {2}
+    assert {len(errors) for errors in runner.index.failures.values()} == {2}
 
 
 def _spoilt(tree: Any, kind: str) -> Any:
@@ -175,7 +175,7 @@ def test_a_checkpoint_that_cannot_be_used_is_none(
         spoil(path, kind)
     warned: list[str] = []
     runner, _ = run(tmp_path, retries=0, warned=warned.append)
-    assert runner.tally.failures == {}
+    assert runner.index.failures == {}
     assert told(tmp_path) == told(whole)
     if kind != "extra":
         assert len(warned) == len(checkpoints)
@@ -195,16 +195,16 @@ def test_a_full_disk_costs_checkpoints_alone(whole: Path, tmp_path: Path, monkey
 
 
 def test_signs_of_life_go_on_after_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, warnings, beats, lively = Folder(tmp_path), list[str](), list[int](), threading.Event()
+    folder, warnings, beats, lively = ExperimentFolder(tmp_path), list[str](), list[int](), threading.Event()
 
-    def alive(_: Claims, names: Sequence[str]) -> None:
+    def alive(_: Leases, names: Sequence[str]) -> None:
         beats.append(len(names))
         if len(beats) < 3:
             raise OSError(errno.ESTALE, "Stale file handle")
         lively.set()
 
-    monkeypatch.setattr(Claims, "alive", alive)
-    with Heart(folder, warnings.append, every=0.001):
+    monkeypatch.setattr(Leases, "alive", alive)
+    with Heartbeat(folder, warnings.append, every=0.001):
         assert lively.wait(10)
     assert len(warnings) == 1
     assert "Stale" in warnings[0]
@@ -212,13 +212,13 @@ def test_signs_of_life_go_on_after_errors(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_job_that_another_has_just_given_up_is_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = experiment(arms=ARMS[:1], suite=Suite("one", "1", ITEMS[:1]), seeds=1)
-    runner, other, take = Runner(one, tmp_path, retries=0), Folder(tmp_path), Claims.take
+    runner, other, take = Runner(one, tmp_path, retries=0), ExperimentFolder(tmp_path), Leases.take
 
-    def late(claims: Claims, name: str) -> bool:
+    def late(leases: Leases, name: str) -> bool:
         other.record({"id": name, "error": "failed elsewhere"})
-        return take(claims, name)
+        return take(leases, name)
 
-    monkeypatch.setattr(Claims, "take", late)
+    monkeypatch.setattr(Leases, "take", late)
     model = TinyModel()
     runner.run(model, Redness(), [Judge()])
     assert model.calls == 0
@@ -228,17 +228,17 @@ def test_a_job_that_another_has_just_given_up_is_not_tried(tmp_path: Path, monke
 def test_numbers_that_json_does_not_know(tmp_path: Path) -> None:
     result = generate("a red square", method="bon", nfe=20, steps=4)
     odd = replace(result, parts={"a": math.nan, "b": 1.0}, held_out={"j": math.nan}, missing={"j": "away"})
-    entry = told_of(odd)
-    Folder(tmp_path).record({"id": "x"} | entry)
+    entry = record_of(odd)
+    ExperimentFolder(tmp_path).record({"id": "x"} | entry)
     assert (entry["parts"], entry["held_out"], entry["missing"]) == ({"a": None, "b": 1.0}, {"j": None}, {"j": "away"})
-    assert "missing" not in told_of(result)
+    assert "missing" not in record_of(result)
 
 
 def test_an_entry_that_cannot_be_written_fails_its_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runners, "told_of", lambda _: {"reward": math.nan})
+    monkeypatch.setattr(runners, "record_of", lambda _: {"reward": math.nan})
     runner, _ = run(tmp_path, experiment=experiment(arms=ARMS[:1], seeds=1), retries=0)
     assert len(runner.given_up) == len(ITEMS)
-    assert all("ValueError" in errors[0] for errors in runner.tally.failures.values())
+    assert all("ValueError" in errors[0] for errors in runner.index.failures.values())
 
 
 class Heavier(TinyModel):
@@ -257,9 +257,9 @@ def test_other_weights_are_named(whole: Path, tmp_path: Path) -> None:  # noqa: 
     shutil.copytree(whole, folder)
     with pytest.raises(RollflowError, match=r'model was "scenes-base", is "tiny\(2\)"'):
         Runner(experiment(), folder).run(Heavier(), Redness(), [Judge()])
-    made = replay(folder, next(iter(Tally(folder).done)), Heavier(), Redness(), [Judge()])
+    made = replay(folder, next(iter(JournalIndex(folder).done)), Heavier(), Redness(), [Judge()])
     assert not made.same
-    assert made.identities == ['model was "scenes-base", is "tiny(2)"']
+    assert made.provenance == ['model was "scenes-base", is "tiny(2)"']
 
 
 ERRORS = {
@@ -299,11 +299,11 @@ def test_a_disk_that_fails_ends_the_run_in_words_and_loses_nothing(
 
         with monkeypatch.context() as patched:
             patched.setattr(os, "fsync", failing)
-            before = Tally(tmp_path).done
+            before = JournalIndex(tmp_path).done
             with pytest.raises(FolderError) as caught:
                 run(tmp_path, retries=0)
         assert str(caught.value) == ERRORS[number].format(tmp_path)
-        after = Tally(tmp_path)
+        after = JournalIndex(tmp_path)
         assert before.items() <= after.done.items()
         failures += len(after.failures)
     assert failures == 0
@@ -337,7 +337,7 @@ def test_a_folder_that_is_moved_goes_on_where_it_is(
     with pytest.raises(FolderError, match=r"'.*first' is gone: it was moved or deleted"):
         run(first, told=_after(3, lambda: first.rename(second)), checkpoint_seconds=0.0)
     assert not first.exists()
-    assert len(Tally(second).done) >= 3
+    assert len(JournalIndex(second).done) >= 3
     run(second)
     assert told(second) == told(whole)
 
@@ -358,7 +358,7 @@ def test_a_copy_of_a_folder_at_work_is_an_experiment_of_its_own(
     first, copy = tmp_path / "first", tmp_path / "copy"
     run(first, told=_after(3, lambda: shutil.copytree(first, copy)), checkpoint_seconds=0.0)
     assert list((copy / "claims").iterdir())
-    assert 3 <= len(Tally(copy).done) < JOBS
+    assert 3 <= len(JournalIndex(copy).done) < JOBS
     run(copy)
     assert told(first) == told(copy) == told(whole)
     assert list((copy / "claims").iterdir()) == list((copy / "checkpoints").iterdir()) == []

@@ -14,8 +14,8 @@ import pytest
 from support.small_study import entry, folder, study  # noqa: F401
 from test_untrusted import configure, line_of, rewrite
 
-from rollflow.bench.analysis.results import entries_of, read
-from rollflow.bench.run.folder import Tally
+from rollflow.bench.analysis.results import read, records_of
+from rollflow.bench.run.folder import JournalIndex
 from rollflow.bench.run.reading import is_job, parsed
 from rollflow.cli import main
 from rollflow.errors import RollflowError, RollflowWarning
@@ -78,20 +78,20 @@ def test_what_is_no_configuration_is_refused(theirs: Path, content: str, capsys:
 def test_values_of_a_configuration_have_their_types(theirs: Path, changes: dict[str, Any], told: str) -> None:
     configure(theirs, **changes)
     with pytest.raises(RollflowError, match=re.escape(told)):
-        entries_of(theirs)
+        records_of(theirs)
 
 
 def test_arms_have_their_fields_and_names_of_their_own(theirs: Path) -> None:
     arms = json.loads((theirs / "experiment.json").read_text())["arms"]
     configure(theirs, arms=[arms[0] | {"nfe": -1}, *arms[1:]])
     with pytest.raises(RollflowError, match=r"arm 1 in .* 'nfe' is -1"):
-        entries_of(theirs)
+        records_of(theirs)
     configure(theirs, arms=[arms[0] | {"run": "rm"}, *arms[1:]])
     with pytest.raises(RollflowError, match=r"arm 1 in .* has run, not known"):
-        entries_of(theirs)
+        records_of(theirs)
     configure(theirs, arms=[*arms, arms[0]])
     with pytest.raises(RollflowError, match="two arms of the name"):
-        entries_of(theirs)
+        records_of(theirs)
 
 
 def bad(**changes: Any) -> dict[str, Any]:
@@ -136,8 +136,8 @@ def test_a_line_of_another_form_is_refused_by_its_number(theirs: Path, line: Any
         number = len(Path(file.name).read_text().splitlines()) + 1
         file.write(line_of(line))
     with pytest.raises(RollflowError, match=rf"^journal-.*, line {number}, of .*{re.escape(told)}"):
-        entries_of(theirs)
-    assert len(Tally(theirs).done) >= 16  # a run goes on: what it cannot read it does again
+        records_of(theirs)
+    assert len(JournalIndex(theirs).done) >= 16  # a run goes on: what it cannot read it does again
 
 
 def test_deep_lines_end_in_one_line(theirs: Path, capsys: pytest.CaptureFixture[str]) -> None:

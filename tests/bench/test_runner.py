@@ -24,7 +24,7 @@ from torch import Tensor
 from rollflow.api import generate
 from rollflow.bench.replay import find, replay
 from rollflow.bench.run import folder as folders
-from rollflow.bench.run.folder import Folder, Tally
+from rollflow.bench.run.folder import ExperimentFolder, JournalIndex
 from rollflow.bench.run.runner import Runner
 from rollflow.bench.suites.load import Item, Suite
 from rollflow.cli import main
@@ -36,7 +36,7 @@ JOBS = len(ARMS) * len(ITEMS) * 2
 
 def told(folder: Path) -> dict[str, str]:
     """The digest of every job that is done."""
-    return {name: entry["sha256"] for name, entry in Tally(folder).done.items()}
+    return {name: entry["sha256"] for name, entry in JournalIndex(folder).done.items()}
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -58,7 +58,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_job_is_done_and_told(whole: Path) -> None:
-    entries = Tally(whole).done
+    entries = JournalIndex(whole).done
     assert len(entries) == JOBS
     combinations = {(entry["arm"], entry["prompt"], entry["seed"]) for entry in entries.values()}
     assert combinations == {(arm.name, item.prompt, seed) for arm in ARMS for item in ITEMS for seed in (0, 1)}
@@ -71,7 +71,7 @@ def test_every_job_is_done_and_told(whole: Path) -> None:
 
 
 def test_a_job_is_what_generate_gives(whole: Path) -> None:
-    entry = next(entry for entry in Tally(whole).done.values() if entry["arm"] == "RBF" and entry["seed"] == 1)
+    entry = next(entry for entry in JournalIndex(whole).done.values() if entry["arm"] == "RBF" and entry["seed"] == 1)
     settings: dict[str, Any] = {"interpolant": "linear", "kernel": "sde", "steps": 4}
     result = generate(entry["prompt"], method="rbf(initial=2)", nfe=24, seed=entry["noise"], **settings)
     assert (entry["reward"], entry["sha256"]) == (result.reward, digest(result.sample))
@@ -90,13 +90,13 @@ def test_killed_it_goes_on_inside_a_prompt(whole: Path, tmp_path: Path) -> None:
     script = Path(tiny_experiment.__file__)
     process = subprocess.Popen([sys.executable, str(script), str(tmp_path), "0.05"])
     deadline = time.monotonic() + 60
-    while not (Tally(tmp_path).done and len(list((tmp_path / "checkpoints").glob("*.pt"))) > 2):
+    while not (JournalIndex(tmp_path).done and len(list((tmp_path / "checkpoints").glob("*.pt"))) > 2):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    before = Tally(tmp_path).done
+    before = JournalIndex(tmp_path).done
     assert 0 < len(before) < JOBS
     assert list((tmp_path / "claims").iterdir())
     begun = [path for path in (tmp_path / "checkpoints").iterdir() if path.suffix == ".pt"]
@@ -109,7 +109,7 @@ def test_killed_it_goes_on_inside_a_prompt(whole: Path, tmp_path: Path) -> None:
     assert told(anew) == told(whole)
     assert told(tmp_path) == told(whole)
     assert sorted(entry["id"] for entry in lines(tmp_path)) == sorted(told(whole))
-    entries = Tally(tmp_path).done
+    entries = JournalIndex(tmp_path).done
     resumed = {name for name, entry in entries.items() if entry.get("resumed")}
     assert resumed == {path.stem for path in begun} - set(before)
     assert resumed
@@ -136,30 +136,30 @@ def test_a_journal_that_was_cut_is_read_as_far_as_it_is_whole(whole: Path, tmp_p
     ends = [i for i, byte in enumerate(content) if byte == 10]
     for cut in (0, 5, ends[0] - 1, ends[0], ends[3] + 1, len(content) - 3):
         (tmp_path / "journal-a.jsonl").write_bytes(content[:cut])
-        assert len(Tally(tmp_path).done) == sum(end < cut for end in ends)
+        assert len(JournalIndex(tmp_path).done) == sum(end < cut for end in ends)
     turned = bytearray(content)
     turned[ends[1] + 40] ^= 1
     (tmp_path / "journal-a.jsonl").write_bytes(bytes(turned[: ends[5] + 9]))
-    assert len(Tally(tmp_path).done) == 5
+    assert len(JournalIndex(tmp_path).done) == 5
     run(tmp_path)
     assert told(tmp_path) == told(whole)
 
 
 def test_a_tally_reads_on(tmp_path: Path) -> None:
     """A line that is being written is not there yet."""
-    folder = Folder(tmp_path)
+    folder = ExperimentFolder(tmp_path)
     folder.record({"id": "a", "reward": 1})
-    tally = Tally(tmp_path)
+    index = JournalIndex(tmp_path)
     [journal] = tmp_path.glob("journal-*.jsonl")
     whole = journal.read_bytes()
     folder.record({"id": "b", "error": "Oops: no"})
     both = journal.read_bytes()
     journal.write_bytes(both[: len(whole) + 12])
-    tally.refresh()
-    assert (list(tally.done), dict(tally.failures)) == (["a"], {})
+    index.refresh()
+    assert (list(index.done), dict(index.failures)) == (["a"], {})
     journal.write_bytes(both)
-    tally.refresh()
-    assert dict(tally.failures) == {"b": ["Oops: no"]}
+    index.refresh()
+    assert dict(index.failures) == {"b": ["Oops: no"]}
 
 
 def test_a_folder_of_another_experiment_is_refused(whole: Path) -> None:
@@ -195,29 +195,29 @@ def test_what_fails_is_recorded_tried_again_and_counted(whole: Path, tmp_path: P
     heard: list[Any] = []
     runner = Runner(two, tmp_path, retries=2, told=lambda *what: heard.append(what))
     runner.run(TinyModel(), Moody(99), [Judge()])
-    [name] = runner.tally.failures
-    assert runner.tally.failures[name] == ["BadReward: reward 'caption' failed: LookupError: no square"] * 3
-    assert len(runner.tally.done) == 1
+    [name] = runner.index.failures
+    assert runner.index.failures[name] == ["BadReward: reward 'caption' failed: LookupError: no square"] * 3
+    assert len(runner.index.done) == 1
     assert sum(what[1] is not None for what in heard) == 3
     again = Runner(two, tmp_path, retries=2)
     again.run(TinyModel(), Redness(), [Judge()])
-    assert len(again.tally.done) == 1, "given up"
+    assert len(again.index.done) == 1, "given up"
     once_more = Runner(two, tmp_path, retries=3)
     once_more.run(TinyModel(), Redness(), [Judge()])
-    assert len(once_more.tally.done) == 2
+    assert len(once_more.index.done) == 2
     assert told(tmp_path).items() <= told(whole).items()
 
 
 def test_no_job_is_begun_when_the_time_is_over(tmp_path: Path) -> None:
     runner, model = run(tmp_path, minutes=0.0)
-    assert (model.rows, runner.tally.done) == (0, {})
+    assert (model.rows, runner.index.done) == (0, {})
     assert list((tmp_path / "claims").iterdir()) == []
 
 
 def test_a_replay_is_the_same_to_the_last_bit(whole: Path) -> None:
-    for name, entry in Tally(whole).done.items():
+    for name, entry in JournalIndex(whole).done.items():
         made = replay(whole, name[:9], TinyModel(), Redness(), [Judge()])
-        assert made.entry == entry
+        assert made.record == entry
         assert made.same
         assert made.versions == []
 
@@ -236,7 +236,7 @@ def test_a_replay_has_as_many_threads_as_the_job_had(tmp_path: Path) -> None:
         run(tmp_path)
     finally:
         torch.set_num_threads(before)
-    replay(tmp_path, next(iter(Tally(tmp_path).done)), Noting(), Redness(), [Judge()])
+    replay(tmp_path, next(iter(JournalIndex(tmp_path).done)), Noting(), Redness(), [Judge()])
     assert set(threads) == {before + 1}
     assert torch.get_num_threads() == before
 
@@ -246,7 +246,7 @@ def test_a_replay_that_differs_says_so(whole: Path) -> None:
         def decode(self, x0: Tensor) -> Tensor:
             return super().decode(x0) * 0.999
 
-    name = next(iter(Tally(whole).done))
+    name = next(iter(JournalIndex(whole).done))
     assert not replay(whole, name, Other(), Redness(), [Judge()]).same
     with pytest.raises(RollflowError, match=r"0 jobs of .* begins with 'zzz'"):
         find(whole, "zzz")
@@ -264,7 +264,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert not (tmp_path / "run").exists()
     assert main(arguments) == 0
     assert "7 of 7 jobs" in capsys.readouterr().err
-    name = sorted(Tally(tmp_path / "run").done)[0]
+    name = sorted(JournalIndex(tmp_path / "run").done)[0]
     assert main(["replay", str(tmp_path / "run"), name, "--out", str(tmp_path / "again.png")]) == 0
     assert capsys.readouterr().out.endswith("the same to the last bit\n")
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / f"run/images/{name}.png").read_bytes()

@@ -252,7 +252,7 @@ def test_a_configuration_of_matplotlib_in_the_folder_says_nothing(theirs: Path) 
     with matplotlib.rc_context({"text.usetex": True, "text.latex.preamble": "evil", "lines.linewidth": 99}):
         with plots.style():
             found = dict(matplotlib.rcParams)
-            assert plots.png(figures.scatter(read(theirs), read(theirs).held_out[0])).startswith(b"\x89PNG")
+            assert plots.figure_png(figures.scatter(read(theirs), read(theirs).held_out[0])).startswith(b"\x89PNG")
         assert matplotlib.rcParams["lines.linewidth"] == 99
     defaults = {**matplotlib.rcParamsDefault, "text.parse_math": False}
     assert [name for name, value in defaults.items() if found[name] != value and name != "backend"] == []

@@ -16,7 +16,7 @@ from PIL import Image
 from support.tiny import TinyModel, registered  # noqa: F401
 from torch import Tensor
 
-from rollflow.bench.run.folder import Tally
+from rollflow.bench.run.folder import JournalIndex
 from rollflow.cli import main
 from rollflow.files.media import read_picture
 from rollflow.models import MODELS
@@ -113,7 +113,7 @@ def test_bench_replay_and_report_keep_every_bit(
     experiment: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(experiment) == 0
-    done = Tally(tmp_path / "run").done
+    done = JournalIndex(tmp_path / "run").done
     images = {name: tmp_path / "run" / "images" / f"{name}.png" for name in done}
     assert scored(capsys, JPEG, *images.values(), prompt="a red square") == [done[name]["reward"] for name in images]
 
@@ -167,7 +167,7 @@ def test_films_of_generate_and_replay(
 
     if frames == [0, 0, 0, 1, 1]:
         assert main(experiment) == 0
-        name, entry = next(iter(Tally(tmp_path / "run").done.items()))
+        name, entry = next(iter(JournalIndex(tmp_path / "run").done.items()))
         assert main(["replay", str(tmp_path / "run"), name, "--out", str(tmp_path / "again.webp")]) == 0
         [again] = scored(capsys, JPEG, tmp_path / "again.webp", prompt="a red square")
         assert again == pytest.approx(entry["reward"], rel=1e-12)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from nursery import Child, Nursery
 
-from rollflow.bench.run.folder import Tally
+from rollflow.bench.run.folder import JournalIndex
 
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SECONDS = 0.01
@@ -129,7 +129,7 @@ def test_an_experiment_ends_with_the_same_bits_whatever_kills_it(
     whole = nursery.run(command, tmp_path / "whole", seconds=SECONDS, brief=True)
     assert whole.wait() == 0, whole.stderr
     lasts = time.monotonic() - begun
-    expected = {name: entry["sha256"] for name, entry in Tally(tmp_path / "whole/x").done.items()}
+    expected = {name: entry["sha256"] for name, entry in JournalIndex(tmp_path / "whole/x").done.items()}
     assert len(expected) == 14
     draw, left, number, ends = random.Random("bench"), kills(request, 3, 0.4), 0, Counter[str]()
     while left > 0:
@@ -147,7 +147,7 @@ def test_an_experiment_ends_with_the_same_bits_whatever_kills_it(
             sign = draw.choice([None, "x/checkpoints/*.pt"])
             code = hit(child, draw.uniform(0, lasts if sign is None else lasts / 2), by, sign)
             check_end(child, by, code)
-            done = set(Tally(folder / "x").done) if (folder / "x").exists() else set()
+            done = set(JournalIndex(folder / "x").done) if (folder / "x").exists() else set()
             assert done >= before, "what was done is done"
             if code > 0 and "jobs are done" in child.stderr:
                 assert f"{len(done)} of 14 jobs are done, and the same command goes on" in child.stderr

@@ -15,7 +15,7 @@ from nursery import Child, Nursery
 from PIL import Image
 from support.hosting import Host, Spy
 
-from rollflow.bench.run.folder import Tally
+from rollflow.bench.run.folder import JournalIndex
 
 SOON = 40.0
 """Seconds within which a command has ended at once, also on a busy machine: nothing here would end by itself."""
@@ -217,7 +217,7 @@ def test_an_experiment_gives_back_what_it_was_at(host: Host, nursery: Nursery, t
         child.kill(signal.SIGTERM)
         time.sleep(0.02)
     code, said = ended(child)
-    done = len(Tally(tmp_path / "x").done)
+    done = len(JournalIndex(tmp_path / "x").done)
     assert (code, said) == (
         143,
         f"error: interrupted by SIGTERM; {done} of 7 jobs are done, and the same command goes on",
@@ -228,7 +228,7 @@ def test_an_experiment_gives_back_what_it_was_at(host: Host, nursery: Nursery, t
     host.reward.gate.set()
     again = nursery.run(command, tmp_path, brief=True)
     assert again.wait() == 0, again.stderr
-    assert any(entry.get("resumed") for entry in Tally(tmp_path / "x").done.values())
+    assert any(entry.get("resumed") for entry in JournalIndex(tmp_path / "x").done.values())
 
 
 @pytest.mark.parametrize("closed", [["stdout"], ["stderr"], ["stdout", "stderr"]], ids="-".join)
@@ -271,11 +271,11 @@ def test_an_experiment_that_nobody_reads_goes_on_later(nursery: Nursery, tmp_pat
     command += ["--out", "x", "--reward", "caption", "--held-out", "judge"]
     child = nursery.run(command, tmp_path, closed=["stderr"], brief=True)
     assert child.wait() == 141
-    assert 1 <= len(Tally(tmp_path / "x").done) < 7
+    assert 1 <= len(JournalIndex(tmp_path / "x").done) < 7
     assert list((tmp_path / "x/claims").iterdir()) == []
     again = nursery.run(command, tmp_path, brief=True)
     assert again.wait() == 0, again.stderr
-    assert len(Tally(tmp_path / "x").done) == 7
+    assert len(JournalIndex(tmp_path / "x").done) == 7
 
 
 def test_an_error_that_nobody_reads_is_an_error(nursery: Nursery, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ RESULTS = Path(__file__).parents[2] / "docs/results"
 
 def test_marks_of_what_is_written(tmp_path: Path) -> None:
     difficulty.save_suite({"easy": [difficulty.Graded("a", 0.5)]}, TinyModel(), tmp_path / "s.jsonl")
-    (tmp_path / "a.png").write_bytes(plots.png(Figure()))
+    (tmp_path / "a.png").write_bytes(plots.figure_png(Figure()))
     (tmp_path / "a.csv").write_text(comma_separated([Table("t", ("a", "b"), (("r", 1),))]))
     for name in ("s.graded.json", "a.png", "a.csv"):
         assert is_own(tmp_path / name), name

@@ -300,7 +300,7 @@ def _kept(folder: Path) -> Iterator[Loader]:
     import httpx
 
     from rollflow.bench.run.folder import read_command
-    from rollflow.bench.run.leases import Claims
+    from rollflow.bench.run.leases import Leases
     from rollflow.files.media import read_picture
     from rollflow.files.shared import mark
     from rollflow.output.run_folder import RESULT, RunFolder
@@ -329,11 +329,11 @@ def _kept(folder: Path) -> Iterator[Loader]:
         return out
 
     yield Loader("lock of a run", (b'[["image.png", "00"]]',), lock, mutate_json)
-    claims = Claims(folder)
+    leases = Leases(folder)
 
     def claim(path: Path) -> object:
         (folder / "claim").write_bytes(path.read_bytes())
-        taken = claims.take("claim")
+        taken = leases.take("claim")
         (folder / "claim").unlink(missing_ok=True)
         return taken
 

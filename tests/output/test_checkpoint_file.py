@@ -8,8 +8,8 @@ import pytest
 from support.tiny import Redness, TinyModel
 
 from rollflow.api import run
-from rollflow.bench.run.folder import Folder
-from rollflow.bench.run.heartbeat import Watch
+from rollflow.bench.run.folder import ExperimentFolder
+from rollflow.bench.run.heartbeat import JobObserver
 from rollflow.engine import Checkpoint, Job, Observer, Task, load_checkpoint
 from rollflow.errors import BadCheckpoint
 from rollflow.output.checkpoints import CheckpointFile
@@ -48,8 +48,8 @@ def test_identities_are_told_once_a_job(where: str, tmp_path: Path, monkeypatch:
         if where == "file":
             keeper: Observer = CheckpointFile(path)
         else:
-            folder = Folder(tmp_path)
-            keeper, path = Watch(folder, 0.0, pytest.fail), folder.checkpoint("a")
+            folder = ExperimentFolder(tmp_path)
+            keeper, path = JobObserver(folder, 0.0, pytest.fail), folder.checkpoint("a")
             keeper.begin(job, "a")
         run(job, [keeper, saves])
         assert saves.count > 2 * jobs

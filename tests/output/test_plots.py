@@ -130,6 +130,6 @@ def test_best_of_n_is_not_scored_on_the_way() -> None:
 
 def test_png_without_pyplot() -> None:
     result, recorder = recorded()
-    with Image.open(io.BytesIO(plots.png(plots.trace(result, recorder)))) as image:
+    with Image.open(io.BytesIO(plots.figure_png(plots.trace(result, recorder)))) as image:
         assert image.size == (1200, 456)
     assert "matplotlib.pyplot" not in sys.modules

@@ -20,7 +20,7 @@ from PIL import Image
 
 import rollflow
 from rollflow import BadModel, BadSetting, PipelineSource, RollflowError, UnknownName, load_model
-from rollflow.bench.run.folder import Tally, read_config
+from rollflow.bench.run.folder import JournalIndex, read_config
 from rollflow.bench.run.presets import PRESETS
 from rollflow.cli import main
 from rollflow.dynamics.interpolants import Linear
@@ -389,12 +389,12 @@ def test_a_preset_of_the_bench_on_a_pipeline(folder, tmp_path, capsys, monkeypat
     monkeypatch.setitem(sys.modules, "lpips", None)
     assert main(arguments) == 1
     assert "pip install lpips" in capsys.readouterr().err
-    assert not Tally(tmp_path).done
+    assert not JournalIndex(tmp_path).done
     monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=Apart))
     assert main(arguments) == 0
-    assert len(Tally(tmp_path).diversity) == len(PRESETS["ablation-vp"].arms(100)) - 1
+    assert len(JournalIndex(tmp_path).diversity) == len(PRESETS["ablation-vp"].arms(100)) - 1
     assert read_config(tmp_path)["pipeline"]["distilled"] is False
-    done = Tally(tmp_path).done
+    done = JournalIndex(tmp_path).done
     assert {entry["arm"] for entry in done.values()} == {arm.name for arm in PRESETS["ablation-vp"].arms(100)}
     assert all(entry["held_out"]["jpeg-incompressibility"] == -entry["reward"] for entry in done.values())
     assert main(["replay", str(tmp_path), next(iter(done))]) == 2

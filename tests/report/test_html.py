@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from support.small_study import ARMS, HOSTILE, entry, folder, study  # noqa: F401
 
-from rollflow.bench.analysis.results import Study, read
+from rollflow.bench.analysis.results import ExperimentResults, read
 from rollflow.bench.run.experiment import Arm
 from rollflow.report import page as report_page
 from rollflow.report import tables
@@ -48,7 +48,7 @@ class Page(HTMLParser):
         return [text for inside, text in self.texts if inside == tag]
 
 
-def made(told: Study, folder: Path) -> str:  # noqa: F811
+def made(told: ExperimentResults, folder: Path) -> str:  # noqa: F811
     return report_page.page(told, tables.tables(told), folder)
 
 

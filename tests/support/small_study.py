@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.tiny import Judge, Redness, TinyModel, register
 
-from rollflow.bench.analysis.results import Entry, Study
+from rollflow.bench.analysis.results import ExperimentResults, Record
 from rollflow.bench.run.experiment import Arm, Experiment
 from rollflow.bench.run.runner import Runner
 from rollflow.bench.suites.load import Item, Suite
@@ -64,12 +64,12 @@ def entry(arm: str, prompt: str, seed: int, reward: float, **others: Any) -> dic
 
 
 def study(
-    *entries: Entry,
+    *entries: Record,
     seeds: int = 2,
-    failed: tuple[Entry, ...] = (),
+    failed: tuple[Record, ...] = (),
     reward: str = "caption",
     arms: tuple[Arm, ...] = (),
-) -> Study:
+) -> ExperimentResults:
     """Of entries, as many prompts expected as there are; without ``arms`` the first searches nothing."""
     names = dict.fromkeys(entry["arm"] for entry in entries)
     arms = arms or tuple(Arm(name, nfe=10 if i else None) for i, name in enumerate(names))
@@ -82,4 +82,4 @@ def study(
         "max_rows": 8,
         "suite": {"name": "s", "prompts": prompts},
     }
-    return Study("made up", config, entries, failed)
+    return ExperimentResults("made up", config, entries, failed)

@@ -11,11 +11,11 @@ import torch
 
 import rollflow
 from rollflow.api import load_model
-from rollflow.bench.analysis.results import entries_of
+from rollflow.bench.analysis.results import records_of
 from rollflow.bench.run.experiment import Arm, Trial, job_of, model_of
-from rollflow.bench.run.folder import IDENTITIES, differing, read_identities
-from rollflow.bench.run.provenance import identities_of
-from rollflow.bench.run.reading import checked_identities
+from rollflow.bench.run.folder import PROVENANCE, differing, read_provenance
+from rollflow.bench.run.provenance import provenance_of
+from rollflow.bench.run.reading import checked_provenance
 from rollflow.bench.suites.load import Item
 from rollflow.dynamics.grids import GRIDS
 from rollflow.dynamics.guidance import GUIDANCE
@@ -37,23 +37,23 @@ class Replayed(NamedTuple):
     Args:
         entry: What the journal says of it.
         result: What it gave this time.
-        identities: Where model and rewards are not those that the experiment was begun with.
+        provenance: Where model and rewards are not those that the experiment was begun with.
     """
 
-    entry: dict[str, Any]
+    record: dict[str, Any]
     result: Result
-    identities: list[str]
+    provenance: list[str]
 
     @property
     def same(self) -> bool:
         """Whether the sample is that of the journal, to the last bit."""
-        return digest(self.result.sample) == str(self.entry["sha256"])
+        return digest(self.result.sample) == str(self.record["sha256"])
 
     @property
     def versions(self) -> list[str]:
         """Where the versions of then are not those of now, which may explain a difference."""
         now = {"rollflow": rollflow.__version__, "torch": torch.__version__}
-        then = self.entry["versions"]
+        then = self.record["versions"]
         return [f"{name} {then.get(name)}, now {version}" for name, version in now.items() if then.get(name) != version]
 
 
@@ -63,8 +63,8 @@ def find(folder: Path, job: str) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         RollflowError: If there is none, or more than one; or if the folder holds anything of another form.
     """
-    config, tally = entries_of(folder)
-    found = [entry for name, entry in tally.done.items() if name.startswith(job)]
+    config, index = records_of(folder)
+    found = [record for name, record in index.done.items() if name.startswith(job)]
     if len(found) != 1:
         raise RollflowError(
             f"{len(found)} jobs of '{folder}' have an id that begins with '{job}'; expected one that is done: the ids "
@@ -73,11 +73,11 @@ def find(folder: Path, job: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return config, found[0]
 
 
-def trial_of(config: dict[str, Any], entry: dict[str, Any]) -> Trial:
+def trial_of(config: dict[str, Any], record: dict[str, Any]) -> Trial:
     """The job of an entry."""
-    [arm] = [Arm(**arm) for arm in config["arms"] if arm["name"] == entry["arm"]]
-    item = Item(entry["prompt"], entry["category"], entry["ask"])
-    return Trial(arm, entry["place"], item, entry["seed"])
+    [arm] = [Arm(**arm) for arm in config["arms"] if arm["name"] == record["arm"]]
+    item = Item(record["prompt"], record["category"], record["ask"])
+    return Trial(arm, record["place"], item, record["seed"])
 
 
 def refuse_untrusted(
@@ -177,22 +177,22 @@ def replay(
     Raises:
         RollflowError: If there is no such job, or something cannot be loaded, or the folder is not trusted with it.
     """
-    config, entry = find(folder, job)
-    begun = read_identities(folder)
+    config, record = find(folder, job)
+    begun = read_provenance(folder)
     if begun is not None:
-        begun = checked_identities(begun, f"{IDENTITIES} of '{folder}'")
-    trial = trial_of(config, entry)
+        begun = checked_provenance(begun, f"{PROVENANCE} of '{folder}'")
+    trial = trial_of(config, record)
     if not trusted:
         given = {"model": model is None, "reward": reward is None, "held_out": held_out is None}
         refuse_untrusted(folder, config, trial.arm, **given)
     judges = [REWARDS.make(name) for name in config["held_out"]] if held_out is None else held_out
     if model is None:
-        again_on_cpu = entry.get("device") == "cpu" and isinstance(find_model(config["model"]), PipelineSource)
+        again_on_cpu = record.get("device") == "cpu" and isinstance(find_model(config["model"]), PipelineSource)
         where = {"device": "cpu"} if again_on_cpu else {}
         model = load_model(model_of(config["model"], config.get("pipeline", {}) | where))
     reward = reward or REWARDS.make(config["reward"])
     again = job_of(trial, model, reward, judges)
-    with _threads(entry.get("threads", 1)):  # which journals did not always tell, those of one thread each
+    with _threads(record.get("threads", 1)):  # which journals did not always tell, those of one thread each
         [result] = completed(Engine(config["max_rows"], padded=True).run([again]))
-    now = identities_of(model, reward, judges)
-    return Replayed(entry, result, [] if begun is None else differing(begun, now))
+    now = provenance_of(model, reward, judges)
+    return Replayed(record, result, [] if begun is None else differing(begun, now))

@@ -81,7 +81,7 @@ def signal(
     from rollflow.files.atomic import check_folder, write
     from rollflow.files.own import check_own
     from rollflow.models import MODELS
-    from rollflow.output.plots import png
+    from rollflow.output.plots import figure_png
     from rollflow.rewards import REWARDS
     from rollflow.sampler import Sampler
 
@@ -109,7 +109,7 @@ def signal(
         "|---|---|---|",
     ]
     text = "\n".join(itertools.chain(head, rows)) + "\n"
-    write(out, {f"{name}.md": text.encode(), f"{name}.png": png(signal_plot({f"{model}, {reward}": curve}))})
+    write(out, {f"{name}.md": text.encode(), f"{name}.png": figure_png(signal_plot({f"{model}, {reward}": curve}))})
     typer.echo(f"wrote {out / name}.md and .png")
 
 
@@ -211,12 +211,12 @@ def mixture(
 ) -> None:
     """Every search at equal budgets on a mixture with a hard-to-hit mode: reward against budget."""
     from rollflow.bench.probes import mixture as comparison
-    from rollflow.bench.probes.arms import CONTENDERS, PLAIN
+    from rollflow.bench.probes.arms import MIXTURE_ARMS, PLAIN
     from rollflow.bench.probes.plots import budgets as budgets_plot
     from rollflow.bench.probes.rare_mode import rare_mode
     from rollflow.files.atomic import check_folder, write
     from rollflow.files.own import check_own
-    from rollflow.output.plots import png
+    from rollflow.output.plots import figure_png
 
     try:
         wanted = [int(nfe) for nfe in budgets.split(",")]
@@ -229,11 +229,11 @@ def mixture(
         check_folder(out)
     setting = rare_mode()
     plain = {name: comparison.plain(setting, sampler, trajectories) for name, sampler in PLAIN.items()}
-    table: dict[int, dict[str, comparison.Cell]] = {}
+    table: dict[int, dict[str, comparison.Outcome]] = {}
     for nfe in wanted:
-        table[nfe] = comparison.measure(setting, CONTENDERS, nfe, seeds)
+        table[nfe] = comparison.measure(setting, MIXTURE_ARMS, nfe, seeds)
         command = f"rollflow bench mixture --seeds {seeds} --budgets {','.join(map(str, table))}"
         text = comparison.markdown(setting, table, plain, command, seeds)
         figure = budgets_plot(comparison.curves(table), comparison.exact(setting, table))
-        write(out, {"mixture.md": text.encode(), "mixture.png": png(figure)})
+        write(out, {"mixture.md": text.encode(), "mixture.png": figure_png(figure)})
         typer.echo(f"{nfe} NFE: wrote {out / 'mixture'}.md and .png")

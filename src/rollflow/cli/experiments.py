@@ -133,8 +133,8 @@ def run(
                 goes_on = False
                 raise
     finally:
-        done, jobs = len(runner.tally.done), len(runner.trials)
-        unmeasured = len(runner.measurements) - len(runner.tally.diversity)
+        done, jobs = len(runner.index.done), len(runner.trials)
+        unmeasured = len(runner.measurements) - len(runner.index.diversity)
         if interrupted:
             why = interruption.described()
             code = errors.interrupted(f"{why}; {done} of {jobs} jobs are done, and {same} goes on")
@@ -162,7 +162,7 @@ def _recorded(runner: Any, folder: Path, same: str) -> str:
 def _advice(runner: Any, same: str | None) -> str:
     """What can be done about jobs that are not done: ``same`` is the command that goes on with them, if one does."""
     given_up = len(runner.given_up)
-    left = len(runner.trials) - len(runner.tally.done) - given_up
+    left = len(runner.trials) - len(runner.index.done) - given_up
     told = []
     if given_up:
         told.append(f"{given_up} have failed too often and are given up; raise --retries to try them again")
@@ -220,11 +220,11 @@ def replay(
             picture = ENCODERS[out.suffix.lower()](made.result.sample)
             with using(out.parent):
                 write(out.parent, {out.name: picture})
-    entry = made.entry
-    told = f"{entry['arm']}, '{entry['prompt']}', seed {entry['seed']}: reward {made.result.reward:.6g}"
+    record = made.record
+    told = f"{record['arm']}, '{record['prompt']}', seed {record['seed']}: reward {made.result.reward:.6g}"
     print(printable(" ".join(told.split())))
     if not made.same:
-        why = "; ".join([*made.identities, *made.versions]) or "all else is the same, so that the processor is another"
-        complain(f"the sample is not that of the journal, whose reward is {entry['reward']:.6g}: {why}")
+        why = "; ".join([*made.provenance, *made.versions]) or "all else is the same, so that the processor is another"
+        complain(f"the sample is not that of the journal, whose reward is {record['reward']:.6g}: {why}")
         raise typer.Exit(1)
     print("the same to the last bit")

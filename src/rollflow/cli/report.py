@@ -11,11 +11,11 @@ from rollflow.cli.errors import refusing
 from rollflow.errors import RollflowError
 from rollflow.files.printable import printable
 
-Folder = Annotated[Path, typer.Argument(help="Folder of 'rollflow bench run'.", metavar="DIR")]
+ExperimentArgument = Annotated[Path, typer.Argument(help="Folder of 'rollflow bench run'.", metavar="DIR")]
 
 
 def report(
-    folder: Folder,
+    folder: ExperimentArgument,
     out: Annotated[
         Path | None, typer.Option(help="The file, NAME.html; the tables go beside it.  [default: DIR/report.html]")
     ] = None,
@@ -56,8 +56,8 @@ def report(
 
 
 def compare(
-    first: Folder,
-    second: Folder,
+    first: ExperimentArgument,
+    second: ExperimentArgument,
     out: Annotated[Path | None, typer.Option(help="Write it to this Markdown file, too.")] = None,
 ) -> None:
     """Compare two experiments: the settings that differ, and the rewards of arms that both have, pair by pair."""

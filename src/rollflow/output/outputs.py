@@ -210,8 +210,8 @@ def _plots(result: Result, recorder: Recorder, baseline: Result | None, names: M
         from rollflow.output import plots  # matplotlib is slow to load: not before the search is done
 
         with plots.style():
-            trace = plots.png(plots.trace(result, recorder, baseline))
-            return {names[TRACE]: trace, names[FILMSTRIP]: plots.png(plots.filmstrip(result, recorder))}
+            trace = plots.figure_png(plots.trace(result, recorder, baseline))
+            return {names[TRACE]: trace, names[FILMSTRIP]: plots.figure_png(plots.filmstrip(result, recorder))}
     except Exception as error:
         _warn(f"the plots could not be drawn: {type(error).__name__}: {error}")
         return {}

@@ -44,7 +44,7 @@ def style() -> Iterator[None]:
         yield
 
 
-def png(figure: Figure) -> bytes:
+def figure_png(figure: Figure) -> bytes:
     """The figure as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": GENERATOR})

@@ -1,4 +1,4 @@
-"""Figures of a study: no mean without its interval."""
+"""Figures of a experiment: no mean without its interval."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rollflow.bench.analysis.estimates import Curve, by_prompt, estimate
-from rollflow.bench.analysis.results import Measure, Study
+from rollflow.bench.analysis.results import ExperimentResults, Measure
 from rollflow.bench.intervals import Interval
 from rollflow.output.plots import short
 
@@ -56,12 +56,12 @@ def lines(curves: Mapping[str, Curve], arms: Sequence[str], x: str, y: str, *, w
     return figure
 
 
-def scatter(study: Study, judge: Measure) -> Figure:
+def scatter(results: ExperimentResults, judge: Measure) -> Figure:
     """A held-out reward against the given one: a dot a prompt, and each arm's means with their intervals."""
     figure, axes = _axes()
-    for place, arm in enumerate(study.arms):
-        told = study.cells(judge, arm)
-        given = {key: value for key, value in study.cells(study.given, arm).items() if key in told}
+    for place, arm in enumerate(results.arms):
+        told = results.cells(judge, arm)
+        given = {key: value for key, value in results.cells(results.given, arm).items() if key in told}
         x, y = estimate(given), estimate(told)
         if x is None or y is None:
             continue
@@ -70,7 +70,7 @@ def scatter(study: Study, judge: Measure) -> Figure:
         axes.errorbar(
             x.mean, y.mean, _whiskers(y), _whiskers(x), marker, color=f"C{place}", label=short(arm), capsize=3
         )
-    axes.set(xlabel=short(study.given.label), ylabel=short(judge.label))
+    axes.set(xlabel=short(results.given.label), ylabel=short(judge.label))
     figure.legend(loc="outside right upper", fontsize="small")
     return figure
 

@@ -1,4 +1,4 @@
-"""A study as one HTML file that needs nothing else: no network, no script, no other file."""
+"""A experiment as one HTML file that needs nothing else: no network, no script, no other file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from rollflow.bench.analysis.estimates import best_so_far, budget_shares, effective_sizes, largest, over_optimised
-from rollflow.bench.analysis.results import Entry, Study, prompt_of
+from rollflow.bench.analysis.results import ExperimentResults, Record, prompt_of
 from rollflow.bench.analysis.scaling import against_budget
 from rollflow.bench.probes.plots import budgets
 from rollflow.bench.run.reading import inside
@@ -72,11 +72,11 @@ class Row(NamedTuple):
     tiles: list[Tile]
 
 
-def page(study: Study, tables: Sequence[Table], folder: Path, gallery: int = 8) -> str:
+def page(results: ExperimentResults, tables: Sequence[Table], folder: Path, gallery: int = 8) -> str:
     """The report.
 
     Args:
-        study: What it is of.
+        results: What it is of.
         tables: Of it, as ``bench.tabulate`` makes them.
         folder: Where its pictures are.
         gallery: How many prompts and seeds are shown in pictures.
@@ -93,116 +93,116 @@ def page(study: Study, tables: Sequence[Table], folder: Path, gallery: int = 8) 
     )
     environment.filters["shown"] = shown
     with plots.style():
-        drawn = list(_figures(study))
+        drawn = list(_figures(results))
     return environment.get_template("experiment.html.j2").render(
-        study=study,
+        results=results,
         tables=tables,
         figures=drawn,
-        over_optimised=over_optimised(study),
-        gallery=rows(study, folder, gallery),
-        prompts=list({prompt_of(entry): entry["prompt"] for entry in (*study.done, *study.failed)}.values()),
-        settings=json.dumps(study.config, indent=1, ensure_ascii=False),
-        versions=sorted({_versions(entry) for entry in study.done}),
-        citations=cited(study.config),
+        over_optimised=over_optimised(results),
+        gallery=rows(results, folder, gallery),
+        prompts=list({prompt_of(record): record["prompt"] for record in (*results.done, *results.failed)}.values()),
+        settings=json.dumps(results.config, indent=1, ensure_ascii=False),
+        versions=sorted({_versions(record) for record in results.done}),
+        citations=cited(results.config),
     )
 
 
-def _versions(entry: Entry) -> str:
-    return ", ".join(f"{name} {version}" for name, version in entry["versions"].items())
+def _versions(record: Record) -> str:
+    return ", ".join(f"{name} {version}" for name, version in record["versions"].items())
 
 
 def _uri(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _figures(study: Study) -> Iterator[Shown]:
+def _figures(results: ExperimentResults) -> Iterator[Shown]:
     searches = "one line an arm, with some of its numbers in the table at equal cost"
     for field, unit in (("nfe", "NFE"), ("seconds", "seconds")):
-        most, seconds = largest(study, field), field == "seconds"
+        most, seconds = largest(results, field), field == "seconds"
         if most > 0:
-            ends = [max((entry[field] for entry in study.of(arm)), default=most) for arm in study.arms]
-            found = best_so_far(study, np.union1d(np.linspace(0, most, 201)[1:], ends), seconds=seconds)
-            drawn = figures.lines(found, study.arms, unit, f"best {study.given.name} so far")
-            timed = f" {seconds_note(study)} {EVEN_TIME_NOTE}" if seconds else ""
+            ends = [max((record[field] for record in results.of(arm)), default=most) for arm in results.arms]
+            found = best_so_far(results, np.union1d(np.linspace(0, most, 201)[1:], ends), seconds=seconds)
+            drawn = figures.lines(found, results.arms, unit, f"best {results.given.name} so far")
+            timed = f" {seconds_note(results)} {EVEN_TIME_NOTE}" if seconds else ""
             caption = f"{BEST_SO_FAR_NOTE}{timed} {BANDS_NOTE}"
-            alt = f"Best {study.given.name} so far against {unit}: {searches}."
-            yield Shown("cost", _uri("png", plots.png(drawn)), alt, caption)
-    yield from _scaling(study)
-    yield from _shares(study)
-    for judge in study.held_out:
-        uri = _uri("png", plots.png(figures.scatter(study, judge)))
+            alt = f"Best {results.given.name} so far against {unit}: {searches}."
+            yield Shown("cost", _uri("png", plots.figure_png(drawn)), alt, caption)
+    yield from _scaling(results)
+    yield from _shares(results)
+    for judge in results.held_out:
+        uri = _uri("png", plots.figure_png(figures.scatter(results, judge)))
         caption = (
             "A dot a prompt, its seeds averaged; means of arms with 95 % intervals over prompts, as in the tables."
         )
-        yield Shown("held-out", uri, f"{judge.label} against {study.given.label}, arm by arm.", caption)
-    yield from _sequential(study)
+        yield Shown("held-out", uri, f"{judge.label} against {results.given.label}, arm by arm.", caption)
+    yield from _sequential(results)
 
 
-def _scaling(study: Study) -> Iterator[Shown]:
-    for measure in (study.given, *study.held_out):
-        curves = {family: curve for family, curve in against_budget(study, measure).items() if curve}
+def _scaling(results: ExperimentResults) -> Iterator[Shown]:
+    for measure in (results.given, *results.held_out):
+        curves = {family: curve for family, curve in against_budget(results, measure).items() if curve}
         if curves:
-            uri = _uri("png", plots.png(budgets(curves, {}, measure.label)))
+            uri = _uri("png", plots.figure_png(budgets(curves, {}, measure.label)))
             caption = f"{BUDGETS_NOTE} {BANDS_NOTE}"
             alt = f"{measure.label} of the sample returned against budget: one line a method and dynamics."
             yield Shown("scaling", uri, alt, caption)
 
 
-def _shares(study: Study) -> Iterator[Shown]:
-    found = {arm: shares for arm in study.arms if (shares := budget_shares(study.of(arm))) is not None}
+def _shares(results: ExperimentResults) -> Iterator[Shown]:
+    found = {arm: shares for arm in results.arms if (shares := budget_shares(results.of(arm))) is not None}
     if found:
         curves = {arm: shares.curve for arm, shares in found.items()}
-        drawn = figures.lines(curves, study.arms, "step, from noise to data", "share of NFE", whole=True)
+        drawn = figures.lines(curves, results.arms, "step, from noise to data", "share of NFE", whole=True)
         left_out = sum(shares.left_out for shares in found.values())
         resumed = f" {left_out} jobs that were resumed are left out." if left_out else ""
         caption = f"Of the NFE spent on steps, finishing left out. {BANDS_NOTE}{resumed}"
-        uri = _uri("png", plots.png(drawn))
+        uri = _uri("png", plots.figure_png(drawn))
         yield Shown("budget", uri, "Share of the budget that each step took: one line an arm.", caption)
 
 
-def _sequential(study: Study) -> Iterator[Shown]:
-    sizes = {arm: curve for arm in study.arms if (curve := effective_sizes(study.of(arm))) is not None}
+def _sequential(results: ExperimentResults) -> Iterator[Shown]:
+    sizes = {arm: curve for arm in results.arms if (curve := effective_sizes(results.of(arm))) is not None}
     if sizes:
-        drawn = figures.lines(sizes, study.arms, "weighting", "effective sample size", whole=True)
-        uri = _uri("png", plots.png(drawn))
+        drawn = figures.lines(sizes, results.arms, "weighting", "effective sample size", whole=True)
+        uri = _uri("png", plots.figure_png(drawn))
         yield Shown("sequential", uri, "Effective sample size after every weighting: one line an arm.", BANDS_NOTE)
     for arm in sizes:
-        entry = next((entry for entry in study.of(arm) if _has_genealogy(entry)), None)
-        if entry is not None:
-            uri = _uri("png", plots.png(figures.genealogy(entry["ancestors"][0])))
-            caption = f"{arm}, '{entry['prompt']}', seed {entry['seed']}: in colour the lines that reach the end."
+        record = next((record for record in results.of(arm) if _has_genealogy(record)), None)
+        if record is not None:
+            uri = _uri("png", plots.figure_png(figures.genealogy(record["ancestors"][0])))
+            caption = f"{arm}, '{record['prompt']}', seed {record['seed']}: in colour the lines that reach the end."
             yield Shown("sequential", uri, f"Genealogy of the particles of one job of {arm}.", caption)
 
 
-def _has_genealogy(entry: Entry) -> bool:
+def _has_genealogy(record: Record) -> bool:
     """Whether it is known, and small enough to be drawn."""
-    ancestors = entry.get("ancestors")
+    ancestors = record.get("ancestors")
     if not ancestors or not any(ancestors):
         return False
     return sum(len(parents) for parents in figures.parents_of(ancestors[0])) <= MOST_LINKS
 
 
-def rows(study: Study, folder: Path, count: int) -> list[Row]:
+def rows(results: ExperimentResults, folder: Path, count: int) -> list[Row]:
     """The first ``count`` prompts and seeds of the experiment, each with what every arm made of it."""
-    jobs: dict[tuple[int, str], dict[str, Entry]] = {}
-    for entry in sorted((*study.done, *study.failed), key=lambda entry: (entry["seed"], entry["place"])):
-        jobs.setdefault((entry["seed"], prompt_of(entry)), {})[entry["arm"]] = entry
+    jobs: dict[tuple[int, str], dict[str, Record]] = {}
+    for record in sorted((*results.done, *results.failed), key=lambda record: (record["seed"], record["place"])):
+        jobs.setdefault((record["seed"], prompt_of(record)), {})[record["arm"]] = record
     found = []
     for (seed, _), by_arm in list(jobs.items())[:count]:
         prompt = next(iter(by_arm.values()))["prompt"]
-        found.append(Row(prompt, seed, [_tile(study, arm, by_arm.get(arm), folder) for arm in study.arms]))
+        found.append(Row(prompt, seed, [_tile(results, arm, by_arm.get(arm), folder) for arm in results.arms]))
     return found
 
 
-def _tile(study: Study, arm: str, entry: Entry | None, folder: Path) -> Tile:
-    if entry is None:
+def _tile(results: ExperimentResults, arm: str, record: Record | None, folder: Path) -> Tile:
+    if record is None:
         return Tile(arm, None, "not done")
-    if "error" in entry:
-        return Tile(arm, None, f"failed: {entry['error']}")
-    values = [(measure.label, measure.of(entry)) for measure in study.rewards if not measure.accuracy]
+    if "error" in record:
+        return Tile(arm, None, f"failed: {record['error']}")
+    values = [(measure.label, measure.of(record)) for measure in results.rewards if not measure.accuracy]
     told = [f"{label} {'not known' if value is None else format(value, '.4g')}" for label, value in values]
-    picture = _thumbnail(folder, f"images/{entry['id']}.png")
-    told += [f"{entry['nfe']} NFE", *([] if picture else ["its picture is missing or cannot be used"])]
+    picture = _thumbnail(folder, f"images/{record['id']}.png")
+    told += [f"{record['nfe']} NFE", *([] if picture else ["its picture is missing or cannot be used"])]
     return Tile(arm, picture, "; ".join(told))
 
 

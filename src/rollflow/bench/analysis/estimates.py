@@ -1,4 +1,4 @@
-"""Numbers of a study, each with its interval: means, paired differences, win rates, rewards at equal cost."""
+"""Numbers of a experiment, each with its interval: means, paired differences, win rates, rewards at equal cost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rollflow.bench.analysis.results import Cells, Entry, Measure, Study, prompt_of
+from rollflow.bench.analysis.results import Cells, ExperimentResults, Measure, Record, prompt_of
 from rollflow.bench.intervals import FEW, Bands, Interval, bands, interval, share
 
 RESAMPLES = 2_000
@@ -65,9 +65,9 @@ def win_rate(ours: Cells, theirs: Cells) -> Paired:
     return Paired(estimate(wins, shares=True), len(wins))
 
 
-def win_rates(study: Study, measure: Measure) -> dict[tuple[str, str], Paired]:
+def win_rates(results: ExperimentResults, measure: Measure) -> dict[tuple[str, str], Paired]:
     """Of every arm against every other, by both names; what one wins the other loses."""
-    cells, found = {arm: study.cells(measure, arm) for arm in study.arms}, {}
+    cells, found = {arm: results.cells(measure, arm) for arm in results.arms}, {}
     for ours, theirs in combinations(cells, 2):
         found[ours, theirs] = won = win_rate(cells[ours], cells[theirs])
         found[theirs, ours] = won if won.interval is None else won._replace(interval=won.interval.complement)
@@ -87,46 +87,46 @@ def steps(points: Sequence[Sequence[float]], grid: NDArray[np.float64]) -> NDArr
     return np.concatenate([[np.nan], y])[np.searchsorted(x, grid, side="right")]
 
 
-def curve(entries: Sequence[Entry], values: Sequence[NDArray[np.float64]], x: NDArray[np.float64]) -> Curve:
+def curve(records: Sequence[Record], values: Sequence[NDArray[np.float64]], x: NDArray[np.float64]) -> Curve:
     """Mean of (m,) values of jobs, clustered by prompt, at those x (m,) where every job has one."""
     grouped: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
-    for entry, value in zip(entries, values, strict=True):
-        grouped[prompt_of(entry)].append(value)
+    for record, value in zip(records, values, strict=True):
+        grouped[prompt_of(record)].append(value)
     rows = np.array([np.mean(some, axis=0) for some in grouped.values()])
     known = ~np.isnan(rows).any(0)
     return Curve(x[known], bands(rows[:, known], RESAMPLES))
 
 
-def best_so_far(study: Study, grid: NDArray[np.float64], *, seconds: bool = False) -> dict[str, Curve]:
+def best_so_far(results: ExperimentResults, grid: NDArray[np.float64], *, seconds: bool = False) -> dict[str, Curve]:
     """The best reward of any clean sample seen until then, finished or estimated, of every arm on one grid (m,).
 
     A curve begins where each of the arm's jobs has scored something, and ends with the last of them, in NFE with the
     arm's budget if that is more; a job that ended before keeps its best.
 
     Args:
-        study: Whose.
+        results: Whose.
         grid: In NFE; or in seconds, each NFE of a job taken for an equal share of its time.
         seconds: Whether in seconds.
     """
     found = {}
-    for arm in study.arms:
-        entries = study.of(arm)
-        units = [entry["seconds"] / max(entry["nfe"], 1) if seconds else 1.0 for entry in entries]
-        ends = [unit * entry["nfe"] for unit, entry in zip(units, entries, strict=True)]
+    for arm in results.arms:
+        records = results.of(arm)
+        units = [record["seconds"] / max(record["nfe"], 1) if seconds else 1.0 for record in records]
+        ends = [unit * record["nfe"] for unit, record in zip(units, records, strict=True)]
         traces = [
-            steps([(nfe * unit, reward) for nfe, reward in entry["trace"]], grid)
-            for unit, entry in zip(units, entries, strict=True)
+            steps([(nfe * unit, reward) for nfe, reward in record["trace"]], grid)
+            for unit, record in zip(units, records, strict=True)
         ]
-        budget = 0 if seconds else study.budgets.get(arm, 0)
+        budget = 0 if seconds else results.budgets.get(arm, 0)
         over = grid > max(*ends, budget, 0) * (1 + 1e-9)
-        if entries:
-            found[arm] = curve(entries, [np.where(over, np.nan, trace) for trace in traces], grid)
+        if records:
+            found[arm] = curve(records, [np.where(over, np.nan, trace) for trace in traces], grid)
     return found
 
 
-def largest(study: Study, field: str) -> float:
+def largest(results: ExperimentResults, field: str) -> float:
     """The most that any job spent: ``nfe`` or ``seconds``."""
-    return max(float(entry[field]) for entry in study.done)
+    return max(float(record[field]) for record in results.done)
 
 
 class Shares(NamedTuple):
@@ -141,15 +141,15 @@ class Shares(NamedTuple):
     left_out: int
 
 
-def budget_shares(entries: Sequence[Entry]) -> Shares | None:
+def budget_shares(records: Sequence[Record]) -> Shares | None:
     """The share of the NFE of all steps, finishing left out, that each step took; None where no step was told."""
-    per_step = {entry["id"]: _added(entry["quota"]) for entry in entries}
+    per_step = {record["id"]: _added(record["quota"]) for record in records}
     length = max(map(len, per_step.values()), default=0)
-    whole = [entry for entry in entries if len(per_step[entry["id"]]) == length and sum(per_step[entry["id"]])]
+    whole = [record for record in records if len(per_step[record["id"]]) == length and sum(per_step[record["id"]])]
     if length == 0 or not whole:
         return None
-    values = [per_step[entry["id"]] / per_step[entry["id"]].sum() for entry in whole]
-    return Shares(curve(whole, values, np.arange(length, dtype=float)), len(entries) - len(whole))
+    values = [per_step[record["id"]] / per_step[record["id"]].sum() for record in whole]
+    return Shares(curve(whole, values, np.arange(length, dtype=float)), len(records) - len(whole))
 
 
 def _added(quota: Sequence[Sequence[int]]) -> NDArray[np.float64]:
@@ -160,30 +160,32 @@ def _added(quota: Sequence[Sequence[int]]) -> NDArray[np.float64]:
     return total
 
 
-def effective_sizes(entries: Sequence[Entry]) -> Curve | None:
+def effective_sizes(records: Sequence[Record]) -> Curve | None:
     """ESS after every weighting of sequential Monte Carlo, populations averaged; None where there is none."""
-    told = [(entry, [one["ess"] for one in entry["diagnostics"] if one.get("ess")]) for entry in entries]
+    told = [(record, [one["ess"] for one in record["diagnostics"] if one.get("ess")]) for record in records]
     length = max((len(sizes) for _, found in told for sizes in found), default=0)
-    whole = [(entry, found) for entry, found in told if found and all(len(sizes) == length for sizes in found)]
+    whole = [(record, found) for record, found in told if found and all(len(sizes) == length for sizes in found)]
     if not whole:
         return None
     values = [np.mean(found, axis=0) for _, found in whole]
-    return curve([entry for entry, _ in whole], values, np.arange(length, dtype=float))
+    return curve([record for record, _ in whole], values, np.arange(length, dtype=float))
 
 
-def over_optimised(study: Study) -> list[tuple[str, str, Interval, Interval]]:
+def over_optimised(results: ExperimentResults) -> list[tuple[str, str, Interval, Interval]]:
     """Arm, held-out reward and both differences, where against the first arm the given one rose and that one fell.
 
     Both beyond their intervals; where there is none, nothing is proved.
     """
-    [reference, *others], found = study.arms, []
+    [reference, *others], found = results.arms, []
     for arm in others:
-        for judge in study.held_out:
-            up, down = (difference(*_both(study, measure, arm, reference)).interval for measure in (study.given, judge))
+        for judge in results.held_out:
+            up, down = (
+                difference(*_both(results, measure, arm, reference)).interval for measure in (results.given, judge)
+            )
             if up is not None and down is not None and up.low > 0 > down.high:
                 found.append((arm, judge.name, up, down))
     return found
 
 
-def _both(study: Study, measure: Measure, arm: str, other: str) -> tuple[Cells, Cells]:
-    return study.cells(measure, arm), study.cells(measure, other)
+def _both(results: ExperimentResults, measure: Measure, arm: str, other: str) -> tuple[Cells, Cells]:
+    return results.cells(measure, arm), results.cells(measure, other)

@@ -10,13 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from rollflow.bench.run.folder import CONFIG, Tally, read_command, read_config
-from rollflow.bench.run.reading import check_size, checked_config, checked_entry
+from rollflow.bench.run.folder import CONFIG, JournalIndex, read_command, read_config
+from rollflow.bench.run.reading import check_size, checked_config, checked_record
 from rollflow.errors import RollflowError, RollflowWarning
 from rollflow.files.printable import printable
 
-Entry: TypeAlias = Mapping[str, Any]
-"""A line of the journal, as ``runner.told_of`` has it."""
+Record: TypeAlias = Mapping[str, Any]
+"""A line of the journal, as ``runner.record_of`` has it."""
 Cells: TypeAlias = dict[tuple[str, int], float]
 """A number for each (prompt, seed)."""
 
@@ -36,7 +36,7 @@ class Measure(NamedTuple):
 
     name: str
     kind: str
-    of: Callable[[Entry], float | None]
+    of: Callable[[Record], float | None]
     accuracy: bool = False
 
     @property
@@ -50,13 +50,13 @@ class Measure(NamedTuple):
         return self.title if self.kind == "spent" else f"{self.title} ({self.kind})"
 
 
-def prompt_of(entry: Entry) -> str:
+def prompt_of(record: Record) -> str:
     """What tells the prompt of a job from all others, in this experiment and in any other."""
-    return json.dumps([entry["prompt"], entry["ask"]], sort_keys=True)
+    return json.dumps([record["prompt"], record["ask"]], sort_keys=True)
 
 
 @dataclass(frozen=True)
-class Study:
+class ExperimentResults:
     """What a folder holds.
 
     Args:
@@ -70,9 +70,9 @@ class Study:
 
     name: str
     config: dict[str, Any]
-    done: tuple[Entry, ...]
-    failed: tuple[Entry, ...] = ()
-    diversity: tuple[Entry, ...] = ()
+    done: tuple[Record, ...]
+    failed: tuple[Record, ...] = ()
+    diversity: tuple[Record, ...] = ()
     command: str | None = None
 
     @property
@@ -93,7 +93,7 @@ class Study:
     @cached_property
     def devices(self) -> list[str]:
         """That jobs ran on, as far as their entries say."""
-        return list(dict.fromkeys(str(entry["device"]) for entry in self.done if entry.get("device")))
+        return list(dict.fromkeys(str(record["device"]) for record in self.done if record.get("device")))
 
     @property
     def expected(self) -> int:
@@ -103,31 +103,31 @@ class Study:
     @cached_property
     def categories(self) -> list[str]:
         """Of prompts, as far as any job of theirs is done."""
-        return list(dict.fromkeys(entry["category"] for entry in self.done))
+        return list(dict.fromkeys(record["category"] for record in self.done))
 
     @cached_property
-    def _by_arm(self) -> dict[str, list[Entry]]:
-        found: dict[str, list[Entry]] = {arm: [] for arm in self.arms}
-        for entry in self.done:
-            found.setdefault(entry["arm"], []).append(entry)
+    def _by_arm(self) -> dict[str, list[Record]]:
+        found: dict[str, list[Record]] = {arm: [] for arm in self.arms}
+        for record in self.done:
+            found.setdefault(record["arm"], []).append(record)
         return found
 
-    def of(self, arm: str) -> list[Entry]:
+    def of(self, arm: str) -> list[Record]:
         """The jobs of an arm that are done."""
         return self._by_arm.get(arm, [])
 
     def cells(self, measure: Measure, arm: str, category: str | None = None) -> Cells:
         """What a measure says of an arm's jobs, of one category or of all."""
         told = {
-            (prompt_of(entry), int(entry["seed"])): measure.of(entry)
-            for entry in self.of(arm)
-            if category is None or entry["category"] == category
+            (prompt_of(record), int(record["seed"])): measure.of(record)
+            for record in self.of(arm)
+            if category is None or record["category"] == category
         }
         return {key: value for key, value in told.items() if value is not None}
 
     def account(self, arm: str) -> str:
         """How many jobs of an arm are done, and how many have failed."""
-        failed = sum(entry["arm"] == arm for entry in self.failed)
+        failed = sum(record["arm"] == arm for record in self.failed)
         return f"{len(self.of(arm))} of {self.expected}" + (f", {failed} failed" if failed else "")
 
     @property
@@ -143,7 +143,7 @@ class Study:
     @cached_property
     def given(self) -> Measure:
         """The reward that searches optimised."""
-        return Measure(self.config["reward"], "given", lambda entry: entry["reward"])
+        return Measure(self.config["reward"], "given", lambda record: record["reward"])
 
     @cached_property
     def held_out(self) -> list[Measure]:
@@ -160,37 +160,37 @@ class Study:
     def spent(self) -> list[Measure]:
         """What a job costs; backward passes where there are any."""
         names = {"nfe": "NFE", "network_rows": "network rows", "reward_calls": "reward calls"}
-        if any(entry["backward_passes"] for entry in self.done):
+        if any(record["backward_passes"] for record in self.done):
             names["backward_passes"] = "backward passes"
         return [Measure(name, "spent", _field(key)) for key, name in (names | {"seconds": "seconds"}).items()]
 
     def _rewards_in(self, where: str, kind: str) -> list[Measure]:
-        names = dict.fromkeys(name for entry in self.done for name in entry[where])
+        names = dict.fromkeys(name for record in self.done for name in record[where])
         return [Measure(name, kind, _field(where, name)) for name in names]
 
 
-def read(path: Path) -> Study:
-    """The study of a folder.
+def read(path: Path) -> ExperimentResults:
+    """The experiment of a folder.
 
     Raises:
         RollflowError: If it is no folder of ``rollflow bench run``, or nothing was done in it yet.
     """
-    config, tally = entries_of(path)
+    config, index = records_of(path)
     places = {arm["name"]: place for place, arm in enumerate(config["arms"])}
-    if not tally.done:
+    if not index.done:
         raise RollflowError(f"no job of '{path}' is done yet; go on with 'rollflow bench run'")
 
-    def order(entry: Entry) -> tuple[int, ...]:
-        return entry["seed"], entry["place"], places[entry["arm"]]
+    def order(record: Record) -> tuple[int, ...]:
+        return record["seed"], record["place"], places[record["arm"]]
 
-    failed = [entry for name, entry in tally.failed.items() if name not in tally.done]
-    known = map(_without_some_steps, tally.done.values())
+    failed = [record for name, record in index.failed.items() if name not in index.done]
+    known = map(_without_some_steps, index.done.values())
     done, left, measured = (
-        tuple(_printable(entry) for entry in sorted(some, key=order))
-        for some in (known, failed, tally.diversity.values())
+        tuple(_printable(record) for record in sorted(some, key=order))
+        for some in (known, failed, index.diversity.values())
     )
     command = read_command(path)
-    return Study(
+    return ExperimentResults(
         printable(path.resolve().name),
         _printable(config),
         done,
@@ -200,7 +200,7 @@ def read(path: Path) -> Study:
     )
 
 
-def entries_of(path: Path) -> tuple[dict[str, Any], Tally]:
+def records_of(path: Path) -> tuple[dict[str, Any], JournalIndex]:
     """The configuration of a folder and what its journals say, every value of its type.
 
     The folder may be anyone's. A line whose id is none of this package's is left out, with a warning.
@@ -212,13 +212,13 @@ def entries_of(path: Path) -> tuple[dict[str, Any], Tally]:
     arms, left_out = {arm["name"] for arm in config["arms"]}, list[str]()
 
     def check(line: bytes, where: str) -> dict[str, Any] | None:
-        entry = checked_entry(line, arms, f"{where}, of '{path}'")
-        if entry is None:
+        record = checked_record(line, arms, f"{where}, of '{path}'")
+        if record is None:
             left_out.append(where)
-        return entry
+        return record
 
     check_size(path)
-    tally = Tally(path, check)
+    index = JournalIndex(path, check)
     if left_out:
         warnings.warn(
             f"lines of the journals of '{path}' whose ids are not those of jobs are left out: {len(left_out)}, the "
@@ -226,7 +226,7 @@ def entries_of(path: Path) -> tuple[dict[str, Any], Tally]:
             RollflowWarning,
             stacklevel=2,
         )
-    return config, tally
+    return config, index
 
 
 def _printable(content: Any) -> Any:
@@ -238,16 +238,16 @@ def _printable(content: Any) -> Any:
     return [_printable(part) for part in content] if isinstance(content, list) else content
 
 
-def _without_some_steps(entry: Entry) -> Entry:
+def _without_some_steps(record: Record) -> Record:
     """Of a job that was resumed only the last steps are told, of which no share and no genealogy can be made."""
-    if not entry.get("resumed"):
-        return entry
-    return {key: value for key, value in entry.items() if key != "ancestors"} | {"quota": []}
+    if not record.get("resumed"):
+        return record
+    return {key: value for key, value in record.items() if key != "ancestors"} | {"quota": []}
 
 
-def _field(*path: str) -> Callable[[Entry], float | None]:
-    def of(entry: Entry) -> float | None:
-        value: Any = entry
+def _field(*path: str) -> Callable[[Record], float | None]:
+    def of(record: Record) -> float | None:
+        value: Any = record
         for name in path:
             value = None if value is None else value.get(name)
         return value  # type: ignore[no-any-return]
@@ -256,8 +256,8 @@ def _field(*path: str) -> Callable[[Entry], float | None]:
 
 
 def _accuracy(measure: Measure) -> list[Measure]:
-    def of(entry: Entry) -> float | None:
-        value = measure.of(entry)
+    def of(record: Record) -> float | None:
+        value = measure.of(record)
         return None if value is None else float(value == 0)
 
     known = measure.name.partition("(")[0].strip() in REWARDS_WITH_ACCURACY

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from rollflow.bench.analysis.estimates import estimate
-from rollflow.bench.analysis.results import Measure, Study
+from rollflow.bench.analysis.results import ExperimentResults, Measure
 from rollflow.bench.intervals import Interval
 
 Arms: TypeAlias = Sequence[Mapping[str, Any]]
@@ -59,13 +59,13 @@ def _name(arms: Arms, differing: Sequence[str]) -> str:
     return ", ".join([method, *told])
 
 
-def against_budget(study: Study, measure: Measure) -> dict[str, dict[int, Interval]]:
+def against_budget(results: ExperimentResults, measure: Measure) -> dict[str, dict[int, Interval]]:
     """What the samples returned measure, by family and budget."""
     return {
         family: {
             nfe: found
             for nfe, arm in arms.items()
-            if (found := estimate(study.cells(measure, arm), shares=measure.accuracy)) is not None
+            if (found := estimate(results.cells(measure, arm), shares=measure.accuracy)) is not None
         }
-        for family, arms in families(study.config["arms"]).items()
+        for family, arms in families(results.config["arms"]).items()
     }

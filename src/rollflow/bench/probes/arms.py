@@ -13,7 +13,7 @@ from rollflow.sampler import Sampler
 from rollflow.search import SMC, SVDD, BestOfN, CoDe, RolloverBudget, Search, SearchOverPaths
 
 
-class Contender(NamedTuple):
+class MixtureArm(NamedTuple):
     """A search with its dynamics.
 
     Args:
@@ -41,20 +41,20 @@ SDE = Sampler(interpolant=Linear(), kernel=EulerMaruyama(), finish=True)
 CONVERTED = Sampler(interpolant=VP(), kernel=EulerMaruyama(), finish=True)
 GUIDED = replace(SDE, guidance=DPS(LEAN))
 
-CONTENDERS: dict[str, Contender] = {
-    "best of N, Linear-ODE": Contender(ODE, lambda nfe: BestOfN()),
-    "best of N, Linear-SDE": Contender(SDE, lambda nfe: BestOfN()),
-    "search over paths, Linear-ODE": Contender(ODE, paths),
-    "SMC, Linear-SDE": Contender(SDE, lambda nfe: SMC(temperature=TEMPERATURE)),
-    "SMC, falling, Linear-SDE": Contender(SDE, lambda nfe: SMC(temperature=TEMPERATURE, ratio=FALL)),
-    "CoDe, Linear-SDE": Contender(SDE, lambda nfe: CoDe()),
-    "SVDD, argmax, Linear-SDE": Contender(SDE, lambda nfe: SVDD()),
-    "SVDD, softmax, Linear-SDE": Contender(SDE, lambda nfe: SVDD(temperature=TEMPERATURE)),
-    "RBF, Linear-SDE": Contender(SDE, rollover),
-    "RBF, one noise, Linear-SDE": Contender(SDE, lambda nfe: RolloverBudget(initial=1)),
-    "RBF, VP-SDE": Contender(CONVERTED, rollover),
-    "best of N + DPS, Linear-SDE": Contender(GUIDED, lambda nfe: BestOfN()),
-    "RBF + DPS, Linear-SDE": Contender(GUIDED, rollover),
+MIXTURE_ARMS: dict[str, MixtureArm] = {
+    "best of N, Linear-ODE": MixtureArm(ODE, lambda nfe: BestOfN()),
+    "best of N, Linear-SDE": MixtureArm(SDE, lambda nfe: BestOfN()),
+    "search over paths, Linear-ODE": MixtureArm(ODE, paths),
+    "SMC, Linear-SDE": MixtureArm(SDE, lambda nfe: SMC(temperature=TEMPERATURE)),
+    "SMC, falling, Linear-SDE": MixtureArm(SDE, lambda nfe: SMC(temperature=TEMPERATURE, ratio=FALL)),
+    "CoDe, Linear-SDE": MixtureArm(SDE, lambda nfe: CoDe()),
+    "SVDD, argmax, Linear-SDE": MixtureArm(SDE, lambda nfe: SVDD()),
+    "SVDD, softmax, Linear-SDE": MixtureArm(SDE, lambda nfe: SVDD(temperature=TEMPERATURE)),
+    "RBF, Linear-SDE": MixtureArm(SDE, rollover),
+    "RBF, one noise, Linear-SDE": MixtureArm(SDE, lambda nfe: RolloverBudget(initial=1)),
+    "RBF, VP-SDE": MixtureArm(CONVERTED, rollover),
+    "best of N + DPS, Linear-SDE": MixtureArm(GUIDED, lambda nfe: BestOfN()),
+    "RBF + DPS, Linear-SDE": MixtureArm(GUIDED, rollover),
 }
 PLAIN: dict[str, Sampler] = {"Linear-ODE": ODE, "Linear-SDE": SDE, "VP-SDE": CONVERTED}
 

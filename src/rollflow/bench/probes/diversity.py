@@ -22,7 +22,7 @@ from rollflow.rewards.scenes.scenes import JudgeReward
 from rollflow.sampler import Dynamics, Sampler
 from rollflow.search.propagator import Propagator
 
-Distance: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+SampleDistance: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Of decoded samples (P, ...) to others, one by one: (P,), 0 or more, symmetric, 0 for equal ones."""
 
 
@@ -67,7 +67,7 @@ def scenes_distance() -> Perceptual:
     return Perceptual(features)
 
 
-def lpips_distance() -> Distance:
+def lpips_distance() -> SampleDistance:
     """LPIPS with AlexNet (arXiv 1801.03924), by the package ``lpips``; of films, the mean over frames.
 
     Raises:
@@ -86,7 +86,7 @@ def lpips_distance() -> Distance:
     return distance
 
 
-DISTANCES: dict[str, Callable[[], Distance]] = {"scenes": scenes_distance, "lpips": lpips_distance}
+DISTANCES: dict[str, Callable[[], SampleDistance]] = {"scenes": scenes_distance, "lpips": lpips_distance}
 """By name."""
 
 
@@ -103,7 +103,7 @@ def check_distance(name: str) -> None:
         raise RollflowError("the distance 'lpips' needs the package of that name; pip install lpips")
 
 
-def distance_of(name: str) -> Distance:
+def distance_of(name: str) -> SampleDistance:
     """A distance by its name.
 
     Raises:
@@ -114,7 +114,7 @@ def distance_of(name: str) -> Distance:
     return DISTANCES[name]()
 
 
-def mean_pairwise(samples: Tensor, distance: Distance) -> float:
+def mean_pairwise(samples: Tensor, distance: SampleDistance) -> float:
     """Mean distance of the pairs of different samples (n, ...), n of 2 or more."""
     rows = (distance(one.expand_as(later), later) for one, later in _pairs(samples))
     return float(torch.cat(list(rows)).mean())
@@ -141,7 +141,7 @@ def diversity(
     model: FlowModel,
     prompts: Sequence[str],
     sampler: Sampler,
-    distance: Distance,
+    distance: SampleDistance,
     *,
     trajectories: int = 16,
     seed: int = 0,
@@ -172,7 +172,13 @@ def diversity(
 
 @torch.no_grad()
 def diversity_of(
-    model: FlowModel, prompt: str, sampler: Sampler, distance: Distance, trajectories: int, seed: int, noises: int = 1
+    model: FlowModel,
+    prompt: str,
+    sampler: Sampler,
+    distance: SampleDistance,
+    trajectories: int,
+    seed: int,
+    noises: int = 1,
 ) -> float:
     """The same of one prompt."""
     if trajectories < 2:

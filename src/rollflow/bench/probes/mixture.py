@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rollflow.bench.intervals import Interval, bootstrap
-from rollflow.bench.probes.arms import SETTINGS, Contender
+from rollflow.bench.probes.arms import SETTINGS, MixtureArm
 from rollflow.bench.probes.rare_mode import REACH, RareMode
 from rollflow.engine import Engine, Job, Observer, Spending, completed
 from rollflow.errors import BudgetTooSmall
@@ -35,15 +35,15 @@ class Measured(NamedTuple):
     nfe: float
 
 
-Cell: TypeAlias = Measured | BudgetTooSmall
-Table: TypeAlias = Mapping[int, Mapping[str, Cell]]
+Outcome: TypeAlias = Measured | BudgetTooSmall
+Outcomes: TypeAlias = Mapping[int, Mapping[str, Outcome]]
 """Cells by budget and contender."""
 
 
-def measure(setting: RareMode, contenders: Mapping[str, Contender], nfe: int, seeds: int) -> dict[str, Cell]:
+def measure(setting: RareMode, arms: Mapping[str, MixtureArm], nfe: int, seeds: int) -> dict[str, Outcome]:
     """A column of the table: all contenders with one budget, from seeds 0 to ``seeds`` - 1, in one engine."""
-    task, jobs, cells = setting.task(), dict[str, list[Job]](), dict[str, Cell]()
-    for label, (sampler, search) in contenders.items():
+    task, jobs, cells = setting.task(), dict[str, list[Job]](), dict[str, Outcome]()
+    for label, (sampler, search) in arms.items():
         try:
             jobs[label] = [Job(task, search(nfe), nfe, seed, sampler) for seed in range(seeds)]
         except BudgetTooSmall as error:
@@ -55,7 +55,7 @@ def measure(setting: RareMode, contenders: Mapping[str, Contender], nfe: int, se
         hits = setting.hits(torch.stack([result.x0 for result in own])).double()
         spent = float(np.mean([result.spent.nfe for result in own]))
         cells[label] = Measured(bootstrap([result.reward for result in own]), bootstrap(hits.numpy()), spent)
-    return {label: cells[label] for label in contenders}
+    return {label: cells[label] for label in arms}
 
 
 class _Finished(Observer):
@@ -87,7 +87,7 @@ def exact(setting: RareMode, budgets: Iterable[int]) -> dict[str, dict[int, floa
     }
 
 
-def curves(table: Table) -> dict[str, dict[int, Interval]]:
+def curves(table: Outcomes) -> dict[str, dict[int, Interval]]:
     """Reward against budget of every contender, where it can run."""
     found: dict[str, dict[int, Interval]] = {}
     for nfe, column in table.items():
@@ -105,7 +105,7 @@ def _row(label: str, cells: Iterable[str]) -> str:
     return f"| {' | '.join((label, *cells))} |"
 
 
-def _rows(table: Table, show: Callable[[Measured], str]) -> str:
+def _rows(table: Outcomes, show: Callable[[Measured], str]) -> str:
     """The table with a row for every contender and a column for every budget."""
     lines = [_row("search", [f"{nfe} NFE" for nfe in table]), "|---" * (1 + len(table)) + "|"]
     for label in next(iter(table.values())):
@@ -114,7 +114,7 @@ def _rows(table: Table, show: Callable[[Measured], str]) -> str:
     return "\n".join(lines)
 
 
-def markdown(setting: RareMode, table: Table, trajectories: Mapping[str, Measured], command: str, seeds: int) -> str:
+def markdown(setting: RareMode, table: Outcomes, trajectories: Mapping[str, Measured], command: str, seeds: int) -> str:
     """The report: tables of reward, hits and spending, what is known exactly, and the signal.
 
     Args:

@@ -13,17 +13,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rollflow.bench.run.leases import LEASE, Claims, Stillness
+from rollflow.bench.run.leases import LEASE, Leases, Stillness
 from rollflow.bench.run.reading import MOST_LINE, inside, parsed, text_inside
 from rollflow.errors import FolderError, RollflowError
 from rollflow.files.atomic import check_folder, check_outside, create, parts_of, sync, trouble, write
 from rollflow.files.shared import gone
 
-CONFIG, COMMAND, IDENTITIES = "experiment.json", "command.txt", "identities.json"
+CONFIG, COMMAND, PROVENANCE = "experiment.json", "command.txt", "identities.json"
 _PARTS = ("claims", "checkpoints", "images")
 
 
-class Folder:
+class ExperimentFolder:
     """Files of an experiment, shared by all processes that work on it.
 
     ``experiment.json`` is how it was set up, ``command.txt`` by which command, ``identities.json`` with which weights;
@@ -34,7 +34,7 @@ class Folder:
         path: Of the folder; made if need be.
 
     Attributes:
-        claims: Who is at which job.
+        leases: Who is at which job.
 
     Raises:
         FolderError: If it cannot be written to; so does every method.
@@ -44,10 +44,10 @@ class Folder:
         self.path = path
         for part in _PARTS:
             check_folder(path / part)
-        self.claims = Claims(path / "claims")
+        self.leases = Leases(path / "claims")
         self._stillness = Stillness()
         host = re.sub(r"[^A-Za-z0-9.]", "-", socket.gethostname())
-        self._journal = path / f"journal-{host}-{self.claims.owner}.jsonl"
+        self._journal = path / f"journal-{host}-{self.leases.owner}.jsonl"
 
     def set_up(self, config: dict[str, Any], command: str | None = None, *, resume: bool = True) -> None:
         """Remember the configuration, or compare it with the one that is there.
@@ -72,7 +72,7 @@ class Folder:
         """Remember with which weights and versions the experiment is run, or compare them with those that are there.
 
         Args:
-            identities: As of ``identities.identities_of``.
+            identities: As of ``identities.provenance_of``.
 
         Returns:
             Where versions differ.
@@ -80,11 +80,11 @@ class Folder:
         Raises:
             RollflowError: If anything else differs, which is named, or if the file cannot be read.
         """
-        path = self.path / IDENTITIES
+        path = self.path / PROVENANCE
         with using(self.path):
             if not path.exists():
                 create(path, _lines(identities))
-        theirs = read_identities(self.path)
+        theirs = read_provenance(self.path)
         assert theirs is not None
         other = differing(theirs, identities)
         if other:
@@ -94,13 +94,13 @@ class Folder:
             )
         return list(_differences(theirs["versions"], identities["versions"]))
 
-    def record(self, entry: dict[str, Any]) -> None:
+    def record(self, record: dict[str, Any]) -> None:
         """Append to the journal: on disk when this returns, and never half of it.
 
         A line is its own checksum and what it says; one that a kill or a full disk cut short is not a line, and what is
         written after it begins a new one.
         """
-        content = json.dumps(entry, allow_nan=False)
+        content = json.dumps(record, allow_nan=False)
         with using(self.path), self._journal.open("a+b") as file:
             end = file.seek(0, os.SEEK_END)
             if end:
@@ -122,11 +122,11 @@ class Folder:
         """
         ids = list(over)
         with suppress(OSError):
-            self.claims.tidy(ids)
+            self.leases.tidy(ids)
             for name in ids:
-                if not (self.claims.path / name).exists():
+                if not (self.leases.path / name).exists():
                     discard(self.checkpoint(name))
-            for folder in (self.path, self.claims.path, self.path / "checkpoints", self.path / "images"):
+            for folder in (self.path, self.leases.path, self.path / "checkpoints", self.path / "images"):
                 for part in parts_of(folder):
                     if self._left(part):
                         discard(part)
@@ -207,20 +207,20 @@ def discard(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def read_identities(path: Path) -> dict[str, Any] | None:
+def read_provenance(path: Path) -> dict[str, Any] | None:
     """With which weights and versions an experiment was begun; None where it has not been.
 
     Raises:
         RollflowError: If that cannot be read.
     """
     try:
-        told = parsed(text_inside(path, IDENTITIES))
+        told = parsed(text_inside(path, PROVENANCE))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise RollflowError(f"{IDENTITIES} of '{path}' cannot be read: {error}") from error
+        raise RollflowError(f"{PROVENANCE} of '{path}' cannot be read: {error}") from error
     if not isinstance(told, dict) or not isinstance(told.get("versions"), dict):
-        raise RollflowError(f"{IDENTITIES} of '{path}' cannot be read: it does not say which versions were used")
+        raise RollflowError(f"{PROVENANCE} of '{path}' cannot be read: it does not say which versions were used")
     return told
 
 
@@ -254,16 +254,16 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def any_entry(line: bytes, where: str) -> dict[str, Any] | None:
+def any_record(line: bytes, where: str) -> dict[str, Any] | None:
     """A line of a journal, if it says which job it is of; runs look no closer."""
     try:
-        entry = parsed(line)
+        record = parsed(line)
     except ValueError:
         return None
-    return entry if isinstance(entry, dict) and isinstance(entry.get("id"), str) else None
+    return record if isinstance(record, dict) and isinstance(record.get("id"), str) else None
 
 
-class Tally:
+class JournalIndex:
     """What the journals of all processes say, read on from where they were read before.
 
     Args:
@@ -277,7 +277,7 @@ class Tally:
         diversity: The entry of every measurement of diversity.
     """
 
-    def __init__(self, path: Path, check: Callable[[bytes, str], dict[str, Any] | None] = any_entry) -> None:
+    def __init__(self, path: Path, check: Callable[[bytes, str], dict[str, Any] | None] = any_record) -> None:
         self.done: dict[str, dict[str, Any]] = {}
         self.failures: dict[str, list[str]] = defaultdict(list)
         self.failed: dict[str, dict[str, Any]] = {}
@@ -310,18 +310,18 @@ class Tally:
         checksum, _, content = line.partition(b" ")
         if not content or checksum != b"%08x" % zlib.crc32(content):
             return
-        entry = self._check(content, where)
-        if entry is not None:
-            self._note(entry)
+        record = self._check(content, where)
+        if record is not None:
+            self._note(record)
 
-    def _note(self, entry: dict[str, Any]) -> None:
-        if "error" in entry:
-            self.failures[entry["id"]].append(str(entry["error"]))
-            self.failed[entry["id"]] = entry
-        elif "diversity" in entry:
-            self.diversity.setdefault(entry["id"], entry)
+    def _note(self, record: dict[str, Any]) -> None:
+        if "error" in record:
+            self.failures[record["id"]].append(str(record["error"]))
+            self.failed[record["id"]] = record
+        elif "diversity" in record:
+            self.diversity.setdefault(record["id"], record)
         else:
-            self.done.setdefault(entry["id"], entry)
+            self.done.setdefault(record["id"], record)
 
 
 def _lines(content: dict[str, Any]) -> bytes:

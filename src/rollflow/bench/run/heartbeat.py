@@ -9,7 +9,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from rollflow.bench.run.folder import Folder, using
+from rollflow.bench.run.folder import ExperimentFolder, using
 from rollflow.bench.run.leases import LEASE
 from rollflow.engine import Checkpoint, Job, Observer, save_checkpoint
 from rollflow.engine.checkpoint import fingerprint
@@ -26,7 +26,7 @@ class _Step(NamedTuple):
     parents: list[int] | None
 
 
-class Watch(Observer):
+class JobObserver(Observer):
     """Per job, what the journal tells of it beside its result, and its checkpoint from time to time.
 
     A disk that fails does not fail the jobs: ``warned`` is told, once, and it is tried again when the next is due.
@@ -37,7 +37,7 @@ class Watch(Observer):
         warned: Told what went wrong.
     """
 
-    def __init__(self, folder: Folder, every: float, warned: Callable[[str], None]) -> None:
+    def __init__(self, folder: ExperimentFolder, every: float, warned: Callable[[str], None]) -> None:
         self.folder, self.every, self.warned = folder, every, warned
         self._names: dict[int, str] = {}
         self._steps: dict[int, list[dict[int, _Step]]] = {}
@@ -107,7 +107,7 @@ class Watch(Observer):
             self._failing = False
 
 
-class Heart:
+class Heartbeat:
     """Gives signs of life for the jobs of this process, in a thread of its own, and gives them back at the end.
 
     Args:
@@ -118,8 +118,8 @@ class Heart:
         names: Of the jobs.
     """
 
-    def __init__(self, folder: Folder, warned: Callable[[str], None], every: float = LEASE / 8) -> None:
-        self._path, self._claims = folder.path, folder.claims
+    def __init__(self, folder: ExperimentFolder, warned: Callable[[str], None], every: float = LEASE / 8) -> None:
+        self._path, self._leases = folder.path, folder.leases
         self._warned, self._every, self.names = warned, every, set[str]()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
@@ -128,7 +128,7 @@ class Heart:
         failing = False
         while not self._stop.wait(self._every):
             try:
-                self._claims.alive(list(self.names))
+                self._leases.alive(list(self.names))
             except OSError as error:
                 if not failing:
                     why = trouble(self._path, error)
@@ -144,7 +144,7 @@ class Heart:
             FolderError: If the folder cannot be used any more.
         """
         with using(self._path):
-            taken = self._claims.take(name)
+            taken = self._leases.take(name)
         if taken:
             self.names.add(name)
         return taken
@@ -157,9 +157,9 @@ class Heart:
         """
         self.names.discard(name)
         with using(self._path):
-            self._claims.give_back(name)
+            self._leases.give_back(name)
 
-    def __enter__(self) -> Heart:
+    def __enter__(self) -> Heartbeat:
         self._thread.start()
         return self
 

@@ -20,7 +20,7 @@ LEASE = 120.0
 """Seconds without a sign of life after which a claim is given up whose process is not certain to be gone."""
 
 
-class _Claim(NamedTuple):
+class _Lease(NamedTuple):
     """What a claim says: whose it is, and the stamp of that one's last sign of life."""
 
     owner: str
@@ -46,14 +46,14 @@ class Stillness:
         return now - known[1]
 
 
-class Claims:
-    """The claims in a folder, for one who takes jobs.
+class Leases:
+    """The leases in a folder, for a process that takes jobs.
 
     Args:
         path: Of the folder.
 
     Attributes:
-        owner: Its mark, which is what its claims hold.
+        owner: Mark of this process, which its leases hold.
     """
 
     def __init__(self, path: Path) -> None:
@@ -95,20 +95,20 @@ class Claims:
             _remove(self.path / name, self._is_own)
 
     def tidy(self, names: Iterable[str]) -> None:
-        """Remove claims of such names that are given up."""
+        """Remove the abandoned leases of these jobs."""
         for name in set(names) & set(os.listdir(self.path)):
             claim = _read(self.path / name)
             if claim is not None and self._given_up(name, claim):
                 _remove(self.path / name, partial(eq, claim))
 
-    def _is_own(self, claim: _Claim | None) -> bool:
+    def _is_own(self, claim: _Lease | None) -> bool:
         return claim is not None and claim.owner == self.owner
 
-    def _given_up(self, name: str, claim: _Claim) -> bool:
+    def _given_up(self, name: str, claim: _Lease) -> bool:
         return gone(claim.owner) or self._stillness.of(name, claim) > LEASE
 
 
-def _read(path: Path) -> _Claim | None:
+def _read(path: Path) -> _Lease | None:
     """What a claim says; None if there is none.
 
     Raises:
@@ -118,12 +118,12 @@ def _read(path: Path) -> _Claim | None:
         if not stat.S_ISREG(path.lstat().st_mode):
             raise OSError(errno.EINVAL, f"{path.name} in {path.parent.name} is not a regular file; remove it")
         with path.open("rb") as file:
-            return _Claim(file.read(256).decode(errors="replace"), os.fstat(file.fileno()).st_mtime_ns)
+            return _Lease(file.read(256).decode(errors="replace"), os.fstat(file.fileno()).st_mtime_ns)
     except FileNotFoundError:
         return None
 
 
-def _remove(path: Path, expected: Callable[[_Claim], bool]) -> None:
+def _remove(path: Path, expected: Callable[[_Lease], bool]) -> None:
     """Remove a claim, unless another has taken its place since it was looked at.
 
     Only one of those who try can move it away. What it has moved it reads again, and puts it back if need be; if a

@@ -12,14 +12,14 @@ from rollflow.defaults import DEFAULT_STEPS
 from rollflow.errors import unknown
 
 
-class Dynamics(TypedDict):
+class DynamicsSettings(TypedDict):
     """Of an ``Arm``."""
 
     interpolant: str
     kernel: str
 
 
-DYNAMICS: dict[str, Dynamics] = {
+DYNAMICS: dict[str, DynamicsSettings] = {
     "Linear-ODE": {"interpolant": "linear", "kernel": "ode"},
     "Linear-SDE": {"interpolant": "linear", "kernel": "sde"},
     "VP-SDE": {"interpolant": "vp", "kernel": "sde"},
@@ -99,7 +99,7 @@ def initial_arms(nfe: int) -> tuple[Arm, ...]:
 
 def search_arms(nfe: int) -> tuple[Arm, ...]:
     """What a search adds to each dynamics: one trajectory, best of N, SVDD and RBF."""
-    dynamics = DYNAMICS | {"Linear-DDIM(1)": Dynamics(interpolant="linear", kernel="ddim")}
+    dynamics = DYNAMICS | {"Linear-DDIM(1)": DynamicsSettings(interpolant="linear", kernel="ddim")}
     arms = []
     for name, of in dynamics.items():
         arms += [

@@ -10,7 +10,7 @@ from rollflow.models import DiffusersModel, FlowModel
 from rollflow.rewards import RewardModel
 
 
-def identities_of(model: FlowModel, reward: RewardModel, held_out: Sequence[RewardModel]) -> dict[str, Any]:
+def provenance_of(model: FlowModel, reward: RewardModel, held_out: Sequence[RewardModel]) -> dict[str, Any]:
     """What ``identities.json`` says; the rewards are loaded.
 
     The precision of a pipeline is its device's where it was not asked for, and devices may differ.

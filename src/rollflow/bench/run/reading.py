@@ -209,7 +209,7 @@ CONFIG_MAY: dict[str, Kind] = {
     "pipeline": Kind("settings of a pipeline", lambda value: isinstance(value, dict)),
     "diversity": _maybe(_object({"trajectories": _whole(2), "distance": TEXT})),
 }
-IDENTITIES: dict[str, Kind] = {
+PROVENANCE: dict[str, Kind] = {
     "model": TEXT,
     "reward": TEXT,
     "held_out": _list_of(TEXT),
@@ -272,31 +272,31 @@ def checked_config(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     return dict(config)
 
 
-def checked_identities(identities: Mapping[str, Any], where: str) -> dict[str, Any]:
+def checked_provenance(identities: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The content of ``identities.json``, if it is such."""
-    _check(identities, IDENTITIES, {}, where)
+    _check(identities, PROVENANCE, {}, where)
     return dict(identities)
 
 
-def checked_entry(line: bytes, arms: Collection[str], where: str) -> dict[str, Any] | None:
+def checked_record(line: bytes, arms: Collection[str], where: str) -> dict[str, Any] | None:
     """A line of a journal: of a job that is done or has failed, or of a measurement.
 
     Returns:
         None if its id is not one of this package: such a line is left out, since ids are names of files.
     """
     try:
-        entry = parsed(line)
+        record = parsed(line)
     except ValueError as error:
         raise RollflowError(f"{where} cannot be used: {error}") from None
-    if not isinstance(entry, dict):
-        raise RollflowError(f"{where} cannot be used: it is {_short(entry)}, expected an object")
-    if not is_job(entry.get("id")):
+    if not isinstance(record, dict):
+        raise RollflowError(f"{where} cannot be used: it is {_short(record)}, expected an object")
+    if not is_job(record.get("id")):
         return None
-    needed = ERROR if "error" in entry else DIVERSITY if "diversity" in entry else DONE
-    _check(entry, JOB | needed, DONE_MAY, where)
-    if entry["arm"] not in arms:
-        raise RollflowError(f"{where} is of the arm {_short(entry['arm'])}, which the experiment does not have")
-    return entry
+    needed = ERROR if "error" in record else DIVERSITY if "diversity" in record else DONE
+    _check(record, JOB | needed, DONE_MAY, where)
+    if record["arm"] not in arms:
+        raise RollflowError(f"{where} is of the arm {_short(record['arm'])}, which the experiment does not have")
+    return record
 
 
 def _check(content: Mapping[str, Any], needed: Mapping[str, Kind], others: Mapping[str, Kind], where: str) -> None:

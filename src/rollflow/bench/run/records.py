@@ -10,7 +10,7 @@ from rollflow.engine import Result
 from rollflow.engine.record import digest, plain, versions
 
 
-def told_of(result: Result) -> dict[str, Any]:
+def record_of(result: Result) -> dict[str, Any]:
     """All of a result that tables and plots are made of, and what a replay is held against, in JSON's own types."""
     spent, device = result.spent, result.job.task.model.device
     return {

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from rollflow.api import load_model
-from rollflow.bench.probes.diversity import Distance, distance_of, diversity_of
+from rollflow.bench.probes.diversity import SampleDistance, distance_of, diversity_of
 from rollflow.bench.run.experiment import Experiment, Trial, check_size, costs_of, job_of, model_of, plan_of
-from rollflow.bench.run.folder import Folder, Tally, discard, refuse_other
-from rollflow.bench.run.heartbeat import Heart, Watch
+from rollflow.bench.run.folder import ExperimentFolder, JournalIndex, discard, refuse_other
+from rollflow.bench.run.heartbeat import Heartbeat, JobObserver
 from rollflow.bench.run.leases import LEASE
-from rollflow.bench.run.provenance import identities_of
-from rollflow.bench.run.records import told_of
+from rollflow.bench.run.provenance import provenance_of
+from rollflow.bench.run.records import record_of
 from rollflow.engine import Ended, Engine, Job, load_checkpoint
 from rollflow.errors import BadSetting, FolderError, RewardUnavailable, RollflowError
 from rollflow.files.pictures import picture, png, still
@@ -86,11 +86,11 @@ class Runner:
         costs_of(experiment)
         self.measurements = experiment.measurements()
         refuse_other(folder, experiment.config(), resume=resume)  # before anything is written
-        self.folder = Folder(folder)
+        self.folder = ExperimentFolder(folder)
         self.folder.set_up(experiment.config(), command, resume=resume)
-        self.tally = Tally(folder)
+        self.index = JournalIndex(folder)
         self._until = math.inf if minutes is None else time.monotonic() + 60 * minutes
-        self._watch = Watch(self.folder, checkpoint_seconds, warned)
+        self._watch = JobObserver(self.folder, checkpoint_seconds, warned)
 
     def run(
         self,
@@ -120,20 +120,20 @@ class Runner:
             one.load()
         spread = self.experiment.diversity
         distance = None if spread is None else distance_of(spread.distance)
-        others = self.folder.identify(identities_of(model, reward, judges))
+        others = self.folder.identify(provenance_of(model, reward, judges))
         if others:
             self.warned(f"the experiment was begun with other versions: {'; '.join(others)}")
         engine = Engine(self.experiment.max_rows, [self._watch], padded=True)
         self._tidy()
         waited = 0
-        with Heart(self.folder, self.warned) as heart:
+        with Heartbeat(self.folder, self.warned) as heartbeat:
             try:
                 while self._open():
                     running: dict[int, Trial] = {}
-                    for ended in engine.stream(self._jobs(model, reward, judges, heart, running)):
+                    for ended in engine.stream(self._jobs(model, reward, judges, heartbeat, running)):
                         waited = 0
                         with interruption.shielded():
-                            self._end(running.pop(id(ended.job)), ended, heart)
+                            self._end(running.pop(id(ended.job)), ended, heartbeat)
                     if time.monotonic() > self._until or not self._open():
                         break
                     waited += 1
@@ -149,27 +149,27 @@ class Runner:
             finally:
                 self._watch.save_all()
             if spread is not None and distance is not None:
-                self._measure(model, reward, distance, spread.trajectories, heart)
+                self._measure(model, reward, distance, spread.trajectories, heartbeat)
         self._tidy()
 
     @property
     def given_up(self) -> list[Trial]:
         """Jobs that have failed too often to be tried again."""
-        done, failures = self.tally.done, self.tally.failures
+        done, failures = self.index.done, self.index.failures
         return [t for t in self.trials if t.id not in done and len(failures.get(t.id, ())) > self.retries]
 
     def _open(self) -> list[Trial]:
         """What is neither done nor given up."""
-        self.tally.refresh()
-        over = {trial.id for trial in self.given_up} | set(self.tally.done)
+        self.index.refresh()
+        over = {trial.id for trial in self.given_up} | set(self.index.done)
         return [trial for trial in self.trials if trial.id not in over]
 
     def _is_over(self, name: str) -> bool:
-        return name in self.tally.done or len(self.tally.failures.get(name, ())) > self.retries
+        return name in self.index.done or len(self.index.failures.get(name, ())) > self.retries
 
     def _tidy(self) -> None:
-        self.tally.refresh()
-        measured = [name for name, _ in self.measurements if name in self.tally.diversity]
+        self.index.refresh()
+        measured = [name for name, _ in self.measurements if name in self.index.diversity]
         self.folder.tidy([trial.id for trial in self.trials if self._is_over(trial.id)] + measured)
 
     def _jobs(
@@ -177,48 +177,48 @@ class Runner:
         model: FlowModel,
         reward: RewardModel,
         judges: list[RewardModel],
-        heart: Heart,
+        heartbeat: Heartbeat,
         running: dict[int, Trial],
     ) -> Iterator[Job]:
         for trial in self._open():
             if time.monotonic() > self._until:
                 return
-            if not heart.take(trial.id):
+            if not heartbeat.take(trial.id):
                 continue
-            self.tally.refresh()
+            self.index.refresh()
             if self._is_over(trial.id):  # by another, just before it was claimed
-                heart.give_back(trial.id)
+                heartbeat.give_back(trial.id)
                 continue
             try:
                 job = self._job(trial, model, reward, judges)
             except RewardUnavailable:
                 raise
             except Exception as error:
-                self._fail(trial, error, heart)
+                self._fail(trial, error, heartbeat)
                 continue
             running[id(job)] = trial
             self._watch.begin(job, trial.id)
             yield job
 
     def _measure(
-        self, model: FlowModel, reward: RewardModel, distance: Distance, trajectories: int, heart: Heart
+        self, model: FlowModel, reward: RewardModel, distance: SampleDistance, trajectories: int, heartbeat: Heartbeat
     ) -> None:
         """Diversity, prompt by prompt; what another process is at is left to it."""
         for name, trial in self.measurements:
             if time.monotonic() > self._until:
                 return
-            if name in self.tally.diversity or not heart.take(name):
+            if name in self.index.diversity or not heartbeat.take(name):
                 continue
             try:
-                self.tally.refresh()
-                if name not in self.tally.diversity:
+                self.index.refresh()
+                if name not in self.index.diversity:
                     plan = plan_of(trial, model, reward, [])
                     told = diversity_of(model, plan.prompt, plan.sampler, distance, trajectories, plan.seed)
                     self.folder.record(_entry(trial) | {"id": name, "diversity": told})
             finally:
-                heart.give_back(name)
-            self.tally.refresh()
-            self.measured(len(self.tally.diversity), len(self.measurements))
+                heartbeat.give_back(name)
+            self.index.refresh()
+            self.measured(len(self.index.diversity), len(self.measurements))
 
     def _job(self, trial: Trial, model: FlowModel, reward: RewardModel, judges: list[RewardModel]) -> Job:
         """The job, from its checkpoint if there is one that can be used."""
@@ -234,7 +234,7 @@ class Runner:
             return job
         return resumed
 
-    def _end(self, trial: Trial, ended: Ended, heart: Heart) -> None:
+    def _end(self, trial: Trial, ended: Ended, heartbeat: Heartbeat) -> None:
         result, error, moved = ended.result, ended.error, self._watch.has_moved(ended.job)
         if result is not None and result.interrupted:
             error = result.cause or RollflowError("interrupted")
@@ -244,7 +244,7 @@ class Runner:
         if result is not None and error is None:
             try:
                 self.folder.keep_image(trial.id, png(picture(still(result.sample))))
-                self.folder.record(_entry(trial) | told_of(result) | watched)
+                self.folder.record(_entry(trial) | record_of(result) | watched)
             except FolderError:
                 raise
             except Exception as unfit:  # a sample that is no picture, or diagnostics that are not JSON's
@@ -252,21 +252,21 @@ class Runner:
         self._watch.forget(ended.job)
         if error is None:
             discard(self.folder.checkpoint(trial.id))
-            self._let_go(trial, None, heart)
+            self._let_go(trial, None, heartbeat)
         elif ended.job.resume is not None and not moved:  # its checkpoint may be what is wrong: once more without
             discard(self.folder.checkpoint(trial.id))
-            heart.give_back(trial.id)
+            heartbeat.give_back(trial.id)
         else:
-            self._fail(trial, error, heart)
+            self._fail(trial, error, heartbeat)
 
-    def _fail(self, trial: Trial, error: Exception, heart: Heart) -> None:
+    def _fail(self, trial: Trial, error: Exception, heartbeat: Heartbeat) -> None:
         self.folder.record(_entry(trial) | {"error": f"{type(error).__name__}: {error}"})
-        self._let_go(trial, error, heart)
+        self._let_go(trial, error, heartbeat)
 
-    def _let_go(self, trial: Trial, error: Exception | None, heart: Heart) -> None:
-        heart.give_back(trial.id)
-        self.tally.refresh()
-        self.told(trial, error, len(self.tally.done), len(self.trials))
+    def _let_go(self, trial: Trial, error: Exception | None, heartbeat: Heartbeat) -> None:
+        heartbeat.give_back(trial.id)
+        self.index.refresh()
+        self.told(trial, error, len(self.index.done), len(self.trials))
 
 
 def _entry(trial: Trial) -> dict[str, Any]:

@@ -22,7 +22,7 @@ Reader: TypeAlias = Callable[[Sequence[str]], Iterable[Item]]
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedSuite:
     """A published set of prompts.
 
     Args:
@@ -139,10 +139,10 @@ def _genai(least: int) -> Reader:
 _GENAI = ("BaiqiL/GenAI-Bench-1600", ("genai_image.json", "genai_skills.json"))
 _GENAI_SOURCE = ("GenAI-Bench, Li et al. 2024, arXiv 2406.13743", "Apache-2.0")
 
-PUBLISHED: dict[str, Published] = {
-    "genai-bench": Published(*_GENAI, _genai(0), *_GENAI_SOURCE),
-    "genai-bench-compositional": Published(*_GENAI, _genai(3), *_GENAI_SOURCE),
-    "t2i-compbench-numeracy": Published(
+PUBLISHED: dict[str, PublishedSuite] = {
+    "genai-bench": PublishedSuite(*_GENAI, _genai(0), *_GENAI_SOURCE),
+    "genai-bench-compositional": PublishedSuite(*_GENAI, _genai(3), *_GENAI_SOURCE),
+    "t2i-compbench-numeracy": PublishedSuite(
         None,
         ("numeracy_val.txt",),
         _numeracy,
@@ -150,14 +150,14 @@ PUBLISHED: dict[str, Published] = {
         "github.com/Karine-Huang/T2I-CompBench",
         "MIT",
     ),
-    "drawbench": Published(
+    "drawbench": PublishedSuite(
         "sayakpaul/drawbench",
         ("DrawBench Prompts - Sheet1.csv",),
         _table("Prompts", "Category", csv.excel),
         "DrawBench, Saharia et al. 2022, arXiv 2205.11487",
         "none stated by its authors",
     ),
-    "partiprompts": Published(
+    "partiprompts": PublishedSuite(
         "nateraw/parti-prompts",
         ("PartiPrompts.tsv",),
         _table("Prompt", "Category", _Tabs),

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from rollflow.bench.run import leases
-from rollflow.bench.run.leases import LEASE, Claims
+from rollflow.bench.run.leases import LEASE, Leases
 from rollflow.files import shared
 from rollflow.files.atomic import create
 from rollflow.files.shared import gone, mark
@@ -49,7 +49,7 @@ def marked(realm: str, process: int) -> str:
 
 
 def test_one_has_it_until_it_is_given_back(tmp_path: Path) -> None:
-    first, second = Claims(tmp_path), Claims(tmp_path)
+    first, second = Leases(tmp_path), Leases(tmp_path)
     assert first.take("job")
     assert not second.take("job")
     assert not first.take("job")
@@ -63,7 +63,7 @@ def test_one_has_it_until_it_is_given_back(tmp_path: Path) -> None:
 
 def test_what_is_gone_or_asleep_is_taken_over(tmp_path: Path, clock: Clock) -> None:
     realm, process = mark().split("-")[0], dead()
-    one = Claims(tmp_path)
+    one = Leases(tmp_path)
     (tmp_path / "job").write_text(marked(realm, process))
     assert one.take("job")
     for owner in (marked("0" * 12, process), "", "nobody"):
@@ -97,7 +97,7 @@ def test_processes_are_told_apart_by_where_they_are_counted(monkeypatch: pytest.
 
 
 def test_signs_of_life_are_given_for_ones_own_alone(tmp_path: Path, clock: Clock) -> None:
-    first, second = Claims(tmp_path), Claims(tmp_path)
+    first, second = Leases(tmp_path), Leases(tmp_path)
     assert first.take("job")
     assert not second.take("job")
     clock.lease()
@@ -112,9 +112,9 @@ def test_signs_of_life_are_given_for_ones_own_alone(tmp_path: Path, clock: Clock
     assert (tmp_path / "job").read_text() == second.owner, "taken over meanwhile"
 
 
-def watched(claims: Claims, clock: Clock) -> None:
+def watched(leases: Leases, clock: Clock) -> None:
     """Let a process see a claim, and then nothing of its owner for too long."""
-    assert not claims.take("job")
+    assert not leases.take("job")
     clock.lease()
 
 
@@ -122,7 +122,7 @@ def test_a_claim_that_was_made_meanwhile_is_put_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     """The second judges a claim to be given up; before it acts on that, the first has taken it over."""
-    first, second = Claims(tmp_path), Claims(tmp_path)
+    first, second = Leases(tmp_path), Leases(tmp_path)
     (tmp_path / "job").write_text("nobody")
     assert not first.take("job")
     watched(second, clock)
@@ -141,7 +141,7 @@ def test_a_claim_that_was_made_meanwhile_is_put_back(
 
 
 def test_an_owner_that_woke_up_keeps_its_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
-    first, second = Claims(tmp_path), Claims(tmp_path)
+    first, second = Leases(tmp_path), Leases(tmp_path)
     assert first.take("job")
     os.utime(tmp_path / "job", (0, 0))
     watched(second, clock)
@@ -162,7 +162,7 @@ def test_a_clock_that_jumps_takes_nothing_from_anyone(
     jump: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     """This machine's, or the one that stamps the files: stamps are compared with each other alone."""
-    first, second = Claims(tmp_path), Claims(tmp_path)
+    first, second = Leases(tmp_path), Leases(tmp_path)
     assert first.take("job")
     now = time.time()
     assert not second.take("job")
@@ -177,13 +177,13 @@ def test_a_clock_that_jumps_takes_nothing_from_anyone(
     assert second.take("job")
 
 
-def test_claims_of_a_copied_folder_are_given_up(tmp_path: Path, clock: Clock) -> None:
+def test_leases_of_a_copied_folder_are_given_up(tmp_path: Path, clock: Clock) -> None:
     """Their owner is alive, but gives its signs of life in the folder that was copied."""
     (tmp_path / "original").mkdir()
-    owner = Claims(tmp_path / "original")
+    owner = Leases(tmp_path / "original")
     assert owner.take("job")
     shutil.copytree(tmp_path / "original", tmp_path / "copy")
-    copy = Claims(tmp_path / "copy")
+    copy = Leases(tmp_path / "copy")
     assert not copy.take("job")
     clock.lease()
     owner.alive(["job"])
@@ -193,7 +193,7 @@ def test_claims_of_a_copied_folder_are_given_up(tmp_path: Path, clock: Clock) ->
 
 
 def test_a_claim_that_says_anything_is_survived(tmp_path: Path, clock: Clock) -> None:
-    one = Claims(tmp_path)
+    one = Leases(tmp_path)
     for content in (b"\xff\xfe", b"0" * 10**6, f"{mark().split('-')[0]}-{'9' * 5000}-00000000".encode()):
         (tmp_path / "job").write_bytes(content)
         assert not one.take("job")
@@ -234,5 +234,5 @@ def test_what_is_no_file_is_no_claim(kind: str, tmp_path: Path) -> None:
     else:
         place.symlink_to(Path(__file__) if kind == "link" else tmp_path / "nowhere")
     with pytest.raises(OSError, match=r"job in .* is not a regular file; remove it"):
-        Claims(tmp_path).take("job")
+        Leases(tmp_path).take("job")
     assert os.path.lexists(place)
