@@ -264,7 +264,7 @@ def test_accuracy_is_the_share_of_zeros_of_rewards_that_count() -> None:
         "share of judge = 0 (held out)",
         "aesthetic (held out)",
     ]
-    [row] = tables.results(told).rows
+    [row] = tables.rewards(told).rows
     assert row[:3] == ("A", "3 of 4", 2)
     means = [cell.mean for cell in row[3:] if isinstance(cell, Interval)]
     assert means == [-2.25, 0.25, -0.5, 0.5, 0.75]  # what could not be had is not a zero
@@ -333,7 +333,7 @@ def test_a_folder_is_read(folder: Path, tmp_path: Path) -> None:  # noqa: F811
     assert {arm: told.account(arm) for arm in told.arms} == dict.fromkeys(told.arms, "4 of 6, 2 failed")
     assert [entry["prompt"] for entry in told.of("SMC")] == ["a red square", HOSTILE] * 2
     assert {entry["prompt"] for entry in told.failed} == {"a unicorn"}
-    means = {row[0]: row[3].mean for row in tables.results(told).rows if isinstance(row[3], Interval)}
+    means = {row[0]: row[3].mean for row in tables.rewards(told).rows if isinstance(row[3], Interval)}
     assert means["BoN"] > means["plain"]
     with pytest.raises(RollflowError, match="no folder of 'rollflow bench run'"):
         read(tmp_path)
