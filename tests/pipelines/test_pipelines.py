@@ -28,10 +28,10 @@ def made(name: str):
 CORE = {"FluxPipeline, true guidance", "StableDiffusion3Pipeline", "WanPipeline", "StableDiffusionXLPipeline"}
 
 
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize(
     "name", [name if name in CORE else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
 )
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_pipeline(name, check):
     check(*made(name))
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from diffusers import LongCatImageEditPipeline, LongCatImagePipeline, LongCatImageTransformer2DModel
+from diffusers.pipelines.longcat_image import pipeline_longcat_image_edit
 from torch import nn
 
 from families.family import Family, Tiny
-from families.parts import WIDTH, autoencoder, euler, picture, seeded, tokenizer
+from families.parts import WIDTH, autoencoder, enlarge_less, euler, picture, seeded, tokenizer
 from families.qwen import SIGHTS, PictureProcessor, qwen2_5_vl
 
 GUIDED = {"negative_prompt": "fog", "guidance_scale": 4.5}
@@ -41,12 +42,13 @@ def image() -> Tiny:
 
 
 def editing() -> Tiny:
-    """Pictures are enlarged to 1024 x 1024 pixels, 64 x 64 of which are a latent."""
+    """Eight by eight pixels of the enlarged picture are a latent."""
+    enlarge_less(pipeline_longcat_image_edit)
     processor = PictureProcessor()
     blocks = {
-        "block_out_channels": (4, 4, 8, 8, 8, 8, 8),
-        "down_block_types": ("DownEncoderBlock2D",) * 7,
-        "up_block_types": ("UpDecoderBlock2D",) * 7,
+        "block_out_channels": (4, 4, 8, 8),
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
     }
     pipeline = LongCatImageEditPipeline(
         scheduler=euler(use_dynamic_shifting=True),

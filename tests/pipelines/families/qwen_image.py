@@ -15,9 +15,10 @@ from diffusers import (
     QwenImagePipeline,
     QwenImageTransformer2DModel,
 )
+from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus
 
 from families.family import Family, Tiny
-from families.parts import WIDTH, euler, mask, picture, seeded, tokenizer
+from families.parts import WIDTH, enlarge_less, euler, mask, picture, seeded, tokenizer
 from families.qwen import SIGHTS, PictureProcessor, TextProcessor, chatting, qwen2_5_vl, qwen3_vl
 
 SHIFTED = {"use_dynamic_shifting": True, "max_shift": 0.9, "max_image_seq_len": 8192, "shift_terminal": 0.02}
@@ -76,11 +77,13 @@ def inpainting() -> Tiny:
 
 
 def _editing(kind: type[DiffusionPipeline]) -> Tiny:
-    """Pictures are enlarged to 1024 x 1024 pixels, 64 x 64 of which are a latent."""
+    """Eight by eight pixels of the enlarged picture are a latent."""
+    enlarge_less(pipeline_qwenimage_edit)
+    enlarge_less(pipeline_qwenimage_edit_plus)
     processor = PictureProcessor()
     pipeline = kind(
         scheduler=euler(**SHIFTED),
-        vae=autoencoder(1, 1, 4, 4, 4, 4, 4),
+        vae=autoencoder(1, 1, 4, 4),
         text_encoder=qwen2_5_vl(len(SIGHTS)),
         tokenizer=processor.tokenizer,
         processor=processor,
@@ -88,7 +91,7 @@ def _editing(kind: type[DiffusionPipeline]) -> Tiny:
     )
     template = f"{SIGHTS[0]}{{}}" if kind is QwenImageEditPipeline else "{}"  # the other puts pictures there itself
     pipeline.prompt_template_encode, pipeline.prompt_template_encode_start_idx = template, 0
-    return Tiny(pipeline, {"height": 256, "width": 256, **GUIDED, "image": picture()})
+    return Tiny(pipeline, {"height": 64, "width": 64, **GUIDED, "image": picture()})
 
 
 def editing() -> Tiny:
