@@ -292,9 +292,7 @@ def test_bfloat16_networks_under_float32_states(folder):
     assert result.spent.nfe == 8
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_a_compiled_denoiser_gives_the_same(folder):
+def assert_compiled_gives_the_same(folder):
     given = {"height": 16, "width": 16, "max_sequence_length": 16}
     x, t = torch.randn(2, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([0.8, 0.3]).double()
     velocities = []
@@ -303,6 +301,28 @@ def test_a_compiled_denoiser_gives_the_same(folder):
         with torch.no_grad():
             velocities.append(model.velocity(x, t, [model.encode("a cat")] * 2))
     torch.testing.assert_close(*velocities, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_denoiser_gives_the_same(folder):
+    assert_compiled_gives_the_same(folder)
+
+
+def test_the_compiled_denoiser_is_what_is_called(folder, monkeypatch):
+    """And gives the same, by a compiler that returns what it is given."""
+    calls = []
+
+    def compile_nothing(function):
+        def compiled(*args, **kwargs):
+            calls.append(type(function.__self__).__name__)
+            return function(*args, **kwargs)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    assert_compiled_gives_the_same(folder)
+    assert set(calls) == {"FluxTransformer2DModel"}
 
 
 @pytest.mark.parametrize(
