@@ -13,23 +13,25 @@ from functools import lru_cache, wraps
 from typing import NamedTuple, TypeAlias
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
-from rollflow.dynamics.interpolants import Interpolant, Time, as_float64
+from rollflow.dynamics.interpolants import Interpolant, as_float64
+from rollflow.dynamics.shapes import States, Time, Times
 
 
-def broadcast_like(coefficient: Tensor, x: Tensor) -> Tensor:
+def broadcast_like(coefficient: Float[Tensor, "*B"], x: Float[Tensor, "*rest"]) -> Float[Tensor, "..."]:
     """A coefficient of shape () or (B,) in the dtype and device of `x`, shaped to multiply it row by row."""
     cast = coefficient.to(x)
     return cast.reshape(cast.shape + (1,) * (x.ndim - cast.ndim)) if cast.ndim else cast
 
 
-def as_float(t: Tensor) -> Time:
+def as_float(t: Times) -> Times | float:
     """A time of shape () as a float, at which coefficients are remembered; times of rows as they are."""
     return float(t) if t.ndim == 0 else t
 
 
-Pair: TypeAlias = tuple[Time, Time]
+Pair: TypeAlias = tuple[Float64[Tensor, "*times"] | float, Float64[Tensor, "*times"] | float]
 """Coefficients of `value` and of `x`: floats at a float."""
 
 
@@ -46,7 +48,7 @@ def _remembered(pair: Callable[[Interpolant, Time], Pair]) -> Callable[[Interpol
     return remembered
 
 
-def _combine(pair: Pair, value: Tensor, x: Tensor) -> Tensor:
+def _combine(pair: Pair, value: States, x: States) -> States:
     a, b = (broadcast_like(one, x) if isinstance(one, Tensor) else one for one in pair)
     return a * value + b * x
 
@@ -57,12 +59,12 @@ class _Coefficients(NamedTuple):
     ``determinant`` is sigma (alpha_dot sigma - alpha sigma_dot): negative, finite, and 0 only where x_t is x0 itself.
     """
 
-    alpha: Tensor
-    alpha_dot: Tensor
-    sigma: Tensor
-    sigma_squared: Tensor
-    sigma_sigma_dot: Tensor
-    determinant: Tensor
+    alpha: Float64[Tensor, "*times"]
+    alpha_dot: Float64[Tensor, "*times"]
+    sigma: Float64[Tensor, "*times"]
+    sigma_squared: Float64[Tensor, "*times"]
+    sigma_sigma_dot: Float64[Tensor, "*times"]
+    determinant: Float64[Tensor, "*times"]
 
 
 def _coefficients(interpolant: Interpolant, t: Time) -> _Coefficients:
@@ -94,7 +96,7 @@ def _score_pair(interpolant: Interpolant, t: Time) -> Pair:
     return at.alpha / at.determinant, -at.alpha_dot / at.determinant
 
 
-def denoised_from_velocity(interpolant: Interpolant, value: Tensor, x: Tensor, t: Time) -> Tensor:
+def denoised_from_velocity(interpolant: Interpolant, value: States, x: States, t: Times | float) -> States:
     """Clean estimate E[x0 | x_t] = (sigma u - sigma_dot x) / (alpha_dot sigma - alpha sigma_dot).
 
     arXiv 2503.19385; linear: x - t u. Safe at both ends: at t = 0 it is x.
@@ -102,7 +104,7 @@ def denoised_from_velocity(interpolant: Interpolant, value: Tensor, x: Tensor, t
     return _combine(_denoised_pair(interpolant, t), value, x)
 
 
-def noise_from_velocity(interpolant: Interpolant, value: Tensor, x: Tensor, t: Time) -> Tensor:
+def noise_from_velocity(interpolant: Interpolant, value: States, x: States, t: Times | float) -> States:
     """Noise estimate E[eps | x_t] = (alpha_dot x - alpha u) / (alpha_dot sigma - alpha sigma_dot).
 
     Linear: x + (1 - t) u. Safe at both ends; at t = 0 the state says nothing of the noise and a polynomial
@@ -111,7 +113,7 @@ def noise_from_velocity(interpolant: Interpolant, value: Tensor, x: Tensor, t: T
     return _combine(_noise_pair(interpolant, t), value, x)
 
 
-def score_from_velocity(interpolant: Interpolant, value: Tensor, x: Tensor, t: Time) -> Tensor:
+def score_from_velocity(interpolant: Interpolant, value: States, x: States, t: Times | float) -> States:
     """Score grad log p_t(x) = (alpha u - alpha_dot x) / (sigma (alpha_dot sigma - alpha sigma_dot)).
 
     arXiv 2503.19385; linear: -((1 - t) u + x) / t. Safe at t = 1, and at t = 0 for `VP` only: other
@@ -120,13 +122,13 @@ def score_from_velocity(interpolant: Interpolant, value: Tensor, x: Tensor, t: T
     return _combine(_score_pair(interpolant, t), value, x)
 
 
-def velocity_from_denoised(interpolant: Interpolant, value: Tensor, x: Tensor, t: Time) -> Tensor:
+def velocity_from_denoised(interpolant: Interpolant, value: States, x: States, t: Times | float) -> States:
     """Velocity u = alpha_dot x0 + sigma_dot (x - alpha x0) / sigma from a clean estimate; safe for t > 0."""
     at = _coefficients(interpolant, t)
     return _combine((at.determinant / at.sigma_squared, interpolant.sigma_dot(t) / at.sigma), value, x)
 
 
-def velocity_from_noise(interpolant: Interpolant, value: Tensor, x: Tensor, t: Time) -> Tensor:
+def velocity_from_noise(interpolant: Interpolant, value: States, x: States, t: Times | float) -> States:
     """Velocity u = alpha_dot (x - sigma eps) / alpha + sigma_dot eps.
 
     Safe where alpha > 0 and sigma_dot is finite.
@@ -136,7 +138,7 @@ def velocity_from_noise(interpolant: Interpolant, value: Tensor, x: Tensor, t: T
     return _combine((a, torch.where(alpha == 0, torch.nan, ratio)), value, x)
 
 
-def velocity_from_score(interpolant: Interpolant, value: Tensor, x: Tensor, t: Time) -> Tensor:
+def velocity_from_score(interpolant: Interpolant, value: States, x: States, t: Times | float) -> States:
     """Velocity u = (alpha_dot x + (alpha_dot sigma^2 - alpha sigma sigma_dot) score) / alpha.
 
     Safe where alpha > 0, t = 0 included.
@@ -172,28 +174,28 @@ class Conversion:
     source: Interpolant
     target: Interpolant
 
-    def time(self, s: Time) -> Tensor:
+    def time(self, s: Time) -> Float64[Tensor, "*times"]:
         """Source time t_s; exact at the ends."""
         if self.source == self.target:
             return as_float64(s)
         return self.source.time_at_log_snr(self.target.log_snr(s))
 
-    def scale(self, s: Time) -> Tensor:
+    def scale(self, s: Time) -> Float64[Tensor, "*times"]:
         """c_s, which is also alpha_bar_s / alpha_{t_s}: taken from whichever of the two is the larger."""
         t = self.time(s)
         signal = self.target.alpha(s) / self.source.alpha(t)
         noise = self.target.sigma(s) / self.source.sigma(t)
         return torch.where(self.target.log_snr(s) > 0, signal, noise)
 
-    def to_source(self, x_bar: Tensor, s: Time) -> Tensor:
+    def to_source(self, x_bar: States, s: Times | float) -> States:
         """The source state x_{t_s} = x_bar / c_s."""
         return x_bar if self.source == self.target else x_bar / broadcast_like(self.scale(s), x_bar)
 
-    def to_target(self, x: Tensor, s: Time) -> Tensor:
+    def to_target(self, x: States, s: Times | float) -> States:
         """The target state x_bar_s = c_s x."""
         return x if self.source == self.target else x * broadcast_like(self.scale(s), x)
 
-    def velocity(self, u: Tensor, x_bar: Tensor, s: Time) -> Tensor:
+    def velocity(self, u: States, x_bar: States, s: Times | float) -> States:
         """The target's velocity at (x_bar, s).
 
         Args:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from rollflow.checks import MOST_STEPS, Settings, real, whole
@@ -27,7 +28,7 @@ class Grid(Settings, ABC):
     whole: ClassVar[bool] = False
 
     @abstractmethod
-    def __call__(self, steps: int) -> Tensor:
+    def __call__(self, steps: int) -> Float64[Tensor, " {steps}+1"]:
         """The grid.
 
         Args:
@@ -45,10 +46,10 @@ class Warp(Grid):
     """An increasing warp of the uniform grid."""
 
     @abstractmethod
-    def warp(self, t: Tensor) -> Tensor:
+    def warp(self, t: Float64[Tensor, " T"]) -> Float64[Tensor, " T"]:
         """A strictly increasing map of [0, 1] into itself that keeps the ends."""
 
-    def __call__(self, steps: int) -> Tensor:
+    def __call__(self, steps: int) -> Float64[Tensor, " {steps}+1"]:
         whole("steps of a time grid", steps, at_least=1, at_most=MOST_STEPS)
         return self.warp(torch.arange(steps, -1, -1, dtype=torch.float64) / steps)
 
@@ -57,7 +58,7 @@ class Warp(Grid):
 class Uniform(Warp):
     """Equal steps: t_i = 1 - i / steps."""
 
-    def warp(self, t: Tensor) -> Tensor:
+    def warp(self, t: Float64[Tensor, " T"]) -> Float64[Tensor, " T"]:
         return t
 
 
@@ -69,7 +70,7 @@ class Arc(Warp):
     steps its last transition starts at t' = 0.44, so that the result has to be finished on a finer grid.
     """
 
-    def warp(self, t: Tensor) -> Tensor:
+    def warp(self, t: Float64[Tensor, " T"]) -> Float64[Tensor, " T"]:
         return torch.sqrt(t * (2 - t))
 
 
@@ -111,7 +112,7 @@ class Shifted(Warp):
         slope = (max_shift - base_shift) / (max_tokens - base_tokens)
         return cls(math.exp(base_shift + slope * (tokens - base_tokens)))
 
-    def warp(self, t: Tensor) -> Tensor:
+    def warp(self, t: Float64[Tensor, " T"]) -> Float64[Tensor, " T"]:
         # Exactly 1 at t = 1, which the textbook denominator 1 + (shift - 1) t is not.
         return self.shift * t / (self.shift * t + (1 - t))
 
@@ -134,7 +135,7 @@ class Matched(Grid):
     interpolant: Interpolant = VP()
     grid: Grid = Arc()
 
-    def __call__(self, steps: int) -> Tensor:
+    def __call__(self, steps: int) -> Float64[Tensor, " {steps}+1"]:
         times = Conversion(Linear(), self.interpolant).time(self.grid(steps))
         times[0] = 1
         return times

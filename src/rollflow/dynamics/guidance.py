@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from rollflow.checks import Settings, one_of, real
 from rollflow.dynamics.conversions import broadcast_like
+from rollflow.dynamics.shapes import States
 from rollflow.registry import Registry
 
 
@@ -25,7 +27,7 @@ class Guidance(Settings, ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def shift(self, gradient: Tensor, reward: Tensor) -> Tensor:
+    def shift(self, gradient: States, reward: Float64[Tensor, " B"]) -> States:
         """What is added to every child of a state.
 
         Args:
@@ -37,20 +39,20 @@ class Guidance(Settings, ABC):
         """
 
 
-def _one(gradient: Tensor, reward: Tensor) -> Tensor:
+def _one(gradient: States, reward: Float64[Tensor, " B"]) -> Float64[Tensor, " B"]:
     return torch.ones_like(reward)
 
 
-def _size_of_reward(gradient: Tensor, reward: Tensor) -> Tensor:
+def _size_of_reward(gradient: States, reward: Float64[Tensor, " B"]) -> Float64[Tensor, " B"]:
     return reward.abs()
 
 
-def _size_of_gradient(gradient: Tensor, reward: Tensor) -> Tensor:
-    size: Tensor = gradient.flatten(1).norm(dim=1)
+def _size_of_gradient(gradient: States, reward: Float64[Tensor, " B"]) -> Float64[Tensor, " B"]:
+    size: Float64[Tensor, " B"] = gradient.flatten(1).norm(dim=1)
     return size
 
 
-STEP_SIZES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+STEP_SIZES: dict[str, Callable[[States, Tensor], Tensor]] = {
     "constant": _one,
     "reward": _size_of_reward,
     "gradient": _size_of_gradient,
@@ -95,7 +97,7 @@ class DPS(Guidance):
         real("scale of dps", self.scale, at_least=0)
         one_of("step size", self.step_size, STEP_SIZES)
 
-    def shift(self, gradient: Tensor, reward: Tensor) -> Tensor:
+    def shift(self, gradient: States, reward: Float64[Tensor, " B"]) -> States:
         wide = gradient.double()  # rewards and gradients may be smaller than a float32 can divide by
         size = broadcast_like(STEP_SIZES[self.step_size](wide, reward), wide)
         return torch.where(size == 0, 0.0, self.scale * wide / size).to(gradient)

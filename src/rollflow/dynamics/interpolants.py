@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from rollflow.checks import Settings, real
+from rollflow.dynamics.shapes import Time
 from rollflow.registry import Registry
 
-Time: TypeAlias = Tensor | float
 
-
-def as_float64(value: Time) -> Tensor:
+def as_float64(value: Time) -> Float64[Tensor, "*times"]:
     """`value` as a float64 tensor on its own device."""
     return torch.as_tensor(value, dtype=torch.float64)
 
@@ -35,31 +34,31 @@ class Interpolant(Settings, ABC):
     """
 
     @abstractmethod
-    def alpha(self, t: Time) -> Tensor:
+    def alpha(self, t: Time) -> Float64[Tensor, "*times"]:
         """Signal scale; exactly 1 at t = 0."""
 
     @abstractmethod
-    def sigma(self, t: Time) -> Tensor:
+    def sigma(self, t: Time) -> Float64[Tensor, "*times"]:
         """Noise scale; exactly 0 at t = 0."""
 
     @abstractmethod
-    def alpha_dot(self, t: Time) -> Tensor:
+    def alpha_dot(self, t: Time) -> Float64[Tensor, "*times"]:
         """Derivative of `alpha`."""
 
     @abstractmethod
-    def sigma_dot(self, t: Time) -> Tensor:
+    def sigma_dot(self, t: Time) -> Float64[Tensor, "*times"]:
         """Derivative of `sigma`; may be +inf at t = 0 (see `sigma_sigma_dot`)."""
 
-    def sigma_sigma_dot(self, t: Time) -> Tensor:
+    def sigma_sigma_dot(self, t: Time) -> Float64[Tensor, "*times"]:
         """The product sigma * sigma_dot, half the derivative of sigma^2, finite on all of [0, 1]."""
         return self.sigma(t) * self.sigma_dot(t)
 
-    def log_snr(self, t: Time) -> Tensor:
+    def log_snr(self, t: Time) -> Float64[Tensor, "*times"]:
         """2 log(alpha / sigma); +inf at t = 0, -inf where alpha = 0."""
         return 2 * (self.alpha(t).log() - self.sigma(t).log())
 
     @abstractmethod
-    def time_at_log_snr(self, log_snr: Time) -> Tensor:
+    def time_at_log_snr(self, log_snr: Time) -> Float64[Tensor, "*times"]:
         """Inverse of `log_snr`; +inf gives 0, and anything at or below log_snr(1) gives 1."""
 
 
@@ -67,19 +66,19 @@ class Interpolant(Settings, ABC):
 class Linear(Interpolant):
     """alpha = 1 - t, sigma = t (rectified flow; Liu et al., 2022, arXiv 2209.03003), as in FLUX and SD3."""
 
-    def alpha(self, t: Time) -> Tensor:
+    def alpha(self, t: Time) -> Float64[Tensor, "*times"]:
         return 1 - as_float64(t)
 
-    def sigma(self, t: Time) -> Tensor:
+    def sigma(self, t: Time) -> Float64[Tensor, "*times"]:
         return as_float64(t)
 
-    def alpha_dot(self, t: Time) -> Tensor:
+    def alpha_dot(self, t: Time) -> Float64[Tensor, "*times"]:
         return -torch.ones_like(as_float64(t))
 
-    def sigma_dot(self, t: Time) -> Tensor:
+    def sigma_dot(self, t: Time) -> Float64[Tensor, "*times"]:
         return torch.ones_like(as_float64(t))
 
-    def time_at_log_snr(self, log_snr: Time) -> Tensor:
+    def time_at_log_snr(self, log_snr: Time) -> Float64[Tensor, "*times"]:
         return torch.sigmoid(-as_float64(log_snr) / 2)
 
 
@@ -105,32 +104,32 @@ class VP(Interpolant):
         real("beta_min of VP", self.beta_min, above=0)
         real("beta_max of VP", self.beta_max, at_least=self.beta_min, at_most=1000)  # alpha(1) is above 0 in float64
 
-    def _rate(self, t: Time) -> Tensor:
+    def _rate(self, t: Time) -> Float64[Tensor, "*times"]:
         return self.beta_min + as_float64(t) * (self.beta_max - self.beta_min)
 
-    def _total(self, t: Time) -> Tensor:
+    def _total(self, t: Time) -> Float64[Tensor, "*times"]:
         t = as_float64(t)
         return t * (self.beta_min + t * (self.beta_max - self.beta_min) / 2)
 
-    def alpha(self, t: Time) -> Tensor:
+    def alpha(self, t: Time) -> Float64[Tensor, "*times"]:
         return torch.exp(-self._total(t) / 2)
 
-    def sigma(self, t: Time) -> Tensor:
+    def sigma(self, t: Time) -> Float64[Tensor, "*times"]:
         return torch.sqrt(-torch.expm1(-self._total(t)))
 
-    def alpha_dot(self, t: Time) -> Tensor:
+    def alpha_dot(self, t: Time) -> Float64[Tensor, "*times"]:
         return -self._rate(t) * self.alpha(t) / 2
 
-    def sigma_dot(self, t: Time) -> Tensor:
+    def sigma_dot(self, t: Time) -> Float64[Tensor, "*times"]:
         return self.sigma_sigma_dot(t) / self.sigma(t)
 
-    def sigma_sigma_dot(self, t: Time) -> Tensor:
+    def sigma_sigma_dot(self, t: Time) -> Float64[Tensor, "*times"]:
         return self._rate(t) * torch.exp(-self._total(t)) / 2
 
-    def log_snr(self, t: Time) -> Tensor:
+    def log_snr(self, t: Time) -> Float64[Tensor, "*times"]:
         return -torch.expm1(self._total(t)).log()
 
-    def time_at_log_snr(self, log_snr: Time) -> Tensor:
+    def time_at_log_snr(self, log_snr: Time) -> Float64[Tensor, "*times"]:
         log_nsr, last = -as_float64(log_snr), (self.beta_min + self.beta_max) / 2
         total = torch.logaddexp(log_nsr, torch.zeros_like(log_nsr)).clamp(max=last)
         # The root of the quadratic in the form that does not cancel when T is small.
@@ -142,20 +141,20 @@ class VP(Interpolant):
 class Cosine(Interpolant):
     """alpha = cos(pi t / 2), sigma = sin(pi t / 2) (Albergo & Vanden-Eijnden, 2023, arXiv 2209.15571)."""
 
-    def alpha(self, t: Time) -> Tensor:
+    def alpha(self, t: Time) -> Float64[Tensor, "*times"]:
         # The complementary sine: the cosine of a rounded pi / 2 would not be 0 at t = 1.
         return torch.sin((1 - as_float64(t)) * (math.pi / 2))
 
-    def sigma(self, t: Time) -> Tensor:
+    def sigma(self, t: Time) -> Float64[Tensor, "*times"]:
         return torch.sin(as_float64(t) * (math.pi / 2))
 
-    def alpha_dot(self, t: Time) -> Tensor:
+    def alpha_dot(self, t: Time) -> Float64[Tensor, "*times"]:
         return -self.sigma(t) * (math.pi / 2)
 
-    def sigma_dot(self, t: Time) -> Tensor:
+    def sigma_dot(self, t: Time) -> Float64[Tensor, "*times"]:
         return self.alpha(t) * (math.pi / 2)
 
-    def time_at_log_snr(self, log_snr: Time) -> Tensor:
+    def time_at_log_snr(self, log_snr: Time) -> Float64[Tensor, "*times"]:
         return torch.atan(torch.exp(-as_float64(log_snr) / 2)) / (math.pi / 2)
 
 
@@ -176,19 +175,19 @@ class Polynomial(Interpolant):
         super().__post_init__()
         real("n of Polynomial", self.n, at_least=1, at_most=100)
 
-    def alpha(self, t: Time) -> Tensor:
+    def alpha(self, t: Time) -> Float64[Tensor, "*times"]:
         return 1 - as_float64(t) ** self.n
 
-    def sigma(self, t: Time) -> Tensor:
+    def sigma(self, t: Time) -> Float64[Tensor, "*times"]:
         return as_float64(t) ** self.n
 
-    def alpha_dot(self, t: Time) -> Tensor:
+    def alpha_dot(self, t: Time) -> Float64[Tensor, "*times"]:
         return -self.sigma_dot(t)
 
-    def sigma_dot(self, t: Time) -> Tensor:
+    def sigma_dot(self, t: Time) -> Float64[Tensor, "*times"]:
         return self.n * as_float64(t) ** (self.n - 1)
 
-    def time_at_log_snr(self, log_snr: Time) -> Tensor:
+    def time_at_log_snr(self, log_snr: Time) -> Float64[Tensor, "*times"]:
         return torch.sigmoid(-as_float64(log_snr) / 2) ** (1 / self.n)
 
 

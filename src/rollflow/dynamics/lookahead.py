@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from rollflow.checks import MOST_STEPS, Settings, whole
 from rollflow.dynamics.conversions import as_float, denoised_from_velocity
 from rollflow.dynamics.interpolants import Interpolant
+from rollflow.dynamics.shapes import States
 from rollflow.registry import Registry
 from rollflow.requests import Asking, velocity
 
@@ -26,7 +28,7 @@ class Lookahead(Settings, ABC):
     extra_nfe: int = 0
 
     @abstractmethod
-    def clean(self, interpolant: Interpolant, x: Tensor, v: Tensor, t: Tensor) -> Asking[Tensor]:
+    def clean(self, interpolant: Interpolant, x: States, v: States, t: Float64[Tensor, ""]) -> Asking[Tensor]:
         """x0 of states x (B, ...) with velocity v (B, ...) at time t (), all in the model's interpolant."""
 
 
@@ -34,7 +36,7 @@ class Lookahead(Settings, ABC):
 class Tweedie(Lookahead):
     """The posterior mean E[x0 | x_t], free with the velocity (Efron 2011; arXiv 2503.19385, section 3)."""
 
-    def clean(self, interpolant: Interpolant, x: Tensor, v: Tensor, t: Tensor) -> Asking[Tensor]:
+    def clean(self, interpolant: Interpolant, x: States, v: States, t: Float64[Tensor, ""]) -> Asking[Tensor]:
         yield from ()
         return denoised_from_velocity(interpolant, v, x, as_float(t))
 
@@ -59,11 +61,11 @@ class ODELookahead(Lookahead):
     def extra_nfe(self) -> int:  # type: ignore[override]
         return self.steps - 1
 
-    def clean(self, interpolant: Interpolant, x: Tensor, v: Tensor, t: Tensor) -> Asking[Tensor]:
+    def clean(self, interpolant: Interpolant, x: States, v: States, t: Float64[Tensor, ""]) -> Asking[Tensor]:
         return (yield from integrate(interpolant, x, v, t, self.steps))
 
 
-def integrate(interpolant: Interpolant, x: Tensor, v: Tensor, t: Tensor, steps: int) -> Asking[Tensor]:
+def integrate(interpolant: Interpolant, x: States, v: States, t: Float64[Tensor, ""], steps: int) -> Asking[Tensor]:
     """Solve the flow ODE from (x, t) to 0 in equal Euler steps, given v at (x, t); ``steps - 1`` NFE a row.
 
     The last step returns the clean estimate, which is the Euler step itself on the linear interpolant and stays

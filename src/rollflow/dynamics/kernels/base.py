@@ -6,21 +6,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from typing import Any, NamedTuple, TypeAlias
 
-from torch import Tensor
-
 from rollflow.checks import Settings
 from rollflow.dynamics.conversions import broadcast_like
 from rollflow.dynamics.interpolants import Interpolant
+from rollflow.dynamics.shapes import States, Times
 
-VelocityFn: TypeAlias = Callable[[Tensor, Tensor], Generator[Any, Any, Tensor]]
+VelocityFn: TypeAlias = Callable[[States, Times], Generator[Any, Any, States]]
 """A request for the velocity at (x, s), in the kernel's interpolant."""
 
 
 class Moments(NamedTuple):
     """A Gaussian transition: mean of shape (B, ...), and std in float64 of shape () or (B,)."""
 
-    mean: Tensor
-    std: Tensor
+    mean: States
+    std: Times
 
 
 class Kernel(Settings, ABC):
@@ -43,13 +42,13 @@ class Kernel(Settings, ABC):
     def step(
         self,
         interpolant: Interpolant,
-        x: Tensor,
-        v: Tensor,
-        t: Tensor,
-        s: Tensor,
-        noise: Tensor | None,
+        x: States,
+        v: States,
+        t: Times,
+        s: Times,
+        noise: States | None,
         velocity: VelocityFn,
-    ) -> Generator[Any, Any, Tensor]:
+    ) -> Generator[Any, Any, States]:
         """Yield what the step needs evaluated, and return x_s.
 
         Args:
@@ -65,7 +64,7 @@ class Kernel(Settings, ABC):
             ValueError: If the kernel is stochastic and noise is None.
         """
 
-    def drawn(self, noise: Tensor | None, x: Tensor) -> Tensor:
+    def drawn(self, noise: States | None, x: States) -> States:
         """The noise of a stochastic step. Raises ValueError if there is none."""
         if noise is None:
             raise ValueError(f"{self} is stochastic: pass standard normal noise of shape {tuple(x.shape)}, not None")
@@ -76,19 +75,19 @@ class GaussianKernel(Kernel):
     """x_s = mean + std z: one Gaussian draw and no further evaluation."""
 
     @abstractmethod
-    def moments(self, interpolant: Interpolant, x: Tensor, v: Tensor, t: Tensor, s: Tensor) -> Moments:
+    def moments(self, interpolant: Interpolant, x: States, v: States, t: Times, s: Times) -> Moments:
         """Mean and standard deviation of x_s; the arguments are those of `step`."""
 
     def step(
         self,
         interpolant: Interpolant,
-        x: Tensor,
-        v: Tensor,
-        t: Tensor,
-        s: Tensor,
-        noise: Tensor | None,
+        x: States,
+        v: States,
+        t: Times,
+        s: Times,
+        noise: States | None,
         velocity: VelocityFn,
-    ) -> Generator[Any, Any, Tensor]:
+    ) -> Generator[Any, Any, States]:
         yield from ()
         mean, std = self.moments(interpolant, x, v, t, s)
         return mean + broadcast_like(std, x) * self.drawn(noise, x) if self.stochastic else mean

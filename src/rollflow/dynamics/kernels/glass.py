@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from rollflow.checks import MOST_STEPS, real, whole
 from rollflow.dynamics.conversions import broadcast_like, denoised_from_velocity
 from rollflow.dynamics.interpolants import Interpolant
 from rollflow.dynamics.kernels.base import Kernel, VelocityFn
+from rollflow.dynamics.shapes import States, Times
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class GLASS(Kernel):
     def extra_nfe(self) -> int:
         return self.steps - 1
 
-    def correlation(self, interpolant: Interpolant, t: Tensor, s: Tensor) -> Tensor:
+    def correlation(self, interpolant: Interpolant, t: Times, s: Times) -> Times:
         """rho, float64, of shape () or (B,)."""
         posterior = torch.exp((interpolant.log_snr(t) - interpolant.log_snr(s)) / 2)
         return posterior if self.rho is None else torch.full_like(posterior, self.rho)
@@ -69,13 +69,13 @@ class GLASS(Kernel):
     def step(
         self,
         interpolant: Interpolant,
-        x: Tensor,
-        v: Tensor,
-        t: Tensor,
-        s: Tensor,
-        noise: Tensor | None,
+        x: States,
+        v: States,
+        t: Times,
+        s: Times,
+        noise: States | None,
         velocity: VelocityFn,
-    ) -> Generator[Any, Any, Tensor]:
+    ) -> Generator[Any, Any, States]:
         alpha, sigma, rho = interpolant.alpha(t), interpolant.sigma(t), self.correlation(interpolant, t, s)
         gamma = rho * interpolant.sigma(s) / sigma
         signal, fresh = interpolant.alpha(s) - gamma * alpha, interpolant.sigma(s) * torch.sqrt(1 - rho**2)

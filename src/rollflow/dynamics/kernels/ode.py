@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from rollflow.dynamics.conversions import broadcast_like
 from rollflow.dynamics.interpolants import Interpolant
 from rollflow.dynamics.kernels.base import GaussianKernel, Kernel, Moments, VelocityFn
+from rollflow.dynamics.shapes import States, Times
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Euler(GaussianKernel):
 
     stochastic = False
 
-    def moments(self, interpolant: Interpolant, x: Tensor, v: Tensor, t: Tensor, s: Tensor) -> Moments:
+    def moments(self, interpolant: Interpolant, x: States, v: States, t: Times, s: Times) -> Moments:
         dt = s - t
         return Moments(x + broadcast_like(dt, x) * v, torch.zeros_like(dt))
 
@@ -47,13 +47,13 @@ class Heun(Kernel):
     def step(
         self,
         interpolant: Interpolant,
-        x: Tensor,
-        v: Tensor,
-        t: Tensor,
-        s: Tensor,
-        noise: Tensor | None,
+        x: States,
+        v: States,
+        t: Times,
+        s: Times,
+        noise: States | None,
         velocity: VelocityFn,
-    ) -> Generator[Any, Any, Tensor]:
+    ) -> Generator[Any, Any, States]:
         half = broadcast_like((s - t) / 2, x)
         x_s = x + 2 * half * v
         rows = (s > 0).expand(len(x)).to(x.device)

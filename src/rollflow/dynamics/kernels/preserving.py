@@ -7,12 +7,12 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from rollflow.checks import real
 from rollflow.dynamics.conversions import as_float, broadcast_like, denoised_from_velocity, noise_from_velocity
 from rollflow.dynamics.interpolants import Interpolant
 from rollflow.dynamics.kernels.base import GaussianKernel, Moments
+from rollflow.dynamics.shapes import States, Times
 
 
 class CoefficientsPreserving(GaussianKernel):
@@ -24,10 +24,10 @@ class CoefficientsPreserving(GaussianKernel):
     """
 
     @abstractmethod
-    def fresh(self, interpolant: Interpolant, t: Tensor, s: Tensor) -> Tensor:
+    def fresh(self, interpolant: Interpolant, t: Times, s: Times) -> Times:
         """f, a share of the noise's variance: float64 in [0, 1], of shape () or (B,)."""
 
-    def moments(self, interpolant: Interpolant, x: Tensor, v: Tensor, t: Tensor, s: Tensor) -> Moments:
+    def moments(self, interpolant: Interpolant, x: States, v: States, t: Times, s: Times) -> Moments:
         at = as_float(t)
         x0, eps = denoised_from_velocity(interpolant, v, x, at), noise_from_velocity(interpolant, v, x, at)
         alpha, sigma, fresh = interpolant.alpha(s), interpolant.sigma(s), self.fresh(interpolant, t, s)
@@ -62,7 +62,7 @@ class DDIM(CoefficientsPreserving):
     def stochastic(self) -> bool:
         return self.eta > 0
 
-    def fresh(self, interpolant: Interpolant, t: Tensor, s: Tensor) -> Tensor:
+    def fresh(self, interpolant: Interpolant, t: Times, s: Times) -> Times:
         return -(self.eta**2) * torch.expm1(interpolant.log_snr(t) - interpolant.log_snr(s))
 
 
@@ -92,7 +92,7 @@ class FlowCPS(CoefficientsPreserving):
     def stochastic(self) -> bool:
         return self.n > 0
 
-    def fresh(self, interpolant: Interpolant, t: Tensor, s: Tensor) -> Tensor:
+    def fresh(self, interpolant: Interpolant, t: Times, s: Times) -> Times:
         return torch.full_like(s, math.sin(math.pi * self.n / 2) ** 2)
 
 
@@ -109,5 +109,5 @@ class Renoise(CoefficientsPreserving):
 
     stochastic = True
 
-    def fresh(self, interpolant: Interpolant, t: Tensor, s: Tensor) -> Tensor:
+    def fresh(self, interpolant: Interpolant, t: Times, s: Times) -> Times:
         return torch.ones_like(s)

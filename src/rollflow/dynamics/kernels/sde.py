@@ -6,12 +6,14 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from rollflow.checks import Settings, real
 from rollflow.dynamics.conversions import Conversion, as_float, broadcast_like, score_from_velocity
 from rollflow.dynamics.interpolants import VP, Interpolant
 from rollflow.dynamics.kernels.base import GaussianKernel, Moments
+from rollflow.dynamics.shapes import States, Times
 from rollflow.errors import BadSetting
 from rollflow.registry import Registry
 
@@ -20,7 +22,7 @@ class DiffusionCoefficient(Settings, ABC):
     """How much noise the reverse SDE adds: any g_t >= 0 leaves its marginals those of the flow."""
 
     @abstractmethod
-    def g(self, interpolant: Interpolant, t: Tensor) -> Tensor:
+    def g(self, interpolant: Interpolant, t: Times) -> Times:
         """g_t at times in (0, 1], float64, of the shape of t."""
 
 
@@ -36,7 +38,7 @@ class Power(DiffusionCoefficient):
         real("scale of Power", self.scale, at_least=0)
         real("exponent of Power", self.exponent, at_least=0)
 
-    def g(self, interpolant: Interpolant, t: Tensor) -> Tensor:
+    def g(self, interpolant: Interpolant, t: Times) -> Times:
         return self.scale * t**self.exponent
 
 
@@ -50,7 +52,7 @@ class Constant(DiffusionCoefficient):
         super().__post_init__()
         real("value of Constant", self.value, at_least=0)
 
-    def g(self, interpolant: Interpolant, t: Tensor) -> Tensor:
+    def g(self, interpolant: Interpolant, t: Times) -> Times:
         return torch.full_like(t, self.value)
 
 
@@ -64,7 +66,7 @@ class Sigma(DiffusionCoefficient):
         super().__post_init__()
         real("scale of Sigma", self.scale, at_least=0)
 
-    def g(self, interpolant: Interpolant, t: Tensor) -> Tensor:
+    def g(self, interpolant: Interpolant, t: Times) -> Times:
         return self.scale * interpolant.sigma(t)
 
 
@@ -91,7 +93,7 @@ class Memoryless(DiffusionCoefficient):
         real("scale of Memoryless", self.scale, at_least=0)
         real("latest of Memoryless", self.latest, above=0, at_most=1)
 
-    def g(self, interpolant: Interpolant, t: Tensor) -> Tensor:
+    def g(self, interpolant: Interpolant, t: Times) -> Times:
         t = t.clamp(max=self.latest)
         decay = interpolant.sigma(t) ** 2 * interpolant.alpha_dot(t) / interpolant.alpha(t)
         return self.scale * torch.sqrt(2 * (interpolant.sigma_sigma_dot(t) - decay))
@@ -123,7 +125,7 @@ class Converted(DiffusionCoefficient):
         super().__post_init__()
         real("latest of Converted", self.latest, above=0, at_most=1)
 
-    def g(self, interpolant: Interpolant, t: Tensor) -> Tensor:
+    def g(self, interpolant: Interpolant, t: Times) -> Times:
         s = Conversion(self.interpolant, interpolant).time(t.clamp(max=self.latest))
         conversion = Conversion(interpolant, self.interpolant)
         t = conversion.time(s)
@@ -133,7 +135,7 @@ class Converted(DiffusionCoefficient):
         return self.inner.g(self.interpolant, s) / (conversion.scale(s) * torch.sqrt(dt_ds))
 
 
-def log_snr_dot(interpolant: Interpolant, t: Tensor) -> Tensor:
+def log_snr_dot(interpolant: Interpolant, t: Float64[Tensor, "*times"]) -> Float64[Tensor, "*times"]:
     """Derivative of log_snr, 2 (alpha_dot / alpha - sigma_dot / sigma): finite where alpha and sigma are not 0."""
     noise = interpolant.sigma_sigma_dot(t) / interpolant.sigma(t) ** 2
     return 2 * (interpolant.alpha_dot(t) / interpolant.alpha(t) - noise)
@@ -154,7 +156,7 @@ class EulerMaruyama(GaussianKernel):
     stochastic = True
     diffusion: DiffusionCoefficient = Power()
 
-    def moments(self, interpolant: Interpolant, x: Tensor, v: Tensor, t: Tensor, s: Tensor) -> Moments:
+    def moments(self, interpolant: Interpolant, x: States, v: States, t: Times, s: Times) -> Moments:
         dt, g = s - t, self.diffusion.g(interpolant, t)
         score = score_from_velocity(interpolant, v, x, as_float(t))
         mean = x + broadcast_like(dt, x) * v - broadcast_like(g**2 / 2 * dt, x) * score

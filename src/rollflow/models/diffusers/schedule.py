@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from rollflow.dynamics.conversions import broadcast_like, velocity_from_denoised, velocity_from_noise
-from rollflow.dynamics.interpolants import Cosine, Interpolant, Linear, Time, as_float64
+from rollflow.dynamics.interpolants import Cosine, Interpolant, Linear, as_float64
+from rollflow.dynamics.shapes import Time
 from rollflow.errors import RollflowError
 from rollflow.models.diffusers.probe import is_trigflow
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rollflow.dynamics.interpolants import Interpolant, Linear, Time, as_float64
+from rollflow.dynamics.interpolants import Interpolant, Linear, as_float64
+from rollflow.dynamics.shapes import Time
 from rollflow.errors import BadSetting
 
 
