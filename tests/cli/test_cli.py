@@ -65,6 +65,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
+@pytest.mark.draws
 def test_generate_writes_all_and_prints_a_summary(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", PROMPT, "--nfe", "90", "--compare"]) == 0
     out, err = capsys.readouterr()

@@ -39,6 +39,7 @@ def refused(capsys: pytest.CaptureFixture[str], command: str, *arguments: Path) 
     return str(line)
 
 
+@pytest.mark.draws
 def test_report_writes_its_files_into_the_folder(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path.name for path in copy.iterdir()}
     report.report(copy, gallery=1)
