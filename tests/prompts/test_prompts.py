@@ -8,7 +8,8 @@ import pickle
 import pytest
 
 from rollflow.errors import RollflowError
-from rollflow.prompts import Prompt, asked, read_ask, singular
+from rollflow.prompts import Prompt, asked, read_ask
+from rollflow.prompts.plurals import singular
 
 
 @pytest.mark.parametrize(
