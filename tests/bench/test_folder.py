@@ -15,7 +15,9 @@ from test_leases import dead, marked
 from tiny_experiment import experiment
 
 from rollflow.bench.analysis.results import read
-from rollflow.bench.run.folder import CONFIG, PROVENANCE, ExperimentFolder, JournalIndex, read_config, refuse_other
+from rollflow.bench.run.description import CONFIG, PROVENANCE, read_config
+from rollflow.bench.run.folder import ExperimentFolder, refuse_other
+from rollflow.bench.run.journal import JournalIndex
 from rollflow.bench.run.leases import LEASE
 from rollflow.errors import RollflowError
 from rollflow.files.atomic import write

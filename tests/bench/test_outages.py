@@ -24,8 +24,9 @@ from rollflow.api import generate
 from rollflow.bench.replay import replay
 from rollflow.bench.run import heartbeat
 from rollflow.bench.run import runner as runners
-from rollflow.bench.run.folder import ExperimentFolder, JournalIndex
+from rollflow.bench.run.folder import ExperimentFolder
 from rollflow.bench.run.heartbeat import Heartbeat
+from rollflow.bench.run.journal import JournalIndex
 from rollflow.bench.run.leases import Leases
 from rollflow.bench.run.records import record_of
 from rollflow.bench.run.runner import Runner

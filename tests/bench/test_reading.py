@@ -14,9 +14,10 @@ import pytest
 from support.small_study import entry, folder, study  # noqa: F401
 from test_untrusted import configure, line_of, rewrite
 
-from rollflow.bench.analysis.results import read, records_of
-from rollflow.bench.run.folder import JournalIndex
+from rollflow.bench.analysis.results import read
+from rollflow.bench.run.journal import JournalIndex
 from rollflow.bench.run.reading import is_job, parsed
+from rollflow.bench.run.stored import read_stored
 from rollflow.cli import main
 from rollflow.errors import RollflowError, RollflowWarning
 from rollflow.files.printable import printable
@@ -78,20 +79,20 @@ def test_what_is_no_configuration_is_refused(theirs: Path, content: str, capsys:
 def test_values_of_a_configuration_have_their_types(theirs: Path, changes: dict[str, Any], told: str) -> None:
     configure(theirs, **changes)
     with pytest.raises(RollflowError, match=re.escape(told)):
-        records_of(theirs)
+        read_stored(theirs)
 
 
 def test_arms_have_their_fields_and_names_of_their_own(theirs: Path) -> None:
     arms = json.loads((theirs / "experiment.json").read_text())["arms"]
     configure(theirs, arms=[arms[0] | {"nfe": -1}, *arms[1:]])
     with pytest.raises(RollflowError, match=r"arm 1 in .* 'nfe' is -1"):
-        records_of(theirs)
+        read_stored(theirs)
     configure(theirs, arms=[arms[0] | {"run": "rm"}, *arms[1:]])
     with pytest.raises(RollflowError, match=r"arm 1 in .* has run, not known"):
-        records_of(theirs)
+        read_stored(theirs)
     configure(theirs, arms=[*arms, arms[0]])
     with pytest.raises(RollflowError, match="two arms of the name"):
-        records_of(theirs)
+        read_stored(theirs)
 
 
 def bad(**changes: Any) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def test_a_line_of_another_form_is_refused_by_its_number(theirs: Path, line: Any
         number = len(Path(file.name).read_text().splitlines()) + 1
         file.write(line_of(line))
     with pytest.raises(RollflowError, match=rf"^journal-.*, line {number}, of .*{re.escape(told)}"):
-        records_of(theirs)
+        read_stored(theirs)
     assert len(JournalIndex(theirs).done) >= 16  # a run goes on: what it cannot read it does again
 
 

@@ -23,8 +23,9 @@ from torch import Tensor
 
 from rollflow.api import generate
 from rollflow.bench.replay import find, replay
-from rollflow.bench.run import folder as folders
-from rollflow.bench.run.folder import ExperimentFolder, JournalIndex
+from rollflow.bench.run import description
+from rollflow.bench.run.folder import ExperimentFolder
+from rollflow.bench.run.journal import JournalIndex
 from rollflow.bench.run.runner import Runner
 from rollflow.bench.suites.load import Item, Suite
 from rollflow.cli import main
@@ -132,7 +133,7 @@ def test_a_journal_that_was_cut_is_read_as_far_as_it_is_whole(whole: Path, tmp_p
     """Cut anywhere, or with a byte turned over: what is whole counts, the rest is done again, and is the same."""
     [journal] = [path for path in whole.glob("journal-*.jsonl") if path.stat().st_size]
     content = journal.read_bytes()
-    (tmp_path / folders.CONFIG).write_bytes((whole / folders.CONFIG).read_bytes())
+    (tmp_path / description.CONFIG).write_bytes((whole / description.CONFIG).read_bytes())
     ends = [i for i, byte in enumerate(content) if byte == 10]
     for cut in (0, 5, ends[0] - 1, ends[0], ends[3] + 1, len(content) - 3):
         (tmp_path / "journal-a.jsonl").write_bytes(content[:cut])

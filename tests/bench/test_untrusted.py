@@ -151,7 +151,7 @@ def test_replay_reaches_for_nothing_that_the_folder_names(theirs: Path, changes:
 
 @pytest.mark.parametrize("field", ["method", "interpolant", "kernel", "grid", "guidance"])
 def test_arms_name_only_what_is_registered(theirs: Path, field: str) -> None:
-    config, _ = find_job(theirs, a_job(theirs))
+    config = find_job(theirs, a_job(theirs))[0].config
     refuse_untrusted(theirs, config, Arm("fine", "rbf(initial=2)", 10, "vp", "sde(diffusion=converted(latest=0.97))"))
     with pytest.raises(RollflowError, match=r"would look for 'evil:X' outside the library.*add --trust"):
         refuse_untrusted(theirs, config, Arm("a", **{field: "evil:X"}))
@@ -175,7 +175,7 @@ def test_an_id_is_no_path(theirs: Path, tmp_path: Path) -> None:
 
 def tiles(path: Path) -> list[Tile]:
     """Of the first prompt and seed."""
-    [row] = rows(read(path), path, 1)
+    [row] = rows(read(path), 1)
     return row.tiles
 
 

@@ -125,7 +125,7 @@ def test_compare_tells_settings_and_differences(
 
 
 def test_what_is_no_folder_is_refused(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no folder of 'rollflow bench run'" in refused(capsys, "report", tmp_path)
+    assert "is not a folder of 'rollflow bench run'" in refused(capsys, "report", tmp_path)
     for journal in copy.glob("journal-*"):
         journal.unlink()
     assert "no job of" in refused(capsys, "compare", copy, copy)
@@ -139,7 +139,7 @@ def test_commands_can_be_registered(command: Callable[..., None]) -> None:
     app.command()(command)
     told = CliRunner().invoke(app, ["--help"])
     assert told.exit_code == 0
-    assert "DIR" in told.output
+    assert "EXPERIMENT" in told.output
 
 
 def test_a_full_disk_leaves_what_was_there(

@@ -16,7 +16,7 @@ from PIL import Image
 from support.tiny import TinyModel, registered  # noqa: F401
 from torch import Tensor
 
-from rollflow.bench.run.folder import JournalIndex
+from rollflow.bench.run.journal import JournalIndex
 from rollflow.cli import main
 from rollflow.files.media import read_picture
 from rollflow.models import MODELS

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from nursery import Child, Nursery
 
-from rollflow.bench.run.folder import JournalIndex
+from rollflow.bench.run.journal import JournalIndex
 
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SECONDS = 0.01

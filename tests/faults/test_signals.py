@@ -15,7 +15,7 @@ from nursery import Child, Nursery
 from PIL import Image
 from support.hosting import Host, Spy
 
-from rollflow.bench.run.folder import JournalIndex
+from rollflow.bench.run.journal import JournalIndex
 
 SOON = 40.0
 """Seconds within which a command has ended at once, also on a busy machine: nothing here would end by itself."""

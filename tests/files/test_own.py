@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
+from support.small_study import folder  # noqa: F401
 from support.tiny import TinyModel
 
 from rollflow.bench.suites import difficulty
@@ -28,9 +29,15 @@ def test_marks_of_what_is_written(tmp_path: Path) -> None:
         assert is_own(tmp_path / name), name
 
 
-@pytest.mark.parametrize("name", ["searches.html", "searches.md", "searches.csv", "searches.tex", "mixture.png"])
+@pytest.mark.parametrize("name", ["searches.md", "mixture.md", "mixture.png"])
 def test_the_results_of_the_docs_can_be_written_again(name: str) -> None:
     assert is_own(RESULTS / name)
+
+
+def test_reports_can_be_written_again(folder: Path, tmp_path: Path) -> None:  # noqa: F811
+    assert main(["report", str(folder), "--out", str(tmp_path / "searches.html")]) == 0
+    for name in ("searches.html", "searches.md", "searches.csv", "searches.tex"):
+        assert is_own(tmp_path / name), name
 
 
 @pytest.mark.parametrize("name", ["a.html", "a.md", "a.csv", "a.tex", "a.png", "a.json", "a.txt"])

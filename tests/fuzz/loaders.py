@@ -299,7 +299,7 @@ def _kept(folder: Path) -> Iterator[Loader]:
     """What a run finds in its own folders, in which anyone may have written, and what a VLM says."""
     import httpx
 
-    from rollflow.bench.run.folder import read_command
+    from rollflow.bench.run.description import read_command
     from rollflow.bench.run.leases import Leases
     from rollflow.files.media import read_picture
     from rollflow.files.shared import mark

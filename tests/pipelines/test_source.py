@@ -20,7 +20,8 @@ from PIL import Image
 
 import rollflow
 from rollflow import BadModel, BadSetting, PipelineSource, RollflowError, UnknownName, load_model
-from rollflow.bench.run.folder import JournalIndex, read_config
+from rollflow.bench.run.description import read_config
+from rollflow.bench.run.journal import JournalIndex
 from rollflow.bench.run.presets import PRESETS
 from rollflow.cli import main
 from rollflow.dynamics.interpolants import Linear

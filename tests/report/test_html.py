@@ -49,7 +49,7 @@ class Page(HTMLParser):
 
 
 def made(told: ExperimentResults, folder: Path) -> str:  # noqa: F811
-    return report_page.page(told, tables.tables(told), folder)
+    return report_page.page(replace(told, pictures=folder), tables.tables(told))
 
 
 @pytest.fixture(scope="module")
@@ -113,14 +113,14 @@ def test_tables_have_headers_and_the_sources_are_told(page: Page, text: str) -> 
 
 def test_galleries_are_as_long_as_asked(folder: Path) -> None:  # noqa: F811
     told = read(folder)
-    assert [(row.prompt, row.seed) for row in report_page.rows(told, folder, 4)] == [
+    assert [(row.prompt, row.seed) for row in report_page.rows(told, 4)] == [
         ("a red square", 0),
         (HOSTILE, 0),
         ("a unicorn", 0),
         ("a red square", 1),
     ]
-    assert report_page.rows(told, folder, 0) == []
-    [row] = report_page.rows(told, folder / "remote", 1)
+    assert report_page.rows(told, 0) == []
+    [row] = report_page.rows(replace(told, pictures=folder / "remote"), 1)
     assert [tile.uri for tile in row.tiles] == [None] * 4
     assert all("caption (given)" in tile.told for tile in row.tiles)
 

@@ -11,11 +11,10 @@ import torch
 
 import rollflow
 from rollflow.api import load_model
-from rollflow.bench.analysis.results import records_of
+from rollflow.bench.run.description import differing
 from rollflow.bench.run.experiment import Arm, Trial, job_of, model_of
-from rollflow.bench.run.folder import PROVENANCE, differing, read_provenance
 from rollflow.bench.run.provenance import provenance_of
-from rollflow.bench.run.reading import checked_provenance
+from rollflow.bench.run.stored import StoredExperiment, read_stored
 from rollflow.bench.suites.load import Item
 from rollflow.dynamics.grids import GRIDS
 from rollflow.dynamics.guidance import GUIDANCE
@@ -57,20 +56,20 @@ class Replayed(NamedTuple):
         return [f"{name} {then.get(name)}, now {version}" for name, version in now.items() if then.get(name) != version]
 
 
-def find(folder: Path, job: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The configuration of an experiment, and the entry of a job that is done, by its id or the beginning of it.
+def find(path: Path, job: str) -> tuple[StoredExperiment, dict[str, Any]]:
+    """Find the record of a job that is done, by its id or the beginning of it, and its experiment.
 
     Raises:
-        RollflowError: If there is none, or more than one; or if the folder holds anything of another form.
+        RollflowError: If there is none, or more than one; or if anything in the experiment is malformed.
     """
-    config, index = records_of(folder)
-    found = [record for name, record in index.done.items() if name.startswith(job)]
+    stored = read_stored(path)
+    found = [record for name, record in stored.index.done.items() if name.startswith(job)]
     if len(found) != 1:
         raise RollflowError(
-            f"{len(found)} jobs of '{folder}' have an id that begins with '{job}'; expected one that is done: the ids "
+            f"{len(found)} jobs of '{path}' have an id that begins with '{job}'; expected one that is done: the ids "
             "are the names of the files in its folder 'images'"
         )
-    return config, found[0]
+    return stored, found[0]
 
 
 def trial_of(config: dict[str, Any], record: dict[str, Any]) -> Trial:
@@ -177,10 +176,8 @@ def replay(
     Raises:
         RollflowError: If there is no such job, or something cannot be loaded, or the folder is not trusted with it.
     """
-    config, record = find(folder, job)
-    begun = read_provenance(folder)
-    if begun is not None:
-        begun = checked_provenance(begun, f"{PROVENANCE} of '{folder}'")
+    stored, record = find(folder, job)
+    config, begun = stored.config, stored.provenance()
     trial = trial_of(config, record)
     if not trusted:
         given = {"model": model is None, "reward": reward is None, "held_out": held_out is None}

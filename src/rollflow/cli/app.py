@@ -44,6 +44,7 @@ app.command()(report.report)
 app.command()(report.compare)
 bench.app.command("run")(experiments.run)
 bench.app.command()(experiments.presets)
+bench.app.command()(experiments.pack)
 
 
 @app.callback()

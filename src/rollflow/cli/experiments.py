@@ -184,6 +184,33 @@ def _measured(done: int, measurements: int) -> None:
         print(f"{done} of {measurements} measurements of diversity", file=sys.stderr)
 
 
+def pack(
+    folder: Annotated[Path, typer.Argument(help="Folder of a finished experiment.", metavar="FOLDER")],
+    out: Annotated[
+        Path | None, typer.Option(help="File to write, NAME.jsonl.gz.  [default: FOLDER.jsonl.gz]", metavar="FILE")
+    ] = None,
+) -> None:
+    """Pack a finished experiment into one compressed file, which 'report', 'compare' and 'replay' read as it is.
+
+    Pictures are left out; 'replay' makes them again. The folder stays as it is.
+    """
+    from rollflow.bench.run.packed import SUFFIX
+    from rollflow.bench.run.stored import pack as packed
+    from rollflow.errors import BadSetting
+    from rollflow.files.atomic import check_folder, create, using
+
+    with refusing(2):
+        target = out or folder.with_name(f"{folder.resolve().name}{SUFFIX}")
+        if not target.name.endswith(SUFFIX):
+            raise BadSetting(f"'{target}' cannot be written: expected a name that ends in {SUFFIX}")
+        content, index = packed(folder)
+        check_folder(target.parent)
+        with using(target.parent):
+            if not create(target, content) and target.read_bytes() != content:
+                raise BadSetting(f"'{target}' exists already, with other content; choose another --out")
+    print(printable(f"wrote {target}: {len(index.done)} jobs, {len(content)} bytes"))
+
+
 def presets() -> None:
     """List the experiments."""
     from rollflow.bench.run.presets import PRESETS
@@ -193,21 +220,23 @@ def presets() -> None:
 
 
 def replay(
-    folder: Annotated[Path, typer.Argument(help="Of 'rollflow bench run'.")],
-    job: Annotated[str, typer.Argument(help="Its id, as its file in 'images' is named, or the beginning of it.")],
+    experiment: Annotated[
+        Path,
+        typer.Argument(help="Folder of 'rollflow bench run', or file of 'rollflow bench pack'.", metavar="EXPERIMENT"),
+    ],
+    job: Annotated[str, typer.Argument(help="Id of the job, or the beginning of it; its file in 'images' has it.")],
     out: Annotated[
         Path | None, typer.Option(help="Picture to write: .png, or .webp with every frame of a film.  [default: none]")
     ] = None,
     trust: Annotated[
         bool,
-        typer.Option("--trust", help="Load modules, files and models, and ask servers, that the folder names."),
+        typer.Option("--trust", help="Let the experiment name modules, files, models and servers."),
     ] = False,
 ) -> None:
     """Make the picture of a job of an experiment again, and say whether it is the same to the last bit."""
     from rollflow.bench.replay import replay as again
-    from rollflow.bench.run.folder import using
     from rollflow.errors import BadSetting
-    from rollflow.files.atomic import check_folder, write
+    from rollflow.files.atomic import check_folder, using, write
     from rollflow.files.pictures import ENCODERS
 
     with refusing(2):
@@ -215,7 +244,7 @@ def replay(
             raise BadSetting(f"'{out}' is neither a .png nor a .webp file; others would not keep every bit")
         if out is not None:
             check_folder(out.parent)
-        made = again(folder, job, trusted=trust)
+        made = again(experiment, job, trusted=trust)
         if out is not None:
             picture = ENCODERS[out.suffix.lower()](made.result.sample)
             with using(out.parent):

@@ -11,66 +11,64 @@ from rollflow.cli.errors import refusing
 from rollflow.errors import RollflowError
 from rollflow.files.printable import printable
 
-ExperimentArgument = Annotated[Path, typer.Argument(help="Folder of 'rollflow bench run'.", metavar="DIR")]
+ExperimentPath = Annotated[
+    Path, typer.Argument(help="Folder of 'rollflow bench run', or file of 'rollflow bench pack'.", metavar="EXPERIMENT")
+]
 
 
 def report(
-    folder: ExperimentArgument,
+    experiment: ExperimentPath,
     out: Annotated[
-        Path | None, typer.Option(help="The file, NAME.html; the tables go beside it.  [default: DIR/report.html]")
+        Path | None,
+        typer.Option(help="File to write, NAME.html; the tables go beside it.  [default: report.html in the folder]"),
     ] = None,
-    gallery: Annotated[int, typer.Option(min=0, help="Prompts and seeds shown in pictures.")] = 8,
+    gallery: Annotated[int, typer.Option(min=0, help="Number of prompts and seeds to show in pictures.")] = 8,
 ) -> None:
     """Write one self-contained HTML file of an experiment, and its tables as Markdown, CSV and LaTeX."""
 
     with refusing(2):
-        from rollflow.bench.analysis import results
-        from rollflow.bench.run.folder import using
-        from rollflow.files.atomic import check_folder, write
+        from rollflow.bench.analysis.results import read
+        from rollflow.files.atomic import check_folder, using, write
         from rollflow.files.own import check_own
-        from rollflow.report import tables, typeset
         from rollflow.report.page import page
+        from rollflow.report.tables import tables
+        from rollflow.report.texts import SUFFIXES, texts
 
-        target = out or folder / "report.html"
+        results = read(experiment)
+        target = out or (
+            experiment / "report.html" if results.pictures else experiment.with_name(f"{results.name}.html")
+        )
         if target.suffix.lower() != ".html":
             raise RollflowError(f"a report is an HTML file; got '{target}', expected a name that ends in .html")
-        told = results.read(folder)
-        beside = [f"{target.stem}{suffix}" for suffix in (".md", ".csv", ".tex")]
+        beside = [f"{target.stem}{suffix}" for suffix in SUFFIXES]
         check_own(target.parent, beside if out else [target.name, *beside])
-        found = tables.tables(told)
-        head = f"# {typeset.plain(told.config['name'])}\n\n"
-        of = f"Of the experiment that {typeset.quoted(told.command)} ran; w" if told.command else "W"
-        head += f"{of}ritten by `rollflow report`.\n\n"
-        texts = (
-            f"{head}{typeset.markdown(found)}",
-            typeset.comma_separated(found),
-            f"% Written by rollflow report\n{typeset.latex(found)}",
-        )
-        files = {target.name: page(told, found, folder, gallery), **dict(zip(beside, texts, strict=True))}
+        found = tables(results)
+        written = dict(zip(beside, texts(results, found), strict=True))
+        files = {target.name: page(results, found, gallery), **written}
         check_folder(target.parent)
         contents = {name: text.encode() for name, text in files.items()}
         with using(target.parent):
             write(target.parent, contents)
     wrote = ", ".join(str(target.parent / name) for name in files)
-    print(f"{printable(f'wrote {wrote}')}\n{told.missing}")
+    print(f"{printable(f'wrote {wrote}')}\n{results.missing}")
 
 
 def compare(
-    first: ExperimentArgument,
-    second: ExperimentArgument,
-    out: Annotated[Path | None, typer.Option(help="Write it to this Markdown file, too.")] = None,
+    first: ExperimentPath,
+    second: ExperimentPath,
+    out: Annotated[Path | None, typer.Option(help="Markdown file to write the comparison to as well.")] = None,
 ) -> None:
     """Compare two experiments: the settings that differ, and the rewards of arms that both have, pair by pair."""
 
     with refusing(2):
-        from rollflow.bench.analysis import results
-        from rollflow.bench.run.folder import using
-        from rollflow.files.atomic import check_folder, write
-        from rollflow.report import tables, typeset
+        from rollflow.bench.analysis.results import read
+        from rollflow.files.atomic import check_folder, using, write
+        from rollflow.report.comparison import compared
+        from rollflow.report.typeset import markdown, plain
 
-        studies = results.read(first), results.read(second)
-        head = f"# {typeset.plain(studies[0].name)} and {typeset.plain(studies[1].name)}\n\n"
-        text = head + typeset.markdown(tables.compared(*studies))
+        results = read(first), read(second)
+        head = f"# {plain(results[0].name)} and {plain(results[1].name)}\n\n"
+        text = head + markdown(compared(*results))
         if out is not None:
             check_folder(out.parent)
             with using(out.parent):

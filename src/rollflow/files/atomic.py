@@ -203,6 +203,25 @@ def trouble(folder: Path, error: OSError) -> str:
     return f"'{folder}' cannot be used: {error.strerror or error}"
 
 
+@contextmanager
+def using(folder: Path) -> Iterator[None]:
+    """Explain in words what has happened to a folder that can no longer be used.
+
+    Raises:
+        FolderError: In place of an ``OSError``.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise FolderError(trouble(folder, error)) from error
+
+
+def discard(path: Path) -> None:
+    """Remove a file that is no longer needed, if it can be removed."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
 def _put(path: Path, content: bytes, durable: bool) -> None:
     path.write_bytes(content)
     if durable:

@@ -72,13 +72,12 @@ class Row(NamedTuple):
     tiles: list[Tile]
 
 
-def page(results: ExperimentResults, tables: Sequence[Table], folder: Path, gallery: int = 8) -> str:
+def page(results: ExperimentResults, tables: Sequence[Table], gallery: int = 8) -> str:
     """The report.
 
     Args:
         results: What it is of.
         tables: Of it, as ``bench.tabulate`` makes them.
-        folder: Where its pictures are.
         gallery: How many prompts and seeds are shown in pictures.
 
     Raises:
@@ -99,7 +98,7 @@ def page(results: ExperimentResults, tables: Sequence[Table], folder: Path, gall
         tables=tables,
         figures=drawn,
         over_optimised=over_optimised(results),
-        gallery=rows(results, folder, gallery),
+        gallery=rows(results, gallery),
         prompts=list({prompt_of(record): record["prompt"] for record in (*results.done, *results.failed)}.values()),
         settings=json.dumps(results.config, indent=1, ensure_ascii=False),
         versions=sorted({_versions(record) for record in results.done}),
@@ -182,7 +181,7 @@ def _has_genealogy(record: Record) -> bool:
     return sum(len(parents) for parents in figures.parents_of(ancestors[0])) <= MOST_LINKS
 
 
-def rows(results: ExperimentResults, folder: Path, count: int) -> list[Row]:
+def rows(results: ExperimentResults, count: int) -> list[Row]:
     """The first ``count`` prompts and seeds of the experiment, each with what every arm made of it."""
     jobs: dict[tuple[int, str], dict[str, Record]] = {}
     for record in sorted((*results.done, *results.failed), key=lambda record: (record["seed"], record["place"])):
@@ -190,19 +189,23 @@ def rows(results: ExperimentResults, folder: Path, count: int) -> list[Row]:
     found = []
     for (seed, _), by_arm in list(jobs.items())[:count]:
         prompt = next(iter(by_arm.values()))["prompt"]
-        found.append(Row(prompt, seed, [_tile(results, arm, by_arm.get(arm), folder) for arm in results.arms]))
+        found.append(Row(prompt, seed, [_tile(results, arm, by_arm.get(arm)) for arm in results.arms]))
     return found
 
 
-def _tile(results: ExperimentResults, arm: str, record: Record | None, folder: Path) -> Tile:
+def _tile(results: ExperimentResults, arm: str, record: Record | None) -> Tile:
     if record is None:
         return Tile(arm, None, "not done")
     if "error" in record:
         return Tile(arm, None, f"failed: {record['error']}")
     values = [(measure.label, measure.of(record)) for measure in results.rewards if not measure.accuracy]
     told = [f"{label} {'not known' if value is None else format(value, '.4g')}" for label, value in values]
-    picture = _thumbnail(folder, f"images/{record['id']}.png")
-    told += [f"{record['nfe']} NFE", *([] if picture else ["its picture is missing or cannot be used"])]
+    picture = None if results.pictures is None else _thumbnail(results.pictures, f"images/{record['id']}.png")
+    if results.pictures is None:
+        lacking = [f"rollflow replay makes its picture, job {record['id']}"]
+    else:
+        lacking = [] if picture else ["its picture is missing or cannot be used"]
+    told += [f"{record['nfe']} NFE", *lacking]
     return Tile(arm, picture, "; ".join(told))
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from rollflow.bench.run.folder import CONFIG, JournalIndex, read_command, read_config
-from rollflow.bench.run.reading import check_size, checked_config, checked_record
-from rollflow.errors import RollflowError, RollflowWarning
+from rollflow.bench.run.stored import read_stored
+from rollflow.errors import RollflowError
 from rollflow.files.printable import printable
 
 Record: TypeAlias = Mapping[str, Any]
@@ -66,6 +64,7 @@ class ExperimentResults:
         failed: The last entry of each that failed and was not done since.
         diversity: Entries of what was measured beside the jobs.
         command: That began it; None where it was none.
+        pictures: Folder with ``images/``; None if no pictures are kept.
     """
 
     name: str
@@ -74,6 +73,7 @@ class ExperimentResults:
     failed: tuple[Record, ...] = ()
     diversity: tuple[Record, ...] = ()
     command: str | None = None
+    pictures: Path | None = None
 
     @property
     def arms(self) -> list[str]:
@@ -170,15 +170,19 @@ class ExperimentResults:
 
 
 def read(path: Path) -> ExperimentResults:
-    """The experiment of a folder.
+    """Read the results of an experiment.
+
+    Args:
+        path: A folder of ``rollflow bench run`` or a file of ``rollflow bench pack``; it may be anyone's.
 
     Raises:
-        RollflowError: If it is no folder of ``rollflow bench run``, or nothing was done in it yet.
+        RollflowError: If it is neither, anything in it is malformed, or no job of it is done yet.
     """
-    config, index = records_of(path)
+    stored = read_stored(path)
+    config, index = stored.config, stored.index
     places = {arm["name"]: place for place, arm in enumerate(config["arms"])}
     if not index.done:
-        raise RollflowError(f"no job of '{path}' is done yet; go on with 'rollflow bench run'")
+        raise RollflowError(f"no job of '{path}' is done yet; resume it with 'rollflow bench run'")
 
     def order(record: Record) -> tuple[int, ...]:
         return record["seed"], record["place"], places[record["arm"]]
@@ -186,47 +190,11 @@ def read(path: Path) -> ExperimentResults:
     failed = [record for name, record in index.failed.items() if name not in index.done]
     known = map(_without_some_steps, index.done.values())
     done, left, measured = (
-        tuple(_printable(record) for record in sorted(some, key=order))
-        for some in (known, failed, index.diversity.values())
+        tuple(_printable(record) for record in sorted(records, key=order))
+        for records in (known, failed, index.diversity.values())
     )
-    command = read_command(path)
-    return ExperimentResults(
-        printable(path.resolve().name),
-        _printable(config),
-        done,
-        left,
-        measured,
-        None if command is None else printable(command),
-    )
-
-
-def records_of(path: Path) -> tuple[dict[str, Any], JournalIndex]:
-    """The configuration of a folder and what its journals say, every value of its type.
-
-    The folder may be anyone's. A line whose id is none of this package's is left out, with a warning.
-
-    Raises:
-        RollflowError: If it is no folder of ``rollflow bench run``, or anything in it is of another form.
-    """
-    config = checked_config(read_config(path), f"{CONFIG} of '{path}'")
-    arms, left_out = {arm["name"] for arm in config["arms"]}, list[str]()
-
-    def check(line: bytes, where: str) -> dict[str, Any] | None:
-        record = checked_record(line, arms, f"{where}, of '{path}'")
-        if record is None:
-            left_out.append(where)
-        return record
-
-    check_size(path)
-    index = JournalIndex(path, check)
-    if left_out:
-        warnings.warn(
-            f"lines of the journals of '{path}' whose ids are not those of jobs are left out: {len(left_out)}, the "
-            f"first {left_out[0]}",
-            RollflowWarning,
-            stacklevel=2,
-        )
-    return config, index
+    command = None if stored.command is None else printable(stored.command)
+    return ExperimentResults(stored.name, _printable(config), done, left, measured, command, stored.pictures)
 
 
 def _printable(content: Any) -> Any:

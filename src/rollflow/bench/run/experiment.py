@@ -10,7 +10,7 @@ from typing import Any
 
 from rollflow.api import Plan
 from rollflow.bench.probes.diversity import check_distance, diversity_nfe
-from rollflow.bench.run.reading import MOST_ROWS
+from rollflow.bench.run.schema import MOST_ROWS
 from rollflow.bench.suites.load import Item, Suite
 from rollflow.defaults import DEFAULT_STEPS
 from rollflow.engine import Job

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
-import zlib
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from rollflow.bench.run.description import (
+    COMMAND,
+    CONFIG,
+    PROVENANCE,
+    differences,
+    differing,
+    encoded,
+    read_config,
+    read_provenance,
+)
+from rollflow.bench.run.journal import PATTERN, line_of
 from rollflow.bench.run.leases import LEASE, Leases, Stillness
-from rollflow.bench.run.reading import MOST_LINE, inside, parsed, text_inside
-from rollflow.errors import FolderError, RollflowError
-from rollflow.files.atomic import check_folder, check_outside, create, parts_of, sync, trouble, write
+from rollflow.errors import RollflowError
+from rollflow.files.atomic import check_folder, check_outside, create, discard, parts_of, sync, using, write
 from rollflow.files.shared import gone
 
-CONFIG, COMMAND, PROVENANCE = "experiment.json", "command.txt", "identities.json"
 _PARTS = ("claims", "checkpoints", "images")
 
 
@@ -63,7 +69,7 @@ class ExperimentFolder:
         """
         path = self.path / CONFIG
         with using(self.path):
-            begun = not path.exists() and create(path, _lines(config))
+            begun = not path.exists() and create(path, encoded(config))
             if begun and command is not None:
                 create(self.path / COMMAND, command.encode())  # a file of the user's own stays
         refuse_other(self.path, config, resume=begun or resume)
@@ -83,7 +89,7 @@ class ExperimentFolder:
         path = self.path / PROVENANCE
         with using(self.path):
             if not path.exists():
-                create(path, _lines(identities))
+                create(path, encoded(identities))
         theirs = read_provenance(self.path)
         assert theirs is not None
         other = differing(theirs, identities)
@@ -92,21 +98,20 @@ class ExperimentFolder:
                 f"'{self.path}' was begun with other weights or settings: {'; '.join(other)}; "
                 "go on with those, or choose another folder"
             )
-        return list(_differences(theirs["versions"], identities["versions"]))
+        return list(differences(theirs["versions"], identities["versions"]))
 
     def record(self, record: dict[str, Any]) -> None:
-        """Append to the journal: on disk when this returns, and never half of it.
+        """Append to the journal; the record is on disk when this returns.
 
-        A line is its own checksum and what it says; one that a kill or a full disk cut short is not a line, and what is
-        written after it begins a new one.
+        A line that a kill or a full disk has cut short does not fit its checksum; the next record begins a new one.
         """
-        content = json.dumps(record, allow_nan=False)
+        line = line_of(record)
         with using(self.path), self._journal.open("a+b") as file:
             end = file.seek(0, os.SEEK_END)
             if end:
                 file.seek(end - 1)
             torn = end and file.read(1) != b"\n"
-            file.write(b"\n" * bool(torn) + f"{zlib.crc32(content.encode()):08x} {content}\n".encode())
+            file.write(b"\n" * bool(torn) + line)
             file.flush()
             os.fsync(file.fileno())
             if not end:
@@ -179,166 +184,10 @@ def refuse_other(path: Path, config: dict[str, Any], *, resume: bool = True) -> 
         raise RollflowError(
             f"the folder '{path}' holds an experiment already; go on with it by --resume, or choose another folder"
         )
-    differences = list(_differences(read_config(path), config))
-    if differences:
-        unused = not any(path.glob("journal-*.jsonl")) and not any((path / "checkpoints").glob("*.pt"))
+    other = list(differences(read_config(path), config))
+    if other:
+        unused = not any(path.glob(PATTERN)) and not any((path / "checkpoints").glob("*.pt"))
         mend = "no job of it has ended or was saved, so that you may remove the folder; or " if unused else ""
         raise RollflowError(
-            f"the folder '{path}' is of another experiment: {'; '.join(differences)}; {mend}choose another folder"
+            f"the folder '{path}' is of another experiment: {'; '.join(other)}; {mend}choose another folder"
         )
-
-
-@contextmanager
-def using(folder: Path) -> Iterator[None]:
-    """Say in words what has happened to a folder that can no longer be used.
-
-    Raises:
-        FolderError: In place of an ``OSError``.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise FolderError(trouble(folder, error)) from error
-
-
-def discard(path: Path) -> None:
-    """Remove a file that is of no more use, if that can be done."""
-    with suppress(OSError):
-        path.unlink(missing_ok=True)
-
-
-def read_provenance(path: Path) -> dict[str, Any] | None:
-    """With which weights and versions an experiment was begun; None where it has not been.
-
-    Raises:
-        RollflowError: If that cannot be read.
-    """
-    try:
-        told = parsed(text_inside(path, PROVENANCE))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise RollflowError(f"{PROVENANCE} of '{path}' cannot be read: {error}") from error
-    if not isinstance(told, dict) or not isinstance(told.get("versions"), dict):
-        raise RollflowError(f"{PROVENANCE} of '{path}' cannot be read: it does not say which versions were used")
-    return told
-
-
-def differing(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
-    """Where identities differ in more than versions."""
-    return list(_differences(theirs | {"versions": None}, ours | {"versions": None}))
-
-
-def read_command(path: Path) -> str | None:
-    """The command that began an experiment, if it was one."""
-    try:
-        return text_inside(path, COMMAND).strip()
-    except (OSError, ValueError):
-        return None
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """How an experiment was set up.
-
-    Raises:
-        RollflowError: If there is none, or it cannot be read.
-    """
-    try:
-        config = parsed(text_inside(path, CONFIG))
-    except FileNotFoundError:
-        raise RollflowError(f"'{path}' is no folder of 'rollflow bench run': it has no {CONFIG}") from None
-    except (OSError, ValueError) as error:
-        raise RollflowError(f"{CONFIG} of '{path}' cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise RollflowError(f"{CONFIG} of '{path}' cannot be read: expected an object, not {_short(config)}")
-    return config
-
-
-def any_record(line: bytes, where: str) -> dict[str, Any] | None:
-    """A line of a journal, if it says which job it is of; runs look no closer."""
-    try:
-        record = parsed(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) and isinstance(record.get("id"), str) else None
-
-
-class JournalIndex:
-    """What the journals of all processes say, read on from where they were read before.
-
-    Args:
-        path: Of the folder.
-        check: Called with the content and the place of each line; gives the entry, or None to leave the line out.
-
-    Attributes:
-        done: The entry of every job that is done.
-        failures: The errors of every one that failed, whether or not it was done later ...
-        failed: ... and the last entry of each.
-        diversity: The entry of every measurement of diversity.
-    """
-
-    def __init__(self, path: Path, check: Callable[[bytes, str], dict[str, Any] | None] = any_record) -> None:
-        self.done: dict[str, dict[str, Any]] = {}
-        self.failures: dict[str, list[str]] = defaultdict(list)
-        self.failed: dict[str, dict[str, Any]] = {}
-        self.diversity: dict[str, dict[str, Any]] = {}
-        self._path = path
-        self._check = check
-        self._read: dict[Path, tuple[int, int]] = {}
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Read what is new; lines that a kill or a disk has cut short are passed over."""
-        for journal in sorted(self._path.glob("journal-*.jsonl")):
-            start, number = self._read.get(journal, (0, 0))
-            with using(self._path), self._opened(journal.name) as file:
-                file.seek(start)
-                while (line := file.readline(MOST_LINE)).endswith(b"\n"):
-                    start, number = start + len(line), number + 1
-                    self._take(line.rstrip(b"\r\n"), f"{journal.name}, line {number}")
-            if len(line) == MOST_LINE:
-                raise RollflowError(f"'{self._path}' cannot be read: {journal.name}, line {number + 1} is too long")
-            self._read[journal] = start, number
-
-    def _opened(self, name: str) -> BinaryIO:
-        try:
-            return inside(self._path, name).open("rb")
-        except ValueError as error:
-            raise RollflowError(f"'{self._path}' cannot be read: {error}") from None
-
-    def _take(self, line: bytes, where: str) -> None:
-        checksum, _, content = line.partition(b" ")
-        if not content or checksum != b"%08x" % zlib.crc32(content):
-            return
-        record = self._check(content, where)
-        if record is not None:
-            self._note(record)
-
-    def _note(self, record: dict[str, Any]) -> None:
-        if "error" in record:
-            self.failures[record["id"]].append(str(record["error"]))
-            self.failed[record["id"]] = record
-        elif "diversity" in record:
-            self.diversity.setdefault(record["id"], record)
-        else:
-            self.done.setdefault(record["id"], record)
-
-
-def _lines(content: dict[str, Any]) -> bytes:
-    return (json.dumps(content, indent=1) + "\n").encode()
-
-
-def _differences(theirs: Any, ours: Any, name: str = "") -> Iterator[str]:
-    if isinstance(theirs, dict) and isinstance(ours, dict):
-        for key in dict.fromkeys([*theirs, *ours]):
-            yield from _differences(theirs.get(key), ours.get(key), f"{name}.{key}" if name else key)
-    elif isinstance(theirs, list) and isinstance(ours, list) and len(theirs) == len(ours):
-        for i, pair in enumerate(zip(theirs, ours, strict=True)):
-            yield from _differences(*pair, f"{name}[{i}]")
-    elif theirs != ours:
-        yield f"{name} was {_short(theirs)}, is {_short(ours)}"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -9,12 +9,12 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from rollflow.bench.run.folder import ExperimentFolder, using
+from rollflow.bench.run.folder import ExperimentFolder
 from rollflow.bench.run.leases import LEASE
 from rollflow.engine import Checkpoint, Job, Observer, save_checkpoint
 from rollflow.engine.checkpoint import fingerprint
 from rollflow.errors import FolderError
-from rollflow.files.atomic import trouble
+from rollflow.files.atomic import trouble, using
 from rollflow.runtime import interruption
 from rollflow.search import Progress
 

@@ -12,13 +12,15 @@ from typing import Any
 from rollflow.api import load_model
 from rollflow.bench.probes.diversity import SampleDistance, distance_of, diversity_of
 from rollflow.bench.run.experiment import Experiment, Trial, check_size, costs_of, job_of, model_of, plan_of
-from rollflow.bench.run.folder import ExperimentFolder, JournalIndex, discard, refuse_other
+from rollflow.bench.run.folder import ExperimentFolder, refuse_other
 from rollflow.bench.run.heartbeat import Heartbeat, JobObserver
+from rollflow.bench.run.journal import JournalIndex
 from rollflow.bench.run.leases import LEASE
 from rollflow.bench.run.provenance import provenance_of
 from rollflow.bench.run.records import record_of
 from rollflow.engine import Ended, Engine, Job, load_checkpoint
 from rollflow.errors import BadSetting, FolderError, RewardUnavailable, RollflowError
+from rollflow.files.atomic import discard
 from rollflow.files.pictures import picture, png, still
 from rollflow.models import FlowModel
 from rollflow.rewards import REWARDS, RewardModel

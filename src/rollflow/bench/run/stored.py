@@ -1,0 +1,127 @@
+"""An experiment on disk, as a folder or as a packed file, with every value of its type."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rollflow.bench.run import packed
+from rollflow.bench.run.description import CONFIG, PROVENANCE, read_command, read_config, read_provenance
+from rollflow.bench.run.journal import JournalIndex, RecordIndex, check_size
+from rollflow.bench.run.reading import checked_config, checked_provenance, checked_record
+from rollflow.errors import RollflowWarning
+from rollflow.files.printable import printable
+
+
+@dataclass(frozen=True)
+class StoredExperiment:
+    """What a folder or a packed file holds; it may be anyone's.
+
+    Args:
+        path: The folder or file.
+        config: Configuration, checked.
+        command: Command that began the experiment, if it was one.
+        index: Records of the jobs, checked.
+        head: Head of a packed file; None for a folder.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    command: str | None
+    index: RecordIndex
+    head: packed.Head | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the folder, or of the file without its suffix."""
+        name = self.path.resolve().name
+        return printable(name if self.head is None else name.removesuffix(packed.SUFFIX))
+
+    @property
+    def pictures(self) -> Path | None:
+        """Folder with ``images/``; None for a packed file, which holds none."""
+        return self.path if self.head is None else None
+
+    def provenance(self) -> dict[str, Any] | None:
+        """Weights and versions that the experiment was begun with, if known.
+
+        Raises:
+            RollflowError: If that cannot be read.
+        """
+        found = read_provenance(self.path) if self.head is None else self.head.provenance
+        return None if found is None else checked_provenance(found, f"{PROVENANCE} of '{self.path}'")
+
+
+def read_stored(path: Path) -> StoredExperiment:
+    """Read an experiment; records whose ids are not those of jobs are left out, with a warning.
+
+    Args:
+        path: A folder of ``rollflow bench run`` or a file of ``rollflow bench pack``.
+
+    Raises:
+        RollflowError: If it is neither, or anything in it is malformed.
+    """
+    if path.is_dir() or not path.exists():
+        config = checked_config(read_config(path), f"{CONFIG} of '{path}'")
+        check_size(path)
+        checks = _Checks(path, config)
+        index: RecordIndex = JournalIndex(path, checks.record)
+        checks.warn()
+        return StoredExperiment(path, config, read_command(path), index)
+    lines = packed.unpacked(path)
+    head = packed.head_of(next(lines, b""), path)
+    config = checked_config(head.config, f"the configuration in '{path}'")
+    checks, index = _Checks(path, config), RecordIndex()
+    for number, line in enumerate(lines, 2):
+        record = checks.record(line, f"line {number}")
+        if record is not None:
+            index.add(record)
+    checks.warn()
+    return StoredExperiment(path, config, head.command, index, head)
+
+
+def pack(folder: Path) -> tuple[bytes, RecordIndex]:
+    """Pack a folder without its pictures, which ``rollflow replay`` makes again; also return what was packed.
+
+    Raises:
+        RollflowError: If it is not a folder of ``rollflow bench run``, anything in it is malformed, or it is too large.
+    """
+    config = checked_config(read_config(folder), f"{CONFIG} of '{folder}'")
+    checks, lines = _Checks(folder, config), list[bytes]()
+
+    def keep(line: bytes, where: str) -> dict[str, Any] | None:
+        record = checks.record(line, where)
+        if record is not None:
+            lines.append(line)
+        return record
+
+    check_size(folder)
+    index = JournalIndex(folder, keep)
+    checks.warn()
+    stored = StoredExperiment(folder, config, read_command(folder), index)
+    return packed.packed(packed.Head(config, stored.provenance(), stored.command), lines), index
+
+
+class _Checks:
+    """Checks of the records of one experiment, which count those that they leave out."""
+
+    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+        self._path, self._arms = path, {arm["name"] for arm in config["arms"]}
+        self._left_out: list[str] = []
+
+    def record(self, line: bytes, where: str) -> dict[str, Any] | None:
+        record = checked_record(line, self._arms, f"{where}, of '{self._path}'")
+        if record is None:
+            self._left_out.append(where)
+        return record
+
+    def warn(self) -> None:
+        if self._left_out:
+            warnings.warn(
+                f"records of '{self._path}' whose ids are not those of jobs are left out: {len(self._left_out)}, the "
+                f"first {self._left_out[0]}",
+                RollflowWarning,
+                stacklevel=3,
+            )
