@@ -1,19 +1,37 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.DEFAULT_GOAL := help
+.PHONY: help demo fast test lint docs examples wheel clean
 
-demo: .venv/.installed
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: .venv/.installed ## Make a first picture with the embedded model
 	$(BIN)/rollflow generate "three cats to the left of two cars on grass background" --method rbf --nfe 200 --seed 2 --compare
 
-test: .venv/.tested
+fast: .venv/.tested ## Run the tests that are neither slow nor need other processes
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not subprocess"
+
+test: .venv/.tested ## Run all tests, on all cores
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-lint: .venv/.tested
-	$(BIN)/ruff check src tests tools
-	$(BIN)/ruff format --check src tests tools
+lint: .venv/.tested ## Run ruff, mypy and the import contracts
+	$(BIN)/ruff check src tests tools examples
+	$(BIN)/ruff format --check src tests tools examples
 	$(BIN)/mypy
+	$(BIN)/mypy examples
 	$(BIN)/lint-imports
+
+docs: .venv/.tested ## Build the documentation site into site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+examples: .venv/.tested ## Run every script and notebook in examples/
+	@for script in examples/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	$(BIN)/python tools/run_notebooks.py
+
+wheel: .venv/.installed ## Build the wheel, install it in an empty environment and run its demo
+	$(BIN)/python tools/check_wheel.py
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -21,8 +39,8 @@ lint: .venv/.tested
 	touch $@
 
 .venv/.tested: .venv/.installed
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[test,dev]"
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[test,dev,docs]"
 	touch $@
 
-clean:
-	rm -rf .venv
+clean: ## Remove the environment and what was built
+	rm -rf .venv site
