@@ -1,15 +1,26 @@
-"""The README's Python blocks run as they stand."""
+"""The README's Python blocks and commands work as they stand, and its links, targets and order hold."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+from rollflow.cli import main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGES = [README, *((ROOT / f"docs/{page}.md").read_text() for page in ("quickstart", "guides/search", "guides/reward"))]
+COMMANDS = [
+    shlex.split(command.replace("\\\n", ""))
+    for page in PAGES
+    for command in re.findall(r"^    (rollflow (?:.*\\\n)*.*)", page, re.M)
+]
+GENERATE = [command for command in COMMANDS if command[1] == "generate" and "/" not in "".join(command)]
 
 
 def test_there_is_one_block_for_one_sample_and_one_for_many() -> None:
@@ -25,3 +36,55 @@ def test_block_runs_within_its_budget(block: str) -> None:
         assert result.sample.shape == (3, 64, 64)
         assert 0 < result.spent.nfe <= result.job.nfe
         assert set(result.held_out) == {"judge"}
+
+
+def test_a_newcomer_finds_things_in_order() -> None:
+    assert re.findall("^## (.*)", README, re.M) == [
+        "Install",
+        "First picture",
+        "In Python",
+        "With a real pipeline",
+        "Choose a search and a reward",
+        "Experiments",
+        "Results",
+        "Documentation",
+        "Develop",
+    ]
+
+
+def test_the_demo_is_the_command_that_is_shown() -> None:
+    [shown] = re.findall(r"^    (rollflow generate .*--compare)$", README, re.M)
+    assert f"\t$(BIN)/{shown}\n" in (ROOT / "Makefile").read_text()
+
+
+def test_ci_calls_the_test_command_first() -> None:
+    """And every other target that it names exists, described by `make help`."""
+    targets = dict(re.findall("^([a-z]+):.*## (.*)", (ROOT / "Makefile").read_text(), re.M))
+    calls = re.findall("^make ([a-z]+)$", (ROOT / ".ci/run").read_text(), re.M)
+    assert calls == ["test", "lint", "docs", "examples", "wheel"]
+    assert {*calls, *re.findall("make ([a-z]+)", README)} <= {*targets, "lists"}
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_of_pages_outside_the_site_hold(page: str) -> None:
+    """Those of the site are held by its strict build."""
+    text = (ROOT / page).read_text()
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", text) + re.findall('src="([^"]+)"', text)
+    missing = [link for link in links if ":" not in link and not (ROOT / link).exists()]
+    assert links
+    assert missing == []
+
+
+@pytest.mark.parametrize("command", GENERATE, ids=" ".join)
+def test_commands_can_be_run(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the embedded model; a dry run refuses what a run would."""
+    monkeypatch.chdir(tmp_path)
+    assert main([*command[1:], *(() if "--dry-run" in command else ("--dry-run",))]) == 0
+
+
+def test_every_command_is_one_of_the_program(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    known = capsys.readouterr().out
+    assert len(COMMANDS) > 10
+    for command in COMMANDS:
+        assert re.search(rf"^  {command[1]} ", known, re.M), command
