@@ -9,6 +9,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
@@ -173,7 +174,7 @@ class Registry(dict[str, type[T]], Generic[T]):
             BadSetting: On a value that cannot be read, or a setting that is missing or given twice.
             RollflowError: If the constructor raises anything.
         """
-        called, given = self._split(text)
+        called, given = self.split(text)
         kind = self.find(called)
         for name, value in (settings or {}).items():
             if name in given:
@@ -190,13 +191,54 @@ class Registry(dict[str, type[T]], Generic[T]):
         with blamed(f"{self.what} '{called}' cannot be made"):
             return self._made(called, kind(**values))
 
+    def text(self, made: T) -> str:
+        """The text from which ``make`` makes such an object again: ``name`` or ``name(setting=value, ...)``.
+
+        A dataclass is written with all its settings and compared with what its text makes. Of another class, which may
+        load weights when it is made, the settings are those that it keeps as attributes.
+
+        Raises:
+            BadSetting: If there is no such text: its class has no name, or a setting cannot be written.
+        """
+        kind = type(made)
+        name = self._name_of(kind)
+        if name is None:
+            raise BadSetting(f"{kind.__module__}.{kind.__qualname__} is not a registered {self.what}")
+        given = []
+        for setting, parameter in settings_of(kind).items():
+            value = getattr(made, setting, parameter.default)
+            if value is inspect.Parameter.empty:
+                raise BadSetting(f"{self.what} '{name}' does not keep its setting '{setting}'")
+            if value != parameter.default and str(value) != str(parameter.default):
+                given.append(f"{setting}={_written(value)}")
+        text = f"{name}({', '.join(given)})" if given else name
+        if is_dataclass(made) and self.make(text) != made:
+            raise BadSetting(f"the settings of {made!r:.200} cannot be written as text")
+        return text
+
+    def _name_of(self, kind: type) -> str | None:
+        """The name of a class: the library's own, a plug-in's, or ``module:attribute`` if that leads to it."""
+        path = f"{kind.__module__}:{kind.__qualname__}"
+        for name, own in self.items():
+            if own is kind:
+                return name
+        for name, point in self._plugins().items():
+            if getattr(point, "value", None) == path:
+                return name
+        if kind.__module__ == "__main__" or _PATH.fullmatch(path) is None:
+            return None
+        found: Any = sys.modules.get(kind.__module__)
+        for part in kind.__qualname__.split("."):
+            found = getattr(found, part, None)
+        return path if found is kind else None
+
     def _made(self, name: str, found: Any) -> T:
         """What a constructor gave, which may be anything where a class has its own ``__new__``."""
         if not isinstance(found, self.base):
             raise BadSetting(f"{self.what} '{name}' makes {found!r:.80}; expected an object of its class")
         return typing.cast(T, found)
 
-    def _split(self, text: str) -> tuple[str, dict[str, str]]:
+    def split(self, text: str) -> tuple[str, dict[str, str]]:
         """The name in a text, and the text of each setting."""
         if not isinstance(text, str):
             raise BadSetting(f"a {self.what} is chosen by a text, not {text!r:.80}")
@@ -210,6 +252,28 @@ class Registry(dict[str, type[T]], Generic[T]):
                 raise BadSetting(f"{name} of {self.what} '{match['name']}' is set twice; set it once")
             given[name] = value
         return match["name"], given
+
+
+def _is_plain(value: object) -> bool:
+    return value is None or isinstance(value, bool | int | float | str | Path)
+
+
+def _written(value: Any) -> str:
+    """The text of a setting's value, as ``_read`` reads it.
+
+    Raises:
+        BadSetting: If there is none.
+    """
+    if value is None:
+        return "none"
+    if _is_plain(value):
+        return str(value)
+    if isinstance(value, tuple):
+        return ";".join(map(_written, value))
+    for base, registry in Registry.of.items():
+        if isinstance(value, base):
+            return registry.text(value)
+    raise BadSetting(f"{value!r:.200} cannot be written as text")
 
 
 def _short(text: str) -> str:

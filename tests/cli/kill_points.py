@@ -22,10 +22,10 @@ from support.tiny import Judge, Redness, TinyModel
 
 from rollflow.cli import main
 from rollflow.files import atomic
+from rollflow.files.run_folder import RunFolder
 from rollflow.models import MODELS
 from rollflow.output import plots
 from rollflow.output.checkpoints import CheckpointFile
-from rollflow.output.run_folder import RunFolder
 from rollflow.rewards import REWARDS
 
 COMMAND = ["generate", "a red square", "--method", "svdd", "--nfe", "60", "-q", "--out"]

@@ -26,11 +26,10 @@ from rollflow.dynamics.kernels import KERNELS
 from rollflow.dynamics.lookahead import ODELookahead
 from rollflow.errors import BadWeights, RewardUnavailable, RollflowWarning
 from rollflow.files import atomic
-from rollflow.files.pictures import picture
+from rollflow.files.pictures import picture, png
+from rollflow.files.run_folder import RunFolder
 from rollflow.output import outputs, plots
 from rollflow.output.checkpoints import CheckpointFile
-from rollflow.output.outputs import png
-from rollflow.output.run_folder import RunFolder
 from rollflow.prompts import asked
 from rollflow.rewards import REWARDS
 from rollflow.rewards.mixing import WeightedSum
@@ -282,7 +281,7 @@ def test_ctrl_c_keeps_the_best_so_far(
     assert main(["generate", PROMPT, "--nfe", "90", "--out", "."]) == 130
     out, err = capsys.readouterr()
     assert "interrupted, the best so far" in out
-    assert err == "error: interrupted; the best sample until then is in '.'; go on with --resume\n"
+    assert err == "error: interrupted; the best sample so far is in '.'; continue with --resume\n"
     content = read(folder)
     assert content["interrupted"] is True
     assert content["nfe_used"] < 90
@@ -298,7 +297,7 @@ def test_who_is_stopped_before_the_first_step_is_not_told_to_go_on(
 
     monkeypatch.setattr(CheckpointFile, "checkpointed", stop)
     assert main(["generate", PROMPT, "--nfe", "90", "--out", "."]) == 130
-    assert capsys.readouterr().err == "error: interrupted; the best sample until then is in '.'\n"
+    assert capsys.readouterr().err == "error: interrupted; the best sample so far is in '.'\n"
     assert {"image.png", "result.json"} <= set(contents(folder))
     assert "checkpoint.pt" not in contents(folder)
 
@@ -542,7 +541,7 @@ def test_a_reward_that_goes_away_leaves_the_best_so_far(
     monkeypatch.setattr(Redness, "score", sometimes)
     assert main(arguments) == 1
     message = (
-        "no answer from http://127.0.0.1:1 in 5 s; the best sample until then is in 'rollflow-out'; go on with --resume"
+        "no answer from http://127.0.0.1:1 in 5 s; the best sample so far is in 'rollflow-out'; continue with --resume"
     )
     assert capsys.readouterr().err == f"error: {message}\n"
     assert read(folder / "rollflow-out")["cause"] == "no answer from http://127.0.0.1:1 in 5 s"
@@ -575,7 +574,7 @@ def test_what_is_found_is_kept_whatever_happens_to_the_path(
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rollflow.cli.session.along", stopped)
+    monkeypatch.setattr("rollflow.output.runs.along", stopped)
     assert main([*arguments, "--out", "stopped"]) == 130
     assert read(folder / "stopped")["nfe_used"] == content["nfe_used"]
     assert (folder / "stopped/image.png").exists()
@@ -599,7 +598,7 @@ def test_going_on_while_the_reward_is_still_away(
     first = read(folder / "rollflow-out")
     assert main([*arguments, "--resume"]) == 1
     assert read(folder / "rollflow-out")["reward"] == first["reward"]
-    assert capsys.readouterr().err.count("error: gone; the best sample until then is in 'rollflow-out'") == 2
+    assert capsys.readouterr().err.count("error: gone; the best sample so far is in 'rollflow-out'") == 2
 
 
 def user_files(folder: Path) -> dict[str, bytes]:
@@ -665,7 +664,7 @@ def test_the_checkpoint_of_a_stopped_run_is_not_taken_from_it(
     assert main([*command, "--seed", "3", "--nfe", "80"]) == 2
     assert "checkpoint of another run that was stopped (nfe was 90, is 80; seed was 0, is 3)" in refused(capsys)
     assert main(command) == 2
-    assert "(its model is scenes-base, its reward caption); go on with it by --resume" in refused(capsys)
+    assert "(its model is scenes-base, its reward caption); continue it with --resume" in refused(capsys)
     assert contents(folder / "rollflow-out") == before
     assert main([*command, "--resume"]) == 0
 
@@ -702,11 +701,11 @@ def test_a_result_that_cannot_be_written_is_not_lost(
             raise no_disk
         write(path, files)
 
-    for module in ("rollflow.output.run_folder", "rollflow.engine.checkpoint"):
+    for module in ("rollflow.files.run_folder", "rollflow.engine.checkpoint"):
         monkeypatch.setattr(f"{module}.write", failing)
     checkpoints = False
     assert main([*command, "out"]) == 1
-    assert "nothing is lost: put that right, and the same command with --resume writes it" in refused(capsys)
+    assert "nothing is lost: fix that, and the same command with --resume writes it" in refused(capsys)
     assert list(contents(folder / "out")) == ["checkpoint.pt"]
     (folder / "out/checkpoint.pt").unlink()
     checkpoints = True

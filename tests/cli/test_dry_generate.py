@@ -14,8 +14,8 @@ from torch import Tensor
 from rollflow.cli import main
 from rollflow.errors import RewardUnavailable
 from rollflow.files.atomic import PACKAGE
+from rollflow.files.run_folder import LOCK, RunFolder
 from rollflow.output import outputs
-from rollflow.output.run_folder import LOCK, RunFolder
 
 COMMAND = ["generate", "a red square", "--nfe", "90", "-q"]
 
@@ -151,8 +151,8 @@ def test_a_failure_on_the_way_says_what_is_kept(
         assert main([*command, *more]) == 1
         [line] = capsys.readouterr().err.splitlines()
         assert line == (
-            "error: gone; 'rollflow-out/checkpoint.pt' keeps how far it came: go on with --resume when the cause of "
-            "this is mended, or remove it to begin anew"
+            "error: gone; 'rollflow-out/checkpoint.pt' keeps how far it came: when the cause is fixed, "
+            "continue with --resume, or remove it to start over"
         )
     monkeypatch.setattr(Broken, "score", lambda self, samples, prompts: torch.ones(len(samples)))
     assert main([*command, "--resume"]) == 0

@@ -161,8 +161,8 @@ LINES: list[tuple[list[str], str]] = [
     ([*DRY, "--out", "file/below"], "is a file; choose another"),
     (["generate", "a unicorn", "--dry-run"], "'unicorn' is not in the vocabulary"),
     (["generate", "\udc80", "--dry-run"], "the prompt must be a text"),
-    ([*DRY, "--device", "cpu"], "--device is of pipelines"),
-    ([*DRY, "--pipeline-arg", "height=3"], "--pipeline-arg is of pipelines"),
+    ([*DRY, "--device", "cpu"], "--device is only for diffusers pipelines"),
+    ([*DRY, "--pipeline-arg", "height=3"], "--pipeline-arg is only for diffusers pipelines"),
     ([*DRY, "--reward", "wl_mine:Init"], "reward 'wl_mine:Init' cannot be made: KeyError: 'no'"),
     ([*DRY, "--held-out", "wl_mine:Exits"], "it called exit(0)"),
     ([*DRY, "--reward", "sum(parts=caption;wl_mine:Deep, weights=1;1)"], "RecursionError"),
@@ -222,7 +222,10 @@ LINES: list[tuple[list[str], str]] = [
         )
     ),
     (["generate", "three cats", "--reward", "wl_mine:Other"], "makes 3; expected an object of its class"),
-    (["generate", "three cats", "--reward", "wl_mine:Who"], "the identity of the model or the reward cannot be had"),
+    (
+        ["generate", "three cats", "--reward", "wl_mine:Who"],
+        "the identity of the model or the reward cannot be",
+    ),
     (["score", "wl_mine:NoText", "a.png", "--prompt", "x"], "reward 'mean' failed: Odd"),
     (["score", "wl_mine:Ends", "a.png", "--prompt", "x"], "reward 'mean' failed: BaseException: all"),
     (["score", "wl_mine:Long", "a.png", "--prompt", "x"], " [...] "),

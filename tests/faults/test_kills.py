@@ -67,15 +67,15 @@ def check_end(child: Child, number: int, code: int) -> None:
 
 def check_kept(child: Child, folder: Path, fresh: bool) -> str:
     """What a command that was interrupted says of its folder is so; in one word."""
-    if "the best sample until then is in" in child.stderr:
+    if "the best sample so far is in" in child.stderr:
         content = told(folder)
         assert content["interrupted"]
         assert content["reward"] == max(reward for _, reward in content["trace"])
         assert (folder / "image.png").read_bytes().startswith(b"\x89PNG")
-        assert ("go on with --resume" in child.stderr) == (folder / "checkpoint.pt").exists(), child.stderr
+        assert ("continue with --resume" in child.stderr) == (folder / "checkpoint.pt").exists(), child.stderr
         return "kept its best"
     if "before there was a sample to keep" in child.stderr:
-        assert ("go on with --resume" in child.stderr) == (folder / "checkpoint.pt").exists(), child.stderr
+        assert ("continue with --resume" in child.stderr) == (folder / "checkpoint.pt").exists(), child.stderr
         assert not (fresh and (folder / "result.json").exists())
         return "had none"
     return "was not at it"

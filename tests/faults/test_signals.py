@@ -79,7 +79,7 @@ def test_a_signal_keeps_the_best(name: str, times: int, nursery: Nursery, tmp_pa
     for i in range(times):
         child.kill(number)
         time.sleep(0.05 * 10**i / 10)
-    assert ended(child) == (128 + number, f"error: {said}; the best sample until then is in 'out'; go on with --resume")
+    assert ended(child) == (128 + number, f"error: {said}; the best sample so far is in 'out'; continue with --resume")
     assert json.loads(child.stdout) == kept(child)
 
 
@@ -93,7 +93,7 @@ def test_a_reward_here_that_hangs_is_left_alone(reward: str, nursery: Nursery, t
     child.kill(signal.SIGTERM)
     code, said = ended(child)
     assert code == 143
-    assert "interrupted by SIGTERM; the best sample until then" in said
+    assert "interrupted by SIGTERM; the best sample so far" in said
     assert kept(child)["held_out"]["judge"] is not None
 
 
@@ -136,11 +136,11 @@ def test_a_server_that_does_not_answer_is_not_waited_for(
     code, said = ended(child)
     assert code == 130
     if method == "svdd":
-        assert "the best sample until then is in 'out'" in said
+        assert "the best sample so far is in 'out'" in said
         assert kept(child)["held_out"]["judge"] is not None
     else:
         assert said == (
-            "error: interrupted before there was a sample to keep; the checkpoint is in 'out'; go on with --resume"
+            "error: interrupted before there was a sample to keep; the checkpoint is in 'out'; continue with --resume"
         )
         assert not (tmp_path / "out/image.png").exists()
 
@@ -256,8 +256,7 @@ def test_a_run_that_nobody_reads_ends_with_its_best(how: str, closed: str, nurse
     assert content["nfe_used"] < 400
     if closed == "stdout":
         assert said == (
-            "error: interrupted, as nobody reads its output; the best sample until then is in 'out'; go on with "
-            "--resume"
+            "error: interrupted, as nobody reads its output; the best sample so far is in 'out'; continue with --resume"
         )
     else:
         assert "the best so far" in child.stdout

@@ -302,8 +302,8 @@ def _kept(folder: Path) -> Iterator[Loader]:
     from rollflow.bench.run.description import read_command
     from rollflow.bench.run.leases import Leases
     from rollflow.files.media import read_picture
+    from rollflow.files.run_folder import RESULT, RunFolder
     from rollflow.files.shared import mark
-    from rollflow.output.run_folder import RESULT, RunFolder
     from rollflow.rewards.judges.answer_cache import AnswerCache
     from rollflow.rewards.judges.chat import Chat
 

@@ -21,16 +21,19 @@ from rollflow.engine import Result
 from rollflow.errors import RollflowError, RollflowWarning
 from rollflow.files.atomic import check_folder, write
 from rollflow.files.pictures import is_film, picture, png, still, webp
+from rollflow.files.run_folder import encode
 from rollflow.output import plots
 from rollflow.output.outputs import summary, write_run
 from rollflow.output.recorder import Recorder
-from rollflow.output.run_folder import encode
 from rollflow.search import RolloverBudget
 
 KEYS = [
-    *("prompt", "model", "method", "interpolant", "kernel", "steps", "seed", "nfe_budget", "nfe_used"),
+    *("version", "prompt", "model", "method", "interpolant", "kernel", "grid", "lookahead", "guidance", "finish"),
+    *("steps", "seed", "nfe_budget", "nfe_used"),
     *("network_rows", "reward_calls", "decodes", "backward_passes", "reward_name", "reward", "held_out"),
-    *("warnings", "finished", "noise_level", "interrupted", "image", "seconds", "trace", "quota", "versions"),
+    *("warnings", "finished", "noise_level", "interrupted", "image"),
+    *("noise", "plan", "nfe", "origin", "seconds", "trace", "diagnostics", "sha256", "threads", "versions"),
+    "quota",
 ]
 
 
@@ -44,12 +47,17 @@ def test_summary_is_the_account_of_the_run() -> None:
     result, recorder = recorded(seed=5)
     content = json.loads(encode(summary(result, recorder, 1.23456)))
     assert list(content) == KEYS
-    assert {key: content[key] for key in KEYS[:8]} == {
+    assert {key: content[key] for key in KEYS[:13]} == {
+        "version": 2,
         "prompt": "a red square",
         "model": "scenes-base",
         "method": "rbf",
         "interpolant": "vp",
         "kernel": "sde",
+        "grid": "arc",
+        "lookahead": "tweedie",
+        "guidance": None,
+        "finish": True,
         "steps": 10,
         "seed": 5,
         "nfe_budget": 90,

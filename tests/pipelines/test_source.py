@@ -279,7 +279,7 @@ def test_a_repository_that_cannot_be_read(error, said, monkeypatch, capsys):
 
 def test_options_of_pipelines_on_another_model(capsys):
     assert main(["generate", "a cat", "--model", "scenes-base", "--dtype", "bfloat16"]) == 2
-    assert "--dtype is of pipelines" in capsys.readouterr().err
+    assert "--dtype is only for diffusers pipelines" in capsys.readouterr().err
 
 
 def test_bfloat16_networks_under_float32_states(folder):

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rollflow import prompts
+from rollflow.dynamics.grids import GRIDS
+from rollflow.dynamics.guidance import GUIDANCE
+from rollflow.dynamics.interpolants import INTERPOLANTS
+from rollflow.dynamics.kernels import KERNELS
+from rollflow.dynamics.lookahead import LOOKAHEADS
+from rollflow.engine.checkpoint import fingerprint
 from rollflow.engine.described import portable
 from rollflow.engine.job import Job
 from rollflow.engine.meter import Spending
 from rollflow.engine.record import JobRecord, digest, plain, versions
 from rollflow.engine.state import Origin, Point
+from rollflow.errors import BadSetting, FolderError
+from rollflow.files.atomic import trouble
+from rollflow.files.pictures import is_film, sample_files
+from rollflow.files.run_folder import RESULT, RunFolder
 from rollflow.prompts import Prompt
+from rollflow.search import SEARCHES
+
+IMAGE, FILM = "image.png", "film.webp"
+"""Files of the sample in an output folder."""
 
 
 @dataclass(frozen=True)
@@ -113,3 +132,99 @@ class Result:
             threads=torch.get_num_threads(),
             versions=versions(),
         )
+
+    def content(self) -> dict[str, Any]:
+        """The content of ``result.json``, as far as it needs no observer of the search.
+
+        That is the record of the job with its plan, and beside it what a reader looks for: the names of model, search
+        and sampler as they were used, the budget, and whether the search came to its end.
+        """
+        job, record = self.job, self.record().to_json()
+        used = job.dynamics.sampler
+        structured = any(reward.structured for reward in (job.task.reward, *job.task.held_out))
+        content: dict[str, Any] = {
+            "version": record["version"],
+            "prompt": str(job.task.prompt),
+            **({"ask": prompts.asked(job.task.prompt)} if structured else {}),
+            "model": job.task.model.name,
+            "method": _name(job.search, SEARCHES),
+            "interpolant": _name(used.interpolant, INTERPOLANTS),
+            "kernel": _name(used.kernel, KERNELS),
+            "grid": _name(used.grid, GRIDS),
+            "lookahead": _name(used.lookahead, LOOKAHEADS),
+            "guidance": None if used.guidance is None else _name(used.guidance, GUIDANCE),
+            "finish": used.finish,
+            "steps": used.steps,
+            "seed": job.seed,
+            "nfe_budget": job.nfe,
+            "nfe_used": self.spent.nfe,
+            "network_rows": self.spent.network_rows,
+            "reward_calls": self.spent.reward_calls,
+            "decodes": self.spent.decodes,
+            "backward_passes": self.spent.backward_passes,
+            "reward_name": job.task.reward.name,
+            "reward": record["reward"],
+            **({"parts": record["parts"]} if self.parts else {}),
+            "held_out": record.get("held_out", {}),
+            "warnings": [*self.warnings],
+            "finished": self.finished,
+            "noise_level": self.noise_level,
+            "interrupted": self.interrupted,
+            **({"cause": str(self.cause)} if self.cause is not None else {}),
+            "image": IMAGE,
+            **({"film": FILM} if is_film(self.sample) else {}),
+        }
+        return content | {name: value for name, value in record.items() if name not in content}
+
+    def save(self, folder: Path | str) -> None:
+        """Write the sample and ``result.json`` to a folder, from which ``rollflow generate --from`` repeats the run.
+
+        ``Plan.run`` writes more to its folder: plots, filmstrip and the NFE of each step, which need an observer of
+        the search; the plain sample; and a checkpoint while the search runs.
+
+        Args:
+            folder: Output folder, created if need be; files of an earlier run are replaced, those of the user are not.
+
+        Raises:
+            BadSetting: If the folder holds files of the user with the same names.
+            FolderError: If it cannot be written to, or another run is writing to it.
+        """
+        with RunFolder(Path(folder)) as out:
+            names = [IMAGE, RESULT, *([FILM] if is_film(self.sample) else [])]
+            refuse_foreign(out, names)
+            content = self.content() | {"job": job_digest(fingerprint(self.job))}
+            try:
+                out.keep(content, sample_files(self.sample, IMAGE, FILM))
+            except OSError as error:
+                raise FolderError(trouble(out.path, error)) from error
+            out.remove_earlier()
+
+
+def job_digest(fingerprint: Mapping[str, str]) -> str:
+    """What tells the results of one job from those of another."""
+    return hashlib.sha256(json.dumps(dict(fingerprint), sort_keys=True).encode()).hexdigest()
+
+
+def refuse_foreign(out: RunFolder, names: Sequence[str], others: Sequence[str] = ()) -> None:
+    """Refuse a folder in which files of the user would be replaced.
+
+    Args:
+        out: Output folder.
+        names: Names of the files that are about to be written.
+        others: Names of further files that are known to be the user's.
+
+    Raises:
+        BadSetting: If a file has one of the names and rollflow did not write it.
+    """
+    foreign = [*out.foreign(names), *others]
+    if foreign:
+        raise BadSetting(
+            f"'{out.path}' holds {', '.join(foreign)}, which rollflow did not write, or which changed since (earlier "
+            "releases did not mark their files); move that away, or choose another folder (--out)"
+        )
+
+
+def _name(thing: object, registry: Mapping[str, type]) -> str:
+    """The registered name of an object with default settings, else its settings in full."""
+    names = [name for name, kind in registry.items() if type(thing) is kind and thing == kind()]
+    return names[0] if names else repr(thing) if is_dataclass(thing) else type(thing).__qualname__

@@ -69,6 +69,12 @@ def webp(sample: Tensor) -> bytes:
     return buffer.getvalue()
 
 
+def sample_files(sample: Tensor, image: str, film: str) -> dict[str, bytes]:
+    """Files of a sample by name: a picture, or a still picture of a film and all of it."""
+    files = {image: png(picture(still(sample)))}
+    return {**files, film: webp(sample)} if is_film(sample) else files
+
+
 ENCODERS: dict[str, Callable[[Tensor], bytes]] = {
     "": lambda sample: png(picture(still(sample))),
     ".png": lambda sample: png(picture(still(sample))),

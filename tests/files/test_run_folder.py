@@ -14,7 +14,7 @@ import pytest
 from rollflow.errors import FolderError, RollflowWarning
 from rollflow.files import atomic
 from rollflow.files.atomic import write
-from rollflow.output.run_folder import LOCK, RESULT, RunFolder
+from rollflow.files.run_folder import LOCK, RESULT, RunFolder
 
 NAMES = ["a.png", "b.png"]
 
@@ -110,7 +110,7 @@ SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 from rollflow.files import atomic
-from rollflow.output.run_folder import RunFolder
+from rollflow.files.run_folder import RunFolder
 replace, left = os.replace, int(sys.argv[2])
 
 def dying(*paths):

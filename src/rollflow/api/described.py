@@ -1,0 +1,155 @@
+"""Plans as JSON: every option in texts and numbers, so that a file can hold it and a later run repeat it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+from rollflow.api.trust import refuse_untrusted
+from rollflow.errors import BadSetting, RollflowError
+from rollflow.models import PipelineSource
+from rollflow.models.diffusers import read_argument
+from rollflow.models.diffusers.source import PICTURES
+from rollflow.options import Option, Options, options_of
+from rollflow.prompts import Prompt
+from rollflow.registry import Registry
+
+OBJECT = "object"
+"""Key of what stands for a value that has no text, in words."""
+
+
+def to_json(plan: Options) -> dict[str, Any]:
+    """Every option of a plan by name, in JSON's own types.
+
+    A choice is a text, a ``Prompt`` its text and counts, a ``PipelineSource`` its settings. Of an object that has no
+    text, such as one of a class that no registry holds, only a description is kept: it can be read, but not run.
+    """
+    content: dict[str, Any] = {"prompt": _prompt(plan.prompt)}
+    for name, (_, option) in options_of(type(plan)).items():
+        content[name] = _value(getattr(plan, name), option)
+    return content
+
+
+def _prompt(prompt: str) -> str | dict[str, Any]:
+    return {"text": str(prompt), "ask": dict(prompt.ask)} if isinstance(prompt, Prompt) else prompt
+
+
+def _value(value: Any, option: Option) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_value(part, option) for part in value]
+    if isinstance(value, PipelineSource):
+        return _pipeline(value)
+    registry = option.find_registry()
+    try:
+        if registry is None:
+            raise BadSetting("it is not a choice")
+        return registry.text(value)
+    except Exception:  # comparing and printing objects of other people's classes may raise anything
+        return {OBJECT: f"{type(value).__module__}.{type(value).__qualname__}"}
+
+
+def _pipeline(source: PipelineSource) -> dict[str, Any]:
+    """The settings of a pipeline that are not the default ones, its arguments in texts as on the command line."""
+    content: dict[str, Any] = {"name": source.name}
+    for one in fields(PipelineSource):
+        value = getattr(source, one.name)
+        if one.name not in ("name", "arguments") and value != one.default:
+            content[one.name] = value
+    if source.arguments:
+        content["arguments"] = {name: _argument(value) for name, value in source.arguments.items()}
+    return content
+
+
+def _argument(value: Any) -> str | dict[str, str]:
+    """The text that ``read_argument`` reads as a value: itself, or a literal; a picture has none."""
+    for text in (value, repr(value)) if isinstance(value, str) else (repr(value),):
+        try:
+            if text.lower().endswith(PICTURES):  # would be taken for a file
+                continue
+            read = read_argument(text)
+            if type(read) is type(value) and read == value:
+                return text
+        except Exception:  # comparing foreign objects may raise anything
+            continue
+    return {OBJECT: type(value).__name__}
+
+
+def from_json(kind: type[Options], content: Mapping[str, Any], *, where: str, trusted: bool = False) -> dict[str, Any]:
+    """The options that the JSON of a plan holds, as arguments of ``Plan``.
+
+    Args:
+        kind: Class of the plan.
+        content: Some or all of what ``to_json`` gave.
+        where: Name of the file, for errors.
+        trusted: Whether it may name modules, files, models and servers (``trust.refuse_untrusted``).
+
+    Raises:
+        RollflowError: On an option that is not known, is malformed, has no text, or is not trusted.
+    """
+    known = options_of(kind)
+    for name in content:
+        if name not in known and name != "prompt":
+            raise RollflowError(
+                f"'{where}' sets the option '{name:.40}', which this release of rollflow does not have; install a "
+                "newer one"
+            )
+    _refuse_objects(content, where)
+    if not trusted:
+        model = content.get("model")
+        refuse_untrusted(f"'{where}'", model, list(_choices(content, known)))
+    return {name: _read(name, value, where) for name, value in content.items()}
+
+
+def _refuse_objects(content: Mapping[str, Any], where: str) -> None:
+    for name, value in content.items():
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, Mapping) and OBJECT in part:
+                raise RollflowError(
+                    f"'{where}' was made with an object for {name} ({part[OBJECT]!s:.80}), which a file cannot hold; "
+                    f"give {_flag(name)}"
+                )
+            arguments = part.get("arguments") if isinstance(part, Mapping) else None
+            for argument, told in arguments.items() if isinstance(arguments, Mapping) else ():
+                if isinstance(told, Mapping):
+                    raise RollflowError(
+                        f"'{where}' was made with an argument '{argument}' of the pipeline that a file cannot hold "
+                        f"({told.get(OBJECT)!s:.80}); give --pipeline-arg {argument}=..."
+                    )
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _choices(
+    content: Mapping[str, Any], known: Mapping[str, tuple[Any, Option]]
+) -> Iterator[tuple[Registry[Any], str]]:
+    """Texts that name something, each with the registry in which it is looked up; the model is not among them."""
+    for name, (_, option) in known.items():
+        registry = option.find_registry()
+        value = content.get(name)
+        if registry is None or name == "model":
+            continue
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str):
+                yield registry, text
+
+
+def _read(name: str, value: Any, where: str) -> Any:
+    """One option; what is malformed beyond this is refused by ``Plan``."""
+    if not isinstance(value, Mapping):
+        return value
+    try:
+        if name == "prompt":
+            return Prompt(value["text"], value["ask"])
+        if name == "model":
+            arguments = {key: read_argument(text) for key, text in value.get("arguments", {}).items()}
+            return PipelineSource(**{**value, "arguments": arguments})
+    except RollflowError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RollflowError(f"'{where}' is malformed: {name} is {value!s:.80} ({error})") from None
+    raise RollflowError(f"'{where}' is malformed: {name} is {value!s:.80}")

@@ -1,0 +1,99 @@
+"""Runs made earlier, read from their ``result.json``, to be repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rollflow import checks
+from rollflow.engine import JobRecord
+from rollflow.engine.record import versions
+from rollflow.errors import RollflowError
+from rollflow.files.documents import read_json, read_text
+from rollflow.files.run_folder import RESULT
+
+_MOST_THREADS = 1 << 10
+
+
+@dataclass(frozen=True)
+class EarlierRun:
+    """What a ``result.json`` says of its run.
+
+    Args:
+        path: The file.
+        record: Record of the job; its plan is not empty.
+        job: Digest of the job, model and rewards included; None if it is not known.
+    """
+
+    path: Path
+    record: JobRecord
+    job: str | None
+
+    @contextmanager
+    def as_it_ran(self) -> Iterator[None]:
+        """Compute with as many CPU threads as the run did, since matrix products divide their sums by them."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.record.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    def differences(self, content: Mapping[str, Any]) -> str | None:
+        """Why a run of the same options gave another sample, in words; None if it gave the same, to the last bit.
+
+        Args:
+            content: Content of its ``result.json``.
+        """
+        if content["sha256"] == self.record.sha256:
+            return None
+        if self.job is not None and content["job"] != self.job:
+            return "its model or one of its rewards is not the one of then"
+        then, now = self.record.versions, versions()
+        changed = [f"{name} was {then.get(name)}, is {now[name]}" for name in now if then.get(name) != now[name]]
+        device = content.get("device")
+        if device != self.record.device:
+            changed.append(f"the device was {self.record.device}, is {device}")
+        return "; ".join(changed) or "everything else is the same, so that the processor is another"
+
+
+def read_run(path: Path) -> EarlierRun:
+    """Read the ``result.json`` of a run, or of a folder; it may come from anyone.
+
+    Raises:
+        RollflowError: If it cannot be read, does not hold the plan of its run, or is of a version that is not known.
+    """
+    file = path / RESULT if path.is_dir() else path
+    try:
+        content = read_json(read_text(file))
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise RollflowError(f"cannot read '{file}': {why}; expected the result.json of a run") from None
+    if not isinstance(content, dict):
+        raise RollflowError(f"'{file}' is not the result.json of a run: it holds no object")
+    if "version" not in content and "nfe_used" in content:
+        raise RollflowError(
+            f"'{file}' was written by an earlier release, which did not record all options of the run; give them "
+            "yourself: prompt, model, method, reward and seed are in the file"
+        )
+    if "sha256" not in content:
+        raise RollflowError(f"'{file}' is not the result.json of a run: it has no 'sha256'")
+    try:
+        record = JobRecord.from_json(content)
+        plan = checks.instance("plan", record.plan, Mapping, what="an object of options by name")
+        checks.whole("threads", record.threads, at_least=1, at_most=_MOST_THREADS)
+        checks.instance("versions", record.versions, Mapping, what="an object of versions by name")
+    except RollflowError as error:
+        raise RollflowError(f"'{file}' cannot be used: {error}") from None
+    if not plan:
+        raise RollflowError(
+            f"'{file}' does not hold the options of its run, whose job was made in Python without a Plan; repeat it "
+            "there"
+        )
+    job = content.get("job")
+    return EarlierRun(file, record, job if isinstance(job, str) else None)

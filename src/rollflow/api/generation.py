@@ -1,0 +1,51 @@
+"""From names to a sample in one call."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rollflow.api.plan import Plan
+from rollflow.engine import Observer, Result
+from rollflow.options import PlanOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+def generate(prompt: str, *, observers: Iterable[Observer] = (), **options: Unpack[PlanOptions]) -> Result:
+    """Search for the best sample for a prompt that ``nfe`` evaluations of the model can buy.
+
+        result = generate("three cats on grass background", method="rbf", nfe=200)
+        result.sample, result.reward, result.held_out, result.spent.nfe
+
+    The options are those of ``Plan``, where they are described. A model given by name is loaded at every call: for many
+    prompts load it once (``load_model``) and pass the object, or run many jobs together in an ``Engine``.
+
+    Args:
+        prompt: Description of the sample; a ``Prompt`` also holds the counts that rewards check.
+        observers: Observers of every step.
+        options: Options of the plan: ``model``, ``method``, ``reward``, ``held_out``, ``nfe``, ``seed``,
+            ``interpolant``, ``kernel``, ``steps``, ``grid``, ``lookahead``, ``guidance``, ``finish``, ``max_rows`` and
+            ``max_grad_rows``.
+
+    Raises:
+        RollflowError: On bad input, before anything is loaded; also if the run fails (``BadModel``, ``BadReward``,
+            ``BadWeights``) before any sample was scored. A later failure is a warning, and the ``cause`` of the
+            interrupted result.
+        ValueError: If the model cannot read the prompt.
+        Interrupted: On Ctrl-C, with the best sample so far in ``results``.
+    """
+    return Plan(prompt, **options).run(observers=observers)
+
+
+def _signature() -> inspect.Signature:
+    """The signature with every option of a plan, for ``help`` and notebooks."""
+    own = inspect.signature(generate)
+    plan = [one for one in inspect.signature(Plan).parameters.values() if one.name != "prompt"]
+    parameters = [*list(own.parameters.values())[:1], *plan, own.parameters["observers"]]
+    return own.replace(parameters=parameters)
+
+
+generate.__signature__ = _signature()  # type: ignore[attr-defined]

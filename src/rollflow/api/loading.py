@@ -1,0 +1,57 @@
+"""Models and rewards, made ready to run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rollflow import checks
+from rollflow.errors import BadSetting, blamed
+from rollflow.models import DiffusersModel, FlowModel, Source, as_model, find_model
+from rollflow.rewards import RewardModel, scoring
+from rollflow.rewards.checks import check_reward
+
+_LOADABLE = "a name, a PipelineSource, a pipeline of diffusers or a pair (velocity, shape)"
+
+
+def load_model(
+    model: str | Source | Any, arguments: Mapping[str, Any] | None = None, *, few_step: bool | None = None
+) -> FlowModel:
+    """A model that is ready to run, once for many calls of ``generate``.
+
+    Args:
+        model: A name, as for ``generate``; a ``PipelineSource``, which says how to load one; a pipeline of diffusers
+            that is loaded already, with whatever was done to it (LoRA, quantisation, offload, compilation); or a pair
+            of a velocity function and the shape of its states (``FunctionModel``).
+        arguments: Of the call of a loaded pipeline: ``{"height": 512, "width": 512, "guidance_scale": 3.5}``.
+        few_step: Whether a loaded pipeline is step-distilled; None tells by its name and its scheduler's.
+
+    Raises:
+        RollflowError: If it cannot be loaded, is no such pipeline, or does not take the arguments.
+    """
+    if isinstance(model, str):
+        model = find_model(model)
+    if isinstance(model, Source | type | tuple):
+        if arguments or few_step is not None:
+            raise BadSetting("arguments and few_step are of a loaded pipeline; give them to PipelineSource")
+        if isinstance(model, tuple):
+            return as_model(model)
+        if isinstance(model, type) and not issubclass(model, FlowModel):
+            raise checks.refused("model", _LOADABLE, model)
+        with blamed(f"model '{getattr(model, 'name', model)}' cannot be loaded"):
+            loaded: FlowModel = model.load() if isinstance(model, Source) else model()
+        return loaded
+    if isinstance(model, FlowModel):
+        raise BadSetting(f"model '{model.name}' is loaded already; use it as it is")
+    if model is None or isinstance(model, bool | int | float | list | dict | set | bytes):
+        raise checks.refused("model", _LOADABLE, model)
+    return DiffusersModel(model, arguments, few_step=few_step)
+
+
+def load_reward(reward: RewardModel | type[RewardModel]) -> RewardModel:
+    """Make a reward of its class, if need be, and load it."""
+    with blamed(f"reward '{reward.name}' cannot be loaded"):
+        made = reward() if isinstance(reward, type) else reward
+        check_reward("reward", made)
+    scoring.load(made)
+    return made

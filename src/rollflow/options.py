@@ -1,0 +1,226 @@
+"""The options of a run, each declared once: the command line, ``generate``, arms and records are made from these.
+
+To add an option, add a field. It then appears in ``Plan``, in ``generate``, on the command line, in ``result.json`` and
+in journals; a field of ``SamplingOptions`` also appears in the arms of experiments. ``PlanOptions`` says the same to
+type checkers; a test compares the two.
+
+Nothing here imports torch, so that the command line can show its help at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, Field, dataclass, field, fields
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from rollflow.defaults import (
+    DEFAULT_LOOKAHEAD,
+    DEFAULT_MAX_GRAD_ROWS,
+    DEFAULT_MAX_ROWS,
+    DEFAULT_METHOD,
+    DEFAULT_MODEL,
+    DEFAULT_NFE,
+    DEFAULT_REWARD,
+    DEFAULT_STEPS,
+)
+
+if TYPE_CHECKING:
+    from rollflow.dynamics.grids import Grid
+    from rollflow.dynamics.guidance import Guidance
+    from rollflow.dynamics.interpolants import Interpolant
+    from rollflow.dynamics.kernels import Kernel
+    from rollflow.dynamics.lookahead import Lookahead
+    from rollflow.models import FlowModel, Source, VelocityPair
+    from rollflow.registry import Registry
+    from rollflow.rewards import RewardModel
+    from rollflow.search import Search
+
+
+@dataclass(frozen=True)
+class Option:
+    """What the command line needs to know of an option, beside its name and default.
+
+    Args:
+        help: Help text.
+        kind: Type of its value on the command line.
+        registry: ``module:name`` of the registry that its value is looked up in, if it is a choice.
+        repeated: Whether it may be given any number of times.
+        unset: What decides if the option is None, as shown for its default: "by model".
+        settings: Whether ``--set`` gives settings of the choice.
+    """
+
+    help: str
+    kind: type = str
+    registry: str | None = None
+    repeated: bool = False
+    unset: str | None = None
+    settings: bool = False
+
+    def find_registry(self) -> Registry[Any] | None:
+        """Import the registry; None if the option is not a choice."""
+        if self.registry is None:
+            return None
+        module, _, name = self.registry.partition(":")
+        found: Registry[Any] = getattr(import_module(module), name)
+        return found
+
+
+def option(
+    help: str,
+    *,
+    kind: type = str,
+    registry: str | None = None,
+    repeated: bool = False,
+    unset: str | None = None,
+    settings: bool = False,
+) -> dict[str, Option]:
+    """Metadata of a field that is an option; the arguments are those of ``Option``."""
+    return {"option": Option(help, kind, registry, repeated, unset, settings)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+    """How particles move: options of a plan, and of an arm of an experiment.
+
+    Args:
+        interpolant: Path that is sampled along; None is variance preserving for a step-distilled model, the paper's
+            choice for such (arXiv 2503.19385), and linear for any other.
+        kernel: Transition from x_t to x_s; None is the one that the method's paper uses, else the reverse SDE.
+        steps: Number of evaluation times from noise to data.
+        grid: Placement of the evaluation times; None is the model's own grid along its interpolant, if it has one,
+            else ``Arc`` along VP and ``Uniform`` along any other.
+        lookahead: Estimate of the clean sample that is shown to the reward.
+        guidance: Guidance of the children by the gradient of the reward; None is no guidance.
+        finish: Whether the sample is fully denoised inside the budget; None leaves it to the model.
+    """
+
+    interpolant: str | Interpolant | None = field(
+        default=None,
+        metadata=option(
+            "Path that is sampled along: vp, linear, cosine, polynomial.",
+            registry="rollflow.dynamics.interpolants:INTERPOLANTS",
+            unset="by model",
+            settings=True,
+        ),
+    )
+    kernel: str | Kernel | None = field(
+        default=None,
+        metadata=option(
+            "Transition kernel: sde, ddim, ode, heun, cps, stochastic, glass.",
+            registry="rollflow.dynamics.kernels:KERNELS",
+            unset="by method",
+            settings=True,
+        ),
+    )
+    steps: int = field(
+        default=DEFAULT_STEPS, metadata=option("Number of evaluation times from noise to data.", kind=int)
+    )
+    grid: str | Grid | None = field(
+        default=None,
+        metadata=option(
+            "Placement of the evaluation times: uniform, arc, shifted, matched.",
+            registry="rollflow.dynamics.grids:GRIDS",
+            unset="by interpolant",
+            settings=True,
+        ),
+    )
+    lookahead: str | Lookahead = field(
+        default=DEFAULT_LOOKAHEAD,
+        metadata=option(
+            "Estimate of the clean sample that the reward scores: tweedie, ode.",
+            registry="rollflow.dynamics.lookahead:LOOKAHEADS",
+            settings=True,
+        ),
+    )
+    guidance: str | Guidance | None = field(
+        default=None,
+        metadata=option(
+            "Guide the search by the gradient of a differentiable reward: dps.",
+            registry="rollflow.dynamics.guidance:GUIDANCE",
+            settings=True,
+        ),
+    )
+    finish: bool | None = field(
+        default=None,
+        metadata=option("Denoise the sample fully, or return the last clean estimate.", kind=bool, unset="by model"),
+    )
+
+
+@dataclass(frozen=True)
+class Options(SamplingOptions):
+    """Every option of a run; see ``Plan``."""
+
+    prompt: str
+    _: KW_ONLY
+    model: str | FlowModel | Source | VelocityPair = field(
+        default=DEFAULT_MODEL,
+        metadata=option(
+            "Name of a model (see 'rollflow models'), repository of a diffusers pipeline (owner/name), or folder.",
+            registry="rollflow.models:MODELS",
+        ),
+    )
+    method: str | Search = field(
+        default=DEFAULT_METHOD,
+        metadata=option("Search method; see 'rollflow methods'.", registry="rollflow.search:SEARCHES", settings=True),
+    )
+    reward: str | RewardModel = field(
+        default=DEFAULT_REWARD,
+        metadata=option(
+            "Reward to optimize (see 'rollflow rewards'), or a mixture: 'sum(parts=A;B, weights=1;0.5)'.",
+            registry="rollflow.rewards:REWARDS",
+        ),
+    )
+    held_out: Sequence[str | RewardModel] | None = field(
+        default=None,
+        metadata=option(
+            "Reward that only scores the result; may be repeated.",
+            registry="rollflow.rewards:REWARDS",
+            repeated=True,
+            unset="by reward",
+        ),
+    )
+    nfe: int = field(
+        default=DEFAULT_NFE, metadata=option("Budget: number of guided evaluations of the model.", kind=int)
+    )
+    seed: int = field(default=0, metadata=option("Random seed; the same seed gives the same sample.", kind=int))
+    max_rows: int = field(
+        default=DEFAULT_MAX_ROWS, metadata=option("Largest batch of one call of the model.", kind=int)
+    )
+    max_grad_rows: int = field(
+        default=DEFAULT_MAX_GRAD_ROWS,
+        metadata=option("Largest batch of a call that guidance differentiates.", kind=int),
+    )
+
+
+class PlanOptions(TypedDict, total=False):
+    """The options of ``Options`` but for the prompt, for type checkers."""
+
+    model: str | FlowModel | Source | VelocityPair
+    method: str | Search
+    reward: str | RewardModel
+    held_out: Sequence[str | RewardModel] | None
+    nfe: int
+    seed: int
+    interpolant: str | Interpolant | None
+    kernel: str | Kernel | None
+    steps: int
+    grid: str | Grid | None
+    lookahead: str | Lookahead
+    guidance: str | Guidance | None
+    finish: bool | None
+    max_rows: int
+    max_grad_rows: int
+
+
+def options_of(kind: type[Options] = Options) -> dict[str, tuple[Field[Any], Option]]:
+    """The fields that are options, but for the prompt, with what the command line needs to know of each.
+
+    What a run makes comes before how: the fields of ``Options`` and of subclasses come first, in their order.
+    """
+    told = {one.name: (one, one.metadata["option"]) for one in fields(kind) if "option" in one.metadata}
+    last = [name for name in told if name in _SAMPLING]
+    return {name: told[name] for name in (*(name for name in told if name not in _SAMPLING), *last)}
+
+
+_SAMPLING = frozenset(one.name for one in fields(SamplingOptions))

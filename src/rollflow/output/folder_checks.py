@@ -1,0 +1,132 @@
+"""What a run must not do to the folder that it is given."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from rollflow.canonical import stable_repr
+from rollflow.engine import Job
+from rollflow.engine.checkpoint import differences, is_checkpoint, read_job
+from rollflow.engine.result import IMAGE, job_digest, refuse_foreign
+from rollflow.errors import BadCheckpoint, BadSetting
+from rollflow.files.run_folder import RESULT, RunFolder
+from rollflow.models import FlowModel, Source
+from rollflow.output.outputs import BASELINE, FILMSTRIP, TRACE
+from rollflow.rewards.base import RewardModel
+from rollflow.sampler import Sampler
+from rollflow.search import Search
+
+CHECKPOINT = "checkpoint.pt"
+
+
+class Planned(Protocol):
+    """What a run needs to know of a ``Plan``: what it will do, and the jobs that do it."""
+
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def nfe(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def max_rows(self) -> int: ...
+    @property
+    def max_grad_rows(self) -> int: ...
+    @property
+    def search(self) -> Search: ...
+    @property
+    def sampler(self) -> Sampler: ...
+    @property
+    def declared_model(self) -> FlowModel | type[FlowModel] | Source: ...
+    @property
+    def declared_reward(self) -> RewardModel | type[RewardModel]: ...
+    def job(self) -> Job: ...
+    def baseline(self) -> Job: ...
+
+
+def check_files(out: RunFolder, plan: Planned, *, compare: bool, resume: bool) -> None:
+    """Refuse a folder in which the run would replace what is not its own, or has nothing to continue from.
+
+    Raises:
+        BadSetting: If there are files of the user with the names of those of a run, or, unless it is resumed, the
+            checkpoint of a run that was stopped.
+        BadCheckpoint: If the run is resumed without a checkpoint, or from another job's, as far as that is known
+            before anything is loaded.
+    """
+    folder, path = out.path, out.path / CHECKPOINT
+    names = [IMAGE, TRACE, FILMSTRIP, RESULT, *([BASELINE] if compare else [])]
+    unknown = os.path.lexists(path) and not is_checkpoint(path) and not resume
+    refuse_foreign(out, names, [CHECKPOINT] if unknown else [])
+    if resume:
+        _check_resumed(out, plan)
+        return
+    if not os.path.lexists(path):
+        return
+    try:
+        theirs = read_job(path)
+    except BadCheckpoint as error:
+        raise BadSetting(f"{error}; remove it, or choose another folder (--out)") from None
+    if is_finished(out) and out.earlier is not None and out.earlier.get("job") == job_digest(theirs):
+        return  # killed after its result was written: the checkpoint is of no more use
+    different = _differences(theirs, plan)
+    if different:
+        raise BadSetting(
+            f"'{folder}' holds the checkpoint of another run that was stopped ({'; '.join(different)}); continue that "
+            f"one with its options and --resume, remove '{path}', or choose another folder (--out)"
+        )
+    raise BadSetting(
+        f"'{folder}' holds the checkpoint of such a run that was stopped (its model is {theirs.get('model', '')[:80]}, "
+        f"its reward {theirs.get('reward', '')[:80]}); continue it with --resume, remove '{path}' to start over, or "
+        "choose another folder (--out)"
+    )
+
+
+def _check_resumed(out: RunFolder, plan: Planned) -> None:
+    """Refuse to continue from what is no checkpoint of such a run; whether its weights are the same is seen later.
+
+    Raises:
+        BadCheckpoint: If it is missing, damaged or another job's.
+    """
+    path, earlier = out.path / CHECKPOINT, out.earlier or {}
+    ours = (str(plan.prompt), plan.seed, plan.nfe)
+    if is_finished(out) and (earlier.get("prompt"), earlier.get("seed"), earlier.get("nfe_budget")) == ours:
+        return  # as it seems, there is nothing left to do
+    different = _differences(read_job(path), plan)
+    if different:
+        raise BadCheckpoint(f"'{path}' belongs to another job: {'; '.join(different)}")
+
+
+def _differences(theirs: Mapping[str, str], plan: Planned) -> list[str]:
+    """Where a checkpoint's job differs from that of a plan, as far as that is known before anything is loaded."""
+    ours = {
+        "prompt": str(plan.prompt),
+        "search": stable_repr(plan.search),
+        "sampler": stable_repr(plan.sampler),
+        "nfe": str(plan.nfe),
+        "seed": str(plan.seed),
+    }
+    different = differences({key: theirs.get(key, "") for key in ours}, ours)
+    for key, one in (("model", plan.declared_model), ("reward", plan.declared_reward)):
+        name = _own_name(one)
+        if name is not None and theirs.get(key, "").partition("(")[0] != name:
+            different.append(f"{key} was {theirs.get(key, '')[:80]}, is {name}")
+    return different
+
+
+def _own_name(one: Any) -> str | None:
+    """The name that the identity of rollflow's own model or reward begins with; None if that is not known."""
+    kind = one if isinstance(one, type) else type(one)
+    known = kind.__module__.startswith("rollflow.") and not getattr(one, "remote", False)
+    name = getattr(one, "name", None)
+    return name if known and isinstance(name, str) and not isinstance(one, Source) else None
+
+
+def is_finished(out: RunFolder) -> bool:
+    """Whether the folder holds the result of a run that came to its end."""
+    earlier = out.earlier
+    if earlier is None or earlier.get("interrupted", True):
+        return False
+    image = str(earlier.get("image"))
+    return (out.path / image).exists() and not out.foreign([image])
