@@ -28,8 +28,7 @@ from rollflow.engine.state import Checkpoint, Point, PopulationState
 from rollflow.errors import BadCheckpoint
 from rollflow.files.atomic import open_regular, write
 from rollflow.prompts import Prompt
-from rollflow.search.base import Progress
-from rollflow.search.propagator import Finished, Particles
+from rollflow.search.propagator import Finished, Particles, Progress
 
 if TYPE_CHECKING:
     from rollflow.engine.job import Job

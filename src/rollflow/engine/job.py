@@ -32,7 +32,8 @@ from rollflow.requests import Asking
 from rollflow.rewards.base import RewardModel
 from rollflow.rewards.checks import check_differentiable, check_names, check_reward
 from rollflow.sampler import Dynamics, Sampler
-from rollflow.search.base import Cost, Search
+from rollflow.search.base import Search
+from rollflow.search.cost import Cost
 from rollflow.search.propagator import Finished, Propagator
 
 

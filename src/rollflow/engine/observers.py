@@ -16,7 +16,7 @@ from rollflow.engine.state import Checkpoint
 from rollflow.errors import RollflowWarning, described
 from rollflow.requests import Reward
 from rollflow.runtime.callees import settings_kept
-from rollflow.search.base import Progress
+from rollflow.search.propagator import Progress
 
 
 class Observer:

@@ -32,8 +32,7 @@ from rollflow.requests import Asking, Grad, Request, Save, Velocity, some_rows
 from rollflow.rewards.base import RewardModel
 from rollflow.rewards.scoring import outside
 from rollflow.runtime.callees import called
-from rollflow.search.base import Progress
-from rollflow.search.propagator import Finished
+from rollflow.search.propagator import Finished, Progress
 
 NETWORK = (Velocity, Grad)
 """Requests that the flow model answers."""

@@ -41,8 +41,7 @@ from rollflow.rewards.base import RewardModel
 from rollflow.rewards.scoring import HeldOutScores, judged_by, outside
 from rollflow.runtime import interruption
 from rollflow.runtime.callees import called
-from rollflow.search.base import Progress
-from rollflow.search.propagator import Finished
+from rollflow.search.propagator import Finished, Progress
 
 T = TypeVar("T")
 

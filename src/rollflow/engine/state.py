@@ -11,8 +11,7 @@ from torch import Tensor
 
 from rollflow.engine.meter import Spending
 from rollflow.requests import Reward
-from rollflow.search.base import Progress
-from rollflow.search.propagator import Finished
+from rollflow.search.propagator import Finished, Progress
 
 
 class Point(NamedTuple):

@@ -1,11 +1,12 @@
 """Searches: which particles go on."""
 
 from rollflow.registry import Registry
-from rollflow.search.base import Cost, Progress, Search
+from rollflow.search.base import ScheduledSearch, Search
 from rollflow.search.best_of_n import BestOfN
 from rollflow.search.code import CoDe
+from rollflow.search.cost import Cost, Schedule, Stage
 from rollflow.search.paths import SearchOverPaths
-from rollflow.search.propagator import Finished, Particles, Propagator
+from rollflow.search.propagator import Finished, Particles, Progress, Propagator
 from rollflow.search.rbf.rollover_budget import RolloverBudget
 from rollflow.search.smc.smc import SMC
 from rollflow.search.svdd import SVDD
@@ -30,6 +31,9 @@ __all__ = [
     "Progress",
     "Propagator",
     "RolloverBudget",
+    "Schedule",
+    "ScheduledSearch",
     "Search",
     "SearchOverPaths",
+    "Stage",
 ]

@@ -1,87 +1,116 @@
-"""What every search shares: its settings, its declared cost and its saved state."""
+"""What every search is: settings, a population, and a cost that follows from the two."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
-
-from torch import Tensor
+from typing import ClassVar
 
 from rollflow.checks import Settings
+from rollflow.errors import BudgetTooSmall
 from rollflow.requests import Asking
-from rollflow.sampler import Dynamics
-from rollflow.search.propagator import Finished, Particles, Propagator
-
-
-class Cost(NamedTuple):
-    """What a search will spend at most, declared before anything runs; ``exact`` says it will spend just that."""
-
-    nfe: int
-    reward_calls: int
-    decodes: int
-    exact: bool = True
-    backward_passes: int = 0
-
-
-@dataclass(frozen=True)
-class Progress:
-    """State of a population after a step, which is all that is needed to go on from there.
-
-    Args:
-        step: Index of the evaluation time reached.
-        particles: What is kept.
-        nfe_left: Of the population's share.
-        nfe_spent: On this step alone.
-        extra: What one search needs beyond this.
-        noise_level: Of the particles, for a search whose steps are not those of the sampler's grid.
-        ancestors: (B,) int64 row of each particle's parent among the previous step's particles; None is its own row.
-    """
-
-    step: int
-    particles: Particles
-    nfe_left: int
-    nfe_spent: int
-    extra: Any = None
-    noise_level: float | None = None
-    ancestors: Tensor | None = None
-
-    def level(self, dynamics: Dynamics) -> float:
-        """Linear noise level of the particles."""
-        return dynamics.noise_level(self.step) if self.noise_level is None else self.noise_level
+from rollflow.sampler import Dynamics, even_shares
+from rollflow.search.cost import Cost, Schedule, largest
+from rollflow.search.propagator import Finished, Progress, Propagator
+from rollflow.search.rehearsal import Rehearsal, rehearse
 
 
 class Search(Settings, ABC):
-    """A way to spend a budget: frozen dataclass of its settings.
+    """A way to spend a budget: a frozen dataclass of its settings.
+
+    A search defines ``population``. Smallest budget, cost and shares follow from a rehearsal of it, in which nothing is
+    evaluated and every reward is 0; a search can override any of them.
 
     Attributes:
-        name: As on the command line.
-        default_kernel: Name of the kernel that its paper runs it with, which a plan takes where the user names none;
-            None is the default of all.
-        states: Dataclasses and named tuples that its saved states hold beside those of this module; a checkpoint
-            makes no other class.
+        name: Name on the command line.
+        default_kernel: Name of the kernel that its paper uses, which a plan takes unless the user names one; None is
+            the library's default.
+        states: Dataclasses and named tuples that its saved states contain beside the library's own; a checkpoint
+            creates no other class.
+        exact: Whether it spends the same whatever the rewards are. If not, equal rewards must make it spend the most.
     """
 
     name: ClassVar[str]
     default_kernel: ClassVar[str | None] = None
     states: ClassVar[tuple[type, ...]] = ()
-
-    @abstractmethod
-    def smallest_nfe(self, dynamics: Dynamics) -> int:
-        """The smallest budget that works with these settings."""
-
-    def doubt(self, dynamics: Dynamics, nfe: int) -> str | None:
-        """Say why a budget that works is still not a sensible one, and what would be; None if it is."""
-        return None
-
-    @abstractmethod
-    def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
-        """What a budget of ``nfe`` will be spent on. Raises BudgetTooSmall."""
-
-    @abstractmethod
-    def shares(self, dynamics: Dynamics, nfe: int) -> list[int]:
-        """NFE of each population."""
+    exact: ClassVar[bool] = True
 
     @abstractmethod
     def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
         """Run one population within ``propagator.nfe``, from the start or from a saved state."""
+
+    @property
+    def populations(self) -> int:
+        """Number of independent populations, between which the budget is split evenly."""
+        return 1
+
+    def surplus(self, propagator: Propagator) -> int:
+        """Return how many units the budget of a population buys beyond the smallest population: 0, 1, 2, ...
+
+        The population decides what a unit is, such as a particle or a child a step; its cost must never fall with it.
+
+        Raises:
+            BudgetTooSmall: If the budget does not buy the smallest population.
+        """
+        if isinstance(propagator, Rehearsal):
+            return propagator.surplus
+        return self._surplus(propagator.dynamics, propagator.nfe)
+
+    def _surplus(self, dynamics: Dynamics, nfe: int) -> int:
+        smallest = self.price(dynamics, 0).nfe
+        if nfe < smallest:
+            raise BudgetTooSmall(self.name, nfe, smallest)
+        return largest(lambda surplus: self.price(dynamics, surplus).nfe, nfe)
+
+    def price(self, dynamics: Dynamics, surplus: int) -> Cost:
+        """Return the cost of one population with this many units beyond the smallest."""
+        return rehearse(self.population, dynamics, surplus)
+
+    def smallest_nfe(self, dynamics: Dynamics) -> int:
+        """Return the smallest budget that works with these settings."""
+        return self.populations * self.price(dynamics, 0).nfe
+
+    def doubt(self, dynamics: Dynamics, nfe: int) -> str | None:
+        """Return why a budget that works is still not a sensible one, and what would be; None if it is."""
+        return None
+
+    def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
+        """Return what a budget of ``nfe`` will be spent on.
+
+        Raises:
+            BudgetTooSmall: If the search cannot run in it.
+        """
+        smallest = self.populations * self.price(dynamics, 0).nfe
+        if nfe < smallest:
+            raise BudgetTooSmall(self.name, nfe, smallest)
+        share, larger = divmod(nfe, self.populations)
+        cost = self._share_cost(dynamics, share).times(self.populations - larger)
+        if larger:
+            cost = cost.plus(self._share_cost(dynamics, share + 1).times(larger))
+        return cost._replace(exact=self.exact)
+
+    def _share_cost(self, dynamics: Dynamics, share: int) -> Cost:
+        return self.price(dynamics, self._surplus(dynamics, share))
+
+    def shares(self, dynamics: Dynamics, nfe: int) -> list[int]:
+        """Return the NFE of each population, the larger ones last.
+
+        Raises:
+            BudgetTooSmall: If the search cannot run in ``nfe``.
+        """
+        cost = self.cost(dynamics, nfe)
+        return [cost.nfe] if self.populations == 1 else even_shares(nfe, self.populations)
+
+
+class ScheduledSearch(Search):
+    """A search that knows all that it will ask for as soon as it knows its budget, so that no rehearsal is needed."""
+
+    @abstractmethod
+    def schedule(self, dynamics: Dynamics, surplus: int) -> Schedule:
+        """Return everything that a population asks for, with this many units beyond the smallest."""
+
+    def price(self, dynamics: Dynamics, surplus: int) -> Cost:
+        return self.schedule(dynamics, surplus).cost(dynamics)
+
+    def bought(self, propagator: Propagator) -> Schedule:
+        """Return the schedule that the budget of a population buys."""
+        return self.schedule(propagator.dynamics, self.surplus(propagator))

@@ -13,11 +13,12 @@ from torch import Tensor
 from rollflow.checks import whole
 from rollflow.dynamics.conversions import broadcast_like
 from rollflow.dynamics.interpolants import Interpolant
-from rollflow.errors import BadSetting, BudgetTooSmall
-from rollflow.requests import Asking, save
+from rollflow.errors import BadSetting
+from rollflow.requests import Asking
 from rollflow.sampler import Dynamics
-from rollflow.search.base import Cost, Progress, Search
-from rollflow.search.propagator import Finished, Particles, Propagator
+from rollflow.search.base import ScheduledSearch
+from rollflow.search.cost import Schedule, Stage
+from rollflow.search.propagator import Finished, Particles, Progress, Propagator
 from rollflow.search.streams import best_of_each, copied, labels
 
 LONGEST_STEP = 0.3
@@ -41,6 +42,10 @@ def _times(interpolant: Interpolant, leg: Leg) -> Tensor:
     return interpolant.time_at_log_snr(2 * torch.log((1 - levels) / levels))
 
 
+def _longest_step(legs: list[Leg]) -> float:
+    return max((leg.upper - leg.lower) / leg.steps for leg in legs)
+
+
 def renoised(interpolant: Interpolant, x: Tensor, t: Tensor, s: Tensor, noise: Tensor) -> Tensor:
     """The forward kernel, from x_t to x_s with s >= t: a draw of the noising process that has x_t behind it.
 
@@ -61,7 +66,7 @@ def renoised(interpolant: Interpolant, x: Tensor, t: Tensor, s: Tensor, noise: T
 
 
 @dataclass(frozen=True)
-class SearchOverPaths(Search):
+class SearchOverPaths(ScheduledSearch):
     """Denoise, then again and again: noise M copies of each stream part of the way back, denoise, keep the best.
 
     In linear noise levels, s = sigma / (alpha + sigma), with the sampler's kernel on every way down::
@@ -121,17 +126,11 @@ class SearchOverPaths(Search):
         """Particles of all legs together."""
         return self.streams * (1 + self.copies * self.rounds)
 
-    def smallest_nfe(self, dynamics: Dynamics) -> int:
-        return self._rows() * (dynamics.evaluate_nfe + dynamics.propagate_nfe)
-
-    def legs(self, dynamics: Dynamics, nfe: int) -> list[Leg]:
-        """The ways down that a budget of ``nfe`` buys. Raises BudgetTooSmall."""
+    def _legs(self, dynamics: Dynamics, surplus: int) -> list[Leg]:
+        """The legs in which this many particles more take a step than in those of one step each."""
         if dynamics.start < 1:
             raise BadSetting("paths starts from pure noise, not from a picture; take another method")
-        if nfe < self.smallest_nfe(dynamics):
-            raise BudgetTooSmall(self.name, nfe, self.smallest_nfe(dynamics))
-        children = (nfe - self._rows() * dynamics.evaluate_nfe) // dynamics.propagate_nfe
-        steps, left = divmod(children, self._rows())
+        steps, left = divmod(self._rows() + surplus, self._rows())
         longer, left = divmod(left, self.streams * self.copies)
         legs = [Leg(1.0, self.start, self.streams, steps + left // self.streams)]
         for i in range(self.rounds):
@@ -142,6 +141,17 @@ class SearchOverPaths(Search):
             legs.append(Leg(upper, lower, self.streams * self.copies, more))
         return legs
 
+    def legs(self, dynamics: Dynamics, nfe: int) -> list[Leg]:
+        """Return the legs that a budget of ``nfe`` buys. Raises BudgetTooSmall."""
+        return self._legs(dynamics, self._surplus(dynamics, nfe))
+
+    def schedule(self, dynamics: Dynamics, surplus: int) -> Schedule:
+        stages: list[Stage] = []
+        for leg in self._legs(dynamics, surplus):
+            top = Stage(leg.rows, score=False, guided=True, fresh=True)
+            stages += [top, top._replace(fresh=False, times=leg.steps - 1), Stage(leg.rows)]
+        return Schedule(stages)
+
     def doubt(self, dynamics: Dynamics, nfe: int) -> str | None:
         """Warn of a budget in which a step is longer than ``LONGEST_STEP``, so that a leg hardly denoises.
 
@@ -149,29 +159,16 @@ class SearchOverPaths(Search):
         prompts, one seed, Linear-ODE) 1, 2, 3, 4 steps a leg gave -2.9, -0.3, -0.4, -0.3 with ``scenes-base`` and -0.9,
         -0.8, -0.3, -0.3 with ``scenes-turbo``, best of N in the budget of 1 step -0.4 and -0.5.
         """
-        longest = self._longest_step(dynamics, nfe)
+        longest, surplus = _longest_step(self.legs(dynamics, nfe)), 0
         if longest <= LONGEST_STEP + _EPSILON:
             return None
-        sensible = self.smallest_nfe(dynamics)
-        while self._longest_step(dynamics, sensible) > LONGEST_STEP + _EPSILON:
-            sensible += self._rows() * dynamics.propagate_nfe
+        while _longest_step(self._legs(dynamics, surplus)) > LONGEST_STEP + _EPSILON:
+            surplus += self._rows()
+        sensible = self.price(dynamics, surplus).nfe
         return (
             f"paths has too few steps in {nfe} NFE: one goes over {longest:.2f} of noise level, more than "
             f"{LONGEST_STEP}, so that it hardly denoises; give {sensible} NFE or more, or fewer streams or copies"
         )
-
-    def _longest_step(self, dynamics: Dynamics, nfe: int) -> float:
-        return max((leg.upper - leg.lower) / leg.steps for leg in self.legs(dynamics, nfe))
-
-    def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
-        legs = self.legs(dynamics, nfe)
-        unscored = sum(leg.rows * leg.steps for leg in legs)
-        leans = unscored * dynamics.guidance_nfe
-        spent, calls = self._rows() * dynamics.evaluate_nfe + unscored * dynamics.propagate_nfe, self._rows() + leans
-        return Cost(spent, calls, calls, backward_passes=leans)
-
-    def shares(self, dynamics: Dynamics, nfe: int) -> list[int]:
-        return [self.cost(dynamics, nfe).nfe]
 
     def _descend(self, propagator: Propagator, leg: Leg, x: Tensor, first: int) -> Asking[Particles]:
         """Particles at the lower end of a leg, from states at its upper; ``first`` numbers the evaluation of those."""
@@ -185,13 +182,10 @@ class SearchOverPaths(Search):
         return particles
 
     def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
-        dynamics, interpolant = propagator.dynamics, propagator.dynamics.sampler.interpolant
-        legs = self.legs(dynamics, propagator.nfe)
-        if resume is None:
-            done, left = -1, propagator.nfe
-        else:
-            done, left, kept = resume.step, resume.nfe_left, resume.particles
-        for i in range(done + 1, len(legs)):
+        interpolant = propagator.dynamics.sampler.interpolant
+        legs = self._legs(propagator.dynamics, self.surplus(propagator))
+        rounds, kept = propagator.begin(resume, len(legs))
+        for i in rounds:
             leg, first = legs[i], sum(before.steps + 1 for before in legs[:i])
             m = leg.rows // self.streams
             x = propagator.noise.normals(first, *labels(self.streams, m))
@@ -200,8 +194,6 @@ class SearchOverPaths(Search):
                 x = renoised(interpolant, kept.x[copied(self.streams, m)], t, s, x)
             particles = yield from self._descend(propagator, leg, x, first)
             kept = particles.rows(best_of_each(particles.reward, self.streams))
-            spent = leg.rows * (dynamics.evaluate_nfe + leg.steps * dynamics.propagate_nfe)
-            left -= spent
-            yield from save(Progress(i, kept, left, spent, noise_level=leg.lower))
+            yield from propagator.save(i, kept, noise_level=leg.lower)
         row = kept.best_row
         return Finished(kept.clean[row], float(kept.reward[row]), 0.0, row=row)

@@ -1,43 +1,47 @@
-"""Particles, and what moves and evaluates them."""
+"""Particles and the states of a population, and the propagator that moves and evaluates particles."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from rollflow import requests
 from rollflow.dynamics.guidance import Guidance
 from rollflow.dynamics.lookahead import Tweedie, integrate
+from rollflow.dynamics.shapes import States
 from rollflow.errors import RollflowError
 from rollflow.particles.rng import Noise
 from rollflow.requests import Asking, Slope
 from rollflow.sampler import Dynamics
+from rollflow.search.cost import Account
 
 
 class Particles(NamedTuple):
-    """States evaluated at one time of the sampler's interpolant; fields have one row a particle.
+    """States evaluated at one time of the sampler's interpolant; every field has one row per particle.
 
     Args:
-        x: (B, ...) states of the sampler's interpolant.
+        x: (B, ...) states along the sampler's interpolant.
         u: (B, ...) the model's velocities there, in the model's interpolant.
-        clean: (B, ...) clean samples that the look-ahead promises.
-        reward: (B,) float64 rewards of ``clean``, -inf for one that must not be chosen; NaN where the search did not
-            ask.
-        guidance_shift: (B, ...) what guidance adds to the children; None where it was not asked or there is none.
+        clean: (B, ...) clean samples that the look-ahead predicts.
+        reward: (B,) float64 rewards of ``clean``: -inf for a sample that must not be chosen, NaN where the search did
+            not ask for a reward.
+        guidance_shift: (B, ...) displacement that guidance adds to the children; None without guidance, or before it
+            was evaluated.
     """
 
-    x: Tensor
-    u: Tensor
-    clean: Tensor
-    reward: Tensor
-    guidance_shift: Tensor | None = None
+    x: States
+    u: States
+    clean: States
+    reward: Float64[Tensor, " B"]
+    guidance_shift: States | None = None
 
-    def rows(self, index: Tensor | slice) -> Particles:
-        """The particles at ``index``."""
+    def rows(self, index: Int64[Tensor, " N"] | slice) -> Particles:
+        """Return the particles at ``index``."""
         return Particles(*(None if field is None else field[index] for field in self))  # type: ignore[arg-type]
 
     @property
@@ -46,7 +50,7 @@ class Particles(NamedTuple):
         return int(self.reward.argmax())
 
     def best(self) -> Particles:
-        """The one particle of the highest reward, the first of equals."""
+        """Return the one particle with the highest reward, the first of equals."""
         return self.rows(slice(self.best_row, self.best_row + 1))
 
 
@@ -55,14 +59,14 @@ class Finished(NamedTuple):
 
     Args:
         x0: (...) one clean sample in the model's space.
-        reward: Its reward; -inf if there is no sample that may be chosen.
+        reward: Reward of the sample; -inf if no sample may be chosen.
         noise_level: 0 for a finished sample, else the linear noise level at which the estimate was made.
-        diagnostics: Figures of the search's own by name, such as ``log_z`` of SMC; None where it has none.
-        row: Row of the sample among the particles that the population saved last (``Progress.particles``). None lets
+        diagnostics: Figures that the search reports, by name, such as ``log_z`` of SMC; None if it reports none.
+        row: Row of the sample among the particles that the population saved last (``Progress.particles``); None lets
             the engine take the row of the highest reward.
     """
 
-    x0: Tensor
+    x0: Float[Tensor, "..."]
     reward: float
     noise_level: float
     diagnostics: dict[str, Any] | None = None
@@ -70,40 +74,109 @@ class Finished(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Progress:
+    """State of a population after a step: all that is needed to resume it there.
+
+    Args:
+        step: Index of the evaluation time that was reached.
+        particles: Particles to go on from.
+        nfe_left: NFE left of the population's share.
+        nfe_spent: NFE spent on this step alone.
+        extra: Whatever else the search needs.
+        noise_level: Linear noise level of the particles, if the search's steps are not those of the sampler's grid.
+        ancestors: (B,) int64 row of each particle's parent among the previous step's particles; None if every particle
+            has its own row.
+    """
+
+    step: int
+    particles: Particles
+    nfe_left: int
+    nfe_spent: int
+    extra: Any = None
+    noise_level: float | None = None
+    ancestors: Tensor | None = None
+
+    def level(self, dynamics: Dynamics) -> float:
+        """Return the linear noise level of the particles."""
+        return dynamics.noise_level(self.step) if self.noise_level is None else self.noise_level
+
+
+@dataclass(frozen=True)
 class Propagator:
-    """One population's hands: everything that a search does to particles, as requests.
+    """Moves and evaluates the particles of one population, as requests, and keeps the account of what they cost.
 
     Args:
         dynamics: How particles move.
         noise: The population's own draws.
-        nfe: Its share of the job's budget.
-        origin: (...) the model's ``origin``, which the first states are noised from.
+        nfe: The population's share of the job's budget.
+        origin: (...) the model's ``origin``, which is noised to the first states; None starts from pure noise.
     """
 
     dynamics: Dynamics
     noise: Noise
     nfe: int
     origin: Tensor | None = None
+    account: Account = field(init=False, repr=False, compare=False)
 
-    def time(self, step: int) -> Tensor:
-        """Evaluation time number ``step``, a float64 scalar."""
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "account", Account(self.dynamics, self.nfe))
+
+    def begin(self, resume: Progress | None, times: int | None = None) -> tuple[range, Particles]:
+        """Open the account of a population.
+
+        Args:
+            resume: The state to go on from; None is the start.
+            times: Number of steps that the population saves; None is one for each evaluation time.
+
+        Returns:
+            The steps still to take, and the particles to take them with: none before the first.
+        """
+        times = self.dynamics.sampler.steps if times is None else times
+        if resume is None:
+            self.account.open(self.nfe)
+            nothing = torch.empty(0, *self.noise.shape, dtype=self.noise.dtype)
+            return range(times), Particles(nothing, nothing, nothing, torch.empty(0, dtype=torch.float64))
+        self.account.open(resume.nfe_left)
+        return range(resume.step + 1, times), resume.particles
+
+    def save(
+        self,
+        step: int,
+        particles: Particles,
+        extra: Any = None,
+        *,
+        noise_level: float | None = None,
+        ancestors: Int64[Tensor, " B"] | None = None,
+    ) -> Asking[None]:
+        """Save the population's state after a step, with the NFE that the step has cost; arguments as ``Progress``."""
+        left, spent = self.account.settle()
+        yield from requests.save(Progress(step, particles, left, spent, extra, noise_level, ancestors))
+
+    def time(self, step: int) -> Float64[Tensor, ""]:
+        """Return evaluation time number ``step``."""
         return self.dynamics.times[step]
 
-    def _velocity(self, x: Tensor, s: Tensor) -> Asking[Tensor]:
+    def _velocity(self, x: States, s: Tensor) -> Asking[States]:
         """Velocity in the sampler's interpolant, from the model's in its own."""
         conversion = self.dynamics.conversion
         u = yield from requests.velocity(conversion.to_source(x, s), conversion.time(s))
         return conversion.velocity(u, x, s)
 
-    def evaluate(self, x: Tensor, s: Tensor, *, score: bool = True, guided: bool = False) -> Asking[Particles]:
-        """Evaluate states at time s (): if ``score``, ``evaluate_nfe`` NFE and one reward call a row, else 1 NFE.
+    def evaluate(
+        self, x: States, s: Float64[Tensor, ""], *, score: bool = True, guided: bool = False
+    ) -> Asking[Particles]:
+        """Evaluate states at one time.
 
-        Where they are not scored, ``clean`` is the posterior mean, whatever the look-ahead.
-
-        With guidance and ``guided``, the evaluation is the one differentiated, so that the particles can be parents
-        without a further NFE; a row takes a backward pass, and a decode and a reward call unless its posterior mean is
-        what is scored.
+        Args:
+            x: (B, ...) states along the sampler's interpolant.
+            s: Time ().
+            score: Whether clean estimates are scored, for ``evaluate_nfe`` NFE and one reward call a row; otherwise a
+                row costs 1 NFE, and ``clean`` is the posterior mean whatever the look-ahead.
+            guided: Whether guidance, if there is any, differentiates this very evaluation, so that the particles can be
+                parents at no further NFE. A row then takes a backward pass, and a decode and a reward call unless its
+                posterior mean is what is scored.
         """
+        self.account.evaluate(len(x), score=score, guided=guided)
         conversion, guidance = self.dynamics.conversion, self.dynamics.sampler.guidance
         x_model, t = conversion.to_source(x, s), conversion.time(s)
         lookahead, source = self.dynamics.sampler.lookahead if score else Tweedie(), self.dynamics.source
@@ -121,19 +194,24 @@ class Propagator:
             reward = torch.full((len(x),), torch.nan, dtype=torch.float64)
         return Particles(x, u, clean, reward, shift)
 
-    def _guidance_shift(self, guidance: Guidance, slope: Slope, s: Tensor) -> Tensor:
+    def _guidance_shift(self, guidance: Guidance, slope: Slope, s: Tensor) -> States:
         gradient = self.dynamics.conversion.to_source(slope.gradient, s)  # the chain rule: x_model = x / c
         return _shaped(f"guidance {guidance}", guidance.shift(gradient.clone(), slope.reward.clone()), gradient)
 
     def guided(self, particles: Particles, step: int) -> Asking[Particles]:
-        """Parents at time number ``step`` that know where their children lean: ``guidance_nfe`` NFE a row.
+        """Evaluate the guidance shift of parents at time number ``step``: ``guidance_nfe`` NFE a row.
 
-        They are returned as they came where there is no guidance, where they know already, and at the last time.
+        The particles are returned unchanged without guidance, if they have their shift already, and at the last time.
         """
-        guidance = self.dynamics.sampler.guidance
-        if guidance is None or particles.guidance_shift is not None or step == self.dynamics.transitions:
+        known = self.dynamics.sampler.guidance is None or particles.guidance_shift is not None
+        if known or step == self.dynamics.transitions:
             return particles
-        conversion, s = self.dynamics.conversion, self.time(step)
+        return (yield from self._guide(particles, step))
+
+    def _guide(self, particles: Particles, step: int) -> Asking[Particles]:
+        self.account.guide(len(particles.x))
+        conversion, s, guidance = self.dynamics.conversion, self.time(step), self.dynamics.sampler.guidance
+        assert guidance is not None
         x, t = conversion.to_source(particles.x, s), conversion.time(s)
         slope = yield from requests.grad(x, t, self.dynamics.level(s))
         return particles._replace(guidance_shift=self._guidance_shift(guidance, slope, s))
@@ -141,15 +219,18 @@ class Propagator:
     def start(
         self, rows: Sequence[int], draws: Sequence[int], *, score: bool = True, guided: bool = False
     ) -> Asking[Particles]:
-        """States at the first time, evaluated, of one noise for each (row, draw): the noises themselves at s = 1."""
+        """Draw and evaluate states at the first time, one for each noise label (row, draw)."""
         guided, s, x = guided and self.dynamics.transitions > 0, self.time(0), self.noise.normals(0, rows, draws)
         if self.origin is not None:
             path = self.dynamics.sampler.interpolant
             x = path.alpha(s).to(x) * self.origin.to(x) + path.sigma(s).to(x) * x
         return (yield from self.evaluate(x, s, score=score, guided=guided))
 
-    def move(self, parents: Particles, t: Tensor, s: Tensor, noise: Tensor | None) -> Asking[Tensor]:
-        """One child of each parent, from time t () to s (), not evaluated: the kernel's ``extra_nfe`` NFE a row."""
+    def move(
+        self, parents: Particles, t: Float64[Tensor, ""], s: Float64[Tensor, ""], noise: States | None
+    ) -> Asking[States]:
+        """Draw one child of each parent, from time t () to s (), unevaluated: the kernel's ``extra_nfe`` NFE a row."""
+        self.account.move(len(parents.x))
         sampler = self.dynamics.sampler
         v = self.dynamics.conversion.velocity(parents.u, parents.x, t)
         x = yield from sampler.kernel.step(sampler.interpolant, parents.x, v, t, s, noise, self._velocity)
@@ -166,10 +247,18 @@ class Propagator:
         score: bool = True,
         guided: bool = False,
     ) -> Asking[Particles]:
-        """One child of each parent (B of them) at time number ``step``, evaluated.
+        """Draw and evaluate one child of each parent at time number ``step``; at time 0, ``start``.
 
-        A row costs ``child_nfe`` NFE where it is scored, else ``propagate_nfe``.
+        Args:
+            parents: B particles at the time before; ignored at time 0.
+            step: Number of the evaluation time.
+            rows: B labels of the noise ...
+            draws: ... and B more, which differ among children of one row.
+            score: As ``evaluate``: a child costs ``child_nfe`` NFE if it is scored, else ``propagate_nfe``.
+            guided: As ``evaluate``; ignored at the last time, whose particles have no children.
         """
+        if step == 0:
+            return (yield from self.start(rows, draws, score=score, guided=guided))
         t, s = self.time(step - 1), self.time(step)
         noise = self.noise.normals(step, rows, draws) if self.dynamics.sampler.kernel.stochastic else None
         x = yield from self.move(parents, t, s, noise)
@@ -179,8 +268,9 @@ class Propagator:
     def denoise(self, particles: Particles) -> Asking[Particles]:
         """Finish particles of the last evaluation time, ``clean`` and ``reward``: ``finish_nfe`` NFE a row.
 
-        Where finishing is free the clean estimates are what is returned, and their rewards are known already.
+        Where finishing is free, the clean estimates are what is returned, and their rewards are known already.
         """
+        self.account.denoise(len(particles.x))
         if self.dynamics.finishing_steps > 1:
             conversion, s = self.dynamics.conversion, self.time(self.dynamics.transitions)
             x, t = conversion.to_source(particles.x, s), conversion.time(s)
@@ -191,19 +281,19 @@ class Propagator:
     def returned(
         self, particles: Particles, row: int | None = None, diagnostics: dict[str, Any] | None = None
     ) -> Finished:
-        """What a population returns after ``denoise``: the particle at ``row``, by default the best."""
+        """Return the particle at ``row`` (by default the best), after ``denoise``, as the result of a population."""
         row = particles.best_row if row is None else row
         level = 0.0 if self.dynamics.finished else self.dynamics.last_noise_level
         return Finished(particles.clean[row], float(particles.reward[row]), level, diagnostics, row)
 
     def finish(self, particles: Particles) -> Asking[Finished]:
-        """``denoise`` particles and return the best."""
+        """Denoise particles and return the best of them."""
         return self.returned((yield from self.denoise(particles)))
 
 
-def _shaped(who: str, given: Any, like: Tensor) -> Tensor:
-    """What a kernel, a look-ahead or guidance gave, if it has the shape that it must have."""
-    if not isinstance(given, Tensor) or given.shape != like.shape:
-        shape = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
+def _shaped(who: str, value: Any, like: Tensor) -> Tensor:
+    """Return what a kernel, a look-ahead or guidance returned, after a check of its shape."""
+    if not isinstance(value, Tensor) or value.shape != like.shape:
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise RollflowError(f"{who} gave {shape}; expected shape {tuple(like.shape)}")
-    return given
+    return value

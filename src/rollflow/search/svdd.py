@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from dataclasses import dataclass
+from functools import partial
 
 from rollflow.checks import real, whole
-from rollflow.errors import BudgetTooSmall
-from rollflow.requests import Asking, save
+from rollflow.requests import Asking
 from rollflow.sampler import Dynamics, even_shares, linear_shares
-from rollflow.search.base import Cost, Progress, Search
-from rollflow.search.propagator import Finished, Particles, Propagator
+from rollflow.search.base import ScheduledSearch
+from rollflow.search.cost import Schedule, Stage
+from rollflow.search.propagator import Finished, Particles, Progress, Propagator
 from rollflow.search.streams import best_of_each, copied, labels, softmax_of_each
 
 
 @dataclass(frozen=True)
-class SVDD(Search):
+class SVDD(ScheduledSearch):
     """At every step M children of each stream, of which the one with the highest reward goes on.
 
         x_s^{i,j} ~ p(x_s | x_t^i),  j = 1..M;    x_s^i = x_s^{i,j*},  j* = argmax_j r(x0(x_s^{i,j}))
@@ -47,35 +47,13 @@ class SVDD(Search):
         real("temperature of svdd", self.temperature, at_least=0)
         real("ratio of svdd", self.ratio, above=0, at_most=1)
 
-    def smallest_nfe(self, dynamics: Dynamics) -> int:
-        step = dynamics.child_nfe + dynamics.guidance_nfe
-        return self.streams * (dynamics.evaluate_nfe + dynamics.transitions * step + dynamics.finish_nfe)
-
-    def _split(self, draws: int, times: int) -> list[int]:
-        return even_shares(draws, times) if self.ratio == 1 else linear_shares(draws, times, self.ratio)
-
-    def _price(self, dynamics: Dynamics, draws: list[int]) -> int:
-        """NFE of the noises and children of one stream."""
-        return sum(draws) * dynamics.child_nfe - draws[0] * dynamics.sampler.kernel.extra_nfe
-
-    def _draws(self, dynamics: Dynamics, nfe: int) -> list[int]:
-        """M of every evaluation time, for one stream."""
-        if nfe < self.smallest_nfe(dynamics):
-            raise BudgetTooSmall(self.name, nfe, self.smallest_nfe(dynamics))
-        left = nfe // self.streams - dynamics.finish_nfe - dynamics.transitions * dynamics.guidance_nfe
-        times = dynamics.transitions + 1
-        totals = range(max(left // dynamics.child_nfe, times), left + 1)  # noises can be cheaper than children
-        at = bisect_right(totals, left, key=lambda total: self._price(dynamics, self._split(total, times)))
-        return self._split(totals[at - 1], times)
-
-    def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
-        draws, leans = self._draws(dynamics, nfe), dynamics.transitions * dynamics.guidance_nfe
-        spent = self._price(dynamics, draws) + leans + dynamics.finish_nfe
-        calls = self.streams * (sum(draws) + leans + (dynamics.finish_nfe > 0))
-        return Cost(self.streams * spent, calls, calls, backward_passes=self.streams * leans)
-
-    def shares(self, dynamics: Dynamics, nfe: int) -> list[int]:
-        return [self.cost(dynamics, nfe).nfe]
+    def schedule(self, dynamics: Dynamics, surplus: int) -> Schedule:
+        times = dynamics.sampler.steps
+        split = even_shares if self.ratio == 1 else partial(linear_shares, ratio=self.ratio)
+        draws = split(times + surplus, times)
+        return Schedule(
+            [Stage(self.streams * m, parents=self.streams * (k > 0)) for k, m in enumerate(draws)], self.streams
+        )
 
     def _select(self, propagator: Propagator, step: int, children: Particles) -> Particles:
         """The child of each stream that goes on."""
@@ -85,22 +63,14 @@ class SVDD(Search):
         return children.rows(softmax_of_each(children.reward, uniform, self.temperature))
 
     def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
-        dynamics = propagator.dynamics
-        draws = self._draws(dynamics, propagator.nfe)
-        if resume is None:
-            noises = yield from propagator.start(*labels(self.streams, draws[0]))
-            particles = self._select(propagator, 0, noises)
-            spent = self.streams * draws[0] * dynamics.evaluate_nfe
-            done, left = 0, propagator.nfe - spent
-            yield from save(Progress(0, particles, left, spent))
-        else:
-            done, particles, left = resume.step, resume.particles, resume.nfe_left
-        for step in range(done + 1, dynamics.transitions + 1):
-            particles = yield from propagator.guided(particles, step - 1)
-            parents = particles.rows(copied(self.streams, draws[step]))
-            children = yield from propagator.advance(parents, step, *labels(self.streams, draws[step]))
+        stages = self.bought(propagator).stages
+        steps, particles = propagator.begin(resume)
+        for step in steps:
+            m = stages[step].rows // self.streams
+            if step > 0:
+                parents = yield from propagator.guided(particles, step - 1)
+                particles = parents.rows(copied(self.streams, m))
+            children = yield from propagator.advance(particles, step, *labels(self.streams, m))
             particles = self._select(propagator, step, children)
-            spent = self.streams * (draws[step] * dynamics.child_nfe + dynamics.guidance_nfe)
-            left -= spent
-            yield from save(Progress(step, particles, left, spent))
+            yield from propagator.save(step, particles)
         return (yield from propagator.finish(particles))

@@ -16,8 +16,9 @@ from rollflow.models.base import FlowModel
 from rollflow.requests import Asking, Reward
 from rollflow.rewards.base import RewardModel
 from rollflow.sampler import Dynamics, Sampler
-from rollflow.search.base import Cost, Progress, Search
-from rollflow.search.propagator import Finished, Propagator
+from rollflow.search.base import Search
+from rollflow.search.cost import Cost
+from rollflow.search.propagator import Finished, Progress, Propagator
 
 
 @dataclass(frozen=True)

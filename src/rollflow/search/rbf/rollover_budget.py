@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rollflow.checks import whole
-from rollflow.errors import BudgetTooSmall
-from rollflow.requests import Asking, save
+from rollflow.requests import Asking
 from rollflow.sampler import Dynamics, even_shares
-from rollflow.search.base import Cost, Progress, Search
-from rollflow.search.propagator import Finished, Particles, Propagator
+from rollflow.search.base import ScheduledSearch
+from rollflow.search.cost import Schedule, Stage
+from rollflow.search.propagator import Finished, Particles, Progress, Propagator
 from rollflow.search.rbf.acceptance import Acceptance, BestSoFar, Drawn
 from rollflow.search.rbf.quota import QuotaSchedule, UniformQuota
 
@@ -24,7 +24,7 @@ class _Rollover(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RolloverBudget(Search):
+class RolloverBudget(ScheduledSearch):
     """Children one at a time; the first that beats the best so far is taken and what it saved rolls over.
 
     Each chain, with r* the best reward so far and Q the transition's share of what follows the initial draws::
@@ -63,64 +63,49 @@ class RolloverBudget(Search):
         whole("chains of rbf", self.chains, at_least=1)
         whole("initial of rbf", self.initial, at_least=1)
 
-    def smallest_nfe(self, dynamics: Dynamics) -> int:
-        steps = dynamics.transitions * (dynamics.child_nfe + dynamics.guidance_nfe)
-        return self.chains * (self.initial * dynamics.evaluate_nfe + steps + dynamics.finish_nfe)
+    @property
+    def populations(self) -> int:
+        return self.chains
 
-    def _draws(self, dynamics: Dynamics, share: int) -> tuple[int, int]:
-        """Initial draws and children that one chain's share pays for."""
-        left = share - dynamics.finish_nfe - dynamics.transitions * dynamics.guidance_nfe
+    def schedule(self, dynamics: Dynamics, surplus: int) -> Schedule:
+        """The draws of every transition before anything rolls over, which moves children but spends as many."""
         if dynamics.transitions == 0:
-            return left // dynamics.evaluate_nfe, 0
-        return self.initial, (left - self.initial * dynamics.evaluate_nfe) // dynamics.child_nfe
+            return Schedule([Stage(self.initial + surplus)], finished=1)
+        quotas = self.quota.split(dynamics.transitions + surplus, dynamics.transitions)
+        return Schedule([Stage(self.initial), *(Stage(quota, parents=1) for quota in quotas)], finished=1)
 
     def shares(self, dynamics: Dynamics, nfe: int) -> list[int]:
-        if nfe < self.smallest_nfe(dynamics):
-            raise BudgetTooSmall(self.name, nfe, self.smallest_nfe(dynamics))
+        self.cost(dynamics, nfe)
         return even_shares(nfe, self.chains)
 
-    def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
-        leans = dynamics.transitions * dynamics.guidance_nfe
-        spent = calls = 0
-        for share in self.shares(dynamics, nfe):
-            first, children = self._draws(dynamics, share)
-            spent += first * dynamics.evaluate_nfe + children * dynamics.child_nfe + leans + dynamics.finish_nfe
-            calls += first + children + leans + (dynamics.finish_nfe > 0)
-        return Cost(spent, calls, calls, backward_passes=self.chains * leans)
-
     def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
-        dynamics = propagator.dynamics
-        first, children = self._draws(dynamics, propagator.nfe)
-        quotas = self.quota.split(children, dynamics.transitions) if dynamics.transitions else []
-        if resume is None:
-            noises = yield from propagator.start([0] * first, range(first))
-            particle = noises.best()
-            done, left, rollover = 0, children, _Rollover(float(particle.reward), 0)
-            spent = first * dynamics.evaluate_nfe
-            yield from save(Progress(0, particle, propagator.nfe - spent, spent, rollover))
-        else:
-            done, particle, rollover = resume.step, resume.particles, resume.extra
-            leans = (dynamics.transitions - done) * dynamics.guidance_nfe
-            left = (resume.nfe_left - dynamics.finish_nfe - leans) // dynamics.child_nfe
-        for step in range(done + 1, dynamics.transitions + 1):
-            last = step == dynamics.transitions
-            particle = yield from propagator.guided(particle, step - 1)
-            quota = left if last else quotas[step - 1] + rollover.carry
-            drawn = Drawn((), float(particle.reward), rollover.best)
-            taken: Particles | None = None
-            while len(drawn.rewards) < quota:
-                child = yield from propagator.advance(particle, step, [0], [len(drawn.rewards)])
-                drawn = drawn._replace(rewards=(*drawn.rewards, float(child.reward)))
-                if taken is None or child.reward > taken.reward:
-                    taken = child
-                if not last and float(taken.reward) > -math.inf and self.acceptance.accepts(drawn):
-                    break
-            assert taken is not None
-            used = len(drawn.rewards)
-            particle, left = taken, left - used
-            rollover = _Rollover(max(rollover.best, float(taken.reward)), quota - used)
-            leans = (dynamics.transitions - step) * dynamics.guidance_nfe
-            kept = dynamics.finish_nfe + leans + left * dynamics.child_nfe
-            spent = used * dynamics.child_nfe + dynamics.guidance_nfe
-            yield from save(Progress(step, particle, kept, spent, rollover))
+        stages = self.bought(propagator).stages
+        steps, particle = propagator.begin(resume)
+        best, carry = (-math.inf, 0) if resume is None else resume.extra
+        for step in steps:
+            quota = stages[step].rows + carry
+            if step == 0:
+                particle = (yield from propagator.advance(particle, 0, [0] * quota, range(quota))).best()
+            else:
+                parent = yield from propagator.guided(particle, step - 1)
+                particle, draws = yield from self._draw(propagator, parent, step, quota, best)
+                carry = quota - draws
+            best = max(best, float(particle.reward))
+            yield from propagator.save(step, particle, _Rollover(best, carry))
         return (yield from propagator.finish(particle))
+
+    def _draw(
+        self, propagator: Propagator, parent: Particles, step: int, quota: int, best: float
+    ) -> Asking[tuple[Particles, int]]:
+        """Draw children of a parent until one is accepted or the quota is spent; the best of them, and their number."""
+        last, taken = step == propagator.dynamics.transitions, None
+        drawn = Drawn((), float(parent.reward), best)
+        while len(drawn.rewards) < quota:
+            child = yield from propagator.advance(parent, step, [0], [len(drawn.rewards)])
+            drawn = drawn._replace(rewards=(*drawn.rewards, float(child.reward)))
+            if taken is None or child.reward > taken.reward:
+                taken = child
+            if not last and float(taken.reward) > -math.inf and self.acceptance.accepts(drawn):
+                break
+        assert taken is not None
+        return taken, len(drawn.rewards)

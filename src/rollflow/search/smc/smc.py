@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from rollflow.checks import real, whole
 from rollflow.dynamics.kernels import GaussianKernel
-from rollflow.dynamics.lookahead import Tweedie
-from rollflow.errors import BadSetting, BudgetTooSmall
+from rollflow.errors import BadSetting
 from rollflow.particles.resampling import Multinomial, Resampling, Systematic
 from rollflow.particles.weights import normalised
-from rollflow.requests import Asking, save
+from rollflow.requests import Asking
 from rollflow.sampler import Dynamics, linear_shares
-from rollflow.search.base import Cost, Progress, Search
-from rollflow.search.propagator import Finished, Particles, Propagator
+from rollflow.search.base import ScheduledSearch
+from rollflow.search.cost import Schedule, Stage
+from rollflow.search.propagator import Finished, Particles, Progress, Propagator
 from rollflow.search.smc.potentials import DifferencePotential, Memory, Potential
 from rollflow.search.smc.tempering import NoTempering, Tempering
 from rollflow.search.smc.weighing import Target, Weighing, log_ratio
 
 
 @dataclass(frozen=True)
-class SMC(Search):
+class SMC(ScheduledSearch):
     """K particles, weighed by what their clean estimates are worth, and resampled where the weights are uneven.
 
         x_0^i ~ N(0, I),  w^i = Z = 1,  phi_{-1} = 0
@@ -84,51 +83,20 @@ class SMC(Search):
         steps = dynamics.sampler.steps
         return [total // steps] * steps if self.ratio == 1 else linear_shares(total, steps, self.ratio)
 
-    def _scored(self, dynamics: Dynamics) -> int:
-        """At how many evaluation times there is a weighing; the last waits for the finished samples if those cost."""
-        return dynamics.sampler.steps - (dynamics.finish_nfe > 0)
-
-    def _prices(self, dynamics: Dynamics) -> list[int]:
-        """NFE of a particle at every evaluation time."""
-        shown = dynamics.sampler.lookahead.extra_nfe
-        prices = [dynamics.propagate_nfe + shown * (k < self._scored(dynamics)) for k in range(dynamics.sampler.steps)]
-        return [prices[0] - dynamics.sampler.kernel.extra_nfe, *prices[1:]]  # no kernel leads to a noise
-
-    def _nfe(self, dynamics: Dynamics, counts: list[int]) -> int:
-        walked = sum(count * price for count, price in zip(counts, self._prices(dynamics), strict=True))
-        return walked + counts[-1] * dynamics.finish_nfe
-
-    def smallest_nfe(self, dynamics: Dynamics) -> int:
-        return self._nfe(dynamics, self._counts(dynamics, (self.particles or 2) * dynamics.sampler.steps))
-
-    def _particles(self, dynamics: Dynamics, nfe: int) -> list[int]:
-        """K of every evaluation time, as many as ``nfe`` buys where they are not given.
-
-        Raises:
-            BudgetTooSmall: If that is less than those given, or than 2 on average.
-        """
-        if nfe < self.smallest_nfe(dynamics):
-            raise BudgetTooSmall(self.name, nfe, self.smallest_nfe(dynamics))
-        if self.particles is not None:
-            return self._counts(dynamics, self.particles * dynamics.sampler.steps)
-        totals = range(2 * dynamics.sampler.steps, nfe + 1)
-        at = bisect_right(totals, nfe, key=lambda total: self._nfe(dynamics, self._counts(dynamics, total)))
-        return self._counts(dynamics, totals[at - 1])
-
-    def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
-        kernel, lookahead = dynamics.sampler.kernel, dynamics.sampler.lookahead
+    def schedule(self, dynamics: Dynamics, surplus: int) -> Schedule:
+        kernel, last, steps = dynamics.sampler.kernel, dynamics.transitions, dynamics.sampler.steps
         if dynamics.guidance_nfe and not (isinstance(kernel, GaussianKernel) and kernel.stochastic):
             raise BadSetting(
                 f"smc with guidance weighs children by their density, which those of {kernel} do not have; take a "
                 "Gaussian kernel, such as sde or ddim, or no guidance"
             )
-        counts = self._particles(dynamics, nfe)
-        leans = sum(counts[:-1]) * dynamics.guidance_nfe
-        calls = sum(counts) + (0 if isinstance(lookahead, Tweedie) else leans)
-        return Cost(self._nfe(dynamics, counts), calls, calls, backward_passes=leans)
-
-    def shares(self, dynamics: Dynamics, nfe: int) -> list[int]:
-        return [self.cost(dynamics, nfe).nfe]
+        if self.particles is not None:
+            total = self.particles * steps
+        else:
+            total = 2 * steps + surplus * (steps if self.ratio == 1 else 1)
+        counts, free = self._counts(dynamics, total), dynamics.finish_nfe == 0  # else the last weighing is of samples
+        stages = [Stage(count, score=free or k < last, guided=k < last) for k, count in enumerate(counts)]
+        return Schedule(stages, finished=counts[-1])
 
     @property
     def _target(self) -> Target:
@@ -143,37 +111,28 @@ class SMC(Search):
         return self.resampling(normalised(weighing.log_w), uniforms, count)
 
     def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
-        dynamics, steps = propagator.dynamics, propagator.dynamics.sampler.steps
-        counts = self._particles(dynamics, propagator.nfe)
-        prices, scored = self._prices(dynamics), self._scored(dynamics)
-        if resume is None:
-            rows, zeros = range(counts[0]), [0] * counts[0]
-            particles = yield from propagator.start(rows, zeros, score=scored > 0, guided=True)
-            weighing = Weighing.equal(counts[0])
-            if scored > 0:
-                weighing = self._target.weigh(weighing, particles.reward, 0, steps)
-            done, spent = 0, counts[0] * prices[0]
-            left = propagator.nfe - spent
-            yield from save(Progress(0, particles, left, spent, weighing))
-        else:
-            done, particles, left, weighing = resume.step, resume.particles, resume.nfe_left, resume.extra
-        for step in range(done + 1, steps):
-            if weighing.over:
-                return Finished(particles.clean[0], -math.inf, dynamics.noise_level(step - 1), row=0)
-            ancestors = self._ancestors(weighing, propagator, step - 1, counts[step])
-            if ancestors is not None:
-                particles, weighing = particles.rows(ancestors), weighing.resampled(ancestors)
-            parents, rows, zeros = particles, range(counts[step]), [0] * counts[step]
-            particles = yield from propagator.advance(parents, step, rows, zeros, score=step < scored, guided=True)
-            weighing = weighing._replace(log_w=weighing.log_w + log_ratio(propagator, parents, particles.x, step))
-            if step < scored:
-                weighing = self._target.weigh(weighing, particles.reward, step, steps)
-            spent = counts[step] * prices[step]
-            left -= spent
-            yield from save(Progress(step, particles, left, spent, weighing, ancestors=ancestors))
+        stages, dynamics = self.bought(propagator).stages, propagator.dynamics
+        times, particles = propagator.begin(resume)
+        weighing = Weighing.equal(stages[0].rows) if resume is None else resume.extra
+        for step in times:
+            count, score, guided, *_ = stages[step]
+            ancestors, parents = None, particles
+            if step > 0:
+                if weighing.over:
+                    return Finished(particles.clean[0], -math.inf, dynamics.noise_level(step - 1), row=0)
+                ancestors = self._ancestors(weighing, propagator, step - 1, count)
+                if ancestors is not None:
+                    parents, weighing = particles.rows(ancestors), weighing.resampled(ancestors)
+            labelled = range(count), [0] * count
+            particles = yield from propagator.advance(parents, step, *labelled, score=score, guided=guided)
+            if step > 0:
+                weighing = weighing._replace(log_w=weighing.log_w + log_ratio(propagator, parents, particles.x, step))
+            if score:
+                weighing = self._target.weigh(weighing, particles.reward, step, len(stages))
+            yield from propagator.save(step, particles, weighing, ancestors=ancestors)
         particles = yield from propagator.denoise(particles)
-        if scored < steps:
-            weighing = self._target.weigh(weighing, particles.reward, steps - 1, steps)
+        if not stages[-1].score:
+            weighing = self._target.weigh(weighing, particles.reward, len(stages) - 1, len(stages))
         return self._chosen(propagator, particles, weighing)
 
     def _chosen(self, propagator: Propagator, particles: Particles, weighing: Weighing) -> Finished:

@@ -1,0 +1,178 @@
+"""What a search spends: the price of each thing that it asks for, and the cost declared before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from rollflow.dynamics.lookahead import Tweedie
+from rollflow.sampler import Dynamics
+
+
+class Cost(NamedTuple):
+    """The most that a search will spend, declared before anything runs.
+
+    Args:
+        nfe: Guided velocity evaluations.
+        reward_calls: Samples scored.
+        decodes: Samples decoded.
+        exact: Whether the search will spend exactly this, whatever the rewards are.
+        backward_passes: Samples differentiated through.
+    """
+
+    nfe: int
+    reward_calls: int
+    decodes: int
+    exact: bool = True
+    backward_passes: int = 0
+
+    def times(self, count: int) -> Cost:
+        """The cost of ``count`` populations that each cost this."""
+        nfe, reward_calls, decodes, exact, backward_passes = self
+        return Cost(count * nfe, count * reward_calls, count * decodes, exact, count * backward_passes)
+
+    def plus(self, other: Cost) -> Cost:
+        """The cost of both; exact if both are."""
+        return Cost(
+            self.nfe + other.nfe,
+            self.reward_calls + other.reward_calls,
+            self.decodes + other.decodes,
+            self.exact and other.exact,
+            self.backward_passes + other.backward_passes,
+        )
+
+
+class Account:
+    """Counts what one population asks for; its methods are the price list of the ``Propagator``'s.
+
+    Args:
+        dynamics: How particles move, which decides the prices.
+        nfe: The population's share of the budget.
+    """
+
+    def __init__(self, dynamics: Dynamics, nfe: int = 0) -> None:
+        self.nfe = self.reward_calls = self.decodes = self.backward_passes = 0
+        self.open(nfe)
+        self._evaluate, self._move, self._finish = (
+            dynamics.evaluate_nfe,
+            dynamics.sampler.kernel.extra_nfe,
+            dynamics.finish_nfe,
+        )
+        self._guided = dynamics.guidance_nfe > 0
+        self._mean = isinstance(dynamics.sampler.lookahead, Tweedie)
+        self._denoised = dynamics.finishing_steps > 1
+
+    def evaluate(self, rows: int, *, score: bool = True, guided: bool = False) -> None:
+        """States evaluated; a guided evaluation has scored the posterior mean already."""
+        guided = guided and self._guided
+        self.nfe += rows * (self._evaluate if score else 1)
+        if guided:
+            self._differentiate(rows)
+        if score and not (guided and self._mean):
+            self.score(rows)
+
+    def guide(self, rows: int) -> None:
+        """Parents that get their guidance shift."""
+        if self._guided:
+            self.nfe += rows
+            self._differentiate(rows)
+
+    def move(self, rows: int) -> None:
+        """Particles moved by the kernel."""
+        self.nfe += rows * self._move
+
+    def denoise(self, rows: int) -> None:
+        """Particles finished and scored, unless their clean estimates are what is returned."""
+        if self._denoised:
+            self.nfe += rows * self._finish
+            self.score(rows)
+
+    def score(self, rows: int) -> None:
+        """Samples decoded and scored."""
+        self.reward_calls += rows
+        self.decodes += rows
+
+    def _differentiate(self, rows: int) -> None:
+        self.score(rows)
+        self.backward_passes += rows
+
+    def open(self, left: int) -> None:
+        """Begin to count from here, with this much of the budget left."""
+        self._mark, self._left = self.nfe, left
+
+    def settle(self) -> tuple[int, int]:
+        """NFE left of the budget, and NFE spent since this was last asked."""
+        spent = self.nfe - self._mark
+        self.open(self._left - spent)
+        return self._left, spent
+
+    @property
+    def cost(self) -> Cost:
+        """All that was counted."""
+        return Cost(self.nfe, self.reward_calls, self.decodes, backward_passes=self.backward_passes)
+
+
+class Stage(NamedTuple):
+    """What a population asks for at one evaluation time, or at several that are alike.
+
+    Args:
+        rows: Particles to evaluate.
+        score: Whether their clean estimates are scored.
+        guided: Whether guidance differentiates their evaluation, so that they can be parents at no further NFE.
+        parents: Particles whose guidance shift is evaluated beforehand.
+        fresh: Whether no kernel leads to the particles; the first stage of a population is always fresh.
+        times: Number of evaluation times.
+    """
+
+    rows: int
+    score: bool = True
+    guided: bool = False
+    parents: int = 0
+    fresh: bool = False
+    times: int = 1
+
+
+class Schedule(NamedTuple):
+    """Everything that a population asks for.
+
+    Args:
+        stages: The evaluation times in order, the first one of fresh noises.
+        finished: Particles denoised to t = 0 at the end.
+    """
+
+    stages: list[Stage]
+    finished: int = 0
+
+    def cost(self, dynamics: Dynamics) -> Cost:
+        """The cost of the population."""
+        account = Account(dynamics)
+        for i, (rows, score, guided, parents, fresh, times) in enumerate(self.stages):
+            account.guide(parents)
+            account.evaluate(rows * times, score=score, guided=guided)
+            if i > 0 and not fresh:
+                account.move(rows * times)
+        account.denoise(self.finished)
+        return account.cost
+
+
+def largest(price: Callable[[int], int], budget: int) -> int:
+    """Return the largest whole number whose price is within the budget, for a price that never falls.
+
+    Prices are nearly linear, so that secants find it in a few steps; halving bounds the number of further ones.
+
+    Args:
+        price: The price of a number; that of 0 must be within the budget.
+        budget: What may be spent; no number above it is considered.
+    """
+    low, high, guess, secants = 0, budget + 1, 1, 8
+    first = paid = price(0)
+    while high - low > 1:
+        asked = price(guess)
+        slope, secants = (asked - first) / guess, secants - 1
+        if asked <= budget:
+            low, paid = guess, asked
+        else:
+            high = guess
+        step = (budget - paid) / slope if slope > 0 and secants > 0 else (high - low) / 2
+        guess = min(max(low + int(step), low + 1), high - 1)
+    return low
