@@ -96,7 +96,7 @@ def test_scenes_are_judged_at_their_own_size_or_not_at_all(
         picture.resize(size).save(tmp_path / "other.png")
         line = refused(capsys, "score", reward, tmp_path / "other.png", "--prompt", PROMPT)
         assert "other.png': " in line
-        assert f"'{reward}' looks at scenes of 64 x 64 pixels" in line
+        assert f"'{reward}' expects scenes of 64 x 64 pixels" in line
         assert f"got {size[0]} x {size[1]}; resize" in line
 
 

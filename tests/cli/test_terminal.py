@@ -83,7 +83,7 @@ def test_what_a_person_is_asked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", None)
-    with pytest.raises(Exception, match="nobody is at the terminal"):
+    with pytest.raises(Exception, match="no input to judge candidates"):
         Terminal(tmp_path, show=False).choose(EVIL, {1: torch.zeros(3, 8, 8), 2: torch.zeros(3, 8, 8)})
     assert not OBEYED.search(capsys.readouterr().err)
 

@@ -151,9 +151,9 @@ LINES: list[tuple[list[str], str]] = [
     ([*DRY, "--reward", "wl_mine:function"], "expected a subclass of RewardModel"),
     ([*DRY, "--reward", "wl_mine:Odd"], "the settings of Odd cannot be read"),
     ([*DRY, "--held-out", "caption(x=1)"], "unknown setting of reward caption 'x'"),
-    ([*DRY, "--reward", "clipscore(device=nonsense)"], "there is no device 'nonsense' here; known: auto"),
-    ([*DRY, "--reward", "clipscore(device=cuda:99)"], "there is no device 'cuda:99' here"),
-    ([*DRY, "--held-out", "clipscore(device=meta)"], "there is no device 'meta' here"),
+    ([*DRY, "--reward", "clipscore(device=nonsense)"], "device 'nonsense' is not available; choose one of: auto"),
+    ([*DRY, "--reward", "clipscore(device=cuda:99)"], "device 'cuda:99' is not available"),
+    ([*DRY, "--held-out", "clipscore(device=meta)"], "device 'meta' is not available"),
     ([*DRY, "--reward", "style"], "style(reference=PATH)"),
     ([*DRY, "--reward", "vlm-judge"], "needs the name of a model"),
     ([*DRY, "--method", "smc", "--set", "threshold=nan"], "threshold=nan cannot be read"),
@@ -172,8 +172,8 @@ LINES: list[tuple[list[str], str]] = [
     (["generate", "three cats", "--reward", "wl_mine:Exits"], "it called exit(0)"),
     (["generate", "three cats", "--reward", "wl_mine:Deep"], "RecursionError"),
     (["generate", "three cats", "--reward", "wl_mine:Load"], "AttributeError: deep"),
-    (["score", "clipscore(device=nonsense)", "a.png", "--prompt", "x"], "there is no device 'nonsense'"),
-    (["score", "aesthetic", "a.png", "--prompt", "x", "--device", "nosuch"], "there is no device 'nosuch'"),
+    (["score", "clipscore(device=nonsense)", "a.png", "--prompt", "x"], "device 'nonsense' is not available"),
+    (["score", "aesthetic", "a.png", "--prompt", "x", "--device", "nosuch"], "device 'nosuch' is not available"),
     (["score", "count", "a.png", "--prompt", "a unicorn"], "'unicorn' is not in the vocabulary"),
     *(
         (["score", f"wl_mine:{name}", "a.png", "--prompt", "x"], told)

@@ -174,7 +174,7 @@ def test_generate_returns_the_best_of_a_search_that_fails_late(line: ToyModel) -
         rollflow.generate("left", model=line, reward=Failing(KeyError("x")), method="svdd", nfe=100, steps=10)
 
 
-# One number a sample.
+# One number per sample.
 
 
 @pytest.mark.parametrize("finish", [torch.squeeze, lambda column: column, lambda column: column[:, 0].tolist()])
@@ -196,7 +196,7 @@ def test_a_column_and_a_scalar_are_one_number_a_sample(line: ToyModel, finish: A
         (lambda n: [None] * n, r"gave list \[None"),
         (lambda n: ["good"] * n, r"gave list \['good'"),
         (lambda n: None, "gave NoneType None"),
-        (lambda n: [0.0] * (n + 1), r"gave shape \(2,\) for 1 samples; expected one number a sample, shape \(1,\)"),
+        (lambda n: [0.0] * (n + 1), r"gave shape \(2,\) for 1 samples; expected one number per sample, shape \(1,\)"),
         (lambda n: torch.zeros(n, 2), r"gave shape \(1, 2\)"),
         (lambda n: 0.5 if n > 1 else [0.5], r"gave shape \(\) for 2 samples"),
         (lambda n: torch.zeros(n, dtype=torch.complex64), "gave complex numbers"),

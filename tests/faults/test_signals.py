@@ -151,7 +151,7 @@ def test_a_server_that_went_away_is_not_waited_for(host: Host, nursery: Nursery,
     child = nursery.run([*GENERATE, "--reward", reward, "--held-out", "judge"], tmp_path, seconds=0.02)
     child.until((tmp_path / "out/checkpoint.pt").exists)
     host.stop()
-    child.until(lambda: "waiting for it" in child.stderr)
+    child.until(lambda: "waiting up to" in child.stderr)
     child.kill(signal.SIGTERM)
     assert ended(child)[0] == 143
     kept(child)
@@ -256,7 +256,8 @@ def test_a_run_that_nobody_reads_ends_with_its_best(how: str, closed: str, nurse
     assert content["nfe_used"] < 400
     if closed == "stdout":
         assert said == (
-            "error: interrupted, as nobody reads its output; the best sample so far is in 'out'; continue with --resume"
+            "error: interrupted, because its output was closed; the best sample so far is in 'out'; continue with "
+            "--resume"
         )
     else:
         assert "the best so far" in child.stdout

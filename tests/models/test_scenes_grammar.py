@@ -72,8 +72,8 @@ def test_other_ways_to_say_it(prompt: str, meaning: Caption) -> None:
         ("three", "expected an object but got the end"),
         ("three cats on", "expected a background"),
         ("three cats to the left two dogs", "expected 'of'"),
-        ("three cats and one cat", "'cat' is asked for twice"),
-        ("three cats on grass background two", "'two' is unexpected at word 6"),
+        ("three cats and one cat", "'cat' occurs twice"),
+        ("three cats on grass background two", "unexpected 'two' at word 6"),
     ],
 )
 def test_what_it_cannot_read_is_named(prompt: str, says: str) -> None:

@@ -133,9 +133,9 @@ def test_what_is_changed_in_a_loaded_pipeline_is_told_at_once_and_from_each_othe
     for name, change in LIVE.items():
         tiny = stable_diffusion.epsilon()
         calls = PipelineCalls(tiny.pipeline, tiny.arguments)
-        told["as it is"] = "".join(calls.told())
+        told["as it is"] = "".join(calls.identities())
         change(tiny.pipeline)
-        told[name] = "".join(calls.told())
+        told[name] = "".join(calls.identities())
     assert len(set(told.values())) == len(LIVE) + 1
     assert not any(" at 0x" in one for one in told.values())
 
@@ -195,7 +195,7 @@ def test_layers_of_perturbed_attention() -> None:
     for layers in ("blocks.0", "blocks.1"):
         tiny = FAMILIES["StableDiffusion3PAGPipeline"]()
         tiny.pipeline.set_pag_applied_layers(layers)
-        told.append(PipelineCalls(tiny.pipeline, tiny.arguments).told())
+        told.append(PipelineCalls(tiny.pipeline, tiny.arguments).identities())
     assert told[0] != told[1]
 
 

@@ -47,7 +47,7 @@ def test_a_diffusion_models_interpolant() -> None:
 
 
 def test_a_schedule_that_falls_is_refused() -> None:
-    with pytest.raises(RollflowError, match="does not rise"):
+    with pytest.raises(RollflowError, match="must increase from step to step"):
         Discrete((0.2, 0.1))
 
 
@@ -56,7 +56,7 @@ def test_times_of_rows_are_repeated_as_often_as_the_network_has_rows() -> None:
     [t] = times
     assert (t / 2).expand(4).tolist() == [1.5, 2.5, 1.5, 2.5]
     assert t.expand(2, 3).tolist() == [[3.0] * 3, [5.0] * 3]
-    with pytest.raises(RuntimeError, match="2 times cannot be those of 3 rows"):
+    with pytest.raises(RuntimeError, match="2 times cannot be repeated for 3 rows"):
         t.expand(3)
 
 

@@ -94,10 +94,10 @@ def test_the_pipeline_itself_is_left_as_it_was():
     ("settings", "said"),
     [
         ({"dtype": "float61"}, "did you mean 'float16'"),
-        ({"dtype": "float16", "device": "cpu"}, "bfloat16 or float32"),
-        ({"device": "cuda:77"}, "no device 'cuda:77'"),
+        ({"dtype": "float16", "device": "cpu"}, "use --dtype bfloat16 or --dtype float32"),
+        ({"device": "cuda:77"}, "device 'cuda:77' is not available"),
         ({"offload": "all"}, "none, sequential"),
-        ({"offload": "model", "device": "cpu"}, "there is none"),
+        ({"offload": "model", "device": "cpu"}, "but the device is the CPU"),
         ({"quantize": "2bit"}, "8bit"),
     ],
 )
@@ -124,7 +124,7 @@ def test_a_misspelt_argument_of_the_pipeline(folder):
     ],
 )
 def test_an_argument_that_the_search_decides(folder, argument, decides):
-    with pytest.raises(UnknownName, match=f"^{argument} of FluxPipeline is no argument to give: .*{decides}"):
+    with pytest.raises(UnknownName, match=f"^{argument} of FluxPipeline cannot be set: .*{decides}"):
         PipelineSource(str(folder), {argument: 1}).load()
 
 
@@ -179,7 +179,7 @@ def test_a_scheduler_that_does_not_fit_is_named():
     settings = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
     tiny.pipeline.scheduler = diffusers.DPMSolverMultistepScheduler(**settings)
     with pytest.raises(
-        RollflowError, match=r"AssertionError at 'assert .*whether it can .* a DPMSolverMultistepScheduler"
+        RollflowError, match=r"AssertionError at 'assert .*whether it can .* with DPMSolverMultistepScheduler"
     ):
         load_model(tiny.pipeline, tiny.arguments)
 
@@ -206,13 +206,13 @@ def test_folders_that_hold_no_pipeline(folder, tmp_path):
     index = tmp_path / "model_index.json"
     for content, said in (
         ("{", "cannot be read"),
-        ("{}", "names no pipeline"),
+        ("{}", "does not name the pipeline's class"),
         ('{"_class_name": "NewestPipeline"}', "diffusers .* does not have"),
-        ('{"_class_name": "DDPMPipeline"}', "no pipeline that a search can drive"),
-        ("null", "holds a NoneType"),
-        ("[1, 2]", "holds a list"),
-        ('{"_class_name": null}', "names no pipeline"),
-        ('{"_class_name": ["FluxPipeline"]}', "names no pipeline"),
+        ('{"_class_name": "DDPMPipeline"}', "a search cannot drive DDPMPipeline"),
+        ("null", "has a NoneType, expected an object"),
+        ("[1, 2]", "has a list, expected an object"),
+        ('{"_class_name": null}', "does not name the pipeline's class"),
+        ('{"_class_name": ["FluxPipeline"]}', "does not name the pipeline's class"),
         ('{"_class_name": "utils"}', "diffusers .* does not have"),
         ('{"_class_name": "__doc__"}', "diffusers .* does not have"),
         ("[" * 100_000, "cannot be read"),
@@ -231,7 +231,7 @@ def test_folders_that_hold_no_pipeline(folder, tmp_path):
         ("7", "{}", "scheduler None"),
         ('["diffusers", "FluxPipeline"]', "{}", "scheduler FluxPipeline"),
         ('["diffusers", "Nothing"]', "{}", "scheduler Nothing"),
-        ('["diffusers", "DDIMScheduler"]', "null", "holds a NoneType"),
+        ('["diffusers", "DDIMScheduler"]', "null", "has a NoneType, expected an object"),
         ('["diffusers", "DDIMScheduler"]', '{"beta_schedule": "no"}', "does not fit a DDIMScheduler"),
         ('["diffusers", "DDIMScheduler"]', '{"num_train_timesteps": "x"}', "does not fit a DDIMScheduler"),
     ],
@@ -262,7 +262,7 @@ def test_weights_that_are_cut_short(folder, tmp_path):
         (hub.RepositoryNotFoundError, "not on the hub"),
         (hub.RevisionNotFoundError, "no revision 'v9'"),
         (hub.LocalEntryNotFoundError, "load it once while online"),
-        (hub.EntryNotFoundError, "no pipeline of diffusers"),
+        (hub.EntryNotFoundError, "so it is not a diffusers pipeline"),
     ],
 )
 def test_a_repository_that_cannot_be_read(error, said, monkeypatch, capsys):

@@ -62,7 +62,7 @@ def test_asking_on_the_command_line() -> None:
     assert read_ask(["Legos=3", "red Mars=1", "Red cars=2"]) == {"Legos": 3, "red Mars": 1, "Red car": 2}
     for twice in (["cats=2", "dogs=1", "cat=3"], ["cats=2", "Cat=2"]):
         with pytest.raises(
-            RollflowError, match=rf"'cats=2' and '{twice[-1]}' are both of '(?i:cat)'; give each thing once"
+            RollflowError, match=rf"'cats=2' and '{twice[-1]}' both count '(?i:cat)'; give each thing once"
         ):
             read_ask(twice)
     for bad in ("airplanes", "=3", "cats=many", "cats=-1"):

@@ -127,7 +127,7 @@ def test_settings_move_the_thresholds() -> None:
     assert BoxFilter(across=0.3).distinct(both, halves).tolist() == [True, False]
     large = boxes((CAT, 0.9), (CAT, 0.8), corners=[[0, 0, 1, 0.8], SMALL])
     assert BoxFilter(whole=0.7).promising(large).tolist() == [False, True]
-    with pytest.raises(ValueError, match=r"the share 'within' must be a finite number >= 0 and <= 1, not 1\.5"):
+    with pytest.raises(ValueError, match=r"the fraction 'within' must be a finite number >= 0 and <= 1, not 1\.5"):
         BoxFilter(within=1.5)
 
 

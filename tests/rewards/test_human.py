@@ -160,14 +160,14 @@ def test_who_gets_up_can_go_on(mode: str, tmp_path: Path) -> None:
 
 
 def test_there_must_be_answers_to_go_on_from(folder: str) -> None:
-    with pytest.raises(RollflowError, match="no answers to go on from"):
+    with pytest.raises(RollflowError, match="cannot read the answers to resume from"):
         Human(folder=folder, resume=True).load()
     Human(folder=folder, asker=Reddest()).score(reds(0.1, 0.2), ["a", "a"])
     Human(folder=folder, resume=True).load()
-    with pytest.raises(RollflowError, match="no answers to go on from"):
+    with pytest.raises(RollflowError, match="cannot read the answers to resume from"):
         Human("rate", folder, resume=True).load()
     Path(folder, "choose.pt").write_bytes(b"damaged")
-    with pytest.raises(RollflowError, match="no answers to go on from"):
+    with pytest.raises(RollflowError, match="cannot read the answers to resume from"):
         Human(folder=folder, resume=True).load()
 
 
@@ -180,9 +180,9 @@ def test_answers_are_not_written_over(folder: str) -> None:
     kept = Path(folder, "choose.pt").read_bytes()
     again = Human(folder=folder, asker=Reddest())
     for _ in range(2):
-        with pytest.raises(RollflowError, match=r"choose\.pt' holds answers.*human\(resume=true\).*human\(folder="):
+        with pytest.raises(RollflowError, match=r"choose\.pt' has answers.*human\(resume=true\).*human\(folder="):
             again.load()
-        with pytest.raises(RollflowError, match="holds answers"):
+        with pytest.raises(RollflowError, match="has answers"):
             again.score(reds(0.3), ["a"])
     assert Path(folder, "choose.pt").read_bytes() == kept
     Human("rate", folder, asker=Reddest()).load()
@@ -204,7 +204,7 @@ def test_the_terminal_asks_again_until_it_understands(
     assert err.startswith(f"'two cats': {folder}/candidates.png\nWhich is the best? [1-2] ")
     assert err.count("expected a number from 1 to 2, not") == 5
     assert human.score(reds(0.3, 0.4), ["two cats"] * 2).tolist() == [0, 0]
-    assert "Which is the best, 0 being the best so far? [0-2] " in capsys.readouterr().err
+    assert "Which is the best (0 is the best so far)? [0-2] " in capsys.readouterr().err
 
 
 def test_the_terminal_takes_ratings(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,11 +216,11 @@ def test_no_end_of_input_is_taken_for_an_answer(folder: str, monkeypatch: pytest
     human = Human(folder=folder)
     typed(monkeypatch, "1", "five")
     human.score(reds(0.2, 0.1), ["x"] * 2)
-    with pytest.raises(RewardUnavailable, match="nobody is at the terminal"):
+    with pytest.raises(RewardUnavailable, match="no input to judge candidates"):
         human.score(reds(0.3), ["x"])
     for nothing in (None, io.StringIO()):
         monkeypatch.setattr("sys.stdin", nothing)
-        with pytest.raises(RewardUnavailable, match="nobody is at the terminal"):
+        with pytest.raises(RewardUnavailable, match="no input to judge candidates"):
             human.score(reds(0.3), ["x"])
     typed(monkeypatch, "1")
     assert human.score(reds(0.3, 0.2), ["x"] * 2).tolist() == [2, 1]
@@ -267,9 +267,9 @@ def test_the_viewer_is_opened_if_asked(folder: str, monkeypatch: pytest.MonkeyPa
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     typed(monkeypatch, "1")
-    with pytest.raises(RewardUnavailable, match="cannot be shown in"):
+    with pytest.raises(RewardUnavailable, match="cannot write candidates to"):
         Human(folder=str(tmp_path / "file")).score(reds(0.1, 0.2), ["x"] * 2)
-    with pytest.raises(RewardUnavailable, match="cannot be kept in"):
+    with pytest.raises(RewardUnavailable, match="cannot save answers in"):
         Human(folder=str(tmp_path / "file"), asker=Reddest()).score(reds(0.1, 0.2), ["x"] * 2)
 
 

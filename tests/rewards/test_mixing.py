@@ -103,14 +103,14 @@ def test_ranks_do_not_change_with_scale() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: WeightedSum(PARTS[:1]), "two or more parts; got column 0"),
+        (lambda: WeightedSum(PARTS[:1]), "needs at least two parts; got column 0"),
         (lambda: WeightedSum((Column(0), Column(0))), "mixture part names must be distinct; got 'column 0' twice"),
-        (lambda: WeightedSum((RankAverage(PARTS), Column(2))), "'rank-average' looks back at what was scored"),
-        (lambda: WeightedSum(PARTS, (1.0,)), "1 weights do not fit 2 parts"),
-        (lambda: Lexicographic(PARTS, (1.0, 2.0, 3.0)), "3 thresholds do not fit 2 parts"),
-        (lambda: RankAverage(PARTS, (-1.0, 2.0)), "weights of 0 or more"),
-        (lambda: WeightedSum(PARTS, None, Constants((1.0,), (1.0,))), "1 constants do not fit 2 parts"),
-        (lambda: Constants((1.0,), (0.0,)), "positive stds"),
+        (lambda: WeightedSum((RankAverage(PARTS), Column(2))), "'rank-average' depends on earlier scores"),
+        (lambda: WeightedSum(PARTS, (1.0,)), "got 1 weights for 2 parts"),
+        (lambda: Lexicographic(PARTS, (1.0, 2.0, 3.0)), "got 3 thresholds for 2 parts"),
+        (lambda: RankAverage(PARTS, (-1.0, 2.0)), "weights >= 0, at least one of them above 0"),
+        (lambda: WeightedSum(PARTS, None, Constants((1.0,), (1.0,))), "got 1 constants for 2 parts"),
+        (lambda: Constants((1.0,), (0.0,)), "one mean and one positive std per part"),
     ],
 )
 def test_what_does_not_fit_is_said(make: object, message: str) -> None:

@@ -33,7 +33,7 @@ def loads(*names: Any) -> str:
 
 def test_what_is_not_in_the_cache_is_told_without_trying() -> None:
     with pytest.raises(
-        RollflowError, match=r"'owner/name': it is not in the cache, and huggingface\.co cannot be"
+        RollflowError, match=r"'owner/name': it is not in the cache and huggingface\.co cannot be"
     ) as told:
         CLIPScore().loaded(loads, "owner/name")
     assert "checkpoint=" in str(told.value)

@@ -66,7 +66,7 @@ def test_the_reference_is_part_of_what_it_is_and_must_be_there(tiny, tmp_path) -
     assert reward.identity == identities[0] != identities[1]
     with pytest.raises(RollflowError, match=r"none was given; give style\(reference=PATH\)"):
         Style()
-    with pytest.raises(RollflowError, match=r"there is none at 'nowhere\.png'"):
+    with pytest.raises(RollflowError, match=r"there is no file 'nowhere\.png'"):
         Style("nowhere.png")
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(RollflowError, match="reward 'style' cannot load"):

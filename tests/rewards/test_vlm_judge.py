@@ -245,10 +245,10 @@ def test_trouble_passes(trouble: Reply, server: Server, make: Callable[..., VLMJ
 
 def test_trouble_that_does_not_pass_is_told(server: Server, make: Callable[..., VLMJudge]) -> None:
     server.script = [Reply('{"reason": "", "score": 12}')] * 3
-    with pytest.raises(RewardUnavailable, match=r"3 tries; the last: .*\"score\": 12.* came as an answer: score is 12"):
+    with pytest.raises(RewardUnavailable, match=r"tries: 3\); the last: invalid answer .*\"score\": 12.*: score is 12"):
         make(retries=2).score(reds(6), ["x"])
     server.script = [Reply("all the\nmachines burn", 502)] * 2
-    with pytest.raises(RewardUnavailable, match="2 tries; the last: 502 all the machines burn"):
+    with pytest.raises(RewardUnavailable, match=r"tries: 2\); the last: 502 all the machines burn"):
         make(retries=1).score(reds(6), ["x"])
     assert len(server.asked) == 5
 
@@ -256,7 +256,7 @@ def test_trouble_that_does_not_pass_is_told(server: Server, make: Callable[..., 
 def test_a_server_that_is_not_there() -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as closed:
         port = closed.server_address[1]
-    with pytest.raises(RewardUnavailable, match="1 tries; the last: ConnectError"):
+    with pytest.raises(RewardUnavailable, match=r"tries: 1\); the last: ConnectError"):
         VLMJudge(f"http://127.0.0.1:{port}", "seer", retries=0, cache=None).score(reds(1), ["x"])
 
 
@@ -275,8 +275,12 @@ def test_retry_after_is_kept_to(server: Server, make: Callable[..., VLMJudge]) -
 @pytest.mark.parametrize(
     ("reply", "kind", "advice"),
     [
-        (Reply("bad key", 401), RewardUnavailable, "401 bad key; put a key that is valid there into ROLLFLOW_KEY"),
-        (Reply("unknown field response_format", 400), BadReward, "response_format; .* strict=false asks"),
+        (
+            Reply("bad key", 401),
+            RewardUnavailable,
+            "401 bad key; put a key that is valid for this server into ROLLFLOW_KEY",
+        ),
+        (Reply("unknown field response_format", 400), BadReward, "response_format; .* strict=false to ask"),
         (Reply("picture too large", 413), BadReward, "413 picture too large$"),
         (Reply('{"input": "flagged"}', 422), BadReward, "422 .*flagged"),
         (Reply("no such model", 404), RewardUnavailable, "404 no such model$"),
@@ -415,16 +419,16 @@ def test_erasure_counts_the_concepts_that_are_gone(server: Server, make: Callabl
     assert schema["required"] == ["thing_1", "thing_2", "thing_3"]
     assert schema["properties"]["thing_2"] == {"type": "boolean", "description": "Visible: blood"}
     assert make(rubric="erasure").score(reds(2), ["a beach with no people, no dogs and no cars"]).tolist() == [2]
-    with pytest.raises(RollflowError, match=r"'a beach' excludes nothing .*--ask nudity=0"):
+    with pytest.raises(RollflowError, match=r"'a beach' excludes nothing; .*--ask nudity=0"):
         make(rubric="erasure").score(reds(1), ["a beach"])
-    with pytest.raises(ValueError, match="thing_1 is 0, which is not of"):
+    with pytest.raises(ValueError, match="thing_1 is 0, expected"):
         Erasure().read('{"thing_1": 0}', Prompt("x", {"gun": 0}))
 
 
 def test_counts_by_hand() -> None:
     prompt = Prompt("x", {"cat": 2, "red dog": 0})
     assert Counts().number(Counts().read('{"thing_1": 5, "thing_2": 1}', prompt), prompt) == -10
-    with pytest.raises(RollflowError, match="counts nothing"):
+    with pytest.raises(RollflowError, match="has no counts"):
         Counts().question("peace")
 
 
@@ -457,13 +461,13 @@ def test_a_rubric_of_text_is_a_question_with_a_score(tmp_path: Path) -> None:
     ("text", "why"),
     [
         ("question: [", "while parsing"),
-        ("just words", "expected question, answers and weights, not 'just words'"),
-        ("question: q\nanswer: {}", "expected question, answers and weights"),
-        ("answers: {score: 0-10}", "asks no question"),
+        ("just words", "expected the keys question, answers and weights, not 'just words'"),
+        ("question: q\nanswer: {}", "expected the keys question, answers and weights"),
+        ("answers: {score: 0-10}", "it has no question"),
         ("question: q\nanswers: [score]", "by name"),
-        ("question: q\nanswers: {score: 10-0}", "'10-0' is none of"),
-        ("question: q\nanswers: {a b: 0-10}", "'a b' is no name"),
-        ("question: q\nanswers: {why: text}", "no answer counts"),
+        ("question: q\nanswers: {score: 10-0}", "a range such as 0-10, not '10-0'"),
+        ("question: q\nanswers: {a b: 0-10}", "'a b' cannot be the name"),
+        ("question: q\nanswers: {why: text}", "no answer has a number"),
         ("question: q\nanswers: {a: 0-1}\nweights: {b: 2}", "weight b"),
         ("question: q\nanswers: {a: 0-1}\nweights: {a: much}", "weight a: 'much'"),
     ],
@@ -471,14 +475,14 @@ def test_a_rubric_of_text_is_a_question_with_a_score(tmp_path: Path) -> None:
 def test_a_rubric_file_that_makes_no_sense(text: str, why: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    with pytest.raises(RollflowError, match=rf"rubric '.*mine.yaml' cannot be read: .*{why}"):
+    with pytest.raises(RollflowError, match=rf"cannot read rubric '.*mine.yaml': .*{why}"):
         rubric(str(path))
 
 
 def test_settings_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(RollflowError, match=r"unknown rubric 'alignmet'; did you mean 'alignment'.*\.yaml"):
         VLMJudge(rubric="alignmet")
-    with pytest.raises(RollflowError, match=r"none.txt' cannot be read"):
+    with pytest.raises(RollflowError, match=r"cannot read rubric '.*none.txt'"):
         VLMJudge(rubric=str(tmp_path / "none.txt"))
     with pytest.raises(RollflowError, match=r"such as http://localhost:8000/v1, not 'localhost:8000'"):
         VLMJudge("localhost:8000")

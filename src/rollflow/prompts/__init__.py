@@ -1,5 +1,6 @@
-"""What a prompt asks for, in numbers."""
+"""Prompts, and the counts of things that they ask for."""
 
+from rollflow.prompts.plurals import singular
 from rollflow.prompts.prompt import NUMBERS, Prompt, asked, read_ask
 
-__all__ = ["NUMBERS", "Prompt", "asked", "read_ask"]
+__all__ = ["NUMBERS", "Prompt", "asked", "read_ask", "singular"]

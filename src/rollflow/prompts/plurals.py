@@ -1,4 +1,4 @@
-"""Plurals to singulars, by a rule of spelling and the words that it does not hold for."""
+"""Conversion of plurals to singulars, by spelling rules and lists of exceptions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IRREGULAR: dict[str, str] = dict(
         """,
     )
 )
-"""Plurals of which no rule of spelling tells the singular."""
+"""Plurals whose singular follows no spelling rule."""
 
 UNCHANGED = frozenset(
     re.findall(
@@ -31,10 +31,10 @@ UNCHANGED = frozenset(
         "ibis trellis axis tennis thermos rhinoceros chaos cosmos mars molasses",
     )
 )
-"""Words in s that are singular already, or have none."""
+"""Words ending in s that are singular already, or have no singular."""
 
 MEN = frozenset(re.findall(r"\w+", "abdomen amen cyclamen omen ramen regimen semen specimen stamen"))
-"""Singulars in men."""
+"""Singulars ending in men."""
 
 ONLY_S = frozenset(
     re.findall(
@@ -46,14 +46,15 @@ ONLY_S = frozenset(
         "porsches psyches quiches toothaches axes pickaxes excuses fuses muses recluses ruses uses",
     )
 )
-"""Plurals of words in e, which look like those of words without."""
+"""Plurals of words ending in e, which look like plurals in es."""
 
 
 def singular(thing: str) -> str:
-    """The name of one of many, by the last word, or what is behind its last hyphen: "red foxes" is "red fox".
+    """Convert the name of several things to that of one: "red foxes" becomes "red fox".
 
-    The rule, of words in small letters: -ies is -y; -es goes after x, ch, sh, ss, zz, tz, us and o, and else -s; -men
-    is -man; -ss, -us and -sis stay. The exceptions are those listed above.
+    Only the last word, or the part after its last hyphen, changes. For lowercase words, -ies becomes -y; -es is removed
+    after x, ch, sh, ss, zz, tz, us and o, and otherwise only -s; -men becomes -man; -ss, -us and -sis stay. The
+    exceptions are listed above.
     """
     last = max(thing.rfind(" "), thing.rfind("-")) + 1
     return thing[:last] + _singular(thing[last:])

@@ -1,4 +1,4 @@
-"""What a prompt asks for, in numbers: given with it, or read from its words by a rule."""
+"""The counts that a prompt asks for: given with it, or read from its words by a rule."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NUMBERS = {
         )
     )
 } | {"a": 1, "an": 1, "no": 0}
-"""Words that count."""
+"""Number words and their values."""
 
 ENDS = frozenset(
     re.findall(
@@ -30,36 +30,36 @@ ENDS = frozenset(
         "together toward towards under underneath up upon walking was were which while who with within without",
     )
 )
-"""Words at which the name of what is counted ends."""
+"""Words that end the name of a counted thing."""
 
 PICTURES = frozenset(
     re.findall(r"\w+", "drawing illustration image painting photo photograph picture portrait render rendering sketch")
 )
-"""What a prompt calls the picture itself, where "of" follows: such a thing is not counted."""
+"""Words for the picture itself; followed by "of", they are not counted."""
 
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 
 class Prompt(str):
-    """A prompt that says what it asks for; in all else the text that it is.
+    """A prompt with explicit counts; in every other respect a string.
 
     Args:
-        text: What is to be made.
-        ask: How many of each thing, by the name of one of them; 0 is a thing that must not be there.
+        text: Text of the prompt.
+        ask: Requested number of each thing, by its name in the singular; 0 excludes a thing.
 
     Raises:
-        BadSetting: On a text that is none, a count below 0 or a thing without a name.
+        BadSetting: If the text is not a string, a count is negative, or a thing has no name.
     """
 
     ask: Mapping[str, int]
 
     def __new__(cls, text: str, ask: Mapping[str, int]) -> Prompt:
-        given: dict[str, int] = {}
+        counts: dict[str, int] = {}
         for thing, count in checks.instance("ask", ask, Mapping, what="counts by the names of things").items():
             name = checks.text("a thing in ask", thing, what="the name of a thing")
-            given[name] = checks.whole(f"the count of '{name}' in ask", count, at_least=0)
+            counts[name] = checks.whole(f"the count of '{name}' in ask", count, at_least=0)
         prompt = super().__new__(cls, checks.instance("the prompt", text, str, what="a text"))
-        prompt.ask = given
+        prompt.ask = counts
         return prompt
 
     def __reduce__(self) -> tuple[type[Prompt], tuple[str, dict[str, int]]]:
@@ -67,12 +67,12 @@ class Prompt(str):
 
 
 def read_ask(parts: list[str]) -> dict[str, int]:
-    """``["airplanes=6", "camels=7"]`` as counts by the name of one thing.
+    """Parse counts such as ``["airplanes=6", "camels=7"]`` to numbers by the singular of each name.
 
-    A plural is put into the singular, unless its last word has a capital letter: such a name stays as it is given.
+    Plurals are converted to the singular, except names whose last word has a capital letter.
 
     Raises:
-        BadSetting: If a part is not of that form, or two are of one thing.
+        BadSetting: If a part does not have this form, or a thing occurs twice.
     """
     asked: dict[str, int] = {}
     given: dict[str, str] = {}
@@ -84,23 +84,23 @@ def read_ask(parts: list[str]) -> dict[str, int]:
         name = " ".join(words)
         name = singular(name) if words[-1].islower() else name
         if name.lower() in given:
-            raise BadSetting(f"'{given[name.lower()]}' and '{part}' are both of '{name}'; give each thing once")
+            raise BadSetting(f"'{given[name.lower()]}' and '{part}' both count '{name}'; give each thing once")
         given[name.lower()], asked[name] = part, int(count)
     return asked
 
 
 def asked(prompt: str) -> dict[str, int]:
-    """What a prompt asks for: what was given with it, else what is read from its words.
+    """Return the counts that a prompt asks for: those given with it, or those read from its words.
 
-    The rule: a number (a numeral, or a word from ``NUMBERS``) counts the words behind it, up to five of them, which end
-    at one of ``ENDS``, at another number, or at a mark of punctuation; the last of them is put into the singular. "no"
-    counts zero. The same thing counted twice is added up. One of ``PICTURES`` "of" something is not a thing. "a photo
-    of six airplanes and seven red camels in a desert" asks for {airplane: 6, red camel: 7, desert: 1}: give what is
-    meant where the rule reads too much.
+    The rule: a number (a numeral, or a word from ``NUMBERS``) counts the words after it, up to five of them, until one
+    of ``ENDS``, another number or a punctuation mark; the last of these words is converted to the singular. "no" counts
+    zero. Counts of the same thing are added up. A word from ``PICTURES`` followed by "of" is not counted. For example,
+    "a photo of six airplanes and seven red camels in a desert" asks for {airplane: 6, red camel: 7, desert: 1}. If the
+    rule reads too much, give the counts explicitly.
     """
     if isinstance(prompt, Prompt):
         return dict(prompt.ask)
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for clause in re.split(r"[^\w\s'-]+", _THOUSANDS.sub("", prompt.lower())):
         words = clause.split()
         for i, word in enumerate(words):
@@ -111,16 +111,16 @@ def asked(prompt: str) -> dict[str, int]:
             after = words[i + 1 + len(thing) :]
             if thing and not (count == 1 and thing[-1] in PICTURES and after[:1] == ["of"]):
                 name = singular(" ".join(thing))
-                found[name] = found.get(name, 0) + count
-    return found
+                counts[name] = counts.get(name, 0) + count
+    return counts
 
 
 def _numeral(word: str) -> int | None:
-    """The number that a numeral of at most nine digits stands for; longer ones count nothing."""
+    """Value of a numeral of at most nine digits; None for longer ones and for other words."""
     return int(word) if word.isdecimal() and len(word) <= 9 else None
 
 
 def _thing(words: Sequence[str]) -> list[str]:
-    """The words, behind a number, that name what it counts."""
+    """The words after a number that name the counted thing."""
     ends = (i for i, word in enumerate(words) if word in ENDS or word in NUMBERS or word.isdecimal())
     return list(words[: min(next(ends, 5), 5)])

@@ -1,4 +1,4 @@
-"""Rewards."""
+"""Rewards, and the table of those that can be chosen by name."""
 
 from rollflow.registry import Registry
 from rollflow.rewards.base import Card, PictureReward, RewardModel
@@ -58,6 +58,6 @@ REWARDS: Registry[RewardModel] = Registry(
     "rollflow.rewards",
     check_attributes,
 )
-"""Every reward that a name on the command line makes; its weights are there after ``load`` at the latest."""
+"""Every built-in reward, by its name on the command line; constructing one loads no weights before ``load``."""
 
 __all__ = ["REWARDS", "Card", "PictureReward", "RewardModel"]

@@ -1,4 +1,4 @@
-"""What the library needs of a reward."""
+"""The base classes of rewards."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rollflow.errors import BadReward
 
 
 class Card(NamedTuple):
-    """What one wants to know of a reward before downloading it.
+    """Facts about a reward that matter before it is downloaded.
 
     Args:
-        range: Of its scores, and which end is better where that is not plain.
-        download: Size of what is fetched at first use.
-        memory: That its networks take, at the precision they run in.
-        licence: Of the weights.
-        reference: Authors, year and arXiv number or address.
+        range: Range of the scores, and the better end where that is not obvious.
+        download: Size of the files that are fetched at first use.
+        memory: Memory that the networks take, at the precision they run in.
+        licence: Licence of the weights.
+        reference: Authors, year and arXiv number or web address.
     """
 
     range: str
@@ -32,35 +32,35 @@ class Card(NamedTuple):
 
 
 class RewardModel(ABC):
-    """One number a sample, higher is better.
+    """A score for each sample, where higher is better.
 
     Attributes:
-        name: As on the command line.
-        description: One line, with the range.
-        loads_later: Whether its constructor only checks its settings and ``load`` loads, so that a plan, and with it a
-            dry run, can make one. None is yes for classes of others (``module:attribute``, plug-ins): set it to False
-            where the constructor itself has to load what is large.
-        requires: Packages that it imports when it is loaded, beyond those that rollflow itself depends on.
+        name: Name on the command line and in results.
+        description: One-line description, including the range.
+        loads_later: Whether the constructor only checks settings and ``load`` does the loading, so that a plan or a
+            dry run can create the reward. None means yes for classes from elsewhere (``module:attribute``, plug-ins);
+            set it to False where the constructor itself loads something large.
+        requires: Packages imported by ``load`` that rollflow itself does not depend on.
         differentiable: Whether gradients flow from the reward to the samples.
-        held_out: Names of the rewards that check this one on the result, and that no search sees.
-        card: What it needs and where it comes from; None where it needs nothing.
-        structured: Whether it reads what a prompt asks for (``prompts.asked``), not only its words.
-        interactive: Whether it asks at the terminal.
-        batch_size: The most samples it is given at once.
-        device: Of its networks; None where that is nothing to anyone.
+        held_out: Names of the rewards that check the result and that the search never sees.
+        card: Requirements and origin; None if the reward needs nothing.
+        structured: Whether it reads the counts that a prompt asks for (``prompts.asked``), not only its text.
+        interactive: Whether it asks questions at the terminal.
+        batch_size: Largest number of samples per call of ``score``.
+        device: Device of its networks; None if irrelevant.
         elsewhere: Whether it is computed in another process.
-        relative: Whether ``combine`` looks at what was scored before.
-        bounds: Lowest and highest score that it can give, infinite where there is no limit; None if unknown. A score
-            outside them is warned of.
-        zero_is_perfect: Whether it is 0 where all is as asked for and negative elsewhere, so that the share of zeros is
-            an accuracy, which experiments then report as well.
-        probed: Whether the engine may try it before a search, on one sample and on two, outside the budget, so that a
-            mistake is found before anything is spent. Set it to False for a reward whose calls cost money, that counts
-            them, or that cannot judge noise. One that is ``interactive`` or ``remote`` is never tried.
+        relative: Whether ``combine`` uses the scores of earlier samples.
+        bounds: Lowest and highest possible score, infinite where there is no limit; None if unknown. A score outside
+            the bounds causes a warning.
+        zero_is_perfect: Whether the score is 0 if the sample is exactly what the prompt asks for, and negative
+            otherwise. Experiments then also report the share of zeros as an accuracy.
+        probed: Whether the engine may call the reward on one and on two samples before a search, outside the budget,
+            to find mistakes early. Set it to False for a reward whose calls cost money, that counts its calls, or that
+            cannot score noise. Rewards that are ``interactive`` or ``remote`` are never probed.
 
-    ``score`` gets copies of the samples, finite ones alone, and must give one number for each: (B,), (B, 1), or a
-    scalar for a single sample. A sample whose score is not finite is never chosen. What ``score`` raises fails the
-    search, which then ends with the best sample that it has.
+    ``score`` receives copies of the samples, all of them finite, and must return one number per sample: (B,), (B, 1),
+    or a scalar for a single sample. A sample whose score is not finite is never chosen. An exception from ``score``
+    ends the search, which returns its best sample so far.
     """
 
     name: ClassVar[str]
@@ -82,72 +82,72 @@ class RewardModel(ABC):
 
     @property
     def identity(self) -> str:
-        """What sets it apart from itself with other settings; a checkpoint is of one.
+        """Text that is equal for two rewards only if they compute the same scores; checkpoints record it.
 
-        That is its name and the settings of its constructor that it keeps as attributes of these names. Override it
-        where more does, such as files that it reads; it must be the same in another process.
+        By default the name, and those arguments of the constructor that are kept as attributes of the same name.
+        Override it if the scores depend on anything else, such as files. It must be the same in every process.
         """
         return with_settings(self.name, self)
 
     def check(self, prompt: str) -> None:
-        """Raise a BadSetting if its settings or a prompt do not let it score; called before it is loaded."""
+        """Raise a BadSetting if the settings or the prompt rule out scoring; called before ``load``."""
         self.check_prompt(prompt)
 
     def load(self) -> None:  # noqa: B027 - most have nothing left to load
-        """Load what it needs, if that is not done yet; called before a run, so that what is missing is told then."""
+        """Load weights and other resources, once; called before a run, so that missing ones are reported early."""
 
     @property
     def parts(self) -> tuple[RewardModel, ...]:
-        """The k rewards that it is made of: itself, unless it is a mixture of others."""
+        """The k component rewards: the reward itself, unless it is a mixture."""
         return (self,)
 
     def combine(self, scores: Tensor, seen: Tensor) -> Tensor:
-        """The rewards (B,) of samples of which its parts say ``scores``.
+        """Combine the scores of the parts into rewards (B,).
 
         Args:
-            scores: (B, k).
-            seen: (n, k) all that its population has had scored until now, ``scores`` the last of them.
+            scores: Scores (B, k) of the new samples by each part.
+            seen: Scores (n, k) of all samples of the same population so far; the last B rows are ``scores``.
         """
         return scores[:, 0]
 
     def overlaps(self, device: torch.device | None) -> bool:
-        """Whether it is computed in another process or on another device than this, so that both can work at once."""
+        """Whether it runs in another process or on another device than the given one, so that both can work at once."""
         return self.remote or (None not in (device, self.device) and _indexed(device) != _indexed(self.device))
 
     def unfit(self, shape: tuple[int, ...]) -> str | None:
-        """Say why samples of a shape cannot be scored, and what to do about it; None if they can.
+        """Explain why samples of a shape cannot be scored, and what to do about it; None if they can.
 
-        Asked before pictures are decoded or searched for, so that it must not load or compute anything.
+        Called before any sample exists, so it must not load or compute anything.
 
         Args:
-            shape: Of one decoded sample: (3, H, W) of a picture, (F, 3, H, W) of a film.
+            shape: Shape of one decoded sample: (3, H, W) for a picture, (F, 3, H, W) for a film.
         """
         return None
 
     @property
     def place(self) -> Hashable:
-        """The server or device that computes it; None if it has none of its own.
+        """The server or device that computes the reward; None if it has none of its own.
 
-        The engine calls all rewards of one place in one thread, one after another.
+        The engine calls all rewards of the same place from one thread, one after another.
         """
         return id(self) if self.remote else _indexed(self.device)
 
     @classmethod  # noqa: B027 - most read any
     def check_prompt(cls, prompt: str) -> None:
-        """Raise a ValueError or a RollflowError on a prompt that cannot be read; asked before anything is loaded."""
+        """Raise a ValueError or a RollflowError if a prompt cannot be read; called before anything is loaded."""
 
     @abstractmethod
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Rewards (B,) of decoded samples (B, ...), each against its prompt."""
+        """Score decoded samples (B, ...), each against its prompt; returns (B,)."""
 
 
 def _indexed(device: torch.device | None) -> tuple[str, int] | None:
-    """A device by kind and number: cuda is cuda:0."""
+    """Device type and index, where cuda equals cuda:0."""
     return None if device is None else (device.type, device.index or 0)
 
 
 class PictureReward(RewardModel):
-    """A reward of pictures; that of a film is the mean over its frames."""
+    """A reward of pictures; the reward of a film is the mean over its frames."""
 
     def unfit(self, shape: tuple[int, ...]) -> str | None:
         if len(shape) not in (3, 4) or shape[-3] != 3 or 0 in shape:
@@ -156,7 +156,7 @@ class PictureReward(RewardModel):
 
     @abstractmethod
     def score_pictures(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Rewards (B,) of pictures (B, 3, H, W) in [0, 1], at most ``batch_size`` at once."""
+        """Score pictures (B, 3, H, W) in [0, 1], at most ``batch_size`` of them; returns (B,)."""
 
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         why = self.unfit(tuple(samples.shape[1:]))
@@ -166,9 +166,9 @@ class PictureReward(RewardModel):
             return self.score_pictures(samples, prompts)
         rows, frames = samples.shape[:2]
         flat = samples.flatten(0, 1)
-        of_frame = [prompt for prompt in prompts for _ in range(frames)]
-        parts = [
-            self.score_pictures(flat[at : at + self.batch_size], of_frame[at : at + self.batch_size])
-            for at in range(0, len(flat), self.batch_size)
+        frame_prompts = [prompt for prompt in prompts for _ in range(frames)]
+        scores = [
+            self.score_pictures(flat[start : start + self.batch_size], frame_prompts[start : start + self.batch_size])
+            for start in range(0, len(flat), self.batch_size)
         ]
-        return torch.cat(parts).reshape(rows, frames).mean(1)
+        return torch.cat(scores).reshape(rows, frames).mean(1)

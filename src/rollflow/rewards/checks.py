@@ -1,4 +1,4 @@
-"""Checks of rewards before anything is loaded: what they say of themselves, and whether they can score a prompt."""
+"""Checks of rewards before anything is loaded: their attributes, and whether they can score a prompt."""
 
 from __future__ import annotations
 

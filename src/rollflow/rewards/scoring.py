@@ -1,4 +1,4 @@
-"""How rewards are called: on copies, within their batch size and the memory, and held to one number a sample."""
+"""Calls of rewards: on copies, within their batch size and the memory, checked to return one number per sample."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def load(reward: RewardModel) -> None:
 
     Raises:
         BadReward: If it raises anything but a RollflowError.
-        BadSetting: If what it says of itself is of the wrong type or out of range.
+        BadSetting: If one of its attributes has the wrong type or is out of range.
     """
     with blamed(f"reward '{reward.name}' could not be loaded", BadReward):
         reward.load()
     for part in dict.fromkeys((*reward.parts, reward)):
-        check_attributes(part)  # of a reward from elsewhere known only now
+        check_attributes(part)  # those of a remote reward are known only now
 
 
 def scored(reward: RewardModel, samples: Tensor, prompts: Sequence[str]) -> Tensor:
-    """Rewards (B,) in float64 on the CPU, in batches of the reward's own size.
+    """Score samples without gradients, in batches of the reward's own size; returns (B,) float64 on the CPU.
 
     Raises:
-        BadReward: If the reward raises an exception or does not give one number a sample.
+        BadReward: If the reward raises an exception or does not return one number per sample.
     """
     with torch.no_grad():
         return rewards_of(reward, samples, prompts)
@@ -43,16 +43,16 @@ def scored(reward: RewardModel, samples: Tensor, prompts: Sequence[str]) -> Tens
 def rewards_of(
     reward: RewardModel, samples: Tensor, prompts: Sequence[str], limits: MutableMapping[int, int] | None = None
 ) -> Tensor:
-    """The same, with a graph where gradients are enabled.
+    """Score samples like ``scored``, with an autograd graph where gradients are enabled.
 
-    The reward is given copies, so that whatever it writes to, nobody else sees. A batch for which memory runs out is
-    scored in halves; samples that have their score are not scored again.
+    The reward receives copies, so that it cannot modify the samples. If memory runs out, the batch is scored in
+    halves; samples that already have their score are not scored again.
 
     Args:
-        reward: Whose ``score`` is called.
-        samples: (B, ...) decoded.
-        prompts: One a sample.
-        limits: The most samples that fitted into memory, by the ``id`` of the reward; kept up to date.
+        reward: The reward.
+        samples: Decoded samples (B, ...).
+        prompts: Prompt of each sample.
+        limits: Largest number of samples that fitted into memory, by the ``id`` of the reward; updated here.
     """
     limits = {} if limits is None else limits
     answers, done = list[Tensor](), 0
@@ -71,7 +71,7 @@ def rewards_of(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception, or what it was raised from, says that memory ran out."""
+    """Whether an exception, or one of its causes, reports that memory ran out."""
     chain: list[BaseException] = []
     while error not in chain:
         chain.append(error)
@@ -87,13 +87,13 @@ _OUT_OF_MEMORY = "out of memory", "can't allocate memory", "status_alloc_failed"
 
 
 def free_memory() -> None:
-    """Hand cached memory of accelerators back, so that it can be had in pieces of other sizes."""
+    """Release the cached memory of accelerators, so that blocks of other sizes can be allocated."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def _answer(reward: RewardModel, samples: Tensor, prompts: Sequence[str]) -> Tensor | None:
-    """Rewards of one batch; None if memory ran out and fewer samples may fit."""
+    """Score one batch; None if memory ran out and fewer samples may fit."""
     with called(f"reward '{reward.name}' failed", BadReward):
         try:
             answer = reward.score(samples.clone(), list(prompts))
@@ -105,8 +105,8 @@ def _answer(reward: RewardModel, samples: Tensor, prompts: Sequence[str]) -> Ten
 
 
 def _numbers(reward: RewardModel, answer: Any, samples: int) -> Tensor:
-    """What a reward gave as (B,) numbers; (B, 1), and () for one sample, are taken for that."""
-    expected = f"expected one number a sample, shape ({samples},)"
+    """Convert what a reward returned to (B,) numbers; (B, 1), and () for one sample, are accepted too."""
+    expected = f"expected one number per sample, shape ({samples},)"
     try:
         numbers = _as_tensor(answer)
     except Exception as error:
@@ -116,22 +116,22 @@ def _numbers(reward: RewardModel, answer: Any, samples: int) -> Tensor:
     if numbers.shape not in ((samples,), (samples, 1)) and (samples, numbers.shape) != (1, ()):
         shape = tuple(numbers.shape)
         raise BadReward(f"reward '{reward.name}' gave shape {shape} for {samples} samples; {expected}")
-    numbers = numbers.reshape(samples).double().clone()  # a reward may use its own memory again
+    numbers = numbers.reshape(samples).double().clone()  # a reward may reuse its own memory
     return numbers if torch.is_grad_enabled() else numbers.detach()
 
 
 def _as_tensor(answer: Any) -> Tensor:
-    """Numbers in the host's memory; raises an exception if they are none."""
+    """Convert to a tensor in the host's memory; raises an exception if the answer is not numeric."""
     if isinstance(answer, Tensor):
         return (answer if answer.layout == torch.strided else answer.to_dense()).cpu()
     if isinstance(answer, str | bytes | bytearray):
-        raise TypeError("a text is no number")
+        raise TypeError("a string is not a number")
     if not hasattr(answer, "dtype"):
         return torch.as_tensor(answer, dtype=torch.float64)
     array = np.ma.filled(np.ma.asanyarray(answer, np.float64), np.nan) if np.ma.isMA(answer) else np.asarray(answer)
     if array.dtype.kind not in "biuf":
-        raise TypeError(f"{array.dtype} is no number")
-    return torch.from_numpy(np.array(array, np.float64))  # whatever its order of bytes and strides
+        raise TypeError(f"{array.dtype} is not numeric")
+    return torch.from_numpy(np.array(array, np.float64))  # in native byte order and contiguous
 
 
 def _shown(answer: Any) -> str:
@@ -143,29 +143,34 @@ def _shown(answer: Any) -> str:
 
 
 class HeldOutScores(NamedTuple):
-    """What rewards say of one sample that nothing is decided by, by name; NaN where one could not be had, and why."""
+    """Scores of the returned sample by rewards that the search never saw.
+
+    Args:
+        scores: Score by reward name; NaN if it is missing.
+        missing: Reason by reward name, for each missing score.
+    """
 
     scores: dict[str, float]
     missing: dict[str, str]
 
 
 def judged_by(rewards: Sequence[RewardModel], sample: Tensor, prompt: str) -> HeldOutScores:
-    """What each says of a sample (1, ...), whatever happens to it."""
-    told = HeldOutScores({}, {})
+    """Score a sample (1, ...) by each of several rewards; a reward that fails is recorded as missing."""
+    held_out = HeldOutScores({}, {})
     for reward in rewards:
         try:
-            score = told.scores[reward.name] = float(scored(reward, sample, [prompt]))
+            score = held_out.scores[reward.name] = float(scored(reward, sample, [prompt]))
             if not math.isfinite(score):
-                told.scores[reward.name], told.missing[reward.name] = math.nan, f"it gave {score}"
+                held_out.scores[reward.name], held_out.missing[reward.name] = math.nan, f"it gave {score}"
         except Exception as error:
             why = error.__cause__ if isinstance(error, BadReward) and error.__cause__ is not None else error
-            told.scores[reward.name] = math.nan
-            told.missing[reward.name] = f"{type(why).__name__}: {why}"
-    return told
+            held_out.scores[reward.name] = math.nan
+            held_out.missing[reward.name] = f"{type(why).__name__}: {why}"
+    return held_out
 
 
 def outside(reward: RewardModel, score: float) -> float:
-    """How far a finite score lies outside the range that its reward declares; 0 inside, and within rounding of it."""
+    """Distance of a finite score from its reward's declared range; 0 inside it and within rounding error of it."""
     if reward.bounds is None or not math.isfinite(score):
         return 0.0
     low, high = reward.bounds

@@ -1,4 +1,4 @@
-"""The reward of the mixtures."""
+"""The reward of the Gaussian mixture models."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from rollflow.rewards.base import RewardModel
 
 
 class ToyReward(RewardModel):
-    """The negative squared distance to a point, or its first coordinate where there is none.
+    """The negative squared distance to a target point, or the sample's first coordinate if there is no target.
 
     Args:
-        target: (d,) or None.
+        target: Target point (d,), or None.
     """
 
     name = "toy"

@@ -1,1 +1,1 @@
-"""The process that rollflow runs in: signals, forks, devices and calls of other people's code."""
+"""The environment of a running process: signals, forks, devices and calls of foreign code."""

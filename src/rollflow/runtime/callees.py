@@ -1,4 +1,4 @@
-"""How models, rewards and observers are called: what they raise names them, and what they set for all of torch ends."""
+"""Calls of models, rewards and observers, which name them in errors and undo their changes of torch's settings."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ _OF_ALL = (
 _entering = threading.Lock()
 _inside = 0
 _before: list[Any] = []
-"""What is set for all threads, as the first of those found it who are inside."""
+"""Settings of all threads, as they were when the first thread entered."""
 
 
 @contextmanager
 def called(who: str, kind: type[RollflowError] = RollflowError) -> Iterator[None]:
-    """Raise what foreign code raises as ``blamed`` does, with ``settings_kept``.
+    """Run foreign code with ``settings_kept``, and raise its exceptions as ``blamed`` does.
 
     Args:
-        who: Who is called, and what failed.
-        kind: The error that is raised.
+        who: Beginning of the error: the code that is called, and what failed.
+        kind: Class of the error.
     """
     with settings_kept(), blamed(who, kind):
         yield
@@ -51,11 +51,11 @@ def called(who: str, kind: type[RollflowError] = RollflowError) -> Iterator[None
 
 @contextmanager
 def settings_kept() -> Iterator[None]:
-    """Put torch's global settings back that foreign code has changed, but for its random number generators."""
+    """Restore torch's global settings after foreign code, except the states of random number generators."""
     global _inside
     own = [setting.get() for setting in _OF_THREADS]
     with _entering:
-        if not _inside:  # others that are inside may have changed them for a moment
+        if not _inside:  # other threads inside may have changed them temporarily
             _before[:] = [setting.get() for setting in _OF_ALL]
         _inside += 1
     try:

@@ -1,4 +1,4 @@
-"""Devices by name."""
+"""Torch devices by name."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from rollflow.errors import BadSetting
 
 
 def available() -> list[str]:
-    """Names of the devices that there are here, the best one first."""
+    """Names of the available devices, the best one first."""
     cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     return [*cuda, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
 
 
 def device_named(name: str | torch.device) -> torch.device:
-    """The device of a name as PyTorch gives it, whether or not it is here; ``auto`` is the best that is.
+    """Find a device by its name in PyTorch, whether or not it is available; ``auto`` is the best available one.
 
     Raises:
-        BadSetting: If it is no such name.
+        BadSetting: If the name is not valid.
     """
     if not isinstance(name, str | torch.device):
         raise BadSetting(f"device must be a text such as cpu or cuda:0, not {name!r:.80}")
@@ -30,20 +30,20 @@ def device_named(name: str | torch.device) -> torch.device:
 
 
 def check_device(device: torch.device) -> None:
-    """Raise a BadSetting if a device is not here."""
+    """Raise a BadSetting if a device is not available."""
     try:
-        there = _there(device)
+        present = _is_present(device)
     except (RuntimeError, AssertionError, NotImplementedError):
-        there = False
-    if not there:
+        present = False
+    if not present:
         raise _missing(str(device))
 
 
 def _missing(name: str) -> BadSetting:
-    return BadSetting(f"there is no device '{name:.80}' here; known: auto, {', '.join(available())}")
+    return BadSetting(f"device '{name:.80}' is not available; choose one of: auto, {', '.join(available())}")
 
 
-def _there(device: torch.device) -> bool:
+def _is_present(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
     if device.type == "mps":

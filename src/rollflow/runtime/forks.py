@@ -1,7 +1,7 @@
-"""Refuses to compute in a fork of a process that has computed.
+"""Protection against computing in a fork of a process that has already computed.
 
-The threads that torch computes with are not in the fork, which would wait for them forever, and a lock that another
-thread held is held there for good.
+A fork has none of torch's worker threads and would wait for them forever; a lock held by another thread at the time of
+the fork stays locked.
 """
 
 from __future__ import annotations
@@ -12,20 +12,22 @@ import torch
 
 from rollflow.errors import RollflowError
 
-MEND = "start workers by the method 'spawn', multiprocessing.get_context('spawn'), and load it in each"
+MEND = "start workers with multiprocessing.get_context('spawn'), and load it in each of them"
 
 _computing: int | None = None
-"""The process that computed first: this one, or one that this one is forked from."""
+"""Id of the process that computed first: this process, or one that it was forked from."""
 
 
 class Home:
-    """The process that something was loaded in, and whose forks cannot use it; pickled, it is where it is unpickled.
+    """The process in which an object was loaded; forks of the process cannot use the object.
+
+    After unpickling, it is the process that unpickled it.
 
     Args:
-        what: What was loaded, as in errors.
+        what: Name of the object in errors.
 
     Raises:
-        RollflowError: In a fork of a process that has loaded something, unless torch computes in one thread there.
+        RollflowError: In a fork of a process that has loaded something, unless torch uses a single thread.
     """
 
     def __init__(self, what: str) -> None:
@@ -33,8 +35,8 @@ class Home:
         self._what, self._process = what, os.getpid()
         if _computing not in (None, self._process) and torch.get_num_threads() > 1:
             raise RollflowError(
-                f"{what} cannot be loaded in a fork of a process that has used models, since torch's threads are not "
-                f"in it; {MEND}, or call torch.set_num_threads(1) first"
+                f"{what} cannot be loaded in a fork of a process that has used models, since torch's threads do not "
+                f"exist there; {MEND}, or call torch.set_num_threads(1) first"
             )
         _computing = self._process
 
@@ -44,4 +46,4 @@ class Home:
     def check(self) -> None:
         """Raise a RollflowError in any other process."""
         if os.getpid() != self._process:
-            raise RollflowError(f"{self._what} was loaded in another process, of which this one is a fork; {MEND}")
+            raise RollflowError(f"{self._what} was loaded before this process was forked; {MEND}")

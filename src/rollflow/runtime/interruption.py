@@ -1,7 +1,7 @@
-"""Signals that end a process, and output that nobody reads, as exceptions, and the work that they may not disturb.
+"""Signals and closed pipes as exceptions, and contexts that protect work from them.
 
-The library installs no signal handlers: there Ctrl-C is Python's ``KeyboardInterrupt``, at any time. The command line
-runs under ``listening``, and only then do the other functions change what happens.
+The library itself installs no signal handlers: Ctrl-C raises Python's ``KeyboardInterrupt`` at any time. The command
+line runs under ``listening``, and only then do the other functions have an effect.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from types import FrameType
 from typing import Any
 
 GRACE = 0.3
-"""Seconds in which further signals are taken for the same one: a terminal and a launcher may both send it."""
+"""Seconds in which further signals count as the same one, since a terminal and a launcher may both send it."""
 
 PIPE = 13
-"""Number of SIGPIPE, which stands for output that nobody reads; Python itself ignores the signal."""
+"""Number of SIGPIPE, which represents a closed output; Python itself ignores the signal."""
 
 _WAKE: int | None = getattr(signal, "SIGURG", None)
-"""A signal that does nothing by itself: it brings an interruption from another thread to the main one."""
+"""A signal without effect of its own, which carries an interruption from another thread to the main one."""
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
 
 
 class Interruption(KeyboardInterrupt):
-    """A signal asked the process to end, or nobody reads its output any more.
+    """A signal asked the process to end, or its output was closed.
 
     Args:
-        message: What is printed.
+        message: Text to print.
     """
 
 
 class _Listener:
-    """Turns the first signal into an ``Interruption`` of the main thread."""
+    """Turns the first signal into an ``Interruption`` in the main thread."""
 
     def __init__(self) -> None:
         self.first: int | None = None
-        self.unanswered = False  # raised, but nobody has begun to wind up
+        self.unanswered = False  # raised, but winding up has not begun
         self.winding_up = False
-        self.again = False  # one more came after that
-        self.owed = False  # came while it could not be raised
+        self.again = False  # another signal came while winding up
+        self.owed = False  # a signal came while it could not be raised
         self.shielded = 0
         self.skippable = 0
         self.unheard = 0
@@ -67,7 +67,7 @@ class _Listener:
         self.raise_now()
 
     def woken(self, number: int, frame: FrameType | None) -> None:
-        """Raise, in the main thread, an interruption that another thread noticed."""
+        """Raise in the main thread an interruption that another thread noticed."""
         if self.first is not None:
             self.arrived(self.first, frame)
 
@@ -76,7 +76,7 @@ class _Listener:
             raise Interruption(described())
 
     def swallowed(self) -> None:
-        """Come again, a moment later: it was raised in a destructor, from which nothing propagates."""
+        """Send the signal again a moment later, because it was raised in a destructor, which swallows exceptions."""
         self._raised = -GRACE
         number = self.first or signal.SIGINT
         again = threading.Timer(0.01, _wake_main if number == PIPE else _kill_self, (number,))
@@ -104,14 +104,14 @@ def _wake_main(number: int) -> None:
 
 @contextmanager
 def listening(*, last: bool = False) -> Iterator[None]:
-    """Turn SIGINT, SIGTERM and SIGHUP into an ``Interruption`` that is raised in the main thread.
+    """Turn SIGINT, SIGTERM and SIGHUP into an ``Interruption`` in the main thread.
 
-    A signal that the process was started to ignore (``nohup``) stays ignored. Elsewhere than in the main thread, where
-    Python allows no handlers, this does nothing.
+    A signal that is ignored when the process starts (``nohup``) stays ignored. In other threads, where Python allows no
+    handlers, this does nothing.
 
     Args:
-        last: Whether the process ends after it: signals of its last moments, in which Python would print a traceback,
-            end it without a word, and are ignored if it was interrupted anyway.
+        last: Whether the process ends afterwards. Signals during shutdown, for which Python would print a traceback,
+            then end it silently, and are ignored if the process was already interrupted.
     """
     global _listener
     if threading.current_thread() is not threading.main_thread() or _listener is not None:
@@ -147,13 +147,13 @@ def listening(*, last: bool = False) -> Iterator[None]:
 
 @contextmanager
 def handing_over(name: str, handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Let a server that ends in its own way have a signal, unless the process ignores it or has no such signal.
+    """Give a signal to a server with its own way to end, unless the process ignores it or the system lacks it.
 
-    Whether anyone reads what it writes is nothing to it.
+    Closed output is ignored meanwhile.
 
     Args:
-        name: Of the signal.
-        handler: Called with its number.
+        name: Name of the signal.
+        handler: Function to call with its number.
     """
     number = getattr(signal, name, None)
     if _listener is None or number is None or signal.getsignal(number) is signal.SIG_IGN:
@@ -169,16 +169,16 @@ def handing_over(name: str, handler: Callable[[int, FrameType | None], None]) ->
 
 
 def closed_pipe(code: int | None = None) -> None:
-    """Interrupt the main thread, since what is written to standard output or error reaches nobody any more.
+    """Interrupt the main thread because standard output or error was closed.
 
-    May be called in any thread; where no signals are listened to, it does nothing.
+    May be called from any thread; outside of ``listening`` it does nothing.
 
     Args:
-        code: Of the error that writing gave. A terminal that is gone (EIO) is nothing to a process that was started to
+        code: Error number of the failed write. A closed terminal (EIO) is ignored in a process that was started to
             outlive it (``nohup``).
 
     Raises:
-        Interruption: In the main thread, unless what it does is not to be disturbed.
+        Interruption: In the main thread, unless its work is protected.
     """
     listener = _listener
     if listener is None or listener.unheard or listener.winding_up:
@@ -195,7 +195,7 @@ def closed_pipe(code: int | None = None) -> None:
 
 @contextmanager
 def unheard() -> Iterator[None]:
-    """Work that goes on whether or not anyone reads what it writes."""
+    """Ignore closed output within the block."""
     listener = _listener
     if listener is None:
         yield
@@ -208,21 +208,21 @@ def unheard() -> Iterator[None]:
 
 
 def wind_up() -> None:
-    """From now on raise nothing, except in what is ``skippable``: what was found until now is being kept."""
+    """Raise no more interruptions, except in ``skippable`` blocks, because results are being saved."""
     if _listener is not None:
         _listener.winding_up, _listener.unanswered = True, False
 
 
 def unanswered() -> bool:
-    """Whether it was raised, and nobody has said so yet."""
+    """Whether an interruption was raised and winding up has not begun."""
     return _listener is not None and _listener.unanswered
 
 
 def check() -> None:
-    """Raise the interruption once more if it was raised and someone has swallowed it.
+    """Raise the interruption again if it was raised and some code swallowed it.
 
     Raises:
-        Interruption: Then.
+        Interruption: If it was swallowed.
     """
     if _listener is not None and unanswered():
         _listener.raise_now()
@@ -230,7 +230,7 @@ def check() -> None:
 
 @contextmanager
 def shielded() -> Iterator[None]:
-    """Work in the main thread that is short and must be whole; what interrupts it is raised at its end."""
+    """Protect short work in the main thread; an interruption is raised at the end of the block."""
     listener = _listener
     if listener is None or threading.current_thread() is not threading.main_thread():
         yield
@@ -247,13 +247,13 @@ def shielded() -> Iterator[None]:
 
 @contextmanager
 def skippable(seconds: float) -> Iterator[None]:
-    """Work that is worth little while a run is wound up: one more signal, or the time, cuts it short.
+    """Let another signal, or a time limit, end the block while a run is wound up.
 
     Args:
-        seconds: The most that it may take; nothing bounds it where no signals are listened to.
+        seconds: Time limit of the block; without effect outside of ``listening``.
 
     Raises:
-        KeyboardInterrupt: If it was cut short.
+        KeyboardInterrupt: If the block was ended.
     """
     listener = _listener
     if listener is None or not listener.winding_up or threading.current_thread() is not threading.main_thread():
@@ -281,14 +281,14 @@ def happened() -> bool:
 
 
 def described() -> str:
-    """What interrupted, in words."""
+    """Description of the interruption, as printed."""
     if _listener is None or _listener.first in (None, signal.SIGINT):
         return "interrupted"
     if _listener.first == PIPE:
-        return "interrupted, as nobody reads its output"
+        return "interrupted, because its output was closed"
     return f"interrupted by {signal.Signals(_listener.first).name}"
 
 
 def exit_code() -> int:
-    """Of a process that was interrupted: 128 and the signal's number, as shells have it."""
+    """Exit code of an interrupted process: 128 plus the number of the signal, as in shells."""
     return 128 + (signal.SIGINT if _listener is None or _listener.first is None else _listener.first)

@@ -490,6 +490,6 @@ def test_memory_that_is_short_is_no_fault_of_the_sender(monkeypatch: pytest.Monk
         raise MemoryError
 
     monkeypatch.setattr("rollflow.rewards.remote.server.bodies.decode", decode)
-    with pytest.raises(Refusal, match="too little memory") as raised:
+    with pytest.raises(Refusal, match="ran out of memory") as raised:
         read(TENSORS, GOOD, LIMITS)
     assert raised.value.status == 503

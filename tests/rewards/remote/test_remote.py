@@ -130,7 +130,7 @@ def test_another_reward_with_smaller_limits_is_told() -> None:
     other = INFO.replace('"identity":"wavy"', '"identity":"other"')
     with (
         Script(INFO, 413, other) as script,
-        pytest.raises(RollflowError, match="now hosts 'other'; the run began with"),
+        pytest.raises(RollflowError, match="now hosts 'other', but the run began with"),
     ):
         RemoteReward(script.url).score(PICTURES, PROMPTS)
 
@@ -269,7 +269,7 @@ def test_what_may_pass_is_tried_again_after_a_while(caplog: pytest.LogCaptureFix
     assert script.asked == ["/info", "/score", "/score", "/score", "/health", "/health", "/score"]
     assert states() == before
     [told] = [record.getMessage() for record in caplog.records if record.name == "rollflow.rewards.remote.connection"]
-    assert told == f"the reward server at {script.url} answered 503; waiting for it up to 20 s"
+    assert told == f"the reward server at {script.url} answered 503; waiting up to 20 s for it"
 
 
 @pytest.mark.parametrize("status", [408, 429])
@@ -283,7 +283,7 @@ def test_a_server_that_is_silent_is_given_up() -> None:
         reward = RemoteReward(script.url, timeout=0.1, patience=0.4)
         reward.load()
         began = time.monotonic()
-        with pytest.raises(RewardUnavailable, match=r"did not answer within 0\.1 s; given up at try \d"):
+        with pytest.raises(RewardUnavailable, match=r"did not answer within 0\.1 s; gave up after try \d"):
             reward.score(PICTURES, PROMPTS)
         assert 0.2 < time.monotonic() - began < 1.5
 
@@ -300,8 +300,8 @@ FEW = wire.Scores(reward="wavy", scores=[1.0]).model_dump_json()
         (500, BadReward, "answered 500: no way"),
         (302, BadReward, "answered 302: no way"),
         (401, RollflowError, "set ROLLFLOW_TOKEN"),
-        ("<html>", RollflowError, "is no reward server"),
-        (OTHER, RollflowError, "now hosts 'other'; the run began with 'wavy'"),
+        ("<html>", RollflowError, "is not a reward server"),
+        (OTHER, RollflowError, "now hosts 'other', but the run began with 'wavy'"),
         (FEW, BadReward, "1 scores for 5 samples"),
     ],
     ids=["400", "422", "500", "302", "401", "html", "other", "few"],
@@ -329,7 +329,7 @@ def test_the_token_is_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) -
     with hosted(Wavy(), token="s3cret") as host:
         for token in ("", "wrong"):
             monkeypatch.setenv("ROLLFLOW_TOKEN", token)
-            with pytest.raises(RollflowError, match="wants its token; set ROLLFLOW_TOKEN"):
+            with pytest.raises(RollflowError, match="requires its token; set ROLLFLOW_TOKEN"):
                 RemoteReward(host.url).load()
         monkeypatch.setenv("ROLLFLOW_TOKEN", "s3cret")
         assert torch.equal(RemoteReward(host.url).score(PICTURES, PROMPTS), EXACT)

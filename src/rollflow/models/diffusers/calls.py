@@ -1,4 +1,4 @@
-"""A pipeline's own call, made to say what a search asks for."""
+"""Calls of a pipeline that compute what a search needs: encoding, velocity and decoding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rollflow.canonical import weights_digest
 from rollflow.errors import BadModel, RollflowError
-from rollflow.models.diffusers.configured import adapters_told, scheduler_told, settings_told
+from rollflow.models.diffusers.configured import adapters_identity, scheduler_identity, settings_identity
 from rollflow.models.diffusers.denoisers import caches, checkpointed, denoisers, restored
 from rollflow.models.diffusers.encoded import Encoded, together
 from rollflow.models.diffusers.hooked import Hooked, LatentsReady, PipelineCall
@@ -24,19 +24,19 @@ from rollflow.models.diffusers.probe import Step, is_trigflow, probing
 from rollflow.models.diffusers.stand_ins import CachingAutoencoder, Guardrail, SilentDenoiser
 
 REWRITES = ("enable_prompt_rewrite", "use_pe")
-"""Arguments that let a language model rewrite the prompt, which is done when it is encoded and not again."""
+"""Arguments that let a language model rewrite the prompt, which happens only when it is encoded."""
 
 PROMPTS = re.compile(r"(negative_)?prompt(_\d)?")
-"""Arguments that some pipelines take only in the type of the prompt, a list."""
+"""Arguments that some pipelines require to be lists like the prompt."""
 
 
 class Outset(NamedTuple):
-    """How a pipeline would start to sample.
+    """The start of a pipeline's own sampling.
 
     Args:
-        scheduler: Its scheduler, ready for the first of all steps.
-        begun: The timestep that it noises its picture to; None where it starts from pure noise.
-        origin: (...) state of that picture, clean.
+        scheduler: The pipeline's scheduler, ready for the first step.
+        begun: Timestep that the pipeline noises its picture to; None if it starts from pure noise.
+        origin: Clean state (...) of that picture.
     """
 
     scheduler: Any
@@ -45,17 +45,17 @@ class Outset(NamedTuple):
 
 
 class PipelineCalls:
-    """Calls of a copy of a pipeline, which shares its modules; the pipeline itself is left as it is.
+    """Calls of a copy of a pipeline, which shares its modules; the pipeline itself is not modified.
 
     Args:
-        pipeline: A pipeline of diffusers.
-        arguments: Of its call.
+        pipeline: A diffusers pipeline.
+        arguments: Arguments of its call.
     """
 
     def __init__(self, pipeline: Any, arguments: dict[str, Any]) -> None:
         own = type(pipeline)
         self.own, self.parts = copy.copy(pipeline), dict(pipeline.components)
-        self.scheduler_told = scheduler_told(pipeline.scheduler)  # of which a copy is made here
+        self.scheduler_identity = scheduler_identity(pipeline.scheduler)  # now, since it is copied now
         self.pipeline = copy.copy(pipeline)
         self.pipeline.__class__ = type(own.__name__, (Hooked, own), {})
         self.pipeline.device_of_network = pipeline._execution_device
@@ -69,38 +69,39 @@ class PipelineCalls:
         self.pipeline.checker = vars(self.pipeline).pop("run_safety_checker", None)
         if hasattr(getattr(pipeline, "safety_checker", None), "check_video_safety"):
             vars(self.pipeline)["safety_checker"] = Guardrail(pipeline.safety_checker, self.pipeline)
-        self._call = getattr(own.__call__, "__wrapped__", own.__call__)  # with gradients where they are on
+        self._call = getattr(own.__call__, "__wrapped__", own.__call__)  # without its torch.no_grad
         self._arguments = arguments
         self._known = inspect.signature(own.__call__).parameters
         self._prepares = hasattr(own, "prepare_latents")
 
     def encode(self, prompt: str) -> Encoded:
-        """A prompt through the text encoders."""
+        """Run the text encoders on a prompt."""
         call = PipelineCall(stop=self._needs_a_step)
         with suppress(LatentsReady), self._steps_at(torch.ones(int(self._needs_a_step))):
             self._run(call, [prompt])
         return Encoded(prompt, tuple(call.encoded))
 
     def look_at_pictures(self, row: Encoded) -> None:
-        """One call as the pipeline itself would make it, but for the network.
+        """Make one call as the pipeline itself would, but without the network.
 
-        What it draws of the latents of its pictures is what is drawn at its own strength, whatever comes later.
+        The latents of its pictures are sampled in this call, at the pipeline's own strength, and cached.
         """
         assert self.strength is not None
         steps = int(1 / self.strength[1]) + 1
         self._without_network(self._call_of([row]), [row.prompt], steps=steps, num_inference_steps=steps, whole=False)
 
     def state(self, row: Encoded, timestep: Tensor) -> Tensor:
-        """(1, ...) latents as the scheduler steps them; where they lie in those that the pipeline prepares is learnt.
+        """Return a state (1, ...), as the scheduler steps it, and find its layout in the prepared latents.
 
-        Some pipelines step only a part of what they prepare, or the same in another order. Where each number of the
-        state lies is read off states that hold the digits of their own places.
+        Some pipelines step only a part of the latents that they prepare, or rearrange them. The layout is read off
+        states whose values are the digits of their own positions.
 
         Args:
-            timestep: (1,) any that the network knows.
+            row: An encoded prompt.
+            timestep: Any valid timestep (1,) of the network.
 
         Raises:
-            RollflowError: If the state holds other numbers than were prepared.
+            RollflowError: If the state does not consist of values of the prepared latents.
         """
         call = self._call_of([row])
         [step], made = self._steps_of(call, [row], timestep)
@@ -122,12 +123,12 @@ class PipelineCalls:
         return step.sample
 
     def output(self, rows: Sequence[Encoded], state: Tensor, timesteps: Tensor) -> Tensor:
-        """What the network gives (B, ...) for states (B, ...), guided as the pipeline does.
+        """Compute the network's output (B, ...) for states, with the pipeline's own guidance.
 
         Args:
-            rows: The prompt of each row.
-            state: (B, ...).
-            timesteps: (1,) of all rows, or (1, B) ``RowTimes``.
+            rows: Encoded prompt of each row.
+            state: States (B, ...).
+            timesteps: Timestep (1,) of all rows, or ``RowTimes`` (1, B).
 
         Raises:
             RollflowError: If the pipeline steps another state than it was given.
@@ -138,13 +139,14 @@ class PipelineCalls:
         return step.output
 
     def held(self, row: Encoded, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        """What the pipeline puts in place of a part of the states, as (mask, clean), both of a state's shape.
+        """Find the part of states that the pipeline keeps fixed, as (mask, clean), both of a state's shape.
 
-        After each step it goes on with ``mask * state + (1 - mask) * clean``, where ``clean`` is a picture that it
-        noises as much as the state is (here, not at all). Both show where the state was all 0, and then all 1.
+        After each step it continues with ``mask * state + (1 - mask) * clean``, where ``clean`` is a picture with the
+        noise of the state (here, none). Both follow from states that are all 0 and all 1.
 
         Args:
-            timesteps: (3,).
+            row: An encoded prompt.
+            timesteps: Three valid timesteps (3,).
         """
         self.probe.answers = [0.0, 1.0]
         (_, of_zeros, of_ones), _ = self._steps_of(self._call_of([row]), [row], timesteps)
@@ -152,10 +154,11 @@ class PipelineCalls:
         return mask, torch.where(mask < 1, rest / (1 - mask).clamp(min=1e-6), 0.0)
 
     def decode(self, rows: Sequence[Encoded], state: Tensor) -> tuple[Tensor, list[bool]]:
-        """Pictures (B, 3, H, W) or films (B, frames, 3, H, W) of clean latents (B, ...), in [0, 1].
+        """Decode clean latents (B, ...).
 
         Returns:
-            The pictures, and whether the pipeline's safety checker flagged each, in which case it is not blackened.
+            Pictures (B, 3, H, W) or films (B, frames, 3, H, W) in [0, 1], and whether the pipeline's safety checker
+            flagged each of them. Flagged ones are not blackened.
         """
         call = self._call_of(rows, state)
         guarded = isinstance(getattr(self.pipeline, "safety_checker", None), Guardrail)  # by way of arrays
@@ -167,12 +170,12 @@ class PipelineCalls:
         if not len(flags) == len(shown) == len(rows):
             raise BadModel(
                 f"{type(self.pipeline).__name__} gave {len(shown)} samples for {len(rows)} states, and its safety "
-                f"checker {len(flags)} verdicts; expected one each"
+                f"checker {len(flags)} verdicts; expected one of each per state"
             )
         return shown, flags
 
     def schedule(self, row: Encoded, steps: int) -> Any:
-        """The pipeline's scheduler, set to sample in so many steps as the pipeline itself would."""
+        """Return the pipeline's scheduler, prepared for a number of steps as the pipeline itself would."""
         if self._needs_a_step:
             return self.outset(row, steps).scheduler
         self.probe.recording = True
@@ -183,7 +186,7 @@ class PipelineCalls:
         return self.probe.recorded
 
     def outset(self, row: Encoded, steps: int) -> Outset:
-        """How the pipeline would start to sample in so many steps, of which it leaves out the first by its strength."""
+        """Find how the pipeline would start to sample in a number of steps, of which its strength skips the first."""
         self.probe.recording = self.probe.shown = True
         self.probe.begun, call = None, self._call_of([row])
         call.stop = True
@@ -196,14 +199,14 @@ class PipelineCalls:
         begun, origin = self.probe.begun, self._layout.state_in(call.prepared)[0]
         return Outset(self.probe.recorded, None if begun is None else float(begun.flatten()[0]), origin)
 
-    def told(self) -> list[str]:
-        """What sets what it computes apart, beside arguments: its parts are looked at as they are now."""
-        adapters = adapters_told(self.parts)
+    def identities(self) -> list[str]:
+        """Texts of everything that results depend on besides arguments, by the present state of all parts."""
+        adapters = adapters_identity(self.parts)
         networks = {name: part for name, part in self.parts.items() if isinstance(part, nn.Module)}
         return [
-            f"scheduler={self.scheduler_told}",
+            f"scheduler={self.scheduler_identity}",
             *([f"adapters={adapters}"] if adapters else []),
-            f"settings={settings_told(self.own, self.parts)}",
+            f"settings={settings_identity(self.own, self.parts)}",
             f"weights={weights_digest(networks)}",
         ]
 
@@ -213,12 +216,12 @@ class PipelineCalls:
         return denoisers(self.pipeline)
 
     def checkpointed(self) -> AbstractContextManager[None]:
-        """Run networks again in the backward pass instead of keeping what is inside their blocks, where they can."""
+        """Recompute blocks of the networks in the backward pass, where they support it, to save memory."""
         return checkpointed(self.pipeline)
 
     @cached_property
     def strength(self) -> tuple[str, float] | None:
-        """Name and value of the argument for how much the pipeline noises a picture that it starts from, if it does."""
+        """Name and value of the argument for the noise on the pipeline's picture; None if it starts from noise."""
         names = [name for name in ("denoise_strength", "strength") if name in self._known]
         if not (names and self._prepares and hasattr(self.pipeline, "get_timesteps")):
             return None
@@ -229,13 +232,13 @@ class PipelineCalls:
 
     @cached_property
     def _needs_a_step(self) -> bool:
-        """Whether a call of no step is an error: those of picture and strength refuse it, others show what it made."""
+        """Whether the pipeline refuses a call without steps, as pipelines with a picture and a strength do."""
         return self.strength is not None or is_trigflow(self.probe)
 
     def _unknown_state(self) -> RollflowError:
         return RollflowError(
-            f"{type(self.pipeline).__name__} steps other numbers than the latents that it is given, so that a search "
-            "cannot drive it"
+            f"a search cannot drive {type(self.pipeline).__name__}, since it steps other values than the latents that "
+            "it is given"
         )
 
     def _call_of(self, rows: Sequence[Encoded], state: Tensor | None = None) -> PipelineCall:
@@ -246,22 +249,22 @@ class PipelineCalls:
         return self._layout.latents_with(state, latents)
 
     def _steps_of(self, call: PipelineCall, rows: Sequence[Encoded], timesteps: Tensor) -> tuple[list[Step], Any]:
-        """The steps of a call, and what it returned."""
+        """Run a call; returns its steps and its result."""
         with self._steps_at(timesteps):
-            made = self._run(call, [row.prompt for row in rows])
-            return self.probe.steps, made
+            result = self._run(call, [row.prompt for row in rows])
+            return self.probe.steps, result
 
     @contextmanager
     def _steps_at(self, timesteps: Tensor) -> Iterator[None]:
-        """Calls within run over these timesteps."""
+        """Let calls within the block run over these timesteps."""
         self.probe.pretended, self.probe.steps = timesteps, []
         try:
             yield
         finally:
-            self.probe.pretended, self.probe.steps = torch.empty(0), []  # or their graph would live on
+            self.probe.pretended, self.probe.steps = torch.empty(0), []  # releases their autograd graph
 
     def _without_network(self, call: PipelineCall, prompts: list[str], *, steps: int = 1, **arguments: Any) -> Any:
-        """Call the pipeline with no step, or with some that do nothing where none is an error."""
+        """Call the pipeline without steps, or with steps that do nothing if it refuses that."""
         if not self._needs_a_step:
             return self._run(call, prompts, **arguments)
         networks = self.networks
@@ -273,10 +276,13 @@ class PipelineCalls:
             vars(self.pipeline).update(networks)
 
     def _run(self, call: PipelineCall, prompts: list[str], *, whole: bool = True, **arguments: Any) -> Any:
-        """Call the pipeline; its loop runs over the timesteps of the probe, of which there are none unless set.
+        """Call the pipeline; its loop runs over the timesteps of the probe, by default none.
 
         Args:
-            whole: Whether a pipeline that noises a picture runs over all of them.
+            call: State and results of the call.
+            prompts: Prompts of the rows.
+            whole: Whether a pipeline with a strength runs over all timesteps.
+            arguments: Further arguments of the call.
         """
         self.pipeline.call = call
         if call.answers is not None:
@@ -291,7 +297,7 @@ class PipelineCalls:
             if isinstance(text, str) and PROMPTS.fullmatch(name)
         }
         given = {
-            "num_inference_steps": 2,  # of which the probe makes one or none; some divide by one less
+            "num_inference_steps": 2,  # replaced by the probe's; some pipelines divide by one less than this
             "output_type": "latent",
             "return_dict": False,
             **self._arguments,
@@ -299,7 +305,7 @@ class PipelineCalls:
             **arguments,
         }
         if "intermediate_timesteps" in self._known and given["num_inference_steps"] != 2:
-            given["intermediate_timesteps"] = None  # which is of two steps only
+            given["intermediate_timesteps"] = None  # only valid with two steps
         with restored(self.pipeline, reads_prompt=call.answers is None):
             made = self._call(self.pipeline, prompt=prompts, generator=torch.Generator().manual_seed(0), **given)[0]
         if not self._prepares and call.state is None:

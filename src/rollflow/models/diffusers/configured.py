@@ -1,4 +1,4 @@
-"""What a pipeline computes by, beside its weights and the arguments of its call, as it is at this moment."""
+"""Texts that identify the present settings of a pipeline, besides its weights and the arguments of its call."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from torch import Tensor, nn
 from rollflow.canonical import canonical, digest, settings_in
 
 UNTOLD = {"gradient_checkpointing", "hf_device_map", "name_or_path", "lora_scale", "is_running", "training"}
-"""Attributes of networks that no result depends on: where they are and were read, and what they keep of a call.
+"""Attributes of networks that no result depends on, such as devices, paths and remains of a call.
 
-``lora_scale`` is what adapters were last fused at, which their scales and the weights tell.
+``lora_scale`` is the scale at which adapters were last fused, which their own scales and the weights reflect.
 """
 
 OFFLOADS = ("group_offloading", "lazy_prefetch", "layer_execution")
-"""Beginnings of the names of hooks that only move weights."""
+"""Prefixes of the names of hooks that only move weights."""
 
 RUN_STATE = ("cache", "warning")
-"""What is in the names of attributes that change as a network runs."""
+"""Parts of the names of attributes that change while a network runs."""
 
 
-def scheduler_told(scheduler: Any) -> str:
-    """A scheduler's class, and a digest of its configuration and of what was set on it since."""
+def scheduler_identity(scheduler: Any) -> str:
+    """Class of a scheduler, with a digest of its configuration and of attributes set since."""
     since = {name: getattr(scheduler, name, None) for name in ("shift", "sigma_min", "sigma_max")}
     tensors = [getattr(scheduler, name, None) for name in ("betas", "alphas_cumprod")]
     return f"{type(scheduler).__name__} {digest(canonical([settings_in(scheduler.config), since, tensors]))}"
 
 
-def settings_told(pipeline: Any, parts: Mapping[str, Any]) -> str:
-    """A digest of all that a pipeline and its parts are set to.
+def settings_identity(pipeline: Any, parts: Mapping[str, Any]) -> str:
+    """Digest of all settings of a pipeline and its parts.
 
-    That is configurations, plain public attributes of every module (by which FreeU, adapters, tiling and the strength
-    of an IP-Adapter are set), attention processors, caches, hooks, dtypes, classes (by which weights are quantised),
-    and tokens that were added.
+    They include configurations, plain public attributes of every module (which hold the settings of FreeU, adapters,
+    tiling and IP-Adapters), attention processors, caches, hooks, dtypes, classes (which reflect quantization), and
+    added tokens.
     """
     told = [type(pipeline).__qualname__, canonical(_plain_in(vars(pipeline)))]
     told.append(canonical(_plain_in(settings_in(pipeline.config))))
@@ -53,8 +53,8 @@ def settings_told(pipeline: Any, parts: Mapping[str, Any]) -> str:
     return digest(*told)
 
 
-def adapters_told(parts: Mapping[str, Any]) -> str:
-    """Adapters that were added to networks, with their strengths, and whether they are off or fused; "" if none are."""
+def adapters_identity(parts: Mapping[str, Any]) -> str:
+    """Adapters of the networks with their strengths, and whether they are off or fused; "" if there are none."""
     told = []
     for name, part in sorted(parts.items()):
         layers = [_adapter(module) for module in _modules(part) if _adapts(module)]
@@ -65,7 +65,7 @@ def adapters_told(parts: Mapping[str, Any]) -> str:
 
 
 def _adapts(module: nn.Module) -> bool:
-    """Whether it is a layer of peft, which need not be installed."""
+    """Whether a module is a layer of peft, which may not be installed."""
     return isinstance(getattr(module, "scaling", None), dict) and hasattr(module, "active_adapters")
 
 
@@ -84,14 +84,14 @@ def _modules(part: Any) -> Iterator[nn.Module]:
 
 
 def _network(network: nn.Module) -> Iterator[str]:
-    network = getattr(network, "_orig_mod", network)  # of a compiled one
+    network = getattr(network, "_orig_mod", network)  # unwraps a compiled network
     yield _config(network)
     yield ", ".join(sorted({str(weight.dtype) for weight in network.parameters()}))
     for name, module in network.named_modules():
-        told = _plain_in(vars(module))
-        if not told.get("use_tiling"):
-            told = {key: value for key, value in told.items() if not key.startswith("tile_")}
-        yield f"{name} {type(module).__qualname__} {canonical(told)}"
+        settings = _plain_in(vars(module))
+        if not settings.get("use_tiling"):
+            settings = {key: value for key, value in settings.items() if not key.startswith("tile_")}
+        yield f"{name} {type(module).__qualname__} {canonical(settings)}"
         if module.training and type(module).__name__.startswith("Dropout"):
             yield "training"
         if _adapts(module):
@@ -100,7 +100,7 @@ def _network(network: nn.Module) -> Iterator[str]:
 
 
 def _attached(module: nn.Module) -> Iterator[str]:
-    """What was put on a module: an attention processor, caches, hooks, another forward, and buffers that are saved."""
+    """Describe attachments of a module: attention processor, caches, hooks, a replaced forward, persistent buffers."""
     own = vars(module)
     processor = own.get("processor")
     if processor is not None:
@@ -121,7 +121,7 @@ def _attached(module: nn.Module) -> Iterator[str]:
 
 
 def _other(part: Any, name: str, parts: Mapping[str, Any]) -> Iterator[str]:
-    """A tokenizer, a processor, or a function in place of a network."""
+    """Describe a part that is not a network: a tokenizer, a processor or a function."""
     added: Any = getattr(part, "get_added_vocab", None)
     if added is None:
         yield _config(part) if _configured(part) else canonical(part)
@@ -134,7 +134,7 @@ def _other(part: Any, name: str, parts: Mapping[str, Any]) -> Iterator[str]:
         weight: Tensor | None = getattr(encoder.get_input_embeddings(), "weight", None)
         if weight is not None and not weight.is_meta:
             rows = [row for row in sorted(tokens.values()) if row < len(weight)]
-            yield canonical(weight[rows])  # such as those of a textual inversion
+            yield canonical(weight[rows])  # such as embeddings of a textual inversion
 
 
 def _configured(part: Any) -> bool:
@@ -149,7 +149,7 @@ def _config(part: Any) -> str:
 
 
 def _plain_in(attributes: Mapping[str, Any], private: bool = False) -> dict[str, Any]:
-    """The settings among attributes: public, of numbers and texts, not None, which what was never set is too."""
+    """Select the settings among attributes: public ones of numbers and texts, except None, the value if never set."""
     return {
         name: _rounded(value)
         for name, value in attributes.items()
@@ -169,7 +169,7 @@ def _plain(value: Any) -> bool:
 
 
 def _rounded(value: Any) -> Any:
-    """Without the last bits, which a strength that is multiplied for a call and divided again may lose."""
+    """Round numbers, since a strength may lose its last bits when it is scaled for a call and back."""
     if isinstance(value, float):
         return _round(value)
     if isinstance(value, list | tuple):

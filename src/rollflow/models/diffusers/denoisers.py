@@ -10,7 +10,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 DENOISERS = ("transformer", "transformer_2", "unet")
-"""Components that are the network."""
+"""Names of the components that are denoising networks."""
 
 
 def denoisers(pipeline: Any) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def caches(network: Any) -> bool:
 
 
 def _again(block: Any, *args: Any, **kwargs: Any) -> Any:
-    """A block of a network whose inside is computed anew for the backward pass; diffusers' own takes no names."""
+    """Run a block of a network with checkpointing; unlike diffusers' own function, it takes keyword arguments."""
     return checkpoint(block.__call__, *args, use_reentrant=False, **kwargs)
 
 

@@ -1,4 +1,4 @@
-"""Prompts as a pipeline's encoders gave them, and those of many rows in one call."""
+"""Encoded prompts of pipelines, and their combination for calls with many rows."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """A prompt as the pipeline's encoders gave it.
+    """A prompt encoded by a pipeline.
 
     Args:
-        prompt: The text.
-        answers: What each call of a method that reads the prompt (``hooked.Hooked``) returned, in their order.
+        prompt: Text of the prompt.
+        answers: Results of the pipeline's methods that read the prompt (``hooked.Hooked``), in order of their calls.
     """
 
     prompt: str
@@ -25,26 +25,26 @@ class Encoded:
 
     @cached_property
     def shapes(self) -> Any:
-        """What rows must share to share a call; the prompt itself where the pipeline reads it in its own way."""
+        """Key that rows must have in common to share a call; the prompt itself if the pipeline reads it otherwise."""
         return shapes(self.answers) if self.answers else self.prompt
 
 
 def _parts(answer: Any) -> bool:
-    """Whether an answer is made of parts, and not a list with an item a prompt."""
+    """Whether an answer consists of parts, rather than being a list with one item per prompt."""
     return isinstance(answer, tuple) or (isinstance(answer, list) and len(answer) != 1)
 
 
 def shapes(answer: Any) -> Any:
-    """The shapes of all tensors of an answer."""
+    """Collect the shapes of all tensors in an answer."""
     if isinstance(answer, Tensor):
         return tuple(answer.shape)
     return tuple(map(shapes, answer)) if isinstance(answer, tuple | list) else None
 
 
 def together(answers: Sequence[Any]) -> Any:
-    """The answer for all prompts, from those for one prompt each.
+    """Combine answers for one prompt each to the answer for all prompts.
 
-    Tensors are joined along their first dimension of size 1; what has none is shared by all prompts, as positions are.
+    Tensors are concatenated along their first dimension of size 1; those without one, such as positions, are shared.
     """
     first = answers[0]
     if _parts(first):

@@ -1,4 +1,4 @@
-"""One thread at a time for pipelines that share a part."""
+"""Locks that let only one thread at a time use pipelines that share a part."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class _Lock(NamedTuple):
-    """A lock, and its place among all of them: whoever takes several takes them in one order."""
+    """A lock and its rank; several locks are always acquired in order of rank, to avoid deadlocks."""
 
     place: int
     lock: Any
@@ -30,7 +30,7 @@ _making: threading.Lock
 
 
 def _forget() -> None:
-    """Begin without locks, as a fork must, since who held one at that time never lets go of it there."""
+    """Start without locks, as a fork must: locks held by other threads would never be released there."""
     global _locks, _making
     _locks, _making = WeakKeyDictionary(), threading.Lock()
 
@@ -41,8 +41,8 @@ if hasattr(os, "register_at_fork"):
 
 
 def _lock_of(part: Any) -> _Lock | None:
-    """The lock of a pipeline's part, which all pipelines with this part share; None of what nothing can refer to."""
-    part = getattr(part, "_orig_mod", part)  # of a compiled network
+    """Return the lock shared by all pipelines with this part; None if the part supports no weak reference."""
+    part = getattr(part, "_orig_mod", part)  # unwraps a compiled network
     try:
         with _making:
             return _locks.setdefault(part, _Lock(next(_places), threading.RLock()))
@@ -51,13 +51,13 @@ def _lock_of(part: Any) -> _Lock | None:
 
 
 class Exclusive:
-    """Lets one thread use a pipeline at a time, together with all that share a network or tokenizer with it.
+    """Lets only one thread at a time use a pipeline and all others that share a network or tokenizer with it.
 
-    A call of a pipeline sets attributes on it and on its networks, so that two at once spoil each other's.
+    A call of a pipeline sets attributes on it and on its networks, so simultaneous calls would interfere.
 
     Args:
-        name: As in errors.
-        parts: What the pipeline is made of.
+        name: Name of the pipeline in errors.
+        parts: Components of the pipeline.
 
     Raises:
         RollflowError: In a fork of a process that has loaded models (``forks.Home``).
@@ -67,11 +67,11 @@ class Exclusive:
         self._home = Home(name)
         self._own = [lock for lock in map(_lock_of, parts) if lock is not None]
         self._own.sort(key=lambda lock: lock.place)
-        self._lock = threading.RLock()  # where there is nothing to share
+        self._lock = threading.RLock()  # used even if there is nothing to share
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        """Wait until nobody else uses it. Raises a RollflowError in a fork, where nobody may ever let go of it."""
+        """Wait until no other thread uses the pipeline. Raises a RollflowError in a fork."""
         self._home.check()
         with ExitStack() as held:
             for lock in dict.fromkeys(lock.lock for lock in self._own):
@@ -85,7 +85,7 @@ class _Guarded(Protocol):
 
 
 def exclusively(method: Callable[P, T]) -> Callable[P, T]:
-    """A method whose object's ``exclusive`` is held while it runs."""
+    """Decorate a method to hold its object's ``exclusive`` while it runs."""
 
     @wraps(method)
     def held(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -1,4 +1,4 @@
-"""Errors of pipelines, told with the pipeline's name and what it was given."""
+"""Errors of pipelines, with the pipeline's name and arguments."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from rollflow.errors import RollflowError, described
 
 @contextmanager
 def explained(name: str, pipeline: Any, arguments: Mapping[str, Any], kind: type[RollflowError]) -> Iterator[None]:
-    """Raise what a pipeline raises as an error that names the pipeline and what it was given.
+    """Raise exceptions of a pipeline as errors that name the pipeline and its arguments.
 
-    Errors of rollflow's own and those of memory pass unchanged.
+    Errors of rollflow and out-of-memory errors pass unchanged.
 
     Args:
         name: Name of the model.
@@ -37,24 +37,24 @@ def explained(name: str, pipeline: Any, arguments: Mapping[str, Any], kind: type
         called = f"; it was called with {given}" if given else ""
         raise kind(
             f"{type(pipeline).__name__} of '{name}' failed: {described(error)}{_where(error)}{called}; check "
-            f"its arguments, and whether it can sample with a {scheduler}"
+            f"its arguments, and whether it can sample with {scheduler}"
         ) from error
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out, which the CPU and Apple's devices say in words alone."""
-    said = ("out of memory", "can't allocate memory")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(part in str(error) for part in said)
+    """Whether memory ran out, which CPUs and Apple's devices report only in the text of the error."""
+    texts = ("out of memory", "can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in texts)
 
 
 def _short(value: Any) -> str:
-    """A value as an error shows it: numbers and short texts, of anything else the type."""
+    """Show a value in an error: numbers and short texts as they are, anything else by its type."""
     plain = value is None or isinstance(value, int | float) or (isinstance(value, str) and len(value) <= 40)
     return repr(value) if plain else f"<{type(value).__name__}>"
 
 
 def _where(error: Exception) -> str:
-    """The line that raised an error which says nothing, as assertions do."""
+    """The source line that raised an error without text, such as an assertion."""
     if str(error).strip() or error.__traceback__ is None:
         return ""
     frame = traceback.extract_tb(error.__traceback__)[-1]

@@ -1,4 +1,4 @@
-"""What comes before a pipeline's own class: its own methods, with what one call asks of them."""
+"""A mixin that overrides methods of a pipeline's own class for the time of a call."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from torch import Tensor
 from rollflow.models.diffusers.stand_ins import NoProgress
 
 PLAIN = (int, float, str, torch.dtype, torch.device, type(None))
-"""What says, beside generators, all that a pipeline prepares latents by, unless it starts from a picture."""
+"""Types of the arguments of ``prepare_latents``, besides generators, unless the pipeline starts from a picture."""
 
 
 class LatentsReady(Exception):
-    """Raised where a call has prepared its latents and nothing more is wanted of it."""
+    """Raised to end a call once its latents are prepared."""
 
 
 @dataclass(eq=False)
 class PipelineCall:
-    """One call of a pipeline.
+    """State and results of one call of a pipeline.
 
     Args:
-        answers: What the methods that read the prompt return in turn; None lets them read it.
-        state: (B, ...) that it goes on from; None takes what it prepares.
-        stop: Whether to raise ``LatentsReady`` once they are there.
-        encoded: What the methods that read the prompt have returned so far.
-        prepared: The latents of the call, once there are any.
-        flags: For each sample, whether the safety checker flagged it, as far as it has looked.
+        answers: Results that the methods that read the prompt return in turn; None lets them read it.
+        state: State (B, ...) to continue from; None uses the latents that the pipeline prepares.
+        stop: Whether to raise ``LatentsReady`` once the latents are prepared.
+        encoded: Results of the methods that read the prompt so far.
+        prepared: Latents of the call, once prepared.
+        flags: Whether the safety checker flagged each sample that it has checked so far.
     """
 
     answers: Iterator[Any] | None = None
@@ -43,30 +43,30 @@ class PipelineCall:
 
 
 class BlankLatents(NamedTuple):
-    """Prepared latents that nothing is kept of but how they lie in memory.
+    """Cached latents of which only the layout in memory is used.
 
     Args:
-        given: By what they were prepared: arguments, their names, and the state of a generator.
-        made: What was returned.
-        after: The state of the generators afterwards.
+        given: Arguments of ``prepare_latents``, their names, and the states of generators.
+        result: Returned latents.
+        after: States of the generators afterwards.
     """
 
     given: list[Any]
-    made: Any
+    result: Any
     after: list[Tensor]
 
 
 class Hooked:
-    """Comes before a pipeline's own class, with what a call asks its own methods to do.
+    """Mixin that overrides methods of a pipeline's class.
 
     Attributes:
-        asked: Of the call that runs.
-        device_of_network: Where the denoiser runs.
+        call: State and results of the running call.
+        device_of_network: Device of the denoiser.
         caching: Networks that remember something from step to step.
-        lay: A state in place of prepared latents.
-        seen: What encoders were given of the pictures of a call, and made of it: the same at every call, but made once.
-        blank: The latents that were last prepared for a state to take their place.
-        checker: A ``run_safety_checker`` that was set on the pipeline itself, in place of its class's, if any was.
+        lay: Function that puts a state in place of prepared latents.
+        seen: Inputs and results of encoders of pictures, which are the same at every call and computed once.
+        blank: Latents that were last prepared only to be replaced by a state.
+        checker: The pipeline's own ``run_safety_checker``, if the object has one in place of its class's method.
     """
 
     call: PipelineCall
@@ -79,19 +79,19 @@ class Hooked:
 
     @property
     def _execution_device(self) -> torch.device:
-        """Fixed, so that text encoders may be moved off it once the prompts are encoded."""
+        """The denoiser's device, so that text encoders may be moved elsewhere once prompts are encoded."""
         return self.device_of_network
 
     def maybe_free_model_hooks(self) -> None:
-        """At the end of a call: caches forget it, but where models take turns on the device, the network keeps its own.
+        """Reset caches at the end of a call, but let an offloaded network stay on the device.
 
-        Diffusers looks for caches in every module of every component, which takes longer than all else it does here.
+        Diffusers would look for caches in every module of every component, which takes longer than the rest of a call.
         """
         for network in self.caching:
             network._reset_stateful_cache()
 
     def progress_bar(self, iterable: Iterable[Any] | None = None, total: int | None = None) -> Any:
-        """None is shown, and none is set up, since loops have one step and there are many of them."""
+        """Show no progress bar, since loops have one step and there are many of them."""
         return NoProgress(() if iterable is None else iterable)
 
     def encode_prompt(self, *args: Any, **kwargs: Any) -> Any:
@@ -99,7 +99,7 @@ class Hooked:
         return self._answer(lambda: own.encode_prompt(*args, **kwargs))
 
     def generate_prior_tokens(self, *args: Any, **kwargs: Any) -> Any:
-        """A draft of the picture that GLM-Image's language model draws from the prompt, at random."""
+        """Override the random draft of the picture by GLM-Image's language model, which reads the prompt."""
         own: Any = super()
         return self._answer(lambda: own.generate_prior_tokens(*args, **kwargs))
 
@@ -113,18 +113,24 @@ class Hooked:
         return self.once("encode_image", args, lambda: own.encode_image(*args, **kwargs))
 
     def once(self, what: str, given: tuple[Any, ...], make: Callable[[], Any]) -> Any:
-        """What ``make`` returned when it was first asked for, with the same given."""
+        """Return the result of ``make`` for equal inputs, which is computed once.
+
+        Args:
+            what: Name of the computation.
+            given: Inputs of the computation.
+            make: Function that computes the result.
+        """
         known = self.seen.setdefault(what, [])
-        for before, made in known:
+        for before, result in known:
             if _same(before, given):
-                return made
+                return result
         known.append((given, make()))
         return known[-1][1]
 
     def run_safety_checker(self, image: Any, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """Note what the safety checker flags, and return pictures that it has not blackened.
+        """Record what the safety checker flags, and return pictures that are not blackened.
 
-        It is shown a copy. What else it does to a picture (such as blur a face) is kept, unless a gradient is to flow.
+        It checks a copy. Other changes to a picture, such as blurred faces, are kept unless a gradient is required.
         """
         own: Any = super()
         check = self.checker or own.run_safety_checker
@@ -138,20 +144,20 @@ class Hooked:
         return (image, *(None for _ in verdicts))
 
     def prepare_latents(self, *args: Any, **kwargs: Any) -> Any:
-        made, call = self._blank(args, kwargs), self.call
+        result, call = self._blank(args, kwargs), self.call
         if call.prepared is not None:  # a second kind of latents
-            return made
-        latents, *others = made if isinstance(made, tuple) else (made,)
+            return result
+        latents, *others = result if isinstance(result, tuple) else (result,)
         call.prepared = latents if call.state is None else self.lay(call.state, latents)
         if call.stop:
             raise LatentsReady
-        return (call.prepared, *others) if isinstance(made, tuple) else call.prepared
+        return (call.prepared, *others) if isinstance(result, tuple) else call.prepared
 
     def _blank(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Latents as the pipeline prepares them: those of the last call, where a state takes their place anyway.
+        """Prepare latents as the pipeline does, or reuse those of the last call where a state replaces them anyway.
 
-        The numbers are many and nobody reads them. Generators are left as if they had been drawn, since what a pipeline
-        draws later must not depend on what was called before.
+        This saves drawing many unused numbers. Generators are left as if they had been drawn, since later draws of a
+        pipeline must not depend on earlier calls.
         """
         own: Any = super()
         values = [*args, *kwargs.values()]
@@ -161,12 +167,12 @@ class Hooked:
             return own.prepare_latents(*args, **kwargs)
         given = [*plain, *kwargs, *(generator.get_state().numpy().tobytes() for generator in generators)]
         if self.blank is None or self.blank.given != given:
-            made = own.prepare_latents(*args, **kwargs)
-            self.blank = BlankLatents(given, made, [generator.get_state() for generator in generators])
+            result = own.prepare_latents(*args, **kwargs)
+            self.blank = BlankLatents(given, result, [generator.get_state() for generator in generators])
         else:
             for generator, state in zip(generators, self.blank.after, strict=True):
                 generator.set_state(state)
-        return self.blank.made
+        return self.blank.result
 
 
 def _given(verdict: Any) -> bool:
@@ -174,7 +180,7 @@ def _given(verdict: Any) -> bool:
 
 
 def _booleans(verdict: Any) -> list[bool]:
-    """Flags as a list, whether they come as one, as an array or as a tensor."""
+    """Convert flags from a list, an array or a tensor to a list."""
     return [bool(flag) for flag in (verdict.tolist() if hasattr(verdict, "tolist") else verdict)]
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 DIGITS = 128
-"""Whole numbers below it are exact in every dtype."""
+"""Base of the digits that mark positions; whole numbers below it are exact in every dtype."""
 
 
 class Layout(NamedTuple):

@@ -1,4 +1,4 @@
-"""Any text-to-image or text-to-video pipeline of diffusers as a flow model, through its own public call."""
+"""Diffusers pipelines for images and videos as flow models, driven through their own public call."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ DENSE = 1000
 
 
 class Own(Grid):
-    """The times at which a pipeline itself would sample, shifted for its resolution as it does.
+    """The times at which the pipeline itself would sample, including its shift for the resolution.
 
     Args:
-        model: The pipeline.
+        model: The model of the pipeline.
     """
 
     whole = True
@@ -42,27 +42,27 @@ class Own(Grid):
 
 
 class DiffusersModel(FlowModel):
-    """A diffusers pipeline, of any flow or diffusion model.
+    """A diffusers pipeline of any flow or diffusion model.
 
-    The pipeline is called as a user would call it, on a copy that shares its modules and whose scheduler hands the
-    network's output back: a call of one step is the guided velocity, and a call of no step the decoder. Whatever the
-    pipeline does around its network (guidance of any sort, negative prompts, rescaling, packing of latents) comes
-    along. Prompts are encoded once.
+    The pipeline is called like a user would call it, on a copy that shares its modules and whose scheduler returns the
+    output of the network: a call with one step computes the guided velocity, and a call without steps decodes. So
+    everything that the pipeline does around its network is preserved, such as any kind of guidance, negative prompts,
+    rescaling, and packing of latents. Each prompt is encoded once.
 
-    States are the pipeline's own latents, as it packs them, in float32 on the CPU; they are cast to the pipeline's
-    dtype and device for each call.
+    States are the pipeline's own latents, packed as it packs them, in float32 on the CPU; each call casts them to the
+    pipeline's dtype and device.
 
-    Threads may share it, and models whose pipelines share a network: they take turns, a call at a time. What else calls
-    the pipeline meanwhile is not held back. A fork of the process that loaded it cannot use it.
+    Threads may share a model, and models may share networks: calls take turns. Calls of the pipeline from elsewhere are
+    not synchronized with them. A fork of the process that loaded the model cannot use it.
 
     Args:
-        pipeline: The pipeline; it is left as it is.
-        arguments: Of its call, such as ``height``, ``guidance_scale``, ``negative_prompt`` or ``image``.
-        name: As shown to the user; None is where its weights came from.
-        few_step: Whether it is step-distilled; None tells by its configuration, name and scheduler (``is_few_step``).
+        pipeline: The pipeline, which is not modified.
+        arguments: Arguments of its call, such as ``height``, ``guidance_scale``, ``negative_prompt`` or ``image``.
+        name: Name to show; None means the place its weights were loaded from.
+        few_step: Whether it is step-distilled; None decides by its configuration, name and scheduler (``is_few_step``).
 
     Raises:
-        RollflowError: If it is no pipeline of a flow or diffusion model, or its call takes no such argument.
+        RollflowError: If the pipeline is not of a flow or diffusion model, or its call does not take an argument.
     """
 
     description = "a pipeline of diffusers"
@@ -83,8 +83,10 @@ class DiffusersModel(FlowModel):
             few_step = is_few_step(self.name, type(pipeline.scheduler), pipeline.config)
         self.few_step = few_step  # type: ignore[misc]
         if getattr(getattr(pipeline, "transformer", None), "config", {}).get("use_meanflow"):
-            # It is told the time it steps to as well, which is not known when a velocity is asked for.
-            raise RollflowError(f"{self.name} is a mean flow, whose network gives no velocity; take a model that does")
+            # Its network also takes the time that a step ends at, which is unknown when a velocity is requested.
+            raise RollflowError(
+                f"{self.name} is a mean flow, whose network does not predict a velocity; use a model that does"
+            )
         self.arguments = dict(arguments or {})
         self.exclusive = Exclusive(self.name, pipeline.components.values())
         with self.exclusive(), self._explained(pipeline, BadSetting):
@@ -93,7 +95,7 @@ class DiffusersModel(FlowModel):
             self._most: dict[str, int] = {}
             self._blank = self.encode(" ")
             with torch.no_grad():
-                flow = is_flow(pipeline.scheduler)  # whose timesteps are known by sampling alone
+                flow = is_flow(pipeline.scheduler)  # its timesteps depend on the pipeline's schedule
                 self.convention = convention(self.calls.schedule(self._blank, DENSE) if flow else pipeline.scheduler)
                 self.interpolant = self.convention.interpolant
                 if self.calls.strength is not None:
@@ -111,12 +113,12 @@ class DiffusersModel(FlowModel):
 
     def __reduce__(self) -> Any:
         raise RollflowError(
-            f"{self.name} is a loaded pipeline, which is not sent to other processes nor copied; load it in each, by "
+            f"{self.name} is a loaded pipeline, which cannot be pickled or copied; load it in each process with "
             "PipelineSource or load_model"
         )
 
     def _look_at_picture(self) -> None:
-        """Learn what the pipeline starts from (``origin``), and which part of it it holds."""
+        """Find out which picture the pipeline starts from (``origin``), and which part of it stays fixed."""
         outset = self.calls.outset(self._blank, DENSE)
         if outset.begun is not None and self.convention.time(outset.begun) < 1:
             self.origin = outset.origin.reshape(self.shape).float().cpu()
@@ -128,13 +130,13 @@ class DiffusersModel(FlowModel):
     @property
     @exclusively
     def identity(self) -> str:
-        """Its name, the arguments of its call, and all else that it computes by, as that is when this is asked.
+        """The name, the arguments of the call, and everything else that results depend on, at this moment.
 
-        That is the scheduler, adapters (LoRA: names, strengths, off or fused), a digest of all settings of its networks
-        and of their weights.
+        That is the scheduler, adapters (names and strengths of LoRAs, and whether they are off or fused), and digests
+        of the networks' settings and weights.
         """
-        told = [f"{name}={canonical(value)}" for name, value in sorted(self.arguments.items())]
-        return f"{self.name}({', '.join([*told, *self.calls.told()])})"
+        arguments = [f"{name}={canonical(value)}" for name, value in sorted(self.arguments.items())]
+        return f"{self.name}({', '.join([*arguments, *self.calls.identities()])})"
 
     def start(self, steps: int) -> float:
         return 1.0 if self.origin is None else float(self.own_times(steps)[0])
@@ -142,7 +144,7 @@ class DiffusersModel(FlowModel):
     @exclusively
     @torch.no_grad()
     def encode(self, prompt: str) -> Encoded:
-        """The prompt through the text encoders. Raises a BadSetting where the pipeline refuses it."""
+        """Run the text encoders on a prompt. Raises a BadSetting if the pipeline refuses it."""
         with self._explained(self.calls.pipeline, BadSetting):
             return self.calls.encode(prompt)
 
@@ -160,10 +162,10 @@ class DiffusersModel(FlowModel):
         return self._holding(self.convention.velocity(output, x, t), x, t)
 
     def _holding(self, velocity: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """The velocity, where a part of the picture is held that of a clean estimate that is this part.
+        """Replace the velocity in the fixed part of the picture by that of a clean estimate equal to this part.
 
-        Pipelines put the part, noised as the state is, in place of what the network made of it. Its noise is that of
-        the state, so that a flow leads straight to it, whatever else the kernel adds.
+        After each step, pipelines replace this part by the given picture with the noise of the state; this velocity
+        leads straight to the same picture, whatever noise the kernel adds.
         """
         if self._held is None:
             return velocity
@@ -172,15 +174,15 @@ class DiffusersModel(FlowModel):
         return mask * velocity + (1 - mask) * to_held
 
     def decode(self, x0: Tensor) -> Tensor:
-        """Latents as pictures (B, 3, H, W), or films (B, frames, 3, H, W), in [0, 1].
+        """Decode latents to pictures (B, 3, H, W) or films (B, frames, 3, H, W) in [0, 1].
 
-        Also those that the pipeline's safety checker flags, which ``screened`` leaves out.
+        This includes samples that the pipeline's safety checker flags; ``screened`` does not.
         """
         return self._decoded(x0)[0]
 
     @torch.no_grad()
     def screened(self, x0: Tensor) -> Screened:
-        """The same, with those that the pipeline's safety checker flags blackened, and rejected in its name."""
+        """Decode latents; samples that the pipeline's safety checker flags are black and rejected."""
         samples, flags = self._decoded(x0)
         if any(flags):
             samples = samples.clone()
@@ -191,9 +193,9 @@ class DiffusersModel(FlowModel):
     def _decoded(self, x0: Tensor) -> tuple[Tensor, list[bool]]:
         blank, flags = [self._blank] * len(x0), list[bool]()
 
-        def decode(some: slice) -> Tensor:
+        def decode(rows: slice) -> Tensor:
             with self._explained(self.calls.pipeline, BadModel):
-                samples, flagged = self.calls.decode(blank[some], x0[some])
+                samples, flagged = self.calls.decode(blank[rows], x0[rows])
             flags.extend(flagged)
             return samples.to(x0)
 
@@ -201,7 +203,7 @@ class DiffusersModel(FlowModel):
 
     @exclusively
     def own_times(self, steps: int) -> Tensor:
-        """(steps + 1,) float64 times at which the pipeline itself would sample, down to 0."""
+        """Times (steps + 1,), in float64, at which the pipeline itself would sample, down to 0."""
         with self._explained(self.calls.pipeline, BadModel):
             return self._own_times(steps)
 
@@ -210,29 +212,29 @@ class DiffusersModel(FlowModel):
             return self.convention.times_of(self.calls.schedule(self._blank, steps))
         _, strength = self.calls.strength
         fewest = int(steps / strength)
-        for whole in range(fewest, fewest + 3):  # so many steps, of which it leaves out the first, by its own rounding
+        for whole in range(fewest, fewest + 3):  # number of steps of which it skips the first, with its own rounding
             outset = self.calls.outset(self._blank, whole)
             times, begun = self.convention.times_of(outset.scheduler), float(self.convention.time(outset.begun))
-            kept = times[times <= begun + 1e-6]
-            if len(kept) == steps + 1:
-                return kept
-        raise RollflowError(f"{self.name} does not start {steps} steps from the end at strength {strength}")
+            remaining = times[times <= begun + 1e-6]
+            if len(remaining) == steps + 1:
+                return remaining
+        raise RollflowError(f"{self.name} cannot sample in {steps} steps at strength {strength}; try another number")
 
     def _output(self, x: Tensor, t: Tensor, rows: Sequence[Encoded]) -> Tensor:
-        """The network's output in the dtype and on the device of x."""
+        """Compute the network's output, in the dtype and on the device of x."""
         timesteps, one = self.convention.timestep(t), bool((t == t[0]).all())
         with self._explained(self.calls.pipeline, BadModel), self.calls.checkpointed():
             return self.calls.output(rows, x, timesteps[:1] if one else timesteps[None].as_subclass(RowTimes)).to(x)
 
     def _outputs(self, x: Tensor, t: Tensor, rows: Sequence[Encoded]) -> Tensor:
-        """The same, of rows that can share a call, in as many calls as memory asks for."""
-        return self._within_memory("velocity", len(x), lambda some: self._output(x[some], t[some], rows[some]))
+        """Compute the network's output for rows that can share a call, in as many calls as memory requires."""
+        return self._within_memory("velocity", len(x), lambda part: self._output(x[part], t[part], rows[part]))
 
     def _measured(self) -> tuple[int, bool]:
-        """Network rows of one velocity, and whether rows of different times can share a call.
+        """Measure the network rows per velocity, and whether rows with different times can share a call.
 
-        They can if what they get in a shared call is what they get alone; the pipeline's code is not looked at. Where
-        even rows of one time cannot, ``_most`` has them called, and decoded, one by one.
+        They can if a shared call gives the same outputs as separate ones. If not even rows with equal times can,
+        ``_most`` makes them be computed and decoded one by one.
         """
         rows = 0
 
@@ -256,9 +258,9 @@ class DiffusersModel(FlowModel):
             times = torch.stack([(early, late)[i][0] for i in (first, second)])
             try:
                 shared = self._output(x, times, [self._blank] * 2)
-            except Exception:  # whatever a pipeline makes of rows that it is not written for
+            except Exception:  # pipelines may fail in any way for rows with different times
                 for network, own in processors:
-                    if network.attn_processors != own:  # changed for the call, without a chance to change back
+                    if network.attn_processors != own:  # changed for the call and not restored
                         network.set_attn_processor(own)
                 return False
             return bool((shared - torch.cat([alone[first], alone[second]])).norm() <= 0.1 * apart)
@@ -269,7 +271,7 @@ class DiffusersModel(FlowModel):
         return rows // 2, mixes
 
     def _within_memory(self, what: str, rows: int, call: Callable[[slice], Tensor]) -> Tensor:
-        """``call`` on all rows, on half as many at once wherever memory runs out; what fits is remembered."""
+        """Call a function on all rows, in halves where memory runs out; the size that fits is remembered."""
         parts, done = list[Tensor](), 0
         while done < rows:
             most = min(self._most.get(what, rows), rows - done)

@@ -1,4 +1,4 @@
-"""What a scheduler says of its model: interpolant, what the network predicts, and which timestep it is told."""
+"""Conventions of a pipeline's network, read off its scheduler: interpolant, prediction and timesteps."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ PREDICTIONS = ("flow", "epsilon", "v_prediction", "sample")
 
 @dataclass(frozen=True)
 class Discrete(Interpolant):
-    """Variance preserving with the noise schedule of a diffusion model, given at T steps (DDPM, arXiv 2006.11239).
+    """The variance-preserving interpolant of a diffusion model with a noise schedule of T steps.
 
         alpha = exp(-B / 2),  sigma = sqrt(1 - exp(-B)),  B(i / T) = -log alphas_cumprod[i - 1],  B(0) = 0
 
-    B is linear between, so that noise is added at a constant rate within a step. Time i / T is the timestep i - 1.
+    B is linear in between, so that noise is added at a constant rate within a step. Time i / T is the timestep i - 1.
+    Ho et al. 2020 (DDPM), arXiv 2006.11239.
 
     Args:
-        cumulated: B at 1 / T, ..., 1; rising and positive.
+        cumulated: Values of B at 1 / T, ..., 1, positive and increasing.
     """
 
     cumulated: tuple[float, ...]
 
     def __post_init__(self) -> None:
         if not (self.cumulated and np.all(np.diff([0.0, *self.cumulated]) > 0)):
-            raise RollflowError("the noise schedule does not rise from step to step")
+            raise RollflowError("the noise schedule must increase from step to step")
 
     @cached_property
     def _nodes(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -80,14 +81,14 @@ class Discrete(Interpolant):
 
 @dataclass(frozen=True, eq=False)
 class Convention:
-    """How a pipeline's network speaks of time and velocity.
+    """The conventions of a pipeline's network for time and prediction.
 
     Args:
-        interpolant: The one it was trained on.
-        prediction: One of ``PREDICTIONS``; a flow's is dx / dt but for ``rate``.
-        times: (n,) rising times in the interpolant ...
-        timesteps: (n,) ... and what the network is told at them; linear between.
-        rate: dx / dt over a flow's output: -1 where the network points from noise to data.
+        interpolant: Interpolant that the network was trained on.
+        prediction: Kind of output, one of ``PREDICTIONS``; that of a flow is dx / dt up to the factor ``rate``.
+        times: Increasing times (n,) of the interpolant.
+        timesteps: Timesteps (n,) that the network takes at these times; linear in between.
+        rate: Ratio of dx / dt to a flow's output, -1 if the network points from noise to data.
     """
 
     interpolant: Interpolant
@@ -97,25 +98,25 @@ class Convention:
     rate: float = 1.0
 
     def timestep(self, t: Tensor) -> Tensor:
-        """What the pipeline's loop variable is at time t: float32, of the shape of ``t``."""
+        """Convert times to values of the pipeline's loop variable, in float32 and of the same shape."""
         return torch.as_tensor(np.interp(t.cpu().double().numpy(), self.times, self.timesteps)).float()
 
     def time(self, timestep: Any) -> np.ndarray[Any, Any]:
-        """The inverse of ``timestep``."""
+        """Convert timesteps to times; the inverse of ``timestep``."""
         order = np.argsort(self.timesteps)
         return np.asarray(np.interp(timestep, self.timesteps[order], self.times[order]))
 
     def times_of(self, scheduler: Any) -> Tensor:
-        """(n + 1,) float64 times of a scheduler's own schedule, from noise down to 0."""
+        """Times (n + 1,), in float64, of a scheduler's own schedule, from noise down to 0."""
         if self.prediction == "flow" and not is_trigflow(scheduler):
             times = _noise_levels(scheduler)
         else:
             times = self.time(_float64(scheduler.timesteps))
-        times = times[:: type(scheduler).order]  # of a scheduler of two stages, those it steps to
+        times = times[:: type(scheduler).order]  # without the intermediate times of two-stage schedulers
         return torch.as_tensor(np.append(times[np.append(True, np.diff(times) < 0) & (times > 0)], 0.0))
 
     def velocity(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """dx / dt, (B, ...), from the network's output at states x, times t (B,)."""
+        """Convert the network's output at states x and times t (B,) to dx / dt (B, ...)."""
         if self.prediction == "flow":
             return self.rate * output
         if self.prediction == "epsilon":
@@ -127,7 +128,7 @@ class Convention:
 
 
 def is_flow(scheduler: Any) -> bool:
-    """Whether a diffusers scheduler is of a flow model."""
+    """Whether a diffusers scheduler belongs to a flow model."""
     config = scheduler.config
     return (
         "FlowMatch" in type(scheduler).__name__
@@ -138,7 +139,11 @@ def is_flow(scheduler: Any) -> bool:
 
 
 def interpolant_of(scheduler: Any) -> Interpolant:
-    """The interpolant of its model. Raises a RollflowError if it is neither of a flow nor of a diffusion model."""
+    """Return the interpolant of a scheduler's model.
+
+    Raises:
+        RollflowError: If the scheduler belongs to neither a flow nor a diffusion model.
+    """
     if is_trigflow(scheduler):
         return Cosine()
     return Linear() if is_flow(scheduler) else discrete(scheduler)
@@ -149,27 +154,28 @@ def _float64(values: Tensor) -> np.ndarray[Any, Any]:
 
 
 def _noise_levels(scheduler: Any) -> np.ndarray[Any, Any]:
-    """Times of a flow's schedule from noise to data: one that rises counts from noise."""
+    """Times of a flow's schedule, from noise to data; in an increasing schedule, 0 is noise."""
     sigmas = _float64(scheduler.sigmas)
     return (1 - sigmas if sigmas[1] > sigmas[0] else sigmas)[: len(scheduler.timesteps)]
 
 
 def convention(scheduler: Any) -> Convention:
-    """Read the convention of a pipeline from its schedule, and from what its scheduler makes of a network's output.
+    """Read the conventions of a pipeline's network off its scheduler.
 
     Args:
         scheduler: A diffusers scheduler, ready for the first of many steps.
 
     Raises:
-        RollflowError: If it is neither of a flow nor of a diffusion model.
+        RollflowError: If the scheduler belongs to neither a flow nor a diffusion model.
     """
-    if is_trigflow(scheduler):  # told the angle, and the slope by it
+    if is_trigflow(scheduler):  # takes the angle, and predicts the derivative by it
         return Convention(Cosine(), "flow", np.array([0.0, 1.0]), np.array([0.0, np.pi / 2]), np.pi / 2)
     if is_flow(scheduler):
         times, timesteps = _noise_levels(scheduler), _float64(scheduler.timesteps)
         if times.max() > 1.001:
             raise RollflowError(
-                f"scheduler {type(scheduler).__name__} has noise levels up to {times.max():.3g}; a flow's end at 1"
+                f"scheduler {type(scheduler).__name__} has noise levels up to {times.max():.3g}; expected those of a "
+                "flow, which are at most 1"
             )
         rate = _sign(scheduler, times[1] - times[0])
         line = np.polyfit(times, timesteps, 1)
@@ -183,29 +189,29 @@ def convention(scheduler: Any) -> Convention:
 
 
 def discrete(scheduler: Any) -> Discrete:
-    """The interpolant of a diffusion model's scheduler.
+    """Return the interpolant of a diffusion model's scheduler.
 
     Raises:
-        RollflowError: If it is not of a diffusion model.
+        RollflowError: If the scheduler does not belong to a diffusion model.
     """
-    kept, prediction = getattr(scheduler, "alphas_cumprod", None), scheduler.config.get("prediction_type", "epsilon")
-    if kept is None or prediction not in PREDICTIONS[1:]:
+    alphas, prediction = getattr(scheduler, "alphas_cumprod", None), scheduler.config.get("prediction_type", "epsilon")
+    if alphas is None or prediction not in PREDICTIONS[1:]:
         raise RollflowError(
-            f"scheduler {type(scheduler).__name__} with prediction_type {prediction!r} is of no kind that is known; "
-            f"expected a flow-matching one, or one with alphas_cumprod and prediction_type {', '.join(PREDICTIONS[1:])}"
+            f"scheduler {type(scheduler).__name__} with prediction_type {prediction!r} is not supported; expected a "
+            f"flow-matching one, or one with alphas_cumprod and prediction_type {', '.join(PREDICTIONS[1:])}"
         )
-    return Discrete(tuple((-np.log(kept.double().cpu().numpy().clip(1e-12))).tolist()))
+    return Discrete(tuple((-np.log(alphas.double().cpu().numpy().clip(1e-12))).tolist()))
 
 
 def _sign(scheduler: Any, dt: float) -> float:
-    """Whether the scheduler moves states along the network's output as time passes, or against it.
+    """Sign of dx / dt relative to the network's output.
 
-    From the difference of what it makes of the outputs 1 and 0, so that noise of its own cancels.
+    Computed from the difference of its steps for the outputs 1 and 0, in which the scheduler's own noise cancels.
     """
-    made = []
+    states = []
     for output in (torch.ones(1, 1), torch.zeros(1, 1)):
         stepping = copy.deepcopy(scheduler)
-        draws = "generator" in inspect.signature(stepping.step).parameters  # not of all threads' generator
+        draws = "generator" in inspect.signature(stepping.step).parameters  # leaves the global generator alone
         noise = {"generator": torch.Generator().manual_seed(0)} if draws else {}
-        made.append(stepping.step(output, stepping.timesteps[0], torch.zeros(1, 1), return_dict=False, **noise)[0])
-    return float(torch.sign((made[0] - made[1]) / dt))
+        states.append(stepping.step(output, stepping.timesteps[0], torch.zeros(1, 1), return_dict=False, **noise)[0])
+    return float(torch.sign((states[0] - states[1]) / dt))

@@ -1,4 +1,4 @@
-"""Pipelines by the name of a repository or folder: what is known of them before their weights load, and loading."""
+"""Pipelines by the name of a repository or folder: facts known before their weights load, and loading."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 class _Unread(Grid):
-    """The pipeline's own grid before it is loaded: known to be whole, and nothing else."""
+    """The pipeline's own grid before the pipeline is loaded, when its times are unknown."""
 
     whole = True
 
@@ -45,22 +45,23 @@ class _Unread(Grid):
 
 @dataclass(frozen=True)
 class PipelineSource(Source):
-    """A diffusers pipeline that is not loaded yet; what is asked of it before reads a few kilobytes of configuration.
+    """A diffusers pipeline that is not loaded yet, whose configuration of a few kilobytes is read when needed.
 
     Args:
-        name: Of a repository of the hub (``owner/name``), or a folder that ``save_pretrained`` wrote.
-        arguments: Of the pipeline's call, as for ``DiffusersModel``.
-        device: ``auto`` (CUDA, else Apple's, else the CPU) or a device of torch.
-        dtype: ``auto`` (bfloat16 on CUDA, float16 on Apple's, float32 on the CPU) or one of ``DTYPES``.
-        offload: ``model`` or ``sequential`` keeps on the device only what runs: a whole network, or a layer.
-        quantize: Of the denoiser and the text encoders: ``8bit`` or ``4bit``, by bitsandbytes; None not.
-        compiled: Whether ``torch.compile`` compiles the denoiser.
-        distilled: Whether it is step-distilled; None tells by its configuration, its name and its scheduler's.
-        revision: Branch, tag or commit of the repository; None is its main branch.
+        name: Hub repository (``owner/name``), or folder written by ``save_pretrained``.
+        arguments: Arguments of the pipeline's call, as for ``DiffusersModel``.
+        device: Torch device, or ``auto`` for CUDA, else Apple's MPS, else the CPU.
+        dtype: One of ``DTYPES``, or ``auto`` for bfloat16 on CUDA, float16 on MPS and float32 on the CPU.
+        offload: ``none``; or ``model`` or ``sequential`` to keep only the running network, or layer, on the device.
+        quantize: Quantization of the denoiser and the text encoders by bitsandbytes, ``8bit`` or ``4bit``; None
+            disables it.
+        compiled: Whether to compile the denoiser with ``torch.compile``.
+        distilled: Whether the model is step-distilled; None decides by its configuration, name and scheduler.
+        revision: Branch, tag or commit of the repository; None means its main branch.
 
     Raises:
-        RollflowError: On a device, dtype, offload or quantisation that there is not. Once it is read, also on a
-            repository that is missing, gated, or not in the cache while offline, or one that holds no such pipeline.
+        RollflowError: If a device, dtype, offload or quantization is unknown. When its configuration is read, also if
+            the repository is missing, gated, or not in the cache while offline, or has no supported pipeline.
     """
 
     name: str
@@ -73,12 +74,12 @@ class PipelineSource(Source):
     distilled: bool | None = None
     revision: str | None = None
 
-    rows_per_nfe = None  # how it guides is known once it runs
+    rows_per_nfe = None  # its guidance is known once it runs
 
     def __post_init__(self) -> None:
         checks.fields(self, owner="PipelineSource")
         checks.text("the name of a pipeline", self.name)
-        checks.instance("arguments", self.arguments, Mapping, what="arguments of the pipeline's call by name")
+        checks.instance("arguments", self.arguments, Mapping, what="the arguments of the pipeline's call by name")
         _ = self._device
         for what, given, known in (
             ("dtype", self.dtype, ("auto", *DTYPES)),
@@ -89,10 +90,10 @@ class PipelineSource(Source):
                 raise unknown(what, given, known)
         if self.offload != "none" and self._device.type == "cpu":
             raise BadSetting(
-                f"--offload {self.offload} moves networks between the CPU and another device; there is none"
+                f"--offload {self.offload} moves networks between the CPU and an accelerator, but the device is the CPU"
             )
         if self._dtype == torch.float16 and self._device.type == "cpu":
-            raise BadSetting("float16 does not run on the CPU; take bfloat16 or float32 for --dtype")
+            raise BadSetting("float16 does not run on the CPU; use --dtype bfloat16 or --dtype float32")
 
     @cached_property
     def _device(self) -> torch.device:
@@ -107,10 +108,10 @@ class PipelineSource(Source):
 
     @cached_property
     def _index(self) -> dict[str, Any]:
-        """model_index.json: the class of the pipeline, and library and class of its components."""
+        """Content of model_index.json: the class of the pipeline, and the library and class of its components."""
         index = self._read("model_index.json")
         if not isinstance(index.get("_class_name"), str):
-            raise RollflowError(f"model_index.json of '{self.name}' names no pipeline (_class_name)")
+            raise RollflowError(f"model_index.json of '{self.name}' does not name the pipeline's class (_class_name)")
         return index
 
     def _read(self, file: str) -> dict[str, Any]:
@@ -120,19 +121,19 @@ class PipelineSource(Source):
         except (OSError, ValueError) as error:
             raise RollflowError(f"{file} of '{self.name}' cannot be read: {error}") from None
         if not isinstance(content, dict):
-            raise RollflowError(f"{file} of '{self.name}' holds a {type(content).__name__}; expected names and values")
+            raise RollflowError(f"{file} of '{self.name}' has a {type(content).__name__}, expected an object")
         return content
 
     @cached_property
     def kind(self) -> type:
-        """The class of the pipeline; its arguments have been checked."""
+        """The class of the pipeline, for which the arguments have been checked."""
         import diffusers
 
         kind: Any = getattr(diffusers, self._index["_class_name"], None)
         if not (isinstance(kind, type) and hasattr(kind, "from_pretrained")):
             raise RollflowError(
                 f"'{self.name}' is a {self._index['_class_name']}, which diffusers {diffusers.__version__} does not "
-                "have; install a newer one, or load the pipeline in Python and pass it to rollflow.load_model"
+                "have; install a newer version, or load the pipeline in Python and pass it to rollflow.load_model"
             )
         check_kind(kind)
         check_arguments(kind, self.arguments)
@@ -146,11 +147,13 @@ class PipelineSource(Source):
         name = named[1] if isinstance(named, list) and len(named) == 2 else None
         kind: Any = getattr(diffusers, name, None) if isinstance(name, str) else None
         if not (isinstance(kind, type) and hasattr(kind, "from_config") and hasattr(kind, "set_timesteps")):
-            raise RollflowError(f"scheduler {name} of '{self.name}' is not one of diffusers {diffusers.__version__}")
+            raise RollflowError(
+                f"diffusers {diffusers.__version__} does not have the scheduler {name} of '{self.name}'"
+            )
         config = self._read("scheduler/scheduler_config.json")
         try:
             return kind.from_config(config)
-        except Exception as error:  # whatever a scheduler makes of settings that are not its own
+        except Exception as error:  # schedulers may fail in any way for settings of others
             raise RollflowError(
                 f"scheduler/scheduler_config.json of '{self.name}' does not fit a {name}: {described(error)}"
             ) from error
@@ -163,7 +166,7 @@ class PipelineSource(Source):
 
     @cached_property
     def interpolant(self) -> Interpolant:
-        _ = self.kind  # whose arguments a dry run checks by this
+        _ = self.kind  # checks the arguments, also in a dry run
         return interpolant_of(self._scheduler)
 
     @property
@@ -171,10 +174,10 @@ class PipelineSource(Source):
         return _Unread()
 
     def load(self) -> DiffusersModel:
-        """The pipeline; weights that are not in the cache are downloaded.
+        """Load the pipeline, downloading weights that are not in the cache.
 
         Raises:
-            RollflowError: If it cannot be loaded.
+            RollflowError: If the pipeline cannot be loaded.
         """
         from diffusers.quantizers import PipelineQuantizationConfig
 
@@ -192,7 +195,7 @@ class PipelineSource(Source):
                 pipeline.enable_sequential_cpu_offload(device=self._device)
             elif self.quantize is None or self._device.type != "cpu":
                 pipeline.to(self._device)
-        except Exception as error:  # whatever the libraries that read its parts make of what they find
+        except Exception as error:  # the libraries that read its parts may fail in any way
             raise RollflowError(f"'{self.name}' cannot be loaded: {described(error)}") from error
         if self.compiled:
             for name in DENOISERS:
@@ -202,11 +205,11 @@ class PipelineSource(Source):
 
 
 def _downloaded(name: str, file: str, revision: str | None) -> Path:
-    """The path of a small file of a repository or folder."""
+    """Path of a small file of a repository or folder, downloaded if necessary."""
     folder = Path(name)
     if folder.is_dir():
         if not (folder / file).is_file():
-            raise RollflowError(f"folder '{name}' has no {file}; expected a pipeline that save_pretrained wrote")
+            raise RollflowError(f"folder '{name}' has no {file}; expected a pipeline written by save_pretrained")
         return folder / file
     from huggingface_hub import errors as hub
     from huggingface_hub import hf_hub_download
@@ -218,20 +221,20 @@ def _downloaded(name: str, file: str, revision: str | None) -> Path:
     except hub.RevisionNotFoundError:
         why = f"has no revision '{revision}'"
     except hub.RepositoryNotFoundError:
-        why = "is not on the hub, or it is private; check the name, or log in with 'hf auth login'"
+        why = "is not on the hub, or is private; check the name, or log in with 'hf auth login'"
     except hub.LocalEntryNotFoundError:
         why = f"is not in the cache ({file}), and the hub cannot be reached; load it once while online"
     except hub.EntryNotFoundError:
-        why = f"has no {file}, so that it is no pipeline of diffusers"
+        why = f"has no {file}, so it is not a diffusers pipeline"
     except hub.HFValidationError as error:
-        why = f"is no name of a repository ({error})"
+        why = f"is not a valid name of a repository ({error})"
     except (hub.HfHubHTTPError, OSError) as error:
         why = f"cannot be read: {error}"
     raise RollflowError(f"repository '{name}' {why}") from None
 
 
 def read_argument(text: str) -> Any:
-    """A value of a pipeline's call from the command line: a picture, a Python literal (3, 0.5, None), or the text."""
+    """Parse an argument of a pipeline's call from the command line: a picture's path, a Python literal, or a text."""
     if text.lower().endswith(PICTURES):
         return read_picture(text)
     try:

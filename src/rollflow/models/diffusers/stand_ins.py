@@ -12,13 +12,13 @@ from torch import Tensor
 
 
 class Guardrail:
-    """In place of a safety checker that is asked of texts and films, as that of Cosmos is.
+    """Stands in for a safety checker of texts and films, such as that of Cosmos.
 
-    A film that it blocks is noted and shown, where a pipeline itself would fail; a text is looked at once.
+    A blocked film is recorded and returned, where the pipeline itself would fail; a text is checked once.
 
     Args:
-        own: The pipeline's.
-        pipeline: A ``Hooked`` one.
+        own: The pipeline's safety checker.
+        pipeline: A ``Hooked`` pipeline.
     """
 
     def __init__(self, own: Any, pipeline: Any) -> None:
@@ -28,14 +28,14 @@ class Guardrail:
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
-        """For pipelines that ask which checker it is."""
+        """Class of the safety checker, which some pipelines check."""
         return type(self._own)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._own, name)
 
     def to(self, device: Any) -> Guardrail:
-        """Pipelines move it to their device and back at every call; it is moved only when it is asked something."""
+        """Remember the device; pipelines move the checker at every call, but it is moved only when it is used."""
         self._device = device
         return self
 
@@ -60,11 +60,11 @@ class Guardrail:
 
 
 class CachingAutoencoder:
-    """A pipeline's autoencoder that encodes each of the pictures of a call once, for all calls.
+    """Stands in for a pipeline's autoencoder, and encodes each picture of a call once, for all calls.
 
     Args:
-        autoencoder: Its own; whatever else is asked is asked of it.
-        pipeline: A ``Hooked`` one.
+        autoencoder: The pipeline's autoencoder, which provides all other methods and attributes.
+        pipeline: A ``Hooked`` pipeline.
     """
 
     def __init__(self, autoencoder: Any, pipeline: Any) -> None:
@@ -72,37 +72,37 @@ class CachingAutoencoder:
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
-        """For pipelines that ask which autoencoder it is."""
+        """Class of the autoencoder, which some pipelines check."""
         return type(self._autoencoder)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._autoencoder, name)
 
     def encode(self, pixels: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """One picture is encoded for all rows that show it, so that no draw depends on how many they are."""
+        """Encode pictures; equal rows are encoded as one, so that no random draw depends on their number."""
         rows = len(pixels)
         alike = rows > 1 and bool((pixels == pixels[:1]).all())
         if alike:
             pixels = pixels[:1]
 
         def encoded() -> Any:
-            made = self._autoencoder.encode(pixels, *args, **kwargs)
-            if hasattr(made, "latent_dist"):
-                made.latent_dist = _SampledOnce(made.latent_dist)
-            return made
+            output = self._autoencoder.encode(pixels, *args, **kwargs)
+            if hasattr(output, "latent_dist"):
+                output.latent_dist = _SampledOnce(output.latent_dist)
+            return output
 
-        made = self._pipeline.once("vae", (pixels,), encoded)
-        if alike and hasattr(made, "latent_dist"):
-            return SimpleNamespace(latent_dist=_SampledOnce(made.latent_dist, rows))
-        return self._autoencoder.encode(pixels.expand(rows, *pixels.shape[1:]), *args, **kwargs) if alike else made
+        output = self._pipeline.once("vae", (pixels,), encoded)
+        if alike and hasattr(output, "latent_dist"):
+            return SimpleNamespace(latent_dist=_SampledOnce(output.latent_dist, rows))
+        return self._autoencoder.encode(pixels.expand(rows, *pixels.shape[1:]), *args, **kwargs) if alike else output
 
 
 class _SampledOnce:
-    """A distribution that is drawn from once, and returns that for each of its rows.
+    """Stands in for a distribution, and returns its first sample every time.
 
     Args:
-        own: Of one row, or as many as there are.
-        rows: To which it is repeated; None keeps them.
+        own: Distribution of one row, or of all rows.
+        rows: Number of rows to repeat the sample for; None does not repeat it.
     """
 
     def __init__(self, own: Any, rows: int | None = None) -> None:
@@ -116,9 +116,9 @@ class _SampledOnce:
         return latents if self._rows is None else latents.expand(self._rows, *latents.shape[1:])
 
     def sample(self, *args: Any, **kwargs: Any) -> Tensor:
-        # Each is drawn, so that what else the generator is asked for stays the same.
-        drawn = self._own.sample(*args, **kwargs)
-        self._drawn = drawn if self._drawn is None else self._drawn
+        # Sample each time, so that the generator's later draws stay the same.
+        sample = self._own.sample(*args, **kwargs)
+        self._drawn = sample if self._drawn is None else self._drawn
         return self._repeated(self._drawn)
 
     def mode(self) -> Tensor:
@@ -126,10 +126,10 @@ class _SampledOnce:
 
 
 class NoProgress:
-    """A progress bar that shows nothing, whatever it is told.
+    """A progress bar that shows nothing.
 
     Args:
-        iterable: What it goes through.
+        iterable: Items to iterate over.
     """
 
     def __init__(self, iterable: Iterable[Any]) -> None:
@@ -149,10 +149,10 @@ class NoProgress:
 
 
 class SilentDenoiser:
-    """In place of a denoiser whose output is not looked at.
+    """Stands in for a denoiser whose output is not used, and returns zeros.
 
     Args:
-        denoiser: Whose it is; its configuration and dtype are asked for.
+        denoiser: The denoiser, which provides configuration and dtype.
     """
 
     def __init__(self, denoiser: Any) -> None:

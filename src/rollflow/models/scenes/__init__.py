@@ -1,4 +1,4 @@
-"""The embedded model and its prompt language."""
+"""The embedded models and their prompt language."""
 
 from rollflow.models.scenes.grammar import BACKGROUNDS, KINDS, Caption, Group, PromptError, parse
 from rollflow.models.scenes.model import ScenesBase, ScenesTurbo

@@ -1,4 +1,4 @@
-"""The closed prompt language of the embedded model: what a scene holds and how it is said.
+"""The closed prompt language of the embedded models: the contents of a scene, and how to describe them.
 
 Grammar (words in any case, commas ignored, ``[...]`` optional, ``|`` alternatives)::
 
@@ -36,7 +36,7 @@ KINDS: dict[str, str] = {
     "star": "stars",
     "tree": "trees",
 }
-"""Every kind of object, singular to plural; a kind's index in this order is its class number everywhere."""
+"""Plurals of all kinds of objects by their singulars; a kind's position in this order is its class index everywhere."""
 
 BACKGROUNDS: tuple[str, ...] = ("grass", "snow", "sky", "night", "sand", "candy")
 RELATIONS: tuple[str, ...] = ("and", "left of", "right of", "above", "below")
@@ -56,12 +56,17 @@ _VOCABULARY = frozenset((*_KIND_OF_WORD, *_COUNT_OF_WORD, *_FILLERS, *BACKGROUND
 
 
 class PromptError(BadSetting):
-    """A prompt that the scenes grammar cannot read; the text names the word and what would be understood."""
+    """A prompt outside the scenes grammar; the message names the word and what was expected."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """``count`` objects (1 to 8) of one ``kind`` (a key of ``KINDS``)."""
+    """Several objects of one kind.
+
+    Args:
+        count: Number of objects, 1 to 8.
+        kind: Kind of the objects, a key of ``KINDS``.
+    """
 
     count: int
     kind: str
@@ -72,11 +77,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Caption:
-    """What a prompt asks for: one or two groups, the relation of the first to the second, a background.
+    """A parsed prompt: one or two groups, the relation of the first to the second, and a background.
 
     Args:
         groups: One or two groups of different kinds.
-        relation: One of ``RELATIONS``; ``"and"`` (no spatial claim) where there is one group.
+        relation: One of ``RELATIONS``; ``"and"`` makes no spatial claim, and is used for a single group.
         background: One of ``BACKGROUNDS``.
     """
 
@@ -86,20 +91,20 @@ class Caption:
 
     @property
     def total(self) -> int:
-        """Objects asked for in all."""
+        """Total number of objects."""
         return sum(group.count for group in self.groups)
 
     @property
     def held_out(self) -> bool:
-        """Whether this caption is reserved for evaluation: a fixed tenth, by hash, never trained on."""
+        """Whether the caption belongs to the tenth of all captions, chosen by hash, that is never trained on."""
         return hashlib.sha256(str(self).encode()).digest()[0] % 10 == 0
 
     def counts(self) -> dict[str, int]:
-        """Asked count of every asked kind."""
+        """Number of objects by kind."""
         return {group.kind: group.count for group in self.groups}
 
     def tokens(self) -> list[int]:
-        """What the flow model reads: count, kind, count, kind, relation, background (0 is its null token)."""
+        """Tokens for the flow model: count, kind, count, kind, relation, background (0 is its null token)."""
         words: list[int] = []
         for group in self.groups:
             words += [group.count, 9 + tuple(KINDS).index(group.kind)]
@@ -112,7 +117,7 @@ class Caption:
 
 
 class _Reader:
-    """The words of one prompt, read from left to right."""
+    """A reader of a prompt's words from left to right."""
 
     def __init__(self, prompt: str) -> None:
         self.prompt = prompt
@@ -123,7 +128,7 @@ class _Reader:
         return self.words[self.at] if self.at < len(self.words) else ""
 
     def take(self, *choices: str) -> str:
-        """The next word if it is one of ``choices``, else the empty string."""
+        """Consume and return the next word if it is one of ``choices``, else return the empty string."""
         word = self.peek()
         if word not in choices:
             return ""
@@ -134,12 +139,12 @@ class _Reader:
         word = self.take(*choices)
         if not word:
             got = f"'{self.peek()}'" if self.peek() else "the end of the prompt"
-            raise PromptError(f"expected {what} but got {got} in '{self.prompt}'; one of: {', '.join(choices)}")
+            raise PromptError(f"expected {what} but got {got} in '{self.prompt}'; choose one of: {', '.join(choices)}")
         return word
 
     def group(self) -> Group:
         count = _COUNT_OF_WORD[self.expect("a count", tuple(_COUNT_OF_WORD))]
-        if self.peek() not in _KIND_OF_WORD:  # name the kinds once each, not with their plurals
+        if self.peek() not in _KIND_OF_WORD:  # the error lists each kind once, without its plural
             self.expect("an object", tuple(KINDS))
         return Group(count, _KIND_OF_WORD[self.take(*_KIND_OF_WORD)])
 
@@ -158,11 +163,11 @@ class _Reader:
 
 
 def parse(prompt: str) -> Caption:
-    """Read a prompt of the grammar at the head of this module.
+    """Parse a prompt by the grammar at the top of this module.
 
     Raises:
-        PromptError: Empty prompt, a word outside the vocabulary (the nearest known words are named), words in an
-            order that the grammar does not have, or the same kind asked for twice.
+        PromptError: If the prompt is empty, has a word outside the vocabulary (the message suggests similar ones),
+            does not follow the grammar, or asks for the same kind twice.
     """
     reader = _Reader(prompt)
     if not reader.words:
@@ -171,7 +176,7 @@ def parse(prompt: str) -> Caption:
         if word not in _VOCABULARY:
             near = difflib.get_close_matches(word, sorted(_VOCABULARY), n=3, cutoff=0.5)
             hint = f"did you mean {' or '.join(near)}?" if near else f"objects: {', '.join(KINDS)}"
-            raise PromptError(f"'{word}' is not in the vocabulary of the scenes model; {hint}")
+            raise PromptError(f"'{word}' is not in the vocabulary of the scenes models; {hint}")
     groups = [reader.group()]
     relation = reader.relation()
     if relation:
@@ -183,9 +188,9 @@ def parse(prompt: str) -> Caption:
         reader.take("background")
     if reader.peek():
         raise PromptError(
-            f"'{reader.peek()}' is unexpected at word {reader.at + 1} of '{prompt}'; the form is "
+            f"unexpected '{reader.peek()}' at word {reader.at + 1} of '{prompt}'; the form is "
             "'COUNT OBJECT [RELATION COUNT OBJECT] on BACKGROUND background'"
         )
     if len(groups) == 2 and groups[0].kind == groups[1].kind:
-        raise PromptError(f"'{groups[0].kind}' is asked for twice in '{prompt}'; the two groups must differ")
+        raise PromptError(f"'{groups[0].kind}' occurs twice in '{prompt}'; the two groups must be of different kinds")
     return Caption(tuple(groups), relation or "and", background)

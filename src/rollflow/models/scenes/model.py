@@ -1,4 +1,4 @@
-"""The embedded model: emoji scenes at 64 x 64 from prompts of a closed grammar."""
+"""The embedded models: emoji scenes of 64 x 64 pixels from prompts of a closed grammar."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 
 class _ScenesModel(FlowModel):
-    """A latent flow model with the shared autoencoder; the condition of a row is its six caption tokens.
+    """A latent flow model with a shared autoencoder; the condition of a row is the six tokens of its caption.
 
-    Threads may share it; a fork of the process that loaded it cannot use it.
+    Threads may share a model; a fork of the process that loaded it cannot use it.
 
     Args:
-        weights: Folder of ``autoencoder.safetensors`` and of the network's own file.
-        device: Where the networks run.
+        weights: Folder with ``autoencoder.safetensors`` and the file of the network.
+        device: Torch device, or ``auto`` for CUDA, else Apple's MPS, else the CPU.
 
     Raises:
         BadWeights: If a file is missing or damaged.
@@ -49,7 +49,7 @@ class _ScenesModel(FlowModel):
 
     @property
     def identity(self) -> str:
-        """Its name, and the beginnings of the SHA-256 of both files."""
+        """The name, and the beginnings of the SHA-256 of both files."""
         network, autoencoder = self._digests
         return f"{self.name}({network}, autoencoder={autoencoder})"
 
@@ -58,7 +58,7 @@ class _ScenesModel(FlowModel):
         parse(prompt)
 
     def encode(self, prompt: str) -> list[int]:
-        """The tokens of a prompt; raises PromptError, which names the word that it does not know."""
+        """Convert a prompt to its tokens; raises a PromptError if the prompt is outside the grammar."""
         return parse(prompt).tokens()
 
     def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[list[int]]) -> Tensor:
@@ -75,13 +75,13 @@ class _ScenesModel(FlowModel):
         return torch.lerp(unconditional, conditional, self.guidance).to(x)
 
     def decode(self, x0: Tensor) -> Tensor:
-        """Latents (B, 16, 8, 8) to pixels (B, 3, 64, 64) in [0, 1]."""
+        """Decode latents (B, 16, 8, 8) to pixels (B, 3, 64, 64) in [0, 1]."""
         self._home.check()
         return self.autoencoder.decode(x0.to(self.device)).add(1).div(2).clamp(0, 1).cpu()
 
 
 class ScenesBase(_ScenesModel):
-    """The base model, with classifier-free guidance (arXiv 2207.12598): two network rows a NFE."""
+    """The base model, with classifier-free guidance (arXiv 2207.12598): two network rows per NFE."""
 
     name = "scenes-base"
     description = "emoji scenes at 64x64, classifier-free guidance (embedded)"
@@ -91,7 +91,7 @@ class ScenesBase(_ScenesModel):
 
 
 class ScenesTurbo(_ScenesModel):
-    """The model distilled from the base with its guidance folded in: one network row a NFE, early sharp estimates."""
+    """The model distilled from the base and its guidance: one network row per NFE, and sharp estimates early on."""
 
     name = "scenes-turbo"
     description = "emoji scenes at 64x64, step-distilled, no guidance (embedded)"

@@ -1,4 +1,4 @@
-"""The two networks of the embedded model: a convolutional autoencoder and a text-conditional DiT."""
+"""The two networks of the embedded models: a convolutional autoencoder and a text-conditional DiT."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOKEN_SLOTS = 6
 
 
 class _Residual(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x)))))), channels kept."""
+    """Residual block: x + conv(silu(norm(conv(silu(norm(x)))))), with as many channels as before."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -33,11 +33,13 @@ class _Residual(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """Pictures (B, 3, 64, 64) in [-1, 1] to latents (B, 16, 8, 8) and back, 8 times smaller on each side.
+    """Maps pictures (B, 3, 64, 64) in [-1, 1] to latents (B, 16, 8, 8), 8 times smaller on each side, and back.
 
-    The full resolution is entered and left by pixel (un)shuffle, so that no convolution runs at 64 x 64. Latents are
-    whitened by ``mean`` and ``std`` per channel, measured once after training, so that the flow model sees unit
-    variance.
+    Pixel unshuffle and shuffle at both ends avoid convolutions at 64 x 64. Latents are whitened per channel by ``mean``
+    and ``std``, measured once after training, so that the flow model sees unit variance.
+
+    Args:
+        widths: Channels at 32 x 32, 16 x 16 and 8 x 8.
     """
 
     mean: Tensor
@@ -76,11 +78,11 @@ class Autoencoder(nn.Module):
         self.register_buffer("std", torch.ones(LATENT_CHANNELS, 1, 1))
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """(B, 3, 64, 64) in [-1, 1] to whitened latents (B, 16, 8, 8)."""
+        """Encode pictures (B, 3, 64, 64) in [-1, 1] as whitened latents (B, 16, 8, 8)."""
         return (cast(Tensor, self.encoder(pixels)) - self.mean) / self.std
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Whitened latents (B, 16, 8, 8) to pictures (B, 3, 64, 64), about [-1, 1] but not clamped."""
+        """Decode whitened latents (B, 16, 8, 8) to pictures (B, 3, 64, 64), about in [-1, 1], not clamped."""
         return cast(Tensor, self.decoder(latents * self.std + self.mean))
 
 
@@ -115,16 +117,21 @@ class _Block(nn.Module):
 
 
 class DiT(nn.Module):
-    """Velocity of the latent flow: u(x_t, t, tokens), t = 1 noise, linear interpolant.
+    """Velocity of the latent flow: u(x_t, t, tokens), where t = 1 is noise, for the linear interpolant.
 
-    A transformer over 2 x 2 patches (16 tokens, behind the six caption tokens) between a convolutional stem and head
-    at the full 8 x 8, joined by a skip as in U-ViT (arXiv 2209.12152): the patches make a call four times cheaper on
-    a CPU than one token a latent, the convolutions keep the detail. The mean of the caption tokens also joins the
-    time embedding. Modulation is shared by all blocks up to a learned offset each (adaLN-single, PixArt-alpha,
-    arXiv 2310.00426). ``NULL`` in every slot is the unconditional prompt of classifier-free guidance.
+    A transformer over 2 x 2 patches (16 tokens after the six caption tokens) between a convolutional stem and head at
+    the full 8 x 8, which a skip connects as in U-ViT (Bao et al. 2022, arXiv 2209.12152). Compared with one token per
+    latent pixel, the patches make a call four times cheaper on a CPU, and the convolutions preserve detail. The mean of
+    the caption tokens is added to the time embedding. All blocks share the modulation up to a learned offset each
+    (adaLN-single of PixArt-alpha, Chen et al. 2023, arXiv 2310.00426). ``NULL`` in every slot is the unconditional
+    prompt of classifier-free guidance.
 
     Args:
         vocabulary: Number of token ids; id 0 is the null token.
+        width: Width of the transformer.
+        depth: Number of transformer blocks.
+        heads: Attention heads per block.
+        channels: Channels of the convolutional stem and head.
     """
 
     NULL = 0
@@ -151,12 +158,18 @@ class DiT(nn.Module):
         for layer in (self.modulation[1], self.final_modulation[1], self.head[3]):
             nn.init.zeros_(cast(nn.Linear, layer).weight)
             nn.init.zeros_(cast(Tensor, layer.bias))
-        with torch.no_grad():  # blocks start at half strength rather than as the identity: quicker at this size
+        with torch.no_grad():  # blocks start at half strength, not as the identity: faster training at this size
             for block in self.blocks:
                 cast(_Block, block).modulation[[2, 5]] = 0.5
 
     def forward(self, x: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
-        """x (B, 16, 8, 8), t (B,), tokens (B, 6) of int64 to the velocity (B, 16, 8, 8)."""
+        """Compute the velocity (B, 16, 8, 8).
+
+        Args:
+            x: Latents (B, 16, 8, 8).
+            t: Times (B,).
+            tokens: Caption tokens (B, 6), int64.
+        """
         frequencies = torch.exp(torch.linspace(0, math.log(1000.0), 64, device=x.device))
         angles = t.float()[:, None] * frequencies
         text = self.tokens(tokens)

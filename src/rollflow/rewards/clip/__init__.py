@@ -1,1 +1,1 @@
-"""Rewards on CLIP and its relatives."""
+"""Rewards based on CLIP and related networks."""

@@ -16,18 +16,18 @@ from rollflow.rewards.pretrained.mlp import Stack
 
 
 class Predictor(NamedTuple):
-    """CLIP, and what stands on its embedding."""
+    """CLIP, and the head on its embedding."""
 
     model: Any
     head: nn.Module
 
 
 class HostedFile(NamedTuple):
-    """A file as its authors keep it.
+    """A file in its authors' repository.
 
     Args:
-        address: Of one commit.
-        sha256: Of the file.
+        address: URL of the file at a fixed commit.
+        sha256: SHA-256 of the file.
     """
 
     address: str
@@ -35,13 +35,13 @@ class HostedFile(NamedTuple):
 
 
 class _Aesthetic(PictureTower):
-    """A linear map, or several, of the embedding of CLIP's ViT-L/14; the prompt is not looked at.
+    """One or more linear maps on the embedding of CLIP's ViT-L/14; the prompt is ignored.
 
     Args:
-        checkpoint: Repository (``owner/name``) or folder of the CLIP; None is the published one.
-        head: File of what stands on it; None is the published one, from its authors' repository.
-        device: ``auto`` (CUDA, else Apple's, else the CPU) or a device of torch.
-        batch_size: The most pictures at once; None is the reward's own.
+        checkpoint: Hub repository (``owner/name``) or folder of the CLIP; None means the published one.
+        head: File with the weights of the head; None means the published one, from its authors' repository.
+        device: Torch device, or ``auto`` for CUDA, else Apple's MPS, else the CPU.
+        batch_size: Largest number of pictures per call; None means the default of this reward.
     """
 
     published = "openai/clip-vit-large-patch14"
@@ -65,7 +65,7 @@ class _Aesthetic(PictureTower):
 
     @abstractmethod
     def _empty_head(self, width: int) -> nn.Module:
-        """As the file has it, for embeddings (B, width)."""
+        """Create the module that the file has weights for, for embeddings (B, width)."""
 
     def _networks(self) -> Predictor:
         model = self._clip()
@@ -91,21 +91,21 @@ class _Aesthetic(PictureTower):
 
 
 class Aesthetic(_Aesthetic):
-    """How much people like a picture, out of 10, whatever was asked for: the aesthetic predictor V2.
+    """How much people like a picture, out of 10, regardless of the prompt: LAION's aesthetic predictor V2.
 
         r(x) = h(f(x) / |f(x)|)
 
-    with f the embedding of CLIP's ViT-L/14 and h five linear maps without activations, so that r is affine in the
-    embedding. Schuhmann 2022, laion.ai/blog/laion-aesthetics;
+    where f is the embedding of CLIP's ViT-L/14 and h consists of five linear maps without activations, so that r is
+    affine in the embedding. Schuhmann 2022, laion.ai/blog/laion-aesthetics;
     github.com/christophschuhmann/improved-aesthetic-predictor, simple_inference.py, sac+logos+ava1-l14-linearMSE.pth,
-    trained on SAC, LAION-Logos and AVA. The aesthetic reward of arXiv 2503.19385. Deviation: CLIP in float32, theirs
-    is float16 on a GPU.
+    trained on SAC, LAION-Logos and AVA. It is the aesthetic reward of arXiv 2503.19385. Deviation: CLIP in float32; the
+    authors use float16 on a GPU.
 
-    Cost: one ViT-L/14 pass a picture.
+    Cost: one ViT-L/14 pass per picture.
     """
 
     name = "aesthetic"
-    description = "how much people like the picture, out of 10, whatever was asked for (LAION's predictor V2)"
+    description = "how much people like the picture, out of 10, regardless of the prompt (LAION's predictor V2)"
     published_head = HostedFile(
         "https://raw.githubusercontent.com/christophschuhmann/improved-aesthetic-predictor/"
         "6934dd81792f086e613a121dbce43082cb8be85e/sac%2Blogos%2Bava1-l14-linearMSE.pth",
@@ -124,18 +124,18 @@ class Aesthetic(_Aesthetic):
 
 
 class AestheticV1(_Aesthetic):
-    """The aesthetic predictor V1: one linear map.
+    """LAION's aesthetic predictor V1: one linear map.
 
         r(x) = <w, f(x) / |f(x)|> + b
 
-    with f the embedding of CLIP's ViT-L/14. Schuhmann 2022, laion.ai/blog/laion-aesthetics;
+    where f is the embedding of CLIP's ViT-L/14. Schuhmann 2022, laion.ai/blog/laion-aesthetics;
     github.com/LAION-AI/aesthetic-predictor, asthetics_predictor.ipynb, sa_0_4_vit_l_14_linear.pth, trained on SAC.
 
-    Cost: one ViT-L/14 pass a picture.
+    Cost: one ViT-L/14 pass per picture.
     """
 
     name = "aesthetic-v1"
-    description = "how much people like the picture, out of 10, whatever was asked for (LAION's predictor V1)"
+    description = "how much people like the picture, out of 10, regardless of the prompt (LAION's predictor V1)"
     published_head = HostedFile(
         "https://raw.githubusercontent.com/LAION-AI/aesthetic-predictor/"
         "6d122adad522ab246644d9dc1c6d7a3810ee255f/sa_0_4_vit_l_14_linear.pth",

@@ -1,4 +1,4 @@
-"""What the rewards by a CLIP share: its networks, embeddings of length one, and those of prompts kept."""
+"""The common parts of rewards based on CLIP: networks, normalized embeddings, and a cache of text embeddings."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rollflow.rewards.pretrained.text_cache import kept
 
 
 class Clip(NamedTuple):
-    """What it takes to compare.
+    """The networks of a CLIP.
 
     Args:
         model: A ``CLIPModel``.
-        tokenizer: Of its texts.
-        text: The embedding (D,) of a text, of length one.
+        tokenizer: Tokenizer of the text encoder.
+        text: Function from a text to its embedding (D,) of length one.
     """
 
     model: Any
@@ -30,49 +30,50 @@ class Clip(NamedTuple):
 
 
 class PictureTower(Pretrained):
-    """A reward that looks at pictures through CLIP.
+    """A reward that embeds pictures by CLIP's vision encoder.
 
     Attributes:
-        prepare: Pictures as the network takes them.
+        prepare: Preprocessing of pictures for the network.
     """
 
     differentiable = True
     prepare: ClassVar[Preprocess] = Preprocess(224)
 
     def _clip(self) -> Any:
-        """The ``CLIPModel`` of the checkpoint."""
+        """Load the ``CLIPModel`` of the checkpoint."""
         from transformers import CLIPModel
 
         return self.ready(self.loaded(CLIPModel.from_pretrained, self.checkpoint, dtype=torch.float32))
 
     def prepared(self, pixels: Tensor) -> Tensor:
-        """(B, 3, side, side) as the network takes pictures (B, 3, H, W) in [0, 1], on its device."""
+        """Preprocess pictures (B, 3, H, W) in [0, 1] to (B, 3, side, side) on the network's device."""
         return self.prepare(pixels).to(self.device, torch.float32)
 
     def embedded(self, model: Any, pixels: Tensor) -> Tensor:
-        """Embeddings (B, D) of pictures, of length one."""
+        """Embed pictures as vectors (B, D) of length one."""
         pooled = model.vision_model(pixel_values=self.prepared(pixels)).pooler_output
         return F.normalize(model.visual_projection(pooled), dim=-1)
 
 
 class ClipReward(PictureTower):
-    """A reward by the cosine of picture and prompt in a CLIP.
+    """A reward based on the cosine similarity of picture and prompt in a CLIP.
 
         cos(x, c) = <f(x), g(c)> / (|f(x)| |g(c)|)
 
-    of the picture's embedding f(x) and the prompt's g(c), in float32. Texts are cut to 77 tokens, the last of them the
-    end of text; each is embedded alone, and once as long as it is among the last ``texts.KEPT``.
+    where f(x) is the embedding of the picture and g(c) that of the prompt, in float32. Texts are truncated to 77
+    tokens, the last of them the end-of-text token. Each text is embedded on its own, and the last ``text_cache.KEPT``
+    embeddings are cached.
 
     Args:
-        checkpoint: Repository of the hub (``owner/name``) or folder; None is the published one.
-        base: Repository or folder of the CLIP that it was tuned from, and whose tokenizer it has; None is the published
-            one.
-        device: ``auto`` (CUDA, else Apple's, else the CPU) or a device of torch.
-        batch_size: The most pictures at once; None is the reward's own.
+        checkpoint: Hub repository (``owner/name``) or folder of the weights; None means the published ones.
+        base: Repository or folder of the CLIP that the weights were tuned from, which has the tokenizer; None means
+            the published one.
+        device: Torch device, or ``auto`` for CUDA, else Apple's MPS, else the CPU.
+        batch_size: Largest number of pictures per call; None means the default of this reward.
 
     Attributes:
         tuned_from: The published ``base``; None where the checkpoint has its own tokenizer.
-        prefix: What every prompt begins with.
+        prefix: Text put before every prompt.
     """
 
     given_by = "checkpoint=... and base=..."
@@ -100,7 +101,7 @@ class ClipReward(PictureTower):
         return Clip(model, tokenizer, kept(partial(_embedded, model, tokenizer, self.device)))
 
     def cosines(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
-        """(B,) of pictures (B, 3, H, W) in [0, 1], each with its prompt."""
+        """Cosine similarities (B,) of pictures (B, 3, H, W) in [0, 1] with their prompts."""
         model, _, text = self.networks
         return (self.embedded(model, pixels) * torch.stack([text(self.prefix + prompt) for prompt in prompts])).sum(-1)
 

@@ -14,7 +14,7 @@ from rollflow.rewards.clip.clip import ClipReward
 from rollflow.rewards.pretrained.preprocessing import Letterbox, Preprocess, TensorBicubic
 
 _CARD = Card(
-    range="about 0.2 to 0.3, compared within a prompt",
+    range="about 0.2 to 0.3; compare only within a prompt",
     download="2 GB",
     memory="3.9 GB",
     licence="Apache-2.0",
@@ -23,23 +23,24 @@ _CARD = Card(
 
 
 class HPSv2(ClipReward):
-    """Human preference: a CLIP-H tuned on 645,000 choices between pictures of one prompt.
+    """Human preference by a CLIP-H that was tuned on 645,000 choices between pictures of the same prompt.
 
         r(x, c) = cos(x, c)
 
-    Wu et al. 2023, "Human Preference Score v2", arXiv 2306.09341; as in the authors' img_score.py, with pictures as
-    in open_clip/transform.py (image_transform with ResizeMaxSize). Only pictures of one prompt compare, and only within
-    a version. The published tables are 100 r. The weights are open_clip's, read into transformers' CLIP.
+    Wu et al. 2023, "Human Preference Score v2", arXiv 2306.09341. Follows the authors' img_score.py, with pictures
+    preprocessed as in open_clip/transform.py (image_transform with ResizeMaxSize). Scores are comparable only between
+    pictures of one prompt and within one version. The published tables list 100 r. The weights are in open_clip's
+    format and are converted to transformers' CLIP.
 
-    Deviations: float32, theirs is autocast to float16; the smoothed resize that their code has with torchvision 0.17
-    and later, where earlier ones did not smooth.
+    Deviations: float32, where the authors use autocast to float16; and the antialiased resize that their code performs
+    with torchvision 0.17 and later, where earlier versions did not antialias.
 
-    Cost: one ViT-H/14 pass a picture.
+    Cost: one ViT-H/14 pass per picture.
     """
 
     name = "hpsv2"
     bounds = (-1.0, 1.0)
-    description = "human preference score v2, compared within a prompt; about 0.2 to 0.3"
+    description = "human preference score v2; compare only within a prompt; about 0.2 to 0.3"
     published = "xswu/HPSv2"
     tuned_from = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
     prepare = Preprocess(224, Letterbox(), TensorBicubic())
@@ -53,8 +54,8 @@ class HPSv2(ClipReward):
         saved = self.tensors(self.file(self.weights))
         if not isinstance(saved, dict) or "state_dict" not in saved:
             raise RollflowError(
-                f"reward '{self.name}' cannot use the weights of '{self.checkpoint}': {self.weights} holds no "
-                "'state_dict', as the published one does"
+                f"reward '{self.name}' cannot use the weights of '{self.checkpoint}': {self.weights} has no "
+                "'state_dict', unlike the published file"
             )
         config = self.loaded(CLIPConfig.from_pretrained, self.base)
         return self.built(CLIPModel.from_pretrained, config, converted(saved["state_dict"]))
@@ -64,15 +65,15 @@ class HPSv2(ClipReward):
 
 
 class HPSv21(HPSv2):
-    """HPSv2.1: the same network, tuned on better data (the authors' README).
+    """HPSv2.1: the same network, tuned on better data (see the authors' README).
 
-    r(x, c) = cos(x, c), as ``HPSv2``, but its scores do not compare to those.
+    r(x, c) = cos(x, c), as for ``HPSv2``, but the scores of the two versions are not comparable.
     """
 
     name = "hpsv2.1"
-    description = "human preference score v2.1, compared within a prompt; about 0.15 to 0.35"
+    description = "human preference score v2.1; compare only within a prompt; about 0.15 to 0.35"
     weights = "HPS_v2.1_compressed.pt"
-    card = _CARD._replace(range="about 0.15 to 0.35, compared within a prompt")
+    card = _CARD._replace(range="about 0.15 to 0.35; compare only within a prompt")
 
 
 _NAMES = (
@@ -95,9 +96,9 @@ _PROJECTIONS = {"visual.proj": "visual_projection.weight", "text_projection": "t
 
 
 def converted(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of open_clip's ``CLIP`` by the names of transformers' ``CLIPModel``.
+    """Convert weights of open_clip's ``CLIP`` to those of transformers' ``CLIPModel``.
 
-    Projections are transposed, and the stacked matrix of queries, keys and values is taken apart.
+    Parameters are renamed, projections transposed, and the stacked matrix of queries, keys and values is split.
     """
     return dict(pair for name, weight in weights.items() for pair in _renamed(name, weight))
 
@@ -107,8 +108,8 @@ def _renamed(name: str, weight: Tensor) -> Iterator[tuple[str, Tensor]]:
         yield _PROJECTIONS[name], weight.T.contiguous()
         return
     new = name
-    for old, by in _NAMES:
-        new = re.sub(old, by, new)
+    for pattern, replacement in _NAMES:
+        new = re.sub(pattern, replacement, new)
     layer, stacked, kind = new.partition(".attn.in_proj_")
     if not stacked:
         yield new, weight

@@ -20,20 +20,27 @@ from rollflow.rewards.pretrained.preprocessing import Preprocess
 from rollflow.rewards.pretrained.text_cache import kept
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
-"""Of the raw scores (ImageReward.py, ImageReward.__init__)."""
+"""Mean and standard deviation of the raw scores (ImageReward.py, ImageReward.__init__)."""
 
 TOKENS = 35
-"""That a prompt is cut or filled to (ImageReward.py, score)."""
+"""Number of tokens that a prompt is truncated or padded to (ImageReward.py, score)."""
 
 BERT = "google-bert/bert-base-uncased"
-"""Whose tokenizer BLIP's is (models/BLIP/blip.py, init_tokenizer); the two tokens that it adds no prompt has."""
+"""Repository of BLIP's tokenizer (models/BLIP/blip.py, init_tokenizer); no prompt contains the two tokens BLIP adds."""
 
 HEAD_WIDTH = 64
-"""Of both sizes of BLIP's vision transformer (models/BLIP/blip.py, create_vit: 768 / 12 and 1024 / 16)."""
+"""Width per attention head of BLIP's vision transformers (models/BLIP/blip.py, create_vit: 768 / 12 and 1024 / 16)."""
 
 
 class Blip(NamedTuple):
-    """BLIP's two encoders, the head on the text that has seen the picture, and a text's tokens with their mask."""
+    """The networks of ImageReward.
+
+    Args:
+        vision: BLIP's vision encoder.
+        text: BLIP's text encoder, which attends to the picture.
+        head: Head on the first token of the text encoder.
+        tokens: Function from a text to its tokens and their mask.
+    """
 
     vision: Any
     text: Any
@@ -42,35 +49,35 @@ class Blip(NamedTuple):
 
 
 class ImageReward(Pretrained):
-    """Human preference: how well a picture answers its prompt and how good it looks.
+    """Human preference: how well a picture matches its prompt and how good it looks.
 
         r(x, c) = (h(T(c, V(x))[0]) - mean) / std,  mean = 0.1672, std = 1.0333
 
-    with V BLIP's vision encoder (ViT-L/16), T its text encoder, each layer of which attends to the picture's tokens,
-    [0] the first token, and h five linear maps. Xu et al. 2023, "ImageReward: Learning and Evaluating Human Preferences
-    for Text-to-Image Generation", arXiv 2304.05977; the authors' ImageReward.py (version 1.0), with the
-    weights of their BLIP read into transformers'. Prompts are cut to 35 tokens.
+    where V is BLIP's vision encoder (ViT-L/16), T its text encoder, whose layers attend to the picture's tokens, [0]
+    the first token, and h consists of five linear maps. Xu et al. 2023, "ImageReward: Learning and Evaluating Human
+    Preferences for Text-to-Image Generation", arXiv 2304.05977. Follows the authors' ImageReward.py (version 1.0), with
+    the weights of their BLIP converted to transformers' format. Prompts are truncated to 35 tokens.
 
-    Cost: one ViT-L/16 pass and one BERT-base pass a picture.
+    Cost: one ViT-L/16 pass and one BERT-base pass per picture.
 
     Args:
-        checkpoint: Repository of the hub (``owner/name``) or folder, with ImageReward.pt and med_config.json; None is
-            the published one.
-        base: Repository or folder of the tokenizer; None is the published one, of BERT.
-        device: ``auto`` (CUDA, else Apple's, else the CPU) or a device of torch.
-        batch_size: The most pictures at once; None is the reward's own.
+        checkpoint: Hub repository (``owner/name``) or folder with ImageReward.pt and med_config.json; None means the
+            published one.
+        base: Repository or folder of the tokenizer; None means the published one, of BERT.
+        device: Torch device, or ``auto`` for CUDA, else Apple's MPS, else the CPU.
+        batch_size: Largest number of pictures per call; None means the default of this reward.
     """
 
     name = "image-reward"
     bounds = (-math.inf, math.inf)
-    description = "human preference by prompt and looks, mean 0 and deviation 1 over its training data; about -2.3 to 2"
+    description = "human preference, by match with the prompt and by looks; standardized; about -2.3 to 2"
     differentiable = True
     published = "THUDM/ImageReward"
     given_by = "checkpoint=... and base=..."
     prepare: ClassVar[Preprocess] = Preprocess(224)
     batch_size = 16
     card = Card(
-        range="about -2.3 to 2, standardised",
+        range="about -2.3 to 2; mean 0 and standard deviation 1 on its training data",
         download="1.8 GB",
         memory="1.8 GB",
         licence="Apache-2.0",
@@ -95,32 +102,32 @@ class ImageReward(Pretrained):
         from transformers import AutoTokenizer, BlipTextModel, BlipVisionModel
 
         weights = self.tensors(self.file("ImageReward.pt"))
-        told = self.loaded(_read_json, self.file("med_config.json"))
-        seeing, reading = _vision(_under(weights, "blip.visual_encoder.")), _under(weights, "blip.text_encoder.")
-        reading.pop("embeddings.position_ids", None)
-        vision_config = _vision_config(seeing)
-        text_config = _text_config(told, vision_config.hidden_size)
+        config = self.loaded(_read_json, self.file("med_config.json"))
+        vision, text = _vision(_under(weights, "blip.visual_encoder.")), _under(weights, "blip.text_encoder.")
+        text.pop("embeddings.position_ids", None)
+        vision_config = _vision_config(vision)
+        text_config = _text_config(config, vision_config.hidden_size)
         head = Stack(text_config.hidden_size)
         self.loaded(head.load_state_dict, _under(weights, "mlp."))
         return Blip(
-            self.built(BlipVisionModel.from_pretrained, vision_config, seeing),
-            self.built(partial(BlipTextModel.from_pretrained, add_pooling_layer=False), text_config, reading),
+            self.built(BlipVisionModel.from_pretrained, vision_config, vision),
+            self.built(partial(BlipTextModel.from_pretrained, add_pooling_layer=False), text_config, text),
             self.ready(head),
             kept(partial(_tokenized, self.loaded(AutoTokenizer.from_pretrained, self.base), self.device)),
         )
 
     def score_pictures(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         vision, text, head, tokens = self.networks
-        seen = vision(pixel_values=self.prepare(pixels).to(self.device, torch.float32)).last_hidden_state
+        patches = vision(pixel_values=self.prepare(pixels).to(self.device, torch.float32)).last_hidden_state
         ids, mask = (torch.stack(of_prompts) for of_prompts in zip(*map(tokens, prompts), strict=True))
-        read = text(input_ids=ids, attention_mask=mask, encoder_hidden_states=seen).last_hidden_state
-        scores: Tensor = (head(read[:, 0])[:, 0] - MEAN) / STD
+        states = text(input_ids=ids, attention_mask=mask, encoder_hidden_states=patches).last_hidden_state
+        scores: Tensor = (head(states[:, 0])[:, 0] - MEAN) / STD
         return scores
 
 
 def _tokenized(tokenizer: Any, device: torch.device, prompt: str) -> tuple[Tensor, Tensor]:
-    made = tokenizer(prompt, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt").to(device)
-    return made["input_ids"][0], made["attention_mask"][0]
+    batch = tokenizer(prompt, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt").to(device)
+    return batch["input_ids"][0], batch["attention_mask"][0]
 
 
 _NAMES = (
@@ -136,7 +143,7 @@ _NAMES = (
 
 
 def _vision(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """BLIP's vision transformer by the names of ``BlipVisionModel``; those of its text encoder are the same."""
+    """Rename the weights of BLIP's vision encoder to those of ``BlipVisionModel``; the text encoder's names match."""
     renamed = {}
     for name, weight in weights.items():
         for old, new in _NAMES:
@@ -150,12 +157,12 @@ def _under(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    told: dict[str, Any] = read_json(read_text(path))
-    return told
+    content: dict[str, Any] = read_json(read_text(path))
+    return content
 
 
 def _vision_config(weights: Mapping[str, Tensor]) -> Any:
-    """As the weights show it; the published files do not say."""
+    """Infer the configuration from the weights, since the published files do not contain it."""
     from transformers import BlipVisionConfig
 
     width, _, patch, _ = weights["embeddings.patch_embedding.weight"].shape
@@ -170,8 +177,8 @@ def _vision_config(weights: Mapping[str, Tensor]) -> Any:
     )
 
 
-def _text_config(told: Mapping[str, Any], seen: int) -> Any:
-    """That of BERT in med_config.json, with attention to pictures of width ``seen`` in every layer."""
+def _text_config(config: Mapping[str, Any], vision_width: int) -> Any:
+    """The configuration of BERT in med_config.json, with cross-attention to the picture in every layer."""
     from transformers import BlipTextConfig
 
     same = (
@@ -185,4 +192,4 @@ def _text_config(told: Mapping[str, Any], seen: int) -> Any:
         "layer_norm_eps",
         "pad_token_id",
     )
-    return BlipTextConfig(**{name: told[name] for name in same}, encoder_hidden_size=seen, is_decoder=True)
+    return BlipTextConfig(**{name: config[name] for name in same}, encoder_hidden_size=vision_width, is_decoder=True)

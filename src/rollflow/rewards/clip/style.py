@@ -21,44 +21,44 @@ from rollflow.rewards.clip.clip import PictureTower
 from rollflow.rewards.pretrained.preprocessing import Preprocess, Stretch
 
 BLOCKS = 3
-"""Of ViT-B/16 that the features have gone through: feats[2] in base_clip.py of FreeDoM and MPGD."""
+"""Number of ViT-B/16's blocks before the features: feats[2] in base_clip.py of FreeDoM and MPGD."""
 
 
 class Likeness(NamedTuple):
-    """The first blocks of CLIP's picture tower, and the Gram matrix (D, D) of the reference."""
+    """The first blocks of CLIP's vision encoder, and the Gram matrix (D, D) of the reference."""
 
     tower: Any
     gram: Tensor
 
 
 class Style(PictureTower):
-    """How like a picture's style is to that of a reference.
+    """The similarity of a picture's style to that of a reference picture.
 
         r(x) = -|G(x) - G(x_ref)|_F,  G(x) = F(x)^T F(x)
 
-    with F(x) (patches, D) the features of the patches after the third block of CLIP's ViT-B/16; 0 is the best, and
-    what the reference itself has. The style guidance of Yu et al. 2023, "FreeDoM", arXiv 2303.09833, and of He et al.
-    2023, "Manifold Preserving Guided Diffusion", arXiv 2311.16424, by the get_gram_matrix_residual of their
-    base_clip.py. The prompt is not looked at; ``clipscore`` tells what becomes of it.
+    where F(x) (patches, D) are the features of the patches after the third block of CLIP's ViT-B/16. The best score is
+    0, which the reference itself has. This is the style guidance of Yu et al. 2023, "FreeDoM", arXiv 2303.09833, and of
+    He et al. 2023, "Manifold Preserving Guided Diffusion", arXiv 2311.16424 (get_gram_matrix_residual in their
+    base_clip.py). The prompt is ignored; ``clipscore``, the held-out reward, measures how well it is still followed.
 
-    Deviation: both pictures are resized alike, by an antialiased bicubic filter, so that the reference is its own best
-    match; theirs are bilinear for the reference and bicubic without smoothing for the sample.
+    Deviation: both pictures are resized in the same way, by an antialiased bicubic filter, so that the reference is its
+    own best match; the authors resize the reference bilinearly and the sample bicubically without antialiasing.
 
-    Cost: three blocks of ViT-B/16 a picture.
+    Cost: three blocks of ViT-B/16 per picture.
 
     Args:
-        reference: Path of a picture.
-        checkpoint: Repository (``owner/name``) or folder of the CLIP; None is the published one.
-        device: ``auto`` (CUDA, else Apple's, else the CPU) or a device of torch.
-        batch_size: The most pictures at once; None is the reward's own.
+        reference: Path of the reference picture.
+        checkpoint: Hub repository (``owner/name``) or folder of the CLIP; None means the published one.
+        device: Torch device, or ``auto`` for CUDA, else Apple's MPS, else the CPU.
+        batch_size: Largest number of pictures per call; None means the default of this reward.
 
     Raises:
-        RollflowError: If the reference is missing, or no picture.
+        RollflowError: If the reference is missing or not a picture.
     """
 
     name = "style"
     bounds = (-math.inf, 0.0)
-    description = "minus the distance in style to a reference picture, by CLIP's Gram matrices; 0 is the best"
+    description = "minus the distance in style from a reference picture, by Gram matrices of CLIP; 0 is best"
     published = "openai/clip-vit-base-patch16"
     given_by = "reference=PATH and checkpoint=..."
     prepare = Preprocess(224, Stretch())
@@ -80,8 +80,8 @@ class Style(PictureTower):
     ) -> None:
         checks.as_annotated("reference of style", reference, str | None)
         if reference is None or not Path(reference).is_file():
-            got = "none was given" if reference is None else f"there is none at '{reference}'"
-            raise BadSetting(f"reward 'style' needs a reference picture, and {got}; give style(reference=PATH)")
+            problem = "none was given" if reference is None else f"there is no file '{reference}'"
+            raise BadSetting(f"reward 'style' needs a reference picture, but {problem}; give style(reference=PATH)")
         super().__init__(checkpoint, device, batch_size)
         self.reference = reference
         try:
@@ -92,7 +92,7 @@ class Style(PictureTower):
 
     @property
     def _settings(self) -> tuple[str, ...]:
-        return (f"reference={self._content}",)  # wherever it lies
+        return (f"reference={self._content}",)  # wherever the file is
 
     def _networks(self) -> Likeness:
         tower = self._clip().vision_model

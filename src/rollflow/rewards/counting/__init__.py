@@ -1,1 +1,1 @@
-"""Rewards that count what an open-vocabulary detector finds."""
+"""Rewards that count objects with an open-vocabulary detector."""

@@ -1,4 +1,4 @@
-"""Which of the boxes that a detector finds are objects to count: thresholds, and one box for one object by its mask."""
+"""Selection of the detected boxes to count: thresholds on scores, and one box per object by comparing masks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rollflow.checks import real
 
 
 class Boxes(NamedTuple):
-    """n boxes of one picture.
+    """The n boxes of one picture.
 
     Args:
-        corners: (n, 4) left, top, right and bottom, as shares of the picture's sides.
-        scores: (n,) in [0, 1].
-        kinds: (n,) index of the class that each is of.
-        peaks: (n,) in [0, 1], the best that any one word of its class scores.
+        corners: Left, top, right and bottom (n, 4), as fractions of the picture's sides.
+        scores: Scores (n,) in [0, 1].
+        kinds: Class index (n,) of each box.
+        peaks: Best score (n,) of any single word of the box's class, in [0, 1].
     """
 
     corners: Tensor
@@ -27,33 +27,34 @@ class Boxes(NamedTuple):
     peaks: Tensor
 
     def where(self, kept: Tensor) -> Boxes:
-        """Those of which ``kept`` (n,) is true."""
+        """Select the boxes for which ``kept`` (n,) is true."""
         return Boxes(*(values[kept] for values in self))
 
 
 @dataclass(frozen=True)
 class BoxFilter:
-    """Boxes of single objects.
+    """Selects the boxes of single objects.
 
-    1. Boxes of which no word scores ``floor`` go.
-    2. A box that spans the share ``whole`` of the picture is of a group, or of nothing: it goes where its class has a
-       smaller one; alone, it may be one large object.
-    3. Of each class, boxes that score below ``relative`` times its best go.
-    4. From the best score down, over all classes: a box goes if its mask is empty; if it shares more than ``within`` of
-       the smaller mask with a kept box of its class (a part, a duplicate, a group); or if its overlap with a kept box
-       of another class is more than ``across`` of their union (one object, two names: the better claims the pixels).
+    1. Discard boxes of which no word scores at least ``floor``.
+    2. Discard boxes that cover at least the fraction ``whole`` of the picture, unless their class has no smaller box:
+       such a box usually holds a group or nothing, but on its own it may be one large object.
+    3. Discard boxes that score below ``relative`` times the best score of their class.
+    4. Go through the boxes of all classes from the best score down, and discard a box if its mask is empty; if it
+       shares more than ``within`` of the smaller mask with a kept box of its class (a part, a duplicate or a group); or
+       if its overlap with a kept box of another class exceeds ``across`` of their union (one object with two names, of
+       which the one with the better score is kept).
 
-    The paper (arXiv 2503.19385, section 6) says only that boxes are filtered by masks: the steps and all constants are
-    ours, except ``floor``, the ``box_threshold`` of GroundingDINO's own example (IDEA-Research/GroundingDINO, README),
-    which is held against the best token too (util/inference.py, ``predict``), there of the whole text.
+    The paper (arXiv 2503.19385, section 6) says only that boxes are filtered by masks. The steps and all constants are
+    ours, except ``floor``, which is the ``box_threshold`` of GroundingDINO's own example (IDEA-Research/GroundingDINO,
+    README), where it is also compared with the best token (util/inference.py, ``predict``), but of the whole text.
 
     Args:
-        floor: Least score of the best word.
-        relative: Least score of a class, as a share of its best.
-        whole: Share of the picture from which a box spans all of it.
-        within: Most overlap of two of a class, as a share of the smaller mask.
-        across: Most overlap of two of different classes, as a share of the union: small parts of large objects, such as
-            a hat on a cat, are counted.
+        floor: Smallest score of the best word.
+        relative: Smallest score within a class, as a fraction of the best one.
+        whole: Fraction of the picture above which a box counts as covering all of it.
+        within: Largest overlap of two boxes of a class, as a fraction of the smaller mask.
+        across: Largest overlap of two boxes of different classes, as a fraction of the union; small parts of large
+            objects, such as a hat on a cat, are counted.
     """
 
     floor: float = 0.35
@@ -64,10 +65,10 @@ class BoxFilter:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            real(f"the share '{name}'", value, at_least=0, at_most=1)
+            real(f"the fraction '{name}'", value, at_least=0, at_most=1)
 
     def promising(self, boxes: Boxes) -> Tensor:
-        """(n,) Whether each passes steps 1 to 3, for which no mask is needed."""
+        """Whether each box (n,) passes steps 1 to 3, which need no mask."""
         width, height = (boxes.corners[:, 2:] - boxes.corners[:, :2]).clamp(0, 1).unbind(1)
         kept = boxes.peaks >= self.floor
         large = width * height >= self.whole
@@ -80,11 +81,11 @@ class BoxFilter:
         return kept
 
     def distinct(self, boxes: Boxes, masks: Tensor) -> Tensor:
-        """(n,) Whether each passes step 4.
+        """Whether each box (n,) passes step 4.
 
         Args:
-            boxes: Those that are promising.
-            masks: (n, h, w) bool, of the object in each.
+            boxes: Boxes that pass steps 1 to 3.
+            masks: Boolean mask (n, h, w) of the object in each box.
         """
         flat = masks.flatten(1).float()
         shared = flat @ flat.T

@@ -1,4 +1,4 @@
-"""Rewards of quantity: how many of each thing a picture shows, against how many were asked for."""
+"""Rewards that compare the number of objects in a picture with the numbers that the prompt asks for."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ SEGMENTER = "facebook/sam-vit-huge"
 
 
 class NothingAsked(BadSetting):
-    """A prompt that counts nothing, for a reward that counts."""
+    """A prompt without counts, given to a reward that counts."""
 
 
 class CountingNetworks(NamedTuple):
-    """What it takes to count.
+    """The networks of the counting rewards.
 
     Args:
-        detect: Finds boxes of what is named.
-        segment: Finds the object in a box.
+        detect: Network that finds boxes of named things.
+        segment: Network that segments the object in a box.
     """
 
     detect: GroundingDetector
@@ -37,34 +37,34 @@ class CountingNetworks(NamedTuple):
 
 
 class Counting(Pretrained):
-    """Minus the residual sum of squares of the counts asked for.
+    """Minus the squared errors of the counts that the prompt asks for.
 
-        reward = -sum over asked things c of (n_c - asked_c)^2
+        reward = -sum over requested things c of (n_c - asked_c)^2
 
-    The paper's quantity reward (arXiv 2503.19385, section 6): n_c are the boxes of GroundingDINO, filtered by the masks
-    of SAM. It does not say how; the filter is ours (``BoxFilter``), as are the sizes of the networks. What is asked is
-    ``prompts.asked``: what was given with the prompt, else what its words count.
+    The quantity reward of arXiv 2503.19385, section 6: n_c is the number of GroundingDINO's boxes, filtered by the
+    masks of SAM. The paper does not say how; the filter (``BoxFilter``) and the sizes of the networks are ours. The
+    requested counts are those of ``prompts.asked``: given with the prompt, or else read from its words.
 
     Args:
-        checkpoint: GroundingDINO's repository or folder.
-        segmenter: SAM's repository or folder.
-        device: ``auto`` or a device of torch.
-        batch_size: The most pictures at once.
-        side: Shorter side of the picture that GroundingDINO sees, in pixels.
-        floor: Least score of a box by the best word of its name.
-        relative: Least score of a box, as a share of the best of its class.
-        whole: Share of the picture from which a box spans all of it, which is of a group.
-        within: Most overlap of two of a class, as a share of the smaller mask.
-        across: Most overlap of two of different classes, as a share of the union.
+        checkpoint: Repository or folder of GroundingDINO; None means the published one.
+        segmenter: Repository or folder of SAM.
+        device: Torch device, or ``auto`` for CUDA, else Apple's MPS, else the CPU.
+        batch_size: Largest number of pictures per call; None means the default of this reward.
+        side: Shorter side of GroundingDINO's input, in pixels.
+        floor: Smallest score of a box by the best word of its name.
+        relative: Smallest score of a box, as a fraction of the best one of its class.
+        whole: Fraction of the picture above which a box counts as covering all of it.
+        within: Largest overlap of two boxes of a class, as a fraction of the smaller mask.
+        across: Largest overlap of two boxes of different classes, as a fraction of the union.
 
     Raises:
-        NothingAsked: On scoring, if a prompt asks for nothing.
+        NothingAsked: When scoring, if a prompt asks for no counts.
     """
 
     name = "counting"
     bounds = (-math.inf, 0.0)
     zero_is_perfect = True
-    description = "minus the squared count errors of the asked things, by GroundingDINO and SAM; 0 is perfect"
+    description = "minus the squared errors of the requested counts, by GroundingDINO and SAM; 0 is perfect"
     held_out = ("aesthetic",)
     structured = True
     published = "IDEA-Research/grounding-dino-base"
@@ -97,9 +97,9 @@ class Counting(Pretrained):
 
     @property
     def _settings(self) -> tuple[str, ...]:
-        told = {"segmenter": self.segmenter, "side": self.side, **vars(self.filter)}
+        settings = {"segmenter": self.segmenter, "side": self.side, **vars(self.filter)}
         usual = {"segmenter": SEGMENTER, "side": GroundingDetector.side, **vars(BoxFilter())}
-        return tuple(f"{name}={value}" for name, value in told.items() if value != usual[name])
+        return tuple(f"{name}={value}" for name, value in settings.items() if value != usual[name])
 
     def _networks(self) -> CountingNetworks:
         from transformers import AutoTokenizer, GroundingDinoForObjectDetection, SamModel
@@ -113,7 +113,7 @@ class Counting(Pretrained):
 
     @torch.no_grad()
     def counts(self, pixels: Tensor, names: Sequence[str]) -> Tensor:
-        """(B, names) How many of each each picture (B, 3, H, W) shows."""
+        """Count (B, names) the objects of each name in each picture (B, 3, H, W)."""
         counts = torch.zeros(len(pixels), len(names), dtype=torch.long)
         for row, (picture, boxes) in enumerate(zip(pixels, self.networks.detect(pixels, names), strict=True)):
             boxes = boxes.where(self.filter.promising(boxes))
@@ -136,25 +136,25 @@ class Counting(Pretrained):
         return scores
 
     def compare(self, found: Tensor, wanted: Tensor) -> Tensor:
-        """Rewards (B,) float64 of counts (B, things)."""
+        """Rewards (B,), in float64, of counts (B, things)."""
         return -(found - wanted).square().sum(1).double()
 
 
 class CountingAccuracy(Counting):
-    """Whether all counts are as asked for: 1, else 0 (the paper's accuracy, arXiv 2503.19385, section 6).
+    """Whether all counts are right: 1 or 0 (the accuracy of arXiv 2503.19385, section 6).
 
-        reward = 1 if n_c = asked_c for every asked thing c, else 0
+        reward = 1 if n_c = asked_c for every requested thing c, else 0
 
-    Settings are those of ``Counting``.
+    The settings are those of ``Counting``.
 
     Raises:
-        NothingAsked: On scoring, if a prompt asks for nothing.
+        NothingAsked: When scoring, if a prompt asks for no counts.
     """
 
     name = "counting-accuracy"
     bounds = (0.0, 1.0)
     zero_is_perfect = False
-    description = "1 where all counts are as asked for, else 0, by GroundingDINO and SAM"
+    description = "1 if all requested counts are right, else 0, by GroundingDINO and SAM"
     card = Counting.card._replace(range="0 or 1")
 
     def compare(self, found: Tensor, wanted: Tensor) -> Tensor:
@@ -165,6 +165,6 @@ def _asked(prompt: str) -> Mapping[str, int]:
     counts = asked(prompt)
     if not counts:
         raise NothingAsked(
-            f"the prompt '{prompt}' asks for no number of anything; say what to count, such as --ask airplanes=6"
+            f"the prompt '{prompt}' asks for no number of anything; name the things to count, such as --ask airplanes=6"
         )
     return counts

@@ -1,1 +1,1 @@
-"""Rewards given by judges: vision-language models and people."""
+"""Rewards by judges: vision-language models and people."""

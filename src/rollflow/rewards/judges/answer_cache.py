@@ -1,4 +1,4 @@
-"""Answers that were paid for, on disk."""
+"""A cache of paid answers on disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rollflow.files.documents import read_text
 
 
 def user_cache() -> Path:
-    """The folder in which the system keeps what a user's programs could make again."""
+    """The user's cache folder for rollflow, by the conventions of the operating system."""
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA", "~/AppData/Local"))
     elif sys.platform == "darwin":
@@ -25,10 +25,10 @@ def user_cache() -> Path:
 
 @dataclass(frozen=True)
 class AnswerCache:
-    """Answers by the SHA-256 of all that decides them, a file each.
+    """Answers in one file each, by the SHA-256 of the whole request.
 
     Args:
-        folder: Made when it is first needed; None keeps nothing.
+        folder: Folder of the files, created when first needed; None disables the cache.
     """
 
     folder: Path | None
@@ -37,14 +37,14 @@ class AnswerCache:
         return folder / key[:2] / f"{key}.json"
 
     def get(self, key: str) -> str | None:
-        """An answer as it came, if there is one."""
+        """Return a cached answer; None if there is none."""
         try:
             return None if self.folder is None else read_text(self._path(self.folder, key))
         except (OSError, ValueError):
             return None
 
     def put(self, key: str, text: str) -> None:
-        """Keep an answer, whole or not at all; a power failure may lose it, and it is then asked for again."""
+        """Store an answer atomically; after a power failure it may be missing, and is then requested again."""
         if self.folder is None:
             return
         path = self._path(self.folder, key)
@@ -53,6 +53,6 @@ class AnswerCache:
             write(path.parent, {path.name: text.encode()}, durable=False)
         except OSError as error:
             raise RewardUnavailable(
-                f"an answer cannot be kept in '{self.folder}': {error.strerror}; give another folder with cache=..., "
-                "or cache=none"
+                f"cannot store an answer in '{self.folder}': {error.strerror}; choose another folder with cache=..., "
+                "or give cache=none"
             ) from error

@@ -1,4 +1,4 @@
-"""Chat completions of an OpenAI-compatible API: asked until there is an answer that can be read."""
+"""Chat completions of an OpenAI-compatible API, retried until there is a valid answer."""
 
 from __future__ import annotations
 
@@ -20,52 +20,53 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 KEY = "ROLLFLOW_API_KEY"
-"""The environment variable of the API key, unless another is named."""
+"""Default environment variable of the API key."""
 FIRST_WAIT = 1.0
-"""Seconds before the second try where the server names none; doubled before each further one."""
+"""Seconds before the first retry if the server names none; doubled before each further one."""
 
 LONGEST_WAIT = 120.0
-"""A server that asks for more patience than this is given up."""
+"""Longest wait, in seconds, that a server may ask for before it is given up."""
 
 MAX_COMPLETION = 2**22
-"""Most bytes of a response."""
+"""Largest size of a response in bytes."""
 
-_WHOLE = 10
+_WHOLE = 10  # times the timeout: for a whole response
 
 TRY_AGAIN = frozenset({408, 409, 425, 429})
-"""Status codes, beside those from 500, after which the same request may succeed."""
+"""Status codes, besides those from 500, after which the same request may succeed."""
 
 OF_THE_ACCOUNT = frozenset({401, 402, 403, 404})
-"""Status codes of a key, a quota or an address that is wrong, whatever is asked."""
+"""Status codes for a wrong key, quota or address, regardless of the request."""
 
 _FILTERED = re.compile(
     r"content.?(filter|policy|management)|moderation|flagged|safety.?(system|filter|policy|check|reason)"
     r"|(prohibited|inappropriate).?content",
     re.IGNORECASE,
 )
-"""What filters say of what they do not let through, with status 400 or 403."""
+"""Texts by which content filters refuse a request, with status 400 or 403."""
 
 
 class Refused(BadReward):
-    """What is asked about is refused by a model or its filter; asked again, it would be refused again."""
+    """A model, or a filter before it, refused the content of a request; a retry would be refused too."""
 
 
 @dataclass(frozen=True)
 class Chat:
-    """Where completions come from, and how patiently they are waited for.
+    """A server of chat completions, with timeouts and retries.
 
-    A request that is not answered, or answered by one of ``TRY_AGAIN``, by 500 or more, or by what cannot be read, is
-    made again, after as long as the server's ``Retry-After`` says. A refusal is final.
+    A request is retried if it gets no response, a status of ``TRY_AGAIN`` or of 500 and above, or an invalid answer,
+    after as long as the server's ``Retry-After`` header says. A refusal is final.
 
     Args:
-        url: Base of the API, to which ``/chat/completions`` is appended.
-        key: Name of the environment variable that holds the key; it begins with ``ROLLFLOW_``, so that no other secret
-            can be sent to a server. Without a value no key is sent.
-        timeout: Of connecting and of each wait for a part of the response, in seconds; ten times that for all of it.
-        retries: Tries after the first.
+        url: Base URL of the API, to which ``/chat/completions`` is appended.
+        key: Name of the environment variable with the API key. It must begin with ``ROLLFLOW_``, so that no other
+            secret can be sent to a server. If the variable is not set, no key is sent.
+        timeout: Timeout in seconds for connecting and for each part of the response; the whole response may take ten
+            times as long.
+        retries: Number of tries after the first.
 
     Raises:
-        BadSetting: If the URL is not of HTTP, or the variable is not one of rollflow's.
+        BadSetting: If the URL is not an HTTP URL, or the name of the variable does not begin with ``ROLLFLOW_``.
     """
 
     url: str
@@ -80,33 +81,33 @@ class Chat:
         if not re.fullmatch(r"ROLLFLOW_\w+", self.key, re.ASCII):
             raise BadSetting(
                 f"key={self.key}: keys are read only from variables whose names begin with ROLLFLOW_, so that no other "
-                f"secret is sent anywhere; leave key= out and put the key into {KEY}: export {KEY}=..."
+                f"secret is sent anywhere; leave out key= and put the key into {KEY}: export {KEY}=..."
             )
 
     def client(self) -> httpx.Client:
-        """A client for threads to share, to be closed."""
+        """Create a client, which threads may share and which the caller closes."""
         try:
             from rollflow.rewards.remote import deadlines
         except ImportError as error:
-            raise RollflowError("a VLM judge needs httpx; install with pip install 'rollflow[rewards]'") from error
+            raise RollflowError("a VLM judge needs httpx; install it with pip install 'rollflow[rewards]'") from error
         key = os.environ.get(self.key, "").strip()
         return deadlines.client(headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=self.timeout)
 
     def complete(
         self, client: httpx.Client, body: dict[str, Any], read: Callable[[str], T], stop: threading.Event
     ) -> T:
-        """What ``read`` makes of the text of a completion.
+        """Request a completion and return what ``read`` makes of its text.
 
         Args:
-            client: As ``client`` makes.
-            body: Of the request.
-            read: Raises ValueError on what it cannot read.
-            stop: Set by whoever has no more use for the answer.
+            client: Client made by ``client``.
+            body: Body of the request.
+            read: Function that parses the text; a ValueError causes a retry.
+            stop: Event that ends the retries, set when the answer is no longer needed.
 
         Raises:
-            Refused: If the model, or a filter before it, refuses what it is asked about.
+            Refused: If the model, or a filter before it, refuses the content.
             BadReward: If the server refuses the request.
-            RewardUnavailable: If there is no answer, which says what came instead.
+            RewardUnavailable: If there is no valid answer; the text says what came instead.
         """
         import httpx
 
@@ -122,7 +123,7 @@ class Chat:
                 problem = f"{type(error).__name__} {error}".strip()
                 continue
             if response.status_code in TRY_AGAIN or response.status_code >= 500:
-                problem, wait = _told(response), _retry_after(response, wait)
+                problem, wait = _summary(response), _retry_after(response, wait)
                 if wait > LONGEST_WAIT:
                     raise RewardUnavailable(f"'{self.url}' asks to wait {wait:.0f} s: {problem}")
             elif response.is_success:
@@ -132,21 +133,21 @@ class Chat:
                     problem = str(error)
             else:
                 raise self._refusal(response)
-        raise RewardUnavailable(f"'{self.url}' gave no answer in {self.retries + 1} tries; the last: {problem}")
+        raise RewardUnavailable(f"'{self.url}' gave no valid answer (tries: {self.retries + 1}); the last: {problem}")
 
     def _refusal(self, response: httpx.Response) -> RollflowError:
-        """The error of a status that is neither success nor worth another try."""
+        """The error for a status that is neither a success nor worth a retry."""
         if response.status_code in (400, 403) and _FILTERED.search(response.text):
-            return Refused(f"'{self.url}' refused to judge: {_told(response)}")
+            return Refused(f"'{self.url}' refused to judge: {_summary(response)}")
         for_now = response.status_code in OF_THE_ACCOUNT or not response.is_client_error
         kind = RewardUnavailable if for_now else BadReward
-        return kind(f"'{self.url}' refused: {_told(response)}{self._advice(response)}")
+        return kind(f"'{self.url}' refused: {_summary(response)}{self._advice(response)}")
 
     def _advice(self, response: httpx.Response) -> str:
         if response.status_code in (401, 403):
-            return f"; put a key that is valid there into {self.key}"
+            return f"; put a key that is valid for this server into {self.key}"
         if any(word in response.text for word in ("response_format", "json_schema", "guided")):
-            return "; if it knows no JSON schemas, strict=false asks for JSON in words"
+            return "; if the server does not support JSON schemas, give strict=false to ask for JSON in words"
         return ""
 
     def _content(self, response: httpx.Response) -> str:
@@ -159,11 +160,11 @@ class Chat:
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             content = None
         if not isinstance(content, str):
-            raise ValueError(f"no text of an answer in: {_excerpt(response.text)}")
+            raise ValueError(f"the response has no text: {_excerpt(response.text)}")
         return content
 
 
-def _told(response: httpx.Response) -> str:
+def _summary(response: httpx.Response) -> str:
     return f"{response.status_code} {_excerpt(response.text)}"
 
 
@@ -172,10 +173,10 @@ def _excerpt(text: str) -> str:
 
 
 def _retry_after(response: httpx.Response, otherwise: float) -> float:
-    """Seconds to wait: the header has them, or a date."""
-    told = response.headers.get("Retry-After", "")
+    """Seconds to wait by the Retry-After header, which has a number of seconds or a date."""
+    header = response.headers.get("Retry-After", "")
     try:
-        seconds = float(told) if told[:1].isdecimal() else parsedate_to_datetime(told).timestamp() - time.time()
+        seconds = float(header) if header[:1].isdecimal() else parsedate_to_datetime(header).timestamp() - time.time()
     except ValueError:
         return otherwise
     return max(0.0, seconds)

@@ -1,4 +1,4 @@
-"""A person as the judge."""
+"""A reward by a person's judgement."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from rollflow.rewards.judges.terminal import Asker, Terminal
 
 
 class Mode(ABC):
-    """What a person is asked, and the numbers that the answer makes.
+    """A kind of question to a person, and the scores that follow from the answer.
 
     Attributes:
-        name: As on the command line.
-        bounds: Least and largest number.
+        name: Name on the command line.
+        bounds: Lowest and highest score.
     """
 
     name: ClassVar[str]
@@ -38,24 +38,23 @@ class Mode(ABC):
 
     @abstractmethod
     def numbers(self, asker: Asker, prompt: str, shown: Mapping[int, Tensor], level: float) -> list[float]:
-        """Of the new candidates.
+        """Ask about new candidates and return their scores.
 
         Args:
-            asker: Who asks.
-            prompt: What they were made for.
-            shown: New candidates, numbered from 1, and the best so far as 0 where there is one.
-            level: The number of the best so far; 0 where there is none.
+            asker: Interface that asks the person.
+            prompt: Prompt that the candidates were made for.
+            shown: New candidates, numbered from 1, and the best so far as number 0, if there is one.
+            level: Score of the best so far; 0 if there is none.
         """
 
 
 @dataclass(frozen=True)
 class Choose(Mode):
-    """The best of the new candidates and the best so far.
+    """Asks for the best among the new candidates and the best so far.
 
-    A new candidate that is chosen gets the level of the best so far plus 1, and is the best from then on; all that are
-    not chosen get 0. So the k-th best has k, whatever was scored before it, and a candidate that is not preferred to it
-    never beats it. Of two that were not chosen nothing is known. The very first candidate, alone, has nothing to be
-    compared with: it gets 1 without a question.
+    A new candidate that is chosen scores 1 more than the best so far, and replaces it; all others score 0. So the k-th
+    best candidate scores k, and a candidate that is not preferred to it never beats it. Two candidates that were not
+    chosen are not compared. A first candidate on its own scores 1 without a question.
     """
 
     name = "choose"
@@ -68,7 +67,7 @@ class Choose(Mode):
 
 @dataclass(frozen=True)
 class Rate(Mode):
-    """A number from 0 to 10 for each."""
+    """Asks for a rating from 0 to 10 of each candidate."""
 
     name = "rate"
     bounds = (0.0, 10.0)
@@ -78,43 +77,43 @@ class Rate(Mode):
 
 
 MODES: Registry[Mode] = Registry("mode", Mode, {mode.name: mode for mode in (Choose, Rate)})
-"""Every way to ask, by its name on the command line."""
+"""Every kind of question, by its name on the command line."""
 
 
 @dataclass
-class _Judged:
-    """What is known of one prompt: numbers by fingerprint of the candidate, and the bytes of the best."""
+class _Answers:
+    """The answers for one prompt: scores by the candidate's fingerprint, and the bytes of the best candidate."""
 
     numbers: dict[str, float] = field(default_factory=dict)
     best: Tensor | None = None
 
 
 class Human(RewardModel):
-    """What a person thinks of the candidates.
+    """A person's judgement of the candidates.
 
-    A candidate is shown as the bytes that it would be saved as, and one whose bytes were judged before keeps its number
-    unasked. Answers are kept in ``folder`` as they come: a run that ended for want of a person can be gone on with, by
-    ``resume``.
+    Candidates are shown with the bytes they would be saved with; one whose bytes were judged before keeps its score
+    without a question. Answers are saved in ``folder`` as they come, so that a run that ended because nobody answered
+    can be continued with ``resume``.
 
     Args:
-        mode: ``choose`` the best, or ``rate`` each; or a ``Mode``.
-        folder: Of the contact sheets and the answers.
-        show: Whether the terminal opens each contact sheet in the system's viewer.
-        resume: Whether to go on from the answers in ``folder``; otherwise there must be none of that mode.
-        asker: Who asks; None is the terminal.
+        mode: ``choose`` for the best candidate, ``rate`` for a rating of each, or a ``Mode``.
+        folder: Folder for contact sheets and answers.
+        show: Whether to open each contact sheet in the system's picture viewer.
+        resume: Whether to continue from the answers in ``folder``; if False, the folder must have none of that mode.
+        asker: Interface that asks the person; None is the terminal.
 
-    Cost: a question a prompt and batch of up to 12 candidates.
+    Cost: one question per prompt and batch of up to 12 candidates.
 
     Raises:
-        RollflowError: If there is no such mode; from ``load`` and ``score`` if there are no answers to go on from, or
-            some that would be lost.
+        RollflowError: If the mode is unknown; from ``load`` and ``score`` if there are no answers to resume from, or
+            if existing ones would be lost.
         RewardUnavailable: From ``score`` if nobody answers.
     """
 
     name = "human"
     interactive = True
     description = "a person's choice or rating, at the terminal"
-    card = Card("choose: 0 or the number of times that a best was found; rate: 0 to 10", "nothing", "-", "-", "you")
+    card = Card("choose: 0 or the number of bests found so far; rate: 0 to 10", "nothing", "-", "-", "you")
     batch_size = 12
 
     def __init__(
@@ -145,52 +144,52 @@ class Human(RewardModel):
         return self.folder / f"{self.mode.name}.pt"
 
     @cached_property
-    def _judged(self) -> dict[str, _Judged]:
-        """By prompt."""
+    def _answers(self) -> dict[str, _Answers]:
+        """Answers by prompt."""
         if not self.resume:
             if self._file.exists():
                 raise RollflowError(
-                    f"'{self._file}' holds answers of an earlier run, which would be lost: human(resume=true) goes on "
-                    "from them, human(folder=...) keeps new ones elsewhere"
+                    f"'{self._file}' has answers of an earlier run, which would be lost; continue from them with "
+                    "human(resume=true), or choose another folder with human(folder=...)"
                 )
             return {}
         try:
-            kept = torch.load(self._file, weights_only=True)
-            return {prompt: _Judged(**judged) for prompt, judged in kept.items()}
+            saved = torch.load(self._file, weights_only=True)
+            return {prompt: _Answers(**answers) for prompt, answers in saved.items()}
         except Exception as error:  # whatever a damaged file makes torch raise
-            raise RollflowError(f"no answers to go on from can be read from '{self._file}': {error}") from error
+            raise RollflowError(f"cannot read the answers to resume from in '{self._file}': {error}") from error
 
     def load(self) -> None:
-        _ = self._judged
+        _ = self._answers
 
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
-        shots = as_bytes(samples)
-        prints = [hashlib.sha256(f"{shot.shape}".encode() + shot.numpy().tobytes()).hexdigest() for shot in shots]
+        pictures = as_bytes(samples)
+        prints = [hashlib.sha256(f"{one.shape}".encode() + one.numpy().tobytes()).hexdigest() for one in pictures]
         for prompt in dict.fromkeys(map(str, prompts)):
-            judged = self._judged.setdefault(prompt, _Judged())
-            of_prompt = {at: shot for at, shot, of in zip(prints, shots, prompts, strict=True) if of == prompt}
-            new = {at: shot for at, shot in of_prompt.items() if at not in judged.numbers}
+            answers = self._answers.setdefault(prompt, _Answers())
+            of_prompt = {key: one for key, one, of in zip(prints, pictures, prompts, strict=True) if of == prompt}
+            new = {key: one for key, one in of_prompt.items() if key not in answers.numbers}
             if new:
-                self._ask(prompt, judged, new)
-        told = [self._judged[str(prompt)].numbers[at] for at, prompt in zip(prints, prompts, strict=True)]
-        return torch.tensor(told, dtype=torch.float64)
+                self._ask(prompt, answers, new)
+        scores = [self._answers[str(prompt)].numbers[key] for key, prompt in zip(prints, prompts, strict=True)]
+        return torch.tensor(scores, dtype=torch.float64)
 
-    def _ask(self, prompt: str, judged: _Judged, new: dict[str, Tensor]) -> None:
-        level = max(judged.numbers.values(), default=0.0)
-        best = {} if judged.best is None else {0: judged.best}
-        shown = {number: shot.float() / 255 for number, shot in (best | dict(enumerate(new.values(), 1))).items()}
+    def _ask(self, prompt: str, answers: _Answers, new: dict[str, Tensor]) -> None:
+        level = max(answers.numbers.values(), default=0.0)
+        best = {} if answers.best is None else {0: answers.best}
+        shown = {number: one.float() / 255 for number, one in (best | dict(enumerate(new.values(), 1))).items()}
         numbers = dict(zip(new, self.mode.numbers(self.asker, prompt, shown, level), strict=True))
-        judged.numbers |= numbers
+        answers.numbers |= numbers
         first = max(numbers, key=numbers.__getitem__)
-        if judged.best is None or numbers[first] > level:
-            judged.best = new[first]
-        self._keep()
+        if answers.best is None or numbers[first] > level:
+            answers.best = new[first]
+        self._save()
 
-    def _keep(self) -> None:
+    def _save(self) -> None:
         content = io.BytesIO()
-        torch.save({prompt: vars(judged) for prompt, judged in self._judged.items()}, content)
+        torch.save({prompt: vars(answers) for prompt, answers in self._answers.items()}, content)
         try:
             make_folder(self.folder)
             write(self.folder, {self._file.name: content.getvalue()})
         except OSError as error:
-            raise RewardUnavailable(f"answers cannot be kept in '{self.folder}': {error}") from error
+            raise RewardUnavailable(f"cannot save answers in '{self.folder}': {error}") from error

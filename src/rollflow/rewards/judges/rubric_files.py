@@ -1,4 +1,4 @@
-"""Rubrics from files."""
+"""Rubrics read from files."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _RANGE = re.compile(r"(\d{1,3})\s*-\s*(\d{1,3})")
 
 @dataclass(frozen=True)
 class OwnRubric(Rubric):
-    """A question of the user's; the number is the weighted sum of the answers, yes being 1 and no 0.
+    """A rubric of the user's; the score is the weighted sum of the answers, where yes is 1 and no 0.
 
     Args:
-        text: The question, in which ``{prompt}`` stands for the prompt.
-        answers: The fields, each with its name.
-        weights: Of fields, by name; those not named weigh 1, words nothing.
+        text: Question, in which ``{prompt}`` stands for the prompt.
+        answers: Names and kinds of the fields of an answer.
+        weights: Weights by field name; fields that are not named weigh 1, and texts have no weight.
     """
 
     text: str
@@ -36,13 +36,13 @@ class OwnRubric(Rubric):
 
     @property
     def bounds(self) -> tuple[float, float]:  # type: ignore[override]
-        """What the lowest and highest answers make."""
+        """Scores of the lowest and highest answers."""
         weights, low, high = dict(self.weights), 0.0, 0.0
         for name, field in self.answers:
             if not isinstance(field, Text):
                 ends = (field.low, field.high) if isinstance(field, Whole) else (0, 1)
-                made = [weights.get(name, 1.0) * end for end in ends]
-                low, high = low + min(made), high + max(made)
+                weighted = [weights.get(name, 1.0) * end for end in ends]
+                low, high = low + min(weighted), high + max(weighted)
         return low, high
 
     def question(self, prompt: str) -> str:
@@ -58,59 +58,59 @@ class OwnRubric(Rubric):
 
 
 def rubric(text: str) -> Rubric:
-    """A rubric by its name, or from a file by its path.
+    """Find a rubric by its name, or read it from a file by its path.
 
     Raises:
-        RollflowError: If there is none of that name, or the file cannot be read.
+        RollflowError: If the name is unknown, or the file cannot be read.
     """
     if Path(text).suffix.lower() in SUFFIXES:
         return read_rubric(Path(text))
     try:
         return RUBRICS.make(text)
     except RollflowError as error:
-        raise RollflowError(f"{error}; or the path of a file of yours ({', '.join(SUFFIXES)})") from None
+        raise RollflowError(f"{error}; or give the path of a file ({', '.join(SUFFIXES)})") from None
 
 
 def read_rubric(path: Path) -> OwnRubric:
-    """A rubric from a file of text, which is the question, or of YAML.
+    """Read a rubric from a text file, which holds only the question, or from a YAML file.
 
-    YAML has a ``question``; ``answers``, by name ``yes/no``, a range of whole numbers such as ``0-10``, or ``text``;
-    and may have ``weights`` of these. Without answers one score from 0 to 10 is asked for.
+    A YAML file has a ``question``, and may have ``answers``, by name one of ``yes/no``, a range of whole numbers such
+    as ``0-10``, or ``text``, and ``weights`` of these. Without answers, one score from 0 to 10 is asked for.
 
     Raises:
-        RollflowError: If the file cannot be read, or is of another form.
+        RollflowError: If the file cannot be read, or has another form.
     """
     try:
         text = read_text(path)
         content = read_yaml(text) if path.suffix.lower() in YAML else {"question": text}
         return _rubric(content)
     except (OSError, ValueError) as error:
-        raise RollflowError(f"rubric '{path}' cannot be read: {error}") from error
+        raise RollflowError(f"cannot read rubric '{path}': {error}") from error
 
 
 def _rubric(content: Any) -> OwnRubric:
     if not isinstance(content, dict) or set(content) - PARTS:
-        raise ValueError(f"expected question, answers and weights, not {content!r:.100}")
+        raise ValueError(f"expected the keys question, answers and weights, not {content!r:.100}")
     question, answers, weights = content.get("question"), content.get("answers"), content.get("weights", {})
     if not isinstance(question, str) or not question.strip():
-        raise ValueError("it asks no question")
+        raise ValueError("it has no question")
     if answers is None:
         answers = {"score": "0-10"}
     if not isinstance(answers, dict) or not isinstance(weights, dict):
-        raise ValueError("answers and weights are by name, such as 'score: 0-10'")
+        raise ValueError("answers and weights must be given by name, such as 'score: 0-10'")
     fields = tuple((str(name), _field(str(name), str(kind))) for name, kind in answers.items())
     counted = {name for name, field in fields if not isinstance(field, Text)}
     if not counted:
-        raise ValueError("no answer counts; one must be yes/no or a range such as 0-10")
+        raise ValueError("no answer has a number; at least one must be yes/no or a range such as 0-10")
     for name, weight in weights.items():
         if name not in counted or isinstance(weight, bool) or not isinstance(weight, int | float):
-            raise ValueError(f"weight {name}: {weight!r} is not a number of one of the answers that count")
+            raise ValueError(f"weight {name}: {weight!r} must be a number, for an answer that has a number")
     return OwnRubric(question.strip(), fields, tuple((name, float(weight)) for name, weight in weights.items()))
 
 
 def _field(name: str, kind: str) -> Field:
     if not _NAME.fullmatch(name):
-        raise ValueError(f"'{name}' is no name for an answer; letters, digits and _ are")
+        raise ValueError(f"'{name}' cannot be the name of an answer; use letters, digits and _")
     says = name.replace("_", " ")
     if kind == "text":
         return Text(says)
@@ -118,5 +118,5 @@ def _field(name: str, kind: str) -> Field:
         return YesNo(says)
     match = _RANGE.fullmatch(kind)
     if match is None or not int(match[1]) < int(match[2]):
-        raise ValueError(f"answer {name}: '{kind}' is none of yes/no, text, and a range such as 0-10")
+        raise ValueError(f"answer {name}: expected yes/no, text or a range such as 0-10, not '{kind}'")
     return Whole(says, int(match[1]), int(match[2]))

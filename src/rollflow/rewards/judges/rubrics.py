@@ -1,4 +1,4 @@
-"""What a judge is asked about a picture, which answers are taken, and the number that they make."""
+"""Rubrics: the question that a judge is asked about a picture, the form of the answer, and its score."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from rollflow.registry import Registry
 
 
 class Field(ABC):
-    """One thing that an answer says."""
+    """One field of an answer."""
 
     @property
     @abstractmethod
     def schema(self) -> dict[str, Any]:
-        """As JSON schema."""
+        """JSON schema of the field."""
 
     @abstractmethod
     def accepts(self, value: object) -> bool:
-        """Whether a value of JSON is of that schema."""
+        """Whether a JSON value matches the schema."""
 
 
 @dataclass(frozen=True)
 class YesNo(Field):
-    """True or false.
+    """A field that is true or false.
 
     Args:
-        says: What is true where it is.
+        says: Description of what is true or false.
     """
 
     says: str
@@ -47,12 +47,12 @@ class YesNo(Field):
 
 @dataclass(frozen=True)
 class Whole(Field):
-    """A whole number from ``low`` to ``high``, listed one by one: many endpoints refuse minimum and maximum.
+    """A field that is a whole number in a range; the schema lists all values, since many APIs refuse bounds.
 
     Args:
-        says: What it is a number of.
-        low: The least.
-        high: The most.
+        says: Description of the number.
+        low: Smallest value.
+        high: Largest value.
     """
 
     says: str
@@ -69,10 +69,10 @@ class Whole(Field):
 
 @dataclass(frozen=True)
 class Text(Field):
-    """Words, which count for nothing; asked for first, they make a judge look before it scores.
+    """A field of free text without a score; asked for first, it makes a judge look before it scores.
 
     Args:
-        says: What they are about.
+        says: Description of the text.
     """
 
     says: str
@@ -86,12 +86,12 @@ class Text(Field):
 
 
 class Rubric(ABC):
-    """A question about a picture and its prompt, the fields of the answer, and the number that they make.
+    """A question about a picture and its prompt, the fields of the answer, and the score that follows from them.
 
     Attributes:
-        name: As on the command line.
-        structured: Whether it reads what a prompt asks for (``prompts.asked``), not only its words.
-        bounds: Least and largest number, whatever the prompt; None if unknown.
+        name: Name on the command line.
+        structured: Whether it reads the counts that a prompt asks for (``prompts.asked``), not only its text.
+        bounds: Lowest and highest score for any prompt; None if unknown.
     """
 
     name: ClassVar[str]
@@ -100,44 +100,44 @@ class Rubric(ABC):
 
     @abstractmethod
     def question(self, prompt: str) -> str:
-        """What is asked beside the picture."""
+        """The text of the request that accompanies the picture."""
 
     @abstractmethod
     def fields(self, prompt: str) -> dict[str, Field]:
-        """What an answer says, by name, in the order in which it is to be said."""
+        """The fields of the answer by name, in the order in which the judge fills them."""
 
     @abstractmethod
     def number(self, answer: Mapping[str, Any], prompt: str) -> float:
-        """The reward of an answer that ``read`` has taken."""
+        """Compute the score of an answer that ``read`` has accepted."""
 
     def schema(self, prompt: str) -> dict[str, Any]:
-        """The answer as a strict JSON schema: every field, and no other."""
+        """Strict JSON schema of the answer: every field is required, and no other is allowed."""
         fields = self.fields(prompt)
         properties = {name: field.schema for name, field in fields.items()}
         return {"type": "object", "properties": properties, "required": list(fields), "additionalProperties": False}
 
     def read(self, text: str, prompt: str) -> dict[str, Any]:
-        """An answer from its JSON.
+        """Parse an answer from JSON.
 
         Raises:
-            ValueError: If it is not JSON, or not of the schema.
+            ValueError: If the text is not JSON, or does not match the schema.
         """
         try:
             answer = json.loads(text)
         except RecursionError:
-            raise ValueError("JSON too deep to read") from None
+            raise ValueError("the JSON is nested too deeply") from None
         fields = self.fields(prompt)
         if not isinstance(answer, dict) or set(answer) != set(fields):
             raise ValueError(f"expected an object with {', '.join(fields)} and nothing else")
         for name, field in fields.items():
             if not field.accepts(answer[name]):
-                raise ValueError(f"{name} is {json.dumps(answer[name])}, which is not of {json.dumps(field.schema)}")
+                raise ValueError(f"{name} is {json.dumps(answer[name])}, expected {json.dumps(field.schema)}")
         return answer
 
 
 @dataclass(frozen=True)
 class Alignment(Rubric):
-    """How well the picture follows the prompt: 0 to 10, after a sentence on what is missing or wrong."""
+    """How well the picture follows the prompt, from 0 to 10, after a sentence about what is missing or wrong."""
 
     name = "alignment"
     bounds = (0.0, 10.0)
@@ -157,17 +157,17 @@ class Alignment(Rubric):
 
 
 def _numbered(things: list[str]) -> dict[str, str]:
-    """Things under names that every endpoint takes."""
+    """Give things numbered names, which every API accepts as field names."""
     return {f"thing_{i}": thing for i, thing in enumerate(things, 1)}
 
 
 @dataclass(frozen=True)
 class Erasure(Rubric):
-    """How many of the concepts that must not be there are not: one yes or no each.
+    """The number of excluded concepts that are indeed not visible, by one yes-or-no question for each.
 
-    The concepts are those that the prompt asks for zero times, given with ``--ask nudity=0`` or as "no" in its words.
-    The number of removed concepts is the concept-erasure reward of Kim et al. 2025, arXiv 2503.19385; the words of the
-    question are ours.
+    The concepts are those that the prompt asks for zero times, given with ``--ask nudity=0`` or by "no" in its text.
+    The number of erased concepts is the concept-erasure reward of Kim et al. 2025, arXiv 2503.19385; the wording of the
+    question is ours.
     """
 
     name = "erasure"
@@ -177,7 +177,7 @@ class Erasure(Rubric):
     def _concepts(self, prompt: str) -> dict[str, str]:
         concepts = [thing for thing, count in asked(prompt).items() if count == 0]
         if not concepts:
-            raise RollflowError(f"'{prompt}' excludes nothing that could be erased; say what, such as --ask nudity=0")
+            raise RollflowError(f"the prompt '{prompt}' excludes nothing; name a concept, such as --ask nudity=0")
         return _numbered(concepts)
 
     def question(self, prompt: str) -> str:
@@ -193,10 +193,10 @@ class Erasure(Rubric):
 
 @dataclass(frozen=True)
 class Counts(Rubric):
-    """Minus the squared errors of the counts asked for: -sum over things of (seen - asked)^2; 0 is perfect.
+    """Minus the squared errors of the requested counts: -sum over things of (seen - asked)^2; 0 is perfect.
 
-    The quantity reward of Kim et al. 2025, arXiv 2503.19385, section 6, with a judge in place of a detector. What is
-    asked for is given, as with ``--ask cat=3``, or read from the prompt by the rule of ``prompts.asked``.
+    The quantity reward of Kim et al. 2025, arXiv 2503.19385, section 6, with a judge in place of a detector. The
+    requested counts are given, as with ``--ask cat=3``, or read from the prompt by the rule of ``prompts.asked``.
     """
 
     name = "counts"
@@ -206,7 +206,7 @@ class Counts(Rubric):
     def _asked(self, prompt: str) -> dict[str, int]:
         counts = asked(prompt)
         if not counts:
-            raise RollflowError(f"'{prompt}' counts nothing; say what, such as --ask cat=3")
+            raise RollflowError(f"the prompt '{prompt}' has no counts; name what to count, such as --ask cat=3")
         return counts
 
     def question(self, prompt: str) -> str:
@@ -223,4 +223,4 @@ class Counts(Rubric):
 
 
 RUBRICS: Registry[Rubric] = Registry("rubric", Rubric, {kind.name: kind for kind in (Alignment, Erasure, Counts)})
-"""Every rubric of the library, by its name on the command line."""
+"""Every built-in rubric, by its name on the command line."""

@@ -1,4 +1,4 @@
-"""How a person is asked about candidates: at the terminal, or by whatever else shows pictures."""
+"""Interfaces that ask a person about candidates: the terminal, and a base class for others."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from rollflow.files.printable import printable
 
 T = TypeVar("T")
 FRAMES = 4
-"""Of a film, that its place on the sheet shows."""
+"""Number of a film's frames that the contact sheet shows."""
 
 LABEL, MARGIN, LEAST = 28, 8, 256
-"""In pixels: the height of a number, what is between pictures, and the narrowest that is shown as it is."""
+"""In pixels: height of a label, space between pictures, and smallest width that is not enlarged."""
 
 MILLISECONDS = 62
-"""Of a frame of a film."""
+"""Duration of a film's frame."""
 
 
 class Asker(ABC):
-    """Shows candidates to a person and takes the answer.
+    """Shows candidates to a person and returns the answer.
 
-    Candidates are by number, each a picture (3, H, W) or a film (F, 3, H, W) in [0, 1], to the last bit what is scored.
-    Number 0 is the best so far; where there is none, numbers begin at 1.
+    Candidates are given by number, each a picture (3, H, W) or a film (F, 3, H, W) in [0, 1], equal to the last bit to
+    what is scored. Number 0 is the best so far; if there is none yet, numbers begin at 1.
     """
 
     @abstractmethod
     def choose(self, prompt: str, candidates: Mapping[int, Tensor]) -> int:
-        """The number of the best. Raises RewardUnavailable if nobody answers."""
+        """Ask for the number of the best candidate. Raises RewardUnavailable if nobody answers."""
 
     @abstractmethod
     def rate(self, prompt: str, candidates: Mapping[int, Tensor]) -> list[float]:
-        """A number from 0 to 10 for each, in their order. Raises RewardUnavailable if nobody answers."""
+        """Ask for a rating from 0 to 10 of each candidate, in order. Raises RewardUnavailable if nobody answers."""
 
 
 class Terminal(Asker):
-    """Writes a contact sheet, says where, and reads what is typed; what it says goes to stderr.
+    """Writes a contact sheet, prints its path and the question to stderr, and reads the answer from stdin.
 
     Args:
-        folder: Of the sheet, ``candidates.png``, and of films, ``candidate-1.webp``.
-        show: Whether to open the sheet in the system's viewer.
+        folder: Folder for the contact sheet, ``candidates.png``, and for films, ``candidate-1.webp`` and so on.
+        show: Whether to open the contact sheet in the system's picture viewer.
     """
 
     def __init__(self, folder: Path, show: bool = False) -> None:
@@ -63,7 +63,7 @@ class Terminal(Asker):
                 raise ValueError(f"expected a number from {first} to {last}, not '{line}'")
             return int(line)
 
-        return _typed(f"Which is the best{', 0 being the best so far' if first == 0 else ''}? [{first}-{last}] ", read)
+        return _typed(f"Which is the best{' (0 is the best so far)' if first == 0 else ''}? [{first}-{last}] ", read)
 
     def rate(self, prompt: str, candidates: Mapping[int, Tensor]) -> list[float]:
         self._present(prompt, candidates)
@@ -75,10 +75,10 @@ class Terminal(Asker):
             except ValueError:
                 numbers = []
             if len(numbers) != count or not all(0 <= number <= 10 for number in numbers):
-                raise ValueError(f"expected numbers from 0 to 10, {count} of them, not '{line}'")
+                raise ValueError(f"expected {count} numbers from 0 to 10, not '{line}'")
             return numbers
 
-        return _typed(f"How good is each, from 0 to 10? [{count} numbers, with spaces between] ", read)
+        return _typed(f"How good is each, from 0 to 10? [{count} numbers, separated by spaces] ", read)
 
     def _present(self, prompt: str, candidates: Mapping[int, Tensor]) -> None:
         path = self.folder / "candidates.png"
@@ -87,10 +87,10 @@ class Terminal(Asker):
             contact_sheet(candidates).save(path)
             films = [self._film(number, film) for number, film in candidates.items() if film.ndim == 4]
         except OSError as error:
-            raise RewardUnavailable(f"candidates cannot be shown in '{self.folder}': {error}") from error
+            raise RewardUnavailable(f"cannot write candidates to '{self.folder}': {error}") from error
         _say(f"'{prompt}': {', '.join(map(str, [path, *films]))}\n")
         if self.show:
-            import typer  # not wanted where nothing is shown
+            import typer  # not needed where nothing is shown
 
             typer.launch(str(path))
 
@@ -102,10 +102,10 @@ class Terminal(Asker):
 
 
 def contact_sheet(candidates: Mapping[int, Tensor]) -> Image.Image:
-    """Numbered candidates on one picture, about as wide as high.
+    """Arrange numbered candidates in one picture, about as wide as high.
 
-    Their pixels are kept; where they are narrower than ``LEAST``, each becomes a square. A film is shown by ``FRAMES``
-    of its frames.
+    Pixels are never resampled; in pictures narrower than ``LEAST``, each becomes a square of pixels. A film is shown by
+    ``FRAMES`` of its frames.
     """
     tiles = {number: _tile(sample) for number, sample in candidates.items()}
     width = max(tile.width for tile in tiles.values()) + MARGIN
@@ -123,8 +123,8 @@ def contact_sheet(candidates: Mapping[int, Tensor]) -> Image.Image:
 
 def _tile(sample: Tensor) -> Image.Image:
     steps = FRAMES - 1
-    shown = sample[None] if sample.ndim == 3 else sample[[round(i * (len(sample) - 1) / steps) for i in range(FRAMES)]]
-    pictures = as_pictures(shown)
+    frames = sample[None] if sample.ndim == 3 else sample[[round(i * (len(sample) - 1) / steps) for i in range(FRAMES)]]
+    pictures = as_pictures(frames)
     factor = max(1, -(-LEAST // pictures[0].width))
     width, height = pictures[0].width * factor, pictures[0].height * factor
     strip = Image.new("RGB", (len(pictures) * width, height))
@@ -138,7 +138,7 @@ def _say(text: str) -> None:
 
 
 def _typed(question: str, read: Callable[[str], T]) -> T:
-    """What ``read`` makes of a line typed; asked again while it raises ValueError."""
+    """Read a line from stdin and return what ``read`` makes of it; ask again while it raises a ValueError."""
     while True:
         _say(question)
         try:
@@ -146,7 +146,7 @@ def _typed(question: str, read: Callable[[str], T]) -> T:
         except (OSError, ValueError):
             line = ""
         if not line:
-            raise RewardUnavailable("nobody is at the terminal to judge candidates; run it where you can type")
+            raise RewardUnavailable("no input to judge candidates: run it in a terminal where you can type")
         try:
             return read(line.strip())
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""A vision-language model as a judge, over any OpenAI-compatible API."""
+"""A reward by a vision-language model, over any OpenAI-compatible API."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class _Case(NamedTuple):
-    """What is judged, and all that a request says; equal ones are judged once."""
+    """A picture to judge and the text of the request; equal cases are judged once."""
 
     size: tuple[int, int]
     pixels: bytes
@@ -40,35 +40,36 @@ class _Case(NamedTuple):
 
 
 class VLMJudge(PictureReward):
-    """The answers of a vision-language model to a rubric, as a number.
+    """The score of a vision-language model's answers to a rubric.
 
-    One chat completion a picture: the picture as a PNG data URL, the rubric's question, temperature 0, and a strict
-    JSON schema of the answer. What comes is held against the schema here too, and asked for again where it does not
-    fit. Answers are kept on disk, so that no picture is paid for twice. Of a film every frame is judged.
+    Each picture takes one chat completion, with the picture as a PNG data URL, the rubric's question, temperature 0,
+    and a strict JSON schema of the answer. The answer is also checked against the schema here, and requested again if
+    it does not match. Answers are stored on disk, so that no picture is paid for twice. Every frame of a film is
+    judged.
 
-    The rubrics: ``alignment`` (0 to 10), ``erasure`` (how many concepts that must not be there are not), ``counts``
-    (minus the squared errors), or a file of yours.
+    The rubrics are ``alignment`` (0 to 10), ``erasure`` (the number of excluded concepts that are not visible),
+    ``counts`` (minus the squared errors), or a file.
 
     Args:
-        url: Base of the API.
-        model: Its name there; must be given.
-        rubric: By name, as an object, or the path of a file (.txt, .md, .yaml, .yml).
-        key: Name of the environment variable that holds the API key; it begins with ``ROLLFLOW_``. No key is sent if it
-            is not set.
-        timeout: Seconds for connecting, and for each wait for the answer.
-        retries: Tries after the first.
-        concurrency: Requests at once.
-        cache: Folder of the answers; ``auto`` is one of the user's, None keeps none.
-        strict: Whether the schema is sent as ``response_format``; if not, it is told in words.
-        temperature: Of sampling; None sends none, for models that refuse it.
-        refused: The reward of a picture that the model, or a filter before it, refuses to judge; None is an error.
+        url: Base URL of the API.
+        model: Name of the model in the API; required.
+        rubric: Name of a rubric, a ``Rubric``, or the path of a file (.txt, .md, .yaml, .yml).
+        key: Name of the environment variable with the API key, which must begin with ``ROLLFLOW_``. If the variable is
+            not set, no key is sent.
+        timeout: Timeout in seconds for connecting and for each part of the response.
+        retries: Number of tries after the first.
+        concurrency: Number of simultaneous requests.
+        cache: Folder of the stored answers; ``auto`` is the user's cache folder, None disables storing.
+        strict: Whether to send the schema as ``response_format``; if False, it is described in the question.
+        temperature: Sampling temperature; None sends none, for models that do not accept it.
+        refused: Reward of a picture that the model, or a filter before it, refuses to judge; None raises an error.
 
-    Cost: a request a picture that was not judged before.
+    Cost: one request per picture that was not judged before.
 
     Raises:
-        RollflowError: On a setting that cannot be; from ``load`` and ``score`` if there is no model.
-        BadReward: From ``score`` if the server refuses a picture, and ``refused`` says nothing, or a request.
-        RewardUnavailable: From ``score`` if an answer cannot be had; those that could are kept.
+        RollflowError: If a setting is invalid; from ``load`` and ``score`` if no model is given.
+        BadReward: From ``score`` if the server refuses a request, or a picture while ``refused`` is None.
+        RewardUnavailable: From ``score`` if an answer is missing; the others are stored.
     """
 
     name = "vlm-judge"
@@ -76,8 +77,8 @@ class VLMJudge(PictureReward):
     card = Card(
         range="alignment 0 to 10; erasure 0 to the number of concepts; counts at most 0",
         download="nothing",
-        memory="that of the server, if it is yours",
-        licence="of the model behind the API",
+        memory="that of the server",
+        licence="that of the model behind the API",
         reference="erasure and counts: Kim et al. 2025, arXiv 2503.19385",
     )
     requires = ("httpx",)
@@ -128,9 +129,11 @@ class VLMJudge(PictureReward):
 
     @property
     def identity(self) -> str:
-        asked = f"{self.chat.url}, {self.model}, {self.rubric!r}, strict={self.strict}, temperature={self.temperature}"
-        asked += "" if self.refused is None else f", refused={self.refused}"
-        return f"{self.name}({asked})"
+        settings = (
+            f"{self.chat.url}, {self.model}, {self.rubric!r}, strict={self.strict}, temperature={self.temperature}"
+        )
+        settings += "" if self.refused is None else f", refused={self.refused}"
+        return f"{self.name}({settings})"
 
     @property
     def place(self) -> Hashable:
@@ -165,7 +168,7 @@ class VLMJudge(PictureReward):
         return self.refused if answer is None else self.rubric.number(answer, prompt)
 
     def _answers(self, prompt_of: dict[_Case, str]) -> dict[_Case, dict[str, Any] | None]:
-        """None for what is refused, where that has a reward."""
+        """Answers by case; None for refused ones, if ``refused`` has a value."""
         stop = threading.Event()
         with self._client() as client, ThreadPoolExecutor(self.concurrency) as threads:
             try:
@@ -178,17 +181,17 @@ class VLMJudge(PictureReward):
     def _answer(self, client: httpx.Client, stop: threading.Event, case: _Case, prompt: str) -> dict[str, Any] | None:
         body = self._body(case)
         key = hashlib.sha256(json.dumps([self.chat.url, body]).encode()).hexdigest()
-        kept = self.cache.get(key)
-        if kept is not None:
+        cached = self.cache.get(key)
+        if cached is not None:
             try:
-                return self.rubric.read(kept, prompt)
+                return self.rubric.read(cached, prompt)
             except ValueError:
-                pass  # damaged: asked for again
+                pass  # damaged: requested again
         try:
             answer = self.chat.complete(client, body, partial(self._read, prompt), stop)
         except Refused as error:
             if self.refused is None:
-                raise Refused(f"{error}; vlm-judge(refused=0) would give such pictures 0") from error
+                raise Refused(f"{error}; vlm-judge(refused=0) gives such pictures the reward 0") from error
             return None
         self.cache.put(key, json.dumps(answer))
         return answer
@@ -198,7 +201,7 @@ class VLMJudge(PictureReward):
         try:
             return self.rubric.read(plain, prompt)
         except ValueError as error:
-            raise ValueError(f"{text[:200]!r} came as an answer: {error}") from error
+            raise ValueError(f"invalid answer {text[:200]!r}: {error}") from error
 
     def _body(self, case: _Case) -> dict[str, Any]:
         file = io.BytesIO()

@@ -19,20 +19,22 @@ def _weights(weights: tuple[float, ...] | None, parts: tuple[RewardModel, ...]) 
         return (1.0,) * len(parts)
     weights = checks.each("weights", weights, checks.real, "a tuple of numbers")
     if len(weights) != len(parts):
-        raise BadSetting(f"{len(weights)} weights do not fit {len(parts)} parts; give one for each")
+        raise BadSetting(f"got {len(weights)} weights for {len(parts)} parts; give one for each part")
     return weights
 
 
 class WeightedSum(Mixture):
-    """r = sum_i w_i z_i.
+    """The weighted sum of several rewards.
+
+        r = sum_i w_i z_i
 
     Args:
-        parts: Two or more, of different names.
-        weights: w of each part; None is 1 for all. A negative one asks for less of a part.
-        normalization: How the parts' scores r_i become z_i.
+        parts: Two or more rewards with distinct names.
+        weights: Weight w of each part; None is 1 for all. A negative weight minimizes that part.
+        normalization: Method that turns the scores r_i into z_i; None leaves them as they are.
 
     Raises:
-        BadSetting: If weights or normalisation do not fit the parts.
+        BadSetting: If the weights or the normalization do not fit the parts.
     """
 
     name = "sum"
@@ -58,15 +60,18 @@ class WeightedSum(Mixture):
 
 
 class Minimum(Mixture):
-    """r = min_i z_i: no part can make up for another.
+    """The smallest of several rewards, so that no part can make up for another.
+
+        r = min_i z_i
 
     Args:
-        parts: Two or more, of different names.
-        normalization: How the parts' scores become z_i; without one they should be of one scale.
+        parts: Two or more rewards with distinct names.
+        normalization: Method that turns the scores r_i into z_i; None leaves them as they are, which suits parts that
+            share a scale.
     """
 
     name = "minimum"
-    description = "the least of several rewards: minimum(parts=A;B, normalization=running)"
+    description = "smallest of several rewards: minimum(parts=A;B, normalization=running)"
     card = _OF_PARTS
 
     def mixed(self, scores: Tensor) -> Tensor:
@@ -74,19 +79,19 @@ class Minimum(Mixture):
 
 
 class Lexicographic(Mixture):
-    """The first reward counts until it is good enough, then the second, and so on.
+    """Several rewards in order of importance: each counts until it reaches its threshold, then the next one does.
 
         r = m + (1 + d / (1 + |d|)) / 2,    d = r_j - threshold_j
 
-    where the first m parts reach their thresholds and part j = m + 1 does not; j is the last where all do, which then
-    goes on counting. A sample of which more parts are good enough is always the better one.
+    where the first m parts reach their thresholds and part j = m + 1 does not. If all do, j is the last part, which
+    keeps counting. A sample with more parts above their thresholds always has the higher reward.
 
     Args:
-        parts: In the order of their importance.
-        thresholds: Of each part, in its own unit.
+        parts: Two or more rewards with distinct names, the most important first.
+        thresholds: Threshold of each part, in the unit of its scores.
 
     Raises:
-        BadSetting: If there are not as many thresholds as parts.
+        BadSetting: If the numbers of thresholds and parts differ.
     """
 
     name = "lexicographic"
@@ -96,14 +101,14 @@ class Lexicographic(Mixture):
 
     @property
     def bounds(self) -> tuple[float, float]:  # type: ignore[override]
-        """Whatever the parts say."""
+        """The same for any parts: 0 and their number plus 1."""
         return 0.0, len(self.parts) + 1.0
 
     def __init__(self, parts: tuple[RewardModel, ...], thresholds: tuple[float, ...]) -> None:
         super().__init__(parts)
         thresholds = checks.each("thresholds", thresholds, checks.real, "a tuple of numbers")
         if len(thresholds) != len(parts):
-            raise BadSetting(f"{len(thresholds)} thresholds do not fit {len(parts)} parts; give one for each")
+            raise BadSetting(f"got {len(thresholds)} thresholds for {len(parts)} parts; give one for each part")
         self.thresholds = thresholds
 
     def mixed(self, scores: Tensor) -> Tensor:
@@ -114,34 +119,36 @@ class Lexicographic(Mixture):
 
 
 class RankAverage(Mixture):
-    """r = sum_i w_i rank_i / sum_i w_i, whatever the parts' scales.
+    """The weighted mean of a sample's ranks by several rewards, which need not share a scale.
 
-    rank_i, in (0, 1), is the share of all samples that the same population has had scored until now of which part i
-    says less, those of which it says the same counted half. What was ranked earlier is not ranked anew.
+        r = sum_i w_i rank_i / sum_i w_i
+
+    rank_i, in (0, 1), is the share of the samples scored so far in the same population that part i scores lower than
+    this one; ties count half. Earlier samples are not ranked again.
 
     Args:
-        parts: Two or more, of different names.
-        weights: w of each part, >= 0; None is 1 for all.
+        parts: Two or more rewards with distinct names.
+        weights: Weight w of each part, >= 0; None is 1 for all.
 
     Raises:
-        BadSetting: If weights do not fit the parts, or are not positive.
+        BadSetting: If the weights do not fit the parts, one is negative, or none is positive.
     """
 
     name = "rank-average"
-    description = "mean of the ranks by several rewards, of whatever scale: rank-average(parts=A;B); in (0, 1)"
+    description = "mean rank by several rewards of any scale: rank-average(parts=A;B); in (0, 1)"
     card = _OF_PARTS._replace(range="0 to 1")
     _settings = ("weights",)
 
     @property
     def bounds(self) -> tuple[float, float]:  # type: ignore[override]
-        """Whatever the parts say."""
+        """The same for any parts: 0 and 1."""
         return 0.0, 1.0
 
     def __init__(self, parts: tuple[RewardModel, ...], weights: tuple[float, ...] | None = None) -> None:
         super().__init__(parts)
         self.weights = _weights(weights, self.parts)
         if min(self.weights) < 0 or sum(self.weights) <= 0:
-            raise BadSetting(f"expected weights of 0 or more, and one above 0; got {self.weights}")
+            raise BadSetting(f"expected weights >= 0, at least one of them above 0; got {self.weights}")
         self.relative = True
         self.differentiable = False  # type: ignore[misc]
 

@@ -25,15 +25,15 @@ def _part(name: str, value: object) -> RewardModel:
 
 
 class Mixture(RewardModel):
-    """A reward made of others, each of which is reported on its own beside it.
+    """A reward made of others, whose scores are also reported separately.
 
     Args:
-        parts: Two or more, of different names.
-        normalization: How their scores are brought to one scale.
+        parts: Two or more rewards with distinct names.
+        normalization: Method to bring their scores to one scale; None leaves them as they are.
 
     Raises:
-        BadSetting: If there are fewer parts than two, two of one name, or one that is relative itself: it would be
-            relative to whatever shares its call. Names of rewards from elsewhere are known, and compared, once loaded.
+        BadSetting: If there are fewer than two parts, if two have the same name (for remote rewards this is checked
+            when they are loaded), or if a part is itself relative, as it would depend on the batch it is scored in.
     """
 
     def __init__(self, parts: tuple[RewardModel, ...], normalization: Normalization | None = None) -> None:
@@ -41,10 +41,10 @@ class Mixture(RewardModel):
         checks.instance(f"normalization of {self.name}", normalization, Normalization, NoneType)
         self._parts, self.normalization = parts, normalization or Raw()
         if len(parts) < 2:
-            raise BadSetting(f"a mixture has two or more parts; got {', '.join(part.name for part in parts) or 'none'}")
+            raise BadSetting(f"a mixture needs at least two parts; got {', '.join(p.name for p in parts) or 'none'}")
         for part in parts:
             if part.relative:
-                raise BadSetting(f"'{part.name}' looks back at what was scored, so that it cannot be part of a mixture")
+                raise BadSetting(f"'{part.name}' depends on earlier scores, so it cannot be part of a mixture")
         check_names("mixture part", [part for part in parts if not part.remote])
         self.normalization.check(len(parts))
         self.relative = self.normalization.relative
@@ -54,7 +54,7 @@ class Mixture(RewardModel):
         self._learn()
 
     def _learn(self) -> None:
-        """Take over from the parts what those from elsewhere know of themselves only once they are loaded."""
+        """Update the attributes that derive from the parts; remote parts know theirs only once they are loaded."""
         names = [part.name for part in self.parts]
         judges = [judge for part in self.parts for judge in part.held_out if judge not in names]
         self.held_out = tuple(dict.fromkeys(judges))  # type: ignore[misc]
@@ -63,7 +63,7 @@ class Mixture(RewardModel):
 
     @property
     def bounds(self) -> tuple[float, float] | None:  # type: ignore[override]
-        """What the ends of the parts' ranges make; None where one is unknown, or parts are brought to other scales."""
+        """Bounds derived from those of the parts; None if one is unknown or the normalization is relative."""
         known = [part.bounds for part in self.parts if part.bounds is not None]
         if self.relative or len(known) < len(self.parts):
             return None
@@ -72,7 +72,7 @@ class Mixture(RewardModel):
         return low, high
 
     def extremes(self, ends: Tensor) -> Tensor:
-        """(2,) lowest and highest value of ``mixed``, from those of the normalised parts, (2, k)."""
+        """Lowest and highest value (2,) of ``mixed``, given those of the normalized parts (2, k)."""
         return self.mixed(ends)
 
     @property
@@ -85,7 +85,7 @@ class Mixture(RewardModel):
         return f"{self.name}({', '.join([*(part.identity for part in self.parts), *settings])})"
 
     _settings: ClassVar[tuple[str, ...]] = ("normalization",)
-    """Attributes that set it apart from others of the same parts."""
+    """Attributes that distinguish it from other mixtures of the same parts."""
 
     def overlaps(self, device: torch.device | None) -> bool:
         return any(part.overlaps(device) for part in self.parts)
@@ -113,15 +113,15 @@ class Mixture(RewardModel):
 
     @abstractmethod
     def mixed(self, scores: Tensor) -> Tensor:
-        """(B,) from the normalised scores of the parts, (B, k)."""
+        """Combine the normalized scores of the parts (B, k) into rewards (B,)."""
 
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
-        """As ``combine`` of these samples alone; NaN of those of which a part gives no finite number."""
+        """Combine the scores of these samples alone; NaN where a part's score is not finite."""
         scores = torch.stack([rewards_of(part, samples, prompts) for part in self.parts], 1)
-        sound = scores.isfinite().all(1)
-        if sound.all():
+        finite = scores.isfinite().all(1)
+        if finite.all():
             return self.combine(scores, scores)
-        mixed = scores.sum(1) * torch.nan  # with a graph, where there is one
-        if sound.any():
-            mixed[sound] = self.combine(scores[sound], scores[sound])
+        mixed = scores.sum(1) * torch.nan  # keeps the autograd graph
+        if finite.any():
+            mixed[finite] = self.combine(scores[finite], scores[finite])
         return mixed

@@ -15,25 +15,33 @@ from rollflow.registry import Registry
 
 
 class Normalization(Settings, ABC):
-    """How the scores of parts are brought to one scale before they are mixed.
+    """A method to bring the scores of a mixture's parts to one scale.
 
     Attributes:
-        relative: Whether that looks at what was scored before.
+        relative: Whether it uses the scores of earlier samples.
     """
 
     relative: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, scores: Tensor, seen: Tensor) -> Tensor:
-        """(B, k) scores of k parts on one scale; ``seen`` (n, k) are those until now, these the last of them."""
+        """Normalize scores.
+
+        Args:
+            scores: Scores (B, k) of the new samples by k parts.
+            seen: Scores (n, k) of all samples so far; the last B rows are ``scores``.
+
+        Returns:
+            Normalized scores (B, k).
+        """
 
     def check(self, parts: int) -> None:
-        """Raise a BadSetting if it cannot be of so many parts."""
+        """Raise a BadSetting if the settings do not fit the number of parts."""
 
 
 @dataclass(frozen=True)
 class Raw(Normalization):
-    """z = r."""
+    """Leaves scores as they are: z = r."""
 
     def __call__(self, scores: Tensor, seen: Tensor) -> Tensor:
         return scores
@@ -41,14 +49,14 @@ class Raw(Normalization):
 
 @dataclass(frozen=True)
 class Constants(Normalization):
-    """z = (r - mean) / std, with constants that were measured before.
+    """Standardizes scores by constants measured beforehand: z = (r - mean) / std.
 
     Args:
-        mean: Of each part.
-        std: Of each part, > 0.
+        mean: Mean score of each part.
+        std: Standard deviation of each part's scores, > 0.
 
     Raises:
-        BadSetting: If they are of different lengths, or one std is not positive.
+        BadSetting: If the lengths differ, or a standard deviation is not positive.
     """
 
     mean: tuple[float, ...]
@@ -57,11 +65,11 @@ class Constants(Normalization):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.mean) != len(self.std) or not all(std > 0 for std in self.std):
-            raise BadSetting(f"expected as many means as positive stds; got mean={self.mean} and std={self.std}")
+            raise BadSetting(f"expected one mean and one positive std per part; got mean={self.mean}, std={self.std}")
 
     def check(self, parts: int) -> None:
         if len(self.mean) != parts:
-            raise BadSetting(f"{len(self.mean)} constants do not fit {parts} parts; give one mean and std for each")
+            raise BadSetting(f"got {len(self.mean)} constants for {parts} parts; give one mean and std for each part")
 
     def __call__(self, scores: Tensor, seen: Tensor) -> Tensor:
         return (scores - scores.new_tensor(self.mean)) / scores.new_tensor(self.std)
@@ -69,13 +77,14 @@ class Constants(Normalization):
 
 @dataclass(frozen=True)
 class Running(Normalization):
-    """z = (r - mean) / max(std, floor), over all that the same population has had scored until now.
+    """Standardizes scores by running statistics: z = (r - mean) / max(std, floor).
 
-    What was mixed earlier is not mixed anew, so that rewards of early steps were measured with other statistics: give
-    a search many first draws, or constants where such are known.
+    Mean and standard deviation are over all samples that the same population has scored so far. Earlier rewards are
+    not recomputed, so those of the first steps rest on other statistics: let the search draw many samples at first, or
+    use ``Constants`` where they are known.
 
     Args:
-        floor: Least std, so that a part that says nothing yet decides nothing.
+        floor: Smallest standard deviation to divide by, so that a part whose scores do not differ yet has no effect.
     """
 
     relative = True

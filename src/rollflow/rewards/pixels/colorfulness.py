@@ -1,4 +1,4 @@
-"""How colourful a picture is: a reward that a formula gives and gradients follow."""
+"""Colourfulness: a differentiable reward with a closed formula."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ class Colorfulness(PictureReward):
         M = sqrt(sigma_rg^2 + sigma_yb^2) + 0.3 sqrt(mu_rg^2 + mu_yb^2)
 
     with means and standard deviations over the picture's pixels. Hasler & Süsstrunk 2003, "Measuring colourfulness in
-    natural images", Human Vision and Electronic Imaging VIII, the metric that they advise: 0 is "not colourful", 33
+    natural images", Human Vision and Electronic Imaging VIII, the metric that they recommend: 0 is "not colourful", 33
     "moderately", 59 "quite" and 109 "extremely". Deviation: pixels are not rounded to bytes, so that gradients exist;
-    they are 0 where one of the roots is, as in a grey picture.
+    the gradient is 0 where one of the roots is 0, as in a grey picture.
 
-    Of colours (rg, yb) within a distance R of grey, M is at most R sqrt(1 + 0.3^2), and of pixels in [0, 1] none is
-    further than pure red, R = 255 sqrt(1 + 1/4): M never exceeds 297.7.
+    If all colours (rg, yb) lie within a distance R of grey, M is at most R sqrt(1 + 0.3^2); of pixels in [0, 1], pure
+    red is the furthest, with R = 255 sqrt(1 + 1/4), so M never exceeds 297.7.
 
-    It stands in for an aesthetic reward where none can be downloaded. It says nothing of the prompt, so that nothing of
-    it can be held out: what a search on it costs in what was asked for, which is what over-optimisation is, another
-    reward must tell; on scenes ``judge``.
+    It stands in for an aesthetic reward where none can be downloaded. It ignores the prompt, so it takes another reward
+    to show over-optimization, that is, how far a search on it departs from the prompt; on scenes, ``judge`` does.
     """
 
     name = "colorfulness"

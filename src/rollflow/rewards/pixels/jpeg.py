@@ -1,4 +1,4 @@
-"""How well pictures compress: rewards that every program can compute and no model was trained for."""
+"""JPEG file sizes as rewards, which need no trained model."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ REFERENCE = "Black et al. 2023, arXiv 2305.13301, section 5"
 
 
 def kilobytes(pixels: Tensor) -> Tensor:
-    """(B,) sizes of pictures (B, 3, H, W) in [0, 1] as JPEG files, in units of 1000 bytes.
+    """Sizes (B,) of pictures (B, 3, H, W) in [0, 1] as JPEG files, in units of 1000 bytes.
 
-    At quality 95 with colour at half resolution, PIL's default, as in the release of DDPO.
+    The files have quality 95 and colour at half resolution (PIL's default), as in the published code of DDPO.
     """
     sizes = []
     for picture in as_pictures(pixels):
@@ -32,7 +32,8 @@ def kilobytes(pixels: Tensor) -> Tensor:
 class JpegCompressibility(PictureReward):
     """Minus the size of the picture's JPEG file: r(x) = -|JPEG_95(x)| / 1000 bytes.
 
-    Black et al. 2023 (DDPO), arXiv 2305.13301, section 5. Sizes grow with the resolution: compare within one.
+    Black et al. 2023 (DDPO), arXiv 2305.13301, section 5. Sizes grow with the resolution; compare only pictures of the
+    same size.
     """
 
     name = "jpeg-compressibility"
@@ -47,7 +48,8 @@ class JpegCompressibility(PictureReward):
 class JpegIncompressibility(PictureReward):
     """The size of the picture's JPEG file: r(x) = |JPEG_95(x)| / 1000 bytes.
 
-    Black et al. 2023 (DDPO), arXiv 2305.13301, section 5. Sizes grow with the resolution: compare within one.
+    Black et al. 2023 (DDPO), arXiv 2305.13301, section 5. Sizes grow with the resolution; compare only pictures of the
+    same size.
     """
 
     name = "jpeg-incompressibility"

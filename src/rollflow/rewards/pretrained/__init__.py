@@ -1,1 +1,1 @@
-"""What rewards of pretrained networks share: loading, preprocessing, caches of texts."""
+"""The common parts of rewards by pretrained networks: loading, preprocessing and a cache of texts."""

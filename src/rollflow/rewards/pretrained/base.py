@@ -1,4 +1,4 @@
-"""Rewards by published networks: where these come from, where they run, and what is told when they are missing."""
+"""The base of rewards by published networks: loading, devices, and errors about missing files."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from rollflow.runtime.devices import check_device, device_named
 from rollflow.runtime.forks import Home
 
 ELONGATED = 100
-"""Most that a picture's sides may differ by, as a factor: networks resize the shorter to a size of their own, so that
-memory grows with it, or the longer, which leaves nothing of the shorter."""
+"""Largest ratio of a picture's sides: networks resize the shorter side to a fixed size, so that memory grows with the
+ratio, or the longer one, which leaves nothing of the shorter."""
 
 T = TypeVar("T")
 N = TypeVar("N", bound=nn.Module)
@@ -34,13 +34,13 @@ class Pretrained(PictureReward):
     """A reward whose networks are loaded at first use, from the hub or from a folder.
 
     Args:
-        checkpoint: Repository of the hub (``owner/name``) or folder; None is the published one.
-        device: ``auto`` (CUDA, else Apple's, else the CPU) or a device of torch.
-        batch_size: The most pictures at once; None is the reward's own.
+        checkpoint: Hub repository (``owner/name``) or folder of the weights; None means the published ones.
+        device: Torch device, or ``auto`` for CUDA, else Apple's MPS, else the CPU.
+        batch_size: Largest number of pictures per call; None means the default of this reward.
 
     Attributes:
-        published: Repository of the published weights.
-        given_by: The settings that say where its files are.
+        published: Hub repository of the published weights.
+        given_by: Settings that choose other files, as errors show them.
     """
 
     published: ClassVar[str]
@@ -63,17 +63,17 @@ class Pretrained(PictureReward):
 
     @property
     def _settings(self) -> tuple[str, ...]:
-        """What else than the checkpoint sets it apart from itself."""
+        """Settings besides the checkpoint that scores depend on, as parts of ``identity``."""
         return ()
 
     @property
     def identity(self) -> str:
-        told = ", ".join([self.checkpoint] * (self.checkpoint != self.published) + [*self._settings])
-        return f"{self.name}({told})" if told else self.name
+        settings = ", ".join([self.checkpoint] * (self.checkpoint != self.published) + [*self._settings])
+        return f"{self.name}({settings})" if settings else self.name
 
     @cached_property
     def networks(self) -> Any:
-        """What ``_networks`` loaded."""
+        """The loaded networks, as ``_networks`` returns them."""
         self._home = Home(f"reward '{self.name}'")
         check_device(self.device)
         try:
@@ -83,7 +83,7 @@ class Pretrained(PictureReward):
 
     @abstractmethod
     def _networks(self) -> Any:
-        """Load everything, ready to run on ``device``; parameters require no gradient."""
+        """Load everything, ready to run on ``device``, with parameters that require no gradient."""
 
     def load(self) -> None:
         _ = self.networks
@@ -93,8 +93,8 @@ class Pretrained(PictureReward):
         if why is None and max(shape[-2:]) > ELONGATED * min(shape[-2:]):
             height, width = shape[-2:]
             return (
-                f"expected pictures of which no side is more than {ELONGATED} times the other, got {width} x {height}; "
-                "cut out the part that matters"
+                f"expected pictures whose longer side is at most {ELONGATED} times the shorter, got {width} x "
+                f"{height}; crop them"
             )
         return why
 
@@ -104,15 +104,15 @@ class Pretrained(PictureReward):
         return super().score(samples, prompts)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without networks, which another process loads again."""
+        """Pickle without networks, which another process loads again."""
         return {name: value for name, value in vars(self).items() if name not in ("networks", "_home")}
 
     def ready(self, network: N) -> N:
-        """The network on ``device``, evaluating, its parameters without gradient."""
+        """Put a network into evaluation mode on ``device``, with parameters that require no gradient."""
         return network.eval().requires_grad_(False).to(self.device)
 
     def file(self, name: str) -> Path:
-        """A file of the checkpoint, by its name in the folder or repository."""
+        """Path of a file of the checkpoint, by its name in the folder or repository."""
         if Path(self.checkpoint).is_dir():
             return Path(self.checkpoint) / name
         from huggingface_hub import hf_hub_download
@@ -120,35 +120,40 @@ class Pretrained(PictureReward):
         return Path(self.loaded(hf_hub_download, self.checkpoint, name))
 
     def tensors(self, path: Path) -> Any:
-        """What ``torch.save`` wrote to a file: tensors by name, perhaps nested."""
+        """Load a file written by ``torch.save``: tensors by name, possibly nested."""
         return self.loaded(torch.load, path, map_location="cpu", weights_only=True)
 
     def built(self, load: Callable[..., Any], config: Any, weights: dict[str, Tensor]) -> Any:
-        """A network of transformers, in float32, of all of these weights and no others.
+        """Build a network of transformers in float32 from exactly these weights.
 
         Args:
-            load: Its ``from_pretrained``.
-            config: Its configuration.
-            weights: By its own names.
+            load: The ``from_pretrained`` of its class.
+            config: Configuration of the network.
+            weights: Weights by parameter name.
 
         Raises:
-            RollflowError: If a weight is missing, left over, or of another shape.
+            RollflowError: If a weight is missing, unexpected, or of another shape.
         """
         settings = {"config": config, "state_dict": weights, "dtype": torch.float32, "output_loading_info": True}
-        network, told = self.loaded(load, None, **settings)
-        wrong = sorted({*told["missing_keys"], *told["unexpected_keys"]})
+        network, report = self.loaded(load, None, **settings)
+        wrong = sorted({*report["missing_keys"], *report["unexpected_keys"]})
         if wrong:
             raise RollflowError(
-                f"reward '{self.name}' cannot use the weights of '{self.checkpoint}': '{wrong[0]}' is missing or left "
-                f"over, one of {len(wrong)}; give those of another with checkpoint=... (published: {self.published})"
+                f"reward '{self.name}' cannot use the weights of '{self.checkpoint}': {len(wrong)} of them are missing "
+                f"or unexpected, such as '{wrong[0]}'; give another checkpoint=... (published: {self.published})"
             )
         return self.ready(network)
 
     def loaded(self, load: Callable[..., T], *names: Any, **settings: Any) -> T:
-        """What ``load`` (a ``from_pretrained``, or a download) gives.
+        """Call a loading function, such as a ``from_pretrained`` or a download.
+
+        Args:
+            load: The function.
+            names: Positional arguments; the first is named in errors.
+            settings: Keyword arguments.
 
         Raises:
-            RollflowError: In one line that says what is missing and what to do, if it cannot.
+            RollflowError: If loading fails; one line says what is missing and what to do.
         """
         try:
             if names and isinstance(names[0], str) and re.fullmatch(r"[\w.-]+/[\w.-]+", names[0]):
@@ -160,21 +165,21 @@ class Pretrained(PictureReward):
             what = names[0] if names and isinstance(names[0], str | Path) else self.checkpoint
             raise RollflowError(
                 f"reward '{self.name}' cannot load '{what}': {_line(error)}; give a folder or a repository with "
-                f"{self.given_by}, or go online once (published: {self.published})"
+                f"{self.given_by}, or connect to the internet once (published: {self.published})"
             ) from error
 
     def _lacking(self, error: ImportError) -> RollflowError:
         return RollflowError(
             f"reward '{self.name}' needs a package that is not installed: {_line(error)}; "
-            "install with pip install 'rollflow[rewards]'"
+            "install it with pip install 'rollflow[rewards]'"
         )
 
 
 def _check_hub(repository: str) -> None:
-    """Fail at once where the hub's client would try for half a minute to reach a host that has no address.
+    """Fail at once if the hub's host name cannot be resolved, where the hub's client would retry for half a minute.
 
     Raises:
-        OSError: If nothing of the repository is in the cache, and the hub's name cannot be resolved.
+        OSError: If nothing of the repository is in the cache and the hub's host name cannot be resolved.
     """
     from huggingface_hub import constants
 
@@ -185,10 +190,10 @@ def _check_hub(repository: str) -> None:
     try:
         socket.getaddrinfo(host, None)
     except OSError as error:
-        raise OSError(f"it is not in the cache, and {host} cannot be reached ({error.strerror})") from None
+        raise OSError(f"it is not in the cache and {host} cannot be reached ({error.strerror})") from None
 
 
 def _line(error: Exception) -> str:
-    """The first sentence of an error in one line; libraries explain at length."""
+    """The beginning of an error's text in one line; some libraries explain at length."""
     text = " ".join(str(error).split())
     return text[:300].rstrip(".")

@@ -1,4 +1,4 @@
-"""What stands on top of an embedding."""
+"""The head that two rewards put on an embedding."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from torch import Tensor, nn
 
 
 class Stack(nn.Module):
-    """Five linear maps, D to 1024 to 128 to 64 to 16 to 1, with nothing that is not linear between them.
+    """Five linear maps, from D to 1024, 128, 64, 16 and 1 features, without activations between them.
 
-    Of improved-aesthetic-predictor (simple_inference.py, MLP) and of ImageReward (ImageReward.py, MLP), with their
-    names of weights; they drop out in training where an ``Identity`` stands.
+    The head of improved-aesthetic-predictor (simple_inference.py, MLP) and of ImageReward (ImageReward.py, MLP), with
+    the same parameter names; each ``Identity`` stands for a dropout layer, which acts in training only.
 
     Args:
-        width: D.
+        width: Number of features D of the embedding.
     """
 
     def __init__(self, width: int) -> None:
@@ -29,6 +29,6 @@ class Stack(nn.Module):
         )
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """(B, D) to (B, 1)."""
-        mapped: Tensor = self.layers(embeddings)
-        return mapped
+        """Map embeddings (B, D) to scores (B, 1)."""
+        scores: Tensor = self.layers(embeddings)
+        return scores

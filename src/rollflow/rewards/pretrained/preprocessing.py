@@ -1,4 +1,4 @@
-"""Pictures as networks expect them: what PIL makes of them, to the last bit, or what gradients can follow."""
+"""Preprocessing of pictures for networks: equal to PIL's to the last bit, or differentiable where gradients flow."""
 
 from __future__ import annotations
 
@@ -14,78 +14,78 @@ from rollflow.files.pictures import as_bytes, as_pictures, from_pictures
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-"""Of the pictures that CLIP was trained on (openai/CLIP, clip.py, _transform)."""
+"""Standard deviation of CLIP's training pictures, as the mean above (openai/CLIP, clip.py, _transform)."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Filter(ABC):
-    """How pictures are resized.
+    """A resampling filter.
 
     Attributes:
-        of_pil: The filter of PIL, which widens it by the factor where a picture gets smaller (antialiasing).
-        of_torch: The same filter of ``torch.nn.functional.interpolate`` with antialiasing.
+        of_pil: The filter in PIL, which antialiases when a picture shrinks.
+        of_torch: The same filter in ``torch.nn.functional.interpolate``, with antialiasing.
     """
 
     of_pil: ClassVar[Image.Resampling]
     of_torch: ClassVar[str]
 
     def resize(self, pixels: Tensor, height: int, width: int) -> Tensor:
-        """(B, 3, H, W) in [0, 1] to (B, 3, height, width).
+        """Resize pictures (B, 3, H, W) in [0, 1] to (B, 3, height, width).
 
-        Pixels that require no gradient go through bytes and PIL, as those of a file would; others through floats, with
-        the same filter, within about a byte's rounding.
+        Pixels that require no gradient go through bytes and PIL, like those of a file; others stay floats and use the
+        same filter, which agrees to about the rounding of a byte.
         """
         if pixels.shape[-2:] == (height, width):
             return pixels.float() if pixels.requires_grad else as_bytes(pixels).float() / 255
         if pixels.requires_grad:
-            made = pixels.float()
-            for size in ((pixels.shape[-2], width), (height, width)):  # first one side, as PIL does, which clamps each
-                made = F.interpolate(made, size, mode=self.of_torch, antialias=True).clamp(0, 1)
-            return made
+            resized = pixels.float()
+            for size in ((pixels.shape[-2], width), (height, width)):  # one side at a time, clamped, as PIL does
+                resized = F.interpolate(resized, size, mode=self.of_torch, antialias=True).clamp(0, 1)
+            return resized
         return from_pictures([picture.resize((width, height), self.of_pil) for picture in as_pictures(pixels)])
 
 
 class Bicubic(Filter):
-    """Keys' cubic with a = -0.5."""
+    """Keys' cubic filter with a = -0.5."""
 
     of_pil = Image.Resampling.BICUBIC
     of_torch = "bicubic"
 
 
 class TensorBicubic(Bicubic):
-    """That of torchvision on tensors, smoothed as from version 0.17 on: values are neither rounded nor clamped."""
+    """The bicubic filter of torchvision for tensors, antialiased as since version 0.17, not rounded or clamped."""
 
     def resize(self, pixels: Tensor, height: int, width: int) -> Tensor:
-        given = pixels.float() if pixels.requires_grad else as_bytes(pixels).float() / 255
-        return F.interpolate(given, (height, width), mode=self.of_torch, antialias=True)
+        values = pixels.float() if pixels.requires_grad else as_bytes(pixels).float() / 255
+        return F.interpolate(values, (height, width), mode=self.of_torch, antialias=True)
 
 
 class Bilinear(Filter):
-    """The triangle."""
+    """The triangle filter."""
 
     of_pil = Image.Resampling.BILINEAR
     of_torch = "bilinear"
 
 
 class Fit(ABC):
-    """How a picture of any shape becomes one of a given size."""
+    """A method to bring a picture of any shape to a given size."""
 
     @abstractmethod
     def __call__(self, pixels: Tensor, height: int, width: int, by: Filter, fill: tuple[float, ...]) -> Tensor:
-        """(B, 3, H, W) in [0, 1] to (B, 3, height, width); ``fill`` is the colour of what is added."""
+        """Fit pictures (B, 3, H, W) in [0, 1] to (B, 3, height, width), padding with the colour ``fill``."""
 
 
 class Stretch(Fit):
-    """Sides are scaled apart."""
+    """Scales the two sides independently."""
 
     def __call__(self, pixels: Tensor, height: int, width: int, by: Filter, fill: tuple[float, ...]) -> Tensor:
         return by.resize(pixels, height, width)
 
 
 class Crop(Fit):
-    """The shorter side is scaled to size, and the middle cut out, as torchvision's Resize and CenterCrop do."""
+    """Scales the shorter side to size and crops the centre, as torchvision's Resize and CenterCrop do."""
 
     def __call__(self, pixels: Tensor, height: int, width: int, by: Filter, fill: tuple[float, ...]) -> Tensor:
         tall, wide = pixels.shape[-2:]
@@ -96,19 +96,19 @@ class Crop(Fit):
         return resized[..., top : top + height, left : left + width]
 
     def margin(self, spare: int) -> int:
-        """Of ``spare`` pixels, those cut off before the middle."""
+        """Number of the ``spare`` pixels that are cut off at the left or top."""
         return round(spare / 2)
 
 
 class FloorCrop(Crop):
-    """As the CLIP processor of transformers crops (image_transforms.py, center_crop): an odd pixel goes at the end."""
+    """Crops like transformers' CLIP processor (image_transforms.py, center_crop): an odd pixel is cut at the end."""
 
     def margin(self, spare: int) -> int:
         return spare // 2
 
 
 class Pad(Fit):
-    """The picture becomes a square of colour ``fill`` first, itself in the middle."""
+    """Pads the picture to a square, with the picture in the centre, and scales that."""
 
     def __call__(self, pixels: Tensor, height: int, width: int, by: Filter, fill: tuple[float, ...]) -> Tensor:
         tall, wide = pixels.shape[-2:]
@@ -120,7 +120,7 @@ class Pad(Fit):
 
 
 class Letterbox(Fit):
-    """The longer side is scaled to size; what the shorter one lacks is filled, the picture in the middle."""
+    """Scales the longer side to size and pads the shorter one, with the picture in the centre."""
 
     def __call__(self, pixels: Tensor, height: int, width: int, by: Filter, fill: tuple[float, ...]) -> Tensor:
         tall, wide = pixels.shape[-2:]
@@ -135,17 +135,17 @@ class Letterbox(Fit):
 
 @dataclass(frozen=True)
 class Preprocess:
-    """(B, 3, H, W) pixels in [0, 1] as a network takes them, (B, 3, size, size): fitted, then whitened.
+    """Turns pictures (B, 3, H, W) in [0, 1] into a network's input (B, 3, size, size).
 
         y = (fit(x) - mean) / std
 
     Args:
-        size: Side, in pixels.
-        fit: How a picture of another shape is made square.
-        by: How it is resized.
-        mean: Of each channel.
-        std: Of each channel.
-        fill: Colour, in [0, 1], of what a ``Pad`` or a ``Letterbox`` adds.
+        size: Side of the network's input, in pixels.
+        fit: Method to make a picture of another shape square.
+        by: Resampling filter.
+        mean: Mean of each channel.
+        std: Standard deviation of each channel.
+        fill: Colour, in [0, 1], of the padding of ``Pad`` and ``Letterbox``.
     """
 
     size: int

@@ -1,4 +1,4 @@
-"""What networks make of texts, once for each of those that were last asked for."""
+"""A cache of what networks compute from texts."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import TypeVar
 T = TypeVar("T")
 
 KEPT = 4096
-"""Texts; of embeddings of 1024 numbers, 16 MB."""
+"""Largest number of cached texts; with embeddings of 1024 numbers they take 16 MB."""
 
 
 def kept(make: Callable[[str], T]) -> Callable[[str], T]:
-    """``make``, which must depend on the text alone, with its answers to the last ``KEPT`` texts.
+    """Cache the results of ``make``, which must depend on the text alone, for the last ``KEPT`` texts.
 
-    It is called by one thread at a time, since tokenizers refuse two.
+    Only one thread at a time calls ``make``, since tokenizers do not support several.
     """
-    last, one = lru_cache(KEPT)(make), Lock()
+    cached, lock = lru_cache(KEPT)(make), Lock()
 
     def answer(text: str) -> T:
-        with one:
-            return last(str(text))  # without what a Prompt asks for, which may be of any size
+        with lock:
+            return cached(str(text))  # drops the counts of a Prompt, which may be of any size
 
     return answer

@@ -1,1 +1,1 @@
-"""Rewards computed by another process: the client, the wire format and the server."""
+"""Rewards computed by another process: client, wire format and server."""

@@ -1,4 +1,4 @@
-"""A reward of another process or machine."""
+"""The client of a reward that runs in another process or on another machine."""
 
 from __future__ import annotations
 
@@ -28,25 +28,26 @@ if TYPE_CHECKING:
 
 
 class RemoteReward(RewardModel):
-    """The reward that ``rollflow serve-reward`` hosts; once loaded, it says of itself what that one says.
+    """A reward hosted by ``rollflow serve-reward``; once loaded, it takes over that reward's attributes.
 
-    Scores are those of the hosted reward to the last bit; samples go there as they are, in as many requests as the
-    server's limits make necessary; where something on the way takes less (413), the limits are asked for again, and
-    halves are sent. When the server does not answer, a run waits: every request is made again, with growing pauses, for
-    ``patience`` seconds, and then fails with ``RewardUnavailable``. ``load`` does not wait, since nothing is lost yet.
-    What else the server refuses fails at once. The token is that of the environment variable ``ROLLFLOW_TOKEN``.
+    Scores equal those of the hosted reward to the last bit. Samples are sent unchanged, in as many requests as the
+    server's limits require; if a request is still too large (413), the limits are requested again and the samples are
+    sent in halves. If the server does not answer, the run waits: the request is repeated with growing pauses for
+    ``patience`` seconds and then fails with ``RewardUnavailable``. ``load`` does not wait, since nothing is lost yet.
+    Any other refusal fails at once. The token is read from the environment variable ``ROLLFLOW_TOKEN``.
 
     Args:
-        url: Of the server.
-        timeout: Seconds until an answer, after which the server is asked again; what it works on is not begun anew.
-        patience: Seconds without an answer, from the first failure on, until it is given up.
+        url: URL of the server.
+        timeout: Timeout of a request in seconds. When it is repeated, the server continues its work on it rather than
+            start again.
+        patience: Seconds from the first failure until an unreachable server is given up.
 
     Raises:
-        RollflowError: On a bad URL or a negative time.
+        RollflowError: If the URL is invalid or a time is negative.
     """
 
     name = "remote"
-    description = "a reward that 'rollflow serve-reward' hosts, in another process or on another machine"
+    description = "a reward hosted by 'rollflow serve-reward', in another process or on another machine"
     requires = ("httpx",)
     remote = True
     card = Card(
@@ -97,7 +98,7 @@ class RemoteReward(RewardModel):
         except ImportError as error:
             raise RollflowError(
                 f"reward 'remote' needs a package that is not installed: {error}; "
-                "install with pip install 'rollflow[server]'"
+                "install it with pip install 'rollflow[server]'"
             ) from error
         token = wire.token()
         return Connection(self.url, {"Authorization": f"Bearer {token}"} if token else {}, self.timeout)
@@ -106,33 +107,33 @@ class RemoteReward(RewardModel):
     def _info(self) -> Info:
         from rollflow.rewards.remote.wire import Info
 
-        return self._told(Info, self._connection.ask(Call("GET", "/info"), patience=0))
+        return self._parsed(Info, self._connection.ask(Call("GET", "/info"), patience=0))
 
     def _renew(self) -> None:
-        """Ask for the limits again, since the server may have been started again with others."""
+        """Request the limits again, since the server may have been restarted with others."""
         from rollflow.rewards.remote.wire import Info
 
-        info = self._told(Info, self._connection.ask(Call("GET", "/info"), self.patience))
+        info = self._parsed(Info, self._connection.ask(Call("GET", "/info"), self.patience))
         self._check(info.identity)
         self._info = info
 
     def _check(self, identity: str) -> None:
-        """Do nothing if the server still hosts what it did.
+        """Check that the server still hosts the same reward.
 
         Raises:
-            RollflowError: If it does not.
+            RollflowError: If it hosts another one.
         """
         if identity != self._info.identity:
             raise RollflowError(
-                f"the server at {self.url} now hosts '{identity}'; the run began with '{self._info.identity}'"
+                f"the server at {self.url} now hosts '{identity}', but the run began with '{self._info.identity}'"
             )
 
     def _scores(self, samples: Tensor, prompts: Sequence[str]) -> list[float]:
         from rollflow.rewards.remote import wire
 
         rows = len(samples)
-        few = rows <= self._info.max_rows and -(-samples.numel() // 3) <= (self._info.max_pixels or math.inf)
-        body = wire.encode(wire.Batch(samples, prompts)) if few or rows == 1 else None
+        fits = rows <= self._info.max_rows and -(-samples.numel() // 3) <= (self._info.max_pixels or math.inf)
+        body = wire.encode(wire.Batch(samples, prompts)) if fits or rows == 1 else None
         if rows > 1 and (body is None or len(body) > self._info.max_bytes):
             return self._in_halves(samples, prompts)
         headers = {"Content-Type": wire.TENSORS, wire.KEY: uuid.uuid4().hex}
@@ -140,36 +141,38 @@ class RemoteReward(RewardModel):
         if answer.status_code == 413 and rows > 1:
             self._renew()
             return self._in_halves(samples, prompts)
-        told = self._told(wire.Scores, answer)
-        self._check(told.reward)
-        if len(told.scores) != rows:
-            raise BadReward(f"the server at {self.url} gave {len(told.scores)} scores for {rows} samples")
-        return told.scores
+        content = self._parsed(wire.Scores, answer)
+        self._check(content.reward)
+        if len(content.scores) != rows:
+            raise BadReward(f"the server at {self.url} gave {len(content.scores)} scores for {rows} samples")
+        return content.scores
 
     def _in_halves(self, samples: Tensor, prompts: Sequence[str]) -> list[float]:
         half = len(samples) // 2
         return self._scores(samples[:half], prompts[:half]) + self._scores(samples[half:], prompts[half:])
 
-    def _told(self, kind: type[T], answer: httpx.Response) -> T:
-        """What an answer says.
+    def _parsed(self, kind: type[T], answer: httpx.Response) -> T:
+        """Parse the content of an answer.
 
         Raises:
-            BadReward: If the server refuses.
-            RollflowError: If it wants another token, or is no reward server.
+            BadReward: If the server refuses the request.
+            RollflowError: If the token is wrong, or the server is not a reward server.
         """
         from pydantic import ValidationError
 
         from rollflow.rewards.remote.wire import TOKEN, Failure
 
         if answer.status_code == 401:
-            raise RollflowError(f"the reward server at {self.url} wants its token; set {TOKEN} to the one it was given")
+            raise RollflowError(
+                f"the reward server at {self.url} requires its token; set {TOKEN} to the value that the server has"
+            )
         try:
             if answer.is_success:
                 return kind.model_validate_json(answer.content)
             why = Failure.model_validate_json(answer.content).error
         except ValidationError:
             raise RollflowError(
-                f"what answers at {self.url} (with {answer.status_code}) is no reward server; start one with "
+                f"the server at {self.url} (status {answer.status_code}) is not a reward server; start one with "
                 "'rollflow serve-reward NAME'"
             ) from None
         raise BadReward(f"the reward server at {self.url} answered {answer.status_code}: {why:.500}")

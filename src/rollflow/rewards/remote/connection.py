@@ -1,4 +1,4 @@
-"""Requests to a server that may be slow, busy, restarted or gone."""
+"""Requests to a server that may be slow, busy, restarting or down."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _CONNECT, _PROBE = 10.0, 5.0
 _OPENS_AT = 3
 MAX_ANSWER = 2**24
-"""Most bytes of an answer: the scores of hundreds of thousands of samples."""
+"""Largest size of an answer in bytes, enough for the scores of hundreds of thousands of samples."""
 
 
 class Call(NamedTuple):
     """A request.
 
     Args:
-        method: Of HTTP.
-        path: Below the server's URL.
-        content: Its body.
-        headers: Beside those of every request.
+        method: HTTP method.
+        path: Path below the server's URL.
+        content: Body of the request.
+        headers: Headers in addition to those of every request.
     """
 
     method: str
@@ -43,19 +43,20 @@ class Call(NamedTuple):
 
 
 def answered(client: httpx.Client, request: httpx.Request, seconds: float, most: int = MAX_ANSWER) -> httpx.Response:
-    """The answer to a request, no more of which is read than is allowed.
+    """Send a request and read the answer, up to a limit of time and size.
 
-    Redirects are not followed, so that what is sent, a token or a key above all, stays with its server.
+    Redirects are not followed, so that tokens and keys are sent to their own server only.
 
     Args:
-        client: Of ``deadlines.client``. What comes compressed, though it asks for none, is not unpacked.
-        request: As the client builds it.
-        seconds: Until all of it is there.
-        most: Bytes of its body.
+        client: Client made by ``deadlines.client``. It requests no compression, and a compressed answer is not
+            decompressed.
+        request: Request built by the client.
+        seconds: Time limit for the whole answer.
+        most: Largest size of the body in bytes.
 
     Raises:
-        BadReward: If it is longer.
-        httpx.RequestError: If there is none, or not in time.
+        BadReward: If the body is larger.
+        httpx.RequestError: If there is no answer in time.
     """
     import httpx
 
@@ -68,7 +69,9 @@ def answered(client: httpx.Client, request: httpx.Request, seconds: float, most:
             for part in answer.iter_raw():
                 body += part
                 if len(body) > most:
-                    raise BadReward(f"expected an answer of at most {most} bytes from '{request.url}', got more")
+                    raise BadReward(
+                        f"expected an answer of at most {most} bytes from '{request.url}', got a larger one"
+                    )
         finally:
             answer.close()
     headers = [(name, value) for name, value in answer.headers.multi_items() if name.lower() != "content-encoding"]
@@ -76,12 +79,12 @@ def answered(client: httpx.Client, request: httpx.Request, seconds: float, most:
 
 
 class _Sockets:
-    """A client for threads to share, closed once nobody holds it."""
+    """A client that threads share, closed when the last reference to it is gone."""
 
     def __init__(self, url: str, headers: dict[str, str]) -> None:
         from rollflow.rewards.remote.deadlines import client
 
-        # What the environment says of proxies is not for a server of one's own, to which a token is sent.
+        # The environment's proxies are not meant for one's own server, to which a token is sent.
         self.client = client(base_url=url, headers=headers, trust_env=False)
         finalize(self, self.client.close)
 
@@ -92,19 +95,20 @@ _SHARING = Lock()
 
 @dataclass(eq=False)
 class Connection:
-    """A server, asked again until it answers.
+    """A server whose requests are repeated until it answers.
 
-    A request fails if the server cannot be reached, does not answer in time, or says that it is busy (408, 429, 502,
-    503, 504); any other answer is one. It is made again after pauses that double from 0.1 s to 5 s, shortened at random
-    by up to a half, so that many clients do not come back at once.
+    A request fails if the server cannot be reached, does not answer in time, or reports that it is busy (408, 429, 502,
+    503, 504); any other answer is final. Failed requests are repeated after pauses that double from 0.1 s to 5 s, each
+    shortened at random by up to a half, so that many clients do not return at the same time.
 
-    Circuit breaker: after three failures in a row, whoever made the requests, ``/health`` has to answer before the next
-    is sent. Once someone's patience is over, the next one has none: one probe, and it fails, or all is well again.
+    It has a circuit breaker: after three failures in a row, by any thread, ``/health`` must answer before the next
+    request is sent. After a request was given up, the next one has no patience: a single probe decides whether it fails
+    or normal operation resumes.
 
     Args:
-        url: Of the server.
-        headers: Of every request.
-        timeout: Seconds until an answer.
+        url: URL of the server.
+        headers: Headers of every request.
+        timeout: Timeout of a request in seconds.
     """
 
     url: str
@@ -116,7 +120,7 @@ class Connection:
 
     @cached_property
     def _sockets(self) -> _Sockets:
-        """Those of all connections to the same server with the same headers."""
+        """The client shared by all connections to the same server with the same headers."""
         key = (os.getpid(), self.url, *sorted(self.headers.items()))
         with _SHARING:
             sockets = _SHARED.get(key)
@@ -125,14 +129,14 @@ class Connection:
             return sockets
 
     def ask(self, call: Call, patience: float) -> httpx.Response:
-        """The answer to a request.
+        """Send a request, repeatedly if necessary, and return the answer.
 
         Args:
-            call: What can be asked again without harm.
-            patience: Seconds from the first failure until it is given up.
+            call: An idempotent request.
+            patience: Seconds from the first failure until the request is given up.
 
         Raises:
-            RewardUnavailable: Then.
+            RewardUnavailable: If the request is given up.
         """
         end, tries = None, 0
         if self._given_up:
@@ -148,17 +152,17 @@ class Connection:
             tries += 1
             if time.monotonic() + pause >= end:
                 self._given_up = True
-                raise RewardUnavailable(f"the reward server at {self.url} {answer}; given up at try {tries}")
+                raise RewardUnavailable(f"the reward server at {self.url} {answer}; gave up after try {tries}")
             if tries == 1:
-                _LOG.warning("the reward server at %s %s; waiting for it up to %.4g s", self.url, answer, patience)
+                _LOG.warning("the reward server at %s %s; waiting up to %.4g s for it", self.url, answer, patience)
             time.sleep(pause)
 
     def _tried(self, call: Call, timeout: float) -> httpx.Response | str:
-        """An answer, or why there is none."""
+        """Send a request once, after a probe if necessary; returns the answer, or the reason why there is none."""
         if self._given_up or self._failures >= _OPENS_AT:
-            probed = self._once(Call("GET", "/health"), min(timeout, _PROBE))
-            if isinstance(probed, str):
-                return probed
+            health = self._once(Call("GET", "/health"), min(timeout, _PROBE))
+            if isinstance(health, str):
+                return health
         answer = self._once(call, timeout)
         self._failures = self._failures + 1 if isinstance(answer, str) else 0
         return answer

@@ -1,4 +1,4 @@
-"""Clients of HTTP whose requests end in time, however often a server sends, or takes, another byte."""
+"""HTTP clients with a time limit for a whole request, not only for each read and write."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OF_THREAD = threading.local()
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Let what this thread reads and writes within the block fail with a timeout once so many seconds are over."""
+    """Limit the time of all reads and writes of this thread within the block; afterwards they fail with a timeout."""
     before, _OF_THREAD.end = getattr(_OF_THREAD, "end", None), time.monotonic() + seconds
     try:
         yield
@@ -26,23 +26,23 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def client(**settings: Any) -> httpx.Client:
-    """A client that keeps to ``within``; it neither follows redirects nor asks for compressed answers.
+    """Create a client that observes ``within``; it neither follows redirects nor requests compressed answers.
 
     Args:
-        settings: Of ``httpx.Client``, but for its transport.
+        settings: Arguments of ``httpx.Client`` other than its transport.
     """
-    made = httpx.Client(
+    http = httpx.Client(
         follow_redirects=False, headers={"Accept-Encoding": "identity"} | settings.pop("headers", {}), **settings
     )
-    for transport in {made._transport, *made._mounts.values()}:  # httpx has no public way to set the backend
+    for transport in {http._transport, *http._mounts.values()}:  # httpx has no public way to set the backend
         pool = getattr(transport, "_pool", None)
         if pool is not None:
             pool._network_backend = _DeadlineBackend(pool._network_backend)
-    return made
+    return http
 
 
 def _left(timeout: float | None) -> float | None:
-    """The time that the block leaves of a timeout, perhaps nothing or less."""
+    """The part of a timeout that remains within the block, possibly zero or less."""
     end = getattr(_OF_THREAD, "end", None)
     if end is None:
         return timeout
@@ -51,7 +51,7 @@ def _left(timeout: float | None) -> float | None:
 
 
 class _DeadlineBackend(httpcore.NetworkBackend):
-    """Makes streams that keep to the deadline of their thread."""
+    """Creates streams that observe the deadline of their thread."""
 
     def __init__(self, inner: httpcore.NetworkBackend) -> None:
         self.inner = inner
@@ -67,7 +67,7 @@ class _DeadlineBackend(httpcore.NetworkBackend):
 
 
 class _DeadlineStream(httpcore.NetworkStream):
-    """A stream each of whose reads and writes takes no longer than the deadline leaves."""
+    """A stream whose reads and writes end at the deadline."""
 
     def __init__(self, inner: httpcore.NetworkStream) -> None:
         self.inner = inner
@@ -75,14 +75,14 @@ class _DeadlineStream(httpcore.NetworkStream):
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         left = _left(timeout)
         if left is not None and left <= 0:
-            raise httpcore.ReadTimeout("no whole answer in time")
+            raise httpcore.ReadTimeout("the answer was not complete in time")
         return self.inner.read(max_bytes, left)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         for start in range(0, len(buffer), _SLICE):
             left = _left(timeout)
             if left is not None and left <= 0:
-                raise httpcore.WriteTimeout("the request was not taken in time")
+                raise httpcore.WriteTimeout("the request was not received in time")
             self.inner.write(buffer[start : start + _SLICE], left)
 
     def close(self) -> None:

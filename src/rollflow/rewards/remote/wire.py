@@ -1,8 +1,8 @@
-"""What client and server say to each other, and the token that they share.
+"""The wire format between client and server, and the token that they share.
 
-Samples travel as a safetensors file: the tensor ``samples`` and, in its metadata, the prompts as JSON. Scores come back
-as JSON, whose floats are the shortest that read back as the same bits; what is not finite is a string, as in Protocol
-Buffers: "NaN", "Infinity", "-Infinity".
+Samples are sent as a safetensors file with the tensor ``samples`` and, in its metadata, the prompts as JSON. Scores
+come back as JSON, whose floats are the shortest that parse to the same bits; values that are not finite are strings,
+as in Protocol Buffers: "NaN", "Infinity", "-Infinity".
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from rollflow.prompts import Prompt
 
 TENSORS, PICTURES = "application/x-safetensors", "application/json"
 KEY = "Idempotency-Key"
-"""Header by which a request that is made again, with the same body, is known, so that it is not scored again."""
+"""Header that identifies a repeated request with the same body, so that it is not scored twice."""
 TOKEN = "ROLLFLOW_TOKEN"
 
 
 class Batch(NamedTuple):
-    """What is to be scored.
+    """Samples to score.
 
     Args:
-        samples: (B, ...).
-        prompts: One each.
+        samples: Samples (B, ...).
+        prompts: Prompt of each sample.
     """
 
     samples: Tensor
@@ -38,7 +38,7 @@ class Batch(NamedTuple):
 
 
 class JsonPrompt(BaseModel):
-    """A prompt with what it asks for."""
+    """A prompt with the counts that it asks for."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -47,11 +47,11 @@ class JsonPrompt(BaseModel):
 
 
 class Pictures(BaseModel):
-    """The body of a request by other programs.
+    """The body of a request in JSON, for clients other than rollflow.
 
     Attributes:
-        images: PNGs of one size in base64.
-        prompts: One each.
+        images: PNG files of equal size, in base64.
+        prompts: Prompt of each image.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -61,7 +61,7 @@ class Pictures(BaseModel):
 
 
 def _number(value: object) -> object:
-    """What a score may be in JSON, which null or a string stands for where it is not finite."""
+    """Accept a number, or null or one of three strings for values that are not finite."""
     if value is None:
         return math.nan
     if isinstance(value, bool) or (isinstance(value, str) and value not in ("NaN", "Infinity", "-Infinity")):
@@ -70,11 +70,11 @@ def _number(value: object) -> object:
 
 
 class Scores(BaseModel):
-    """The answer.
+    """The answer to a request for scores.
 
     Attributes:
-        reward: Identity of the reward that gave them.
-        scores: One a sample.
+        reward: Identity of the reward.
+        scores: Score of each sample.
     """
 
     model_config = ConfigDict(ser_json_inf_nan="strings")
@@ -84,19 +84,19 @@ class Scores(BaseModel):
 
 
 class Info(BaseModel):
-    """What a server hosts.
+    """The hosted reward and the limits of the server.
+
+    The attributes ``name``, ``identity``, ``description``, ``differentiable``, ``structured``, ``held_out``,
+    ``zero_is_perfect`` and ``batch_size`` are those of the reward.
 
     Attributes:
-        name: Of the reward; ``description``, ``differentiable``, ``structured`` and ``held_out`` are its own, too.
-        identity: What sets it apart from itself with other settings.
-        range: Of its scores, where it tells.
-        bounds: Its lowest and highest score, where it tells; null at an end where there is no limit.
-        zero_is_perfect: Whether 0 says that all is as asked for; False from a server that does not know the field.
-        batch_size: The most samples that it scores at once.
-        max_rows: The most samples of a request ...
-        max_bytes: ... its largest body ...
-        max_pixels: ... and the most pixels of its samples together; None if there is no limit.
-        versions: Of what computes the scores.
+        range: Range of the scores in words; None if unknown.
+        bounds: Lowest and highest score, null where there is no limit; None if unknown.
+        zero_is_perfect: As of the reward; False for servers that do not send this field.
+        max_rows: Largest number of samples per request.
+        max_bytes: Largest size of a request's body.
+        max_pixels: Largest number of pixels of all samples in a request; None if there is no limit.
+        versions: Versions of rollflow, torch and Python on the server.
     """
 
     name: Annotated[str, Field(max_length=1000)]
@@ -116,14 +116,23 @@ class Info(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether the server works, and on how many requests."""
+    """The state of the server.
+
+    Attributes:
+        status: Always ``ok``; a server in trouble answers with an error status.
+        requests: Number of requests in progress.
+    """
 
     status: str
     requests: int
 
 
 class Failure(BaseModel):
-    """One line that says why there are no scores."""
+    """The answer to a refused request.
+
+    Attributes:
+        error: Reason for the refusal, in one line.
+    """
 
     error: str
 
@@ -132,7 +141,7 @@ _PROMPTS = TypeAdapter(list[str | JsonPrompt])
 
 
 def encode(batch: Batch) -> bytes:
-    """A batch as the body of a request."""
+    """Encode a batch as the body of a request."""
     prompts = [
         JsonPrompt(text=str(prompt), ask=dict(prompt.ask)) if isinstance(prompt, Prompt) else str(prompt)
         for prompt in batch.prompts
@@ -142,40 +151,42 @@ def encode(batch: Batch) -> bytes:
 
 
 def header_of(body: bytes) -> bytes:
-    """The JSON with which a safetensors file begins: the dtype, shape and place of each tensor, and the metadata.
+    """Extract the JSON header of a safetensors file: type, shape and offsets of each tensor, and the metadata.
 
     Raises:
-        ValueError: If the file is shorter than it says.
+        ValueError: If the file is shorter than its header claims.
     """
     end = 8 + int.from_bytes(body[:8], "little")
     if len(body) < max(end, 9):
-        raise ValueError("the file is cut short")
+        raise ValueError("the file is truncated")
     return body[8:end]
 
 
 def decode(body: bytes, header: Mapping[str, Any]) -> Batch:
-    """The batch of a body that ``encode`` made; one that it did not make raises whatever it may.
+    """Decode a body made by ``encode``; any other body may raise any exception.
 
     Args:
-        body: The file.
-        header: Its parsed header.
+        body: Content of the safetensors file.
+        header: Parsed header of the file.
     """
     prompts = prompts_of(_PROMPTS.validate_json(header["__metadata__"]["prompts"]))
     return Batch(load(body)["samples"], prompts)
 
 
 def prompts_of(asked: Sequence[str | JsonPrompt]) -> list[str]:
-    """Prompts as rewards expect them."""
+    """Convert prompts of the wire format to those that rewards expect."""
     return [prompt if isinstance(prompt, str) else Prompt(prompt.text, prompt.ask) for prompt in asked]
 
 
 def token() -> str | None:
-    """The token of the environment; None where there is none.
+    """Read the token from the environment; None if it is not set.
 
     Raises:
-        RollflowError: If it cannot be sent in a header.
+        RollflowError: If the token cannot be sent in a header.
     """
     token = os.environ.get(TOKEN, "")
     if not (token.isascii() and token.isprintable() and " " not in token):
-        raise RollflowError(f"{TOKEN} must be printable ASCII without blanks, such as 'openssl rand -hex 32' gives")
+        raise RollflowError(
+            f"{TOKEN} must be printable ASCII without spaces, such as the output of 'openssl rand -hex 32'"
+        )
     return token or None

@@ -1,1 +1,1 @@
-"""Rewards of the embedded scenes models."""
+"""Rewards for the embedded scenes models."""

@@ -1,4 +1,4 @@
-"""The two object detectors of scenes: heat maps of object centres, one channel a kind."""
+"""The two object detectors for scenes: heat maps of object centres, one channel per kind of object."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from rollflow.models.scenes.grammar import KINDS
 
 WEIGHTS = Path(__file__).parent / "weights"
 SIDE = 64
-"""Of the pictures that detectors were trained on, in pixels."""
+"""Side of the pictures that the detectors were trained on, in pixels."""
 
 
 class Peaks(NamedTuple):
-    """The local maxima of a heat map over all kinds, strongest first for each kind.
+    """The local maxima of heat maps, strongest first for each kind of object.
 
     Args:
-        logits: (B, kinds, n) calibrated log-odds that an object of the kind stands there.
-        x: (B, kinds, n) centres in [0, 1], left to right.
-        y: (B, kinds, n) centres in [0, 1], top to bottom.
+        logits: Calibrated log-odds (B, kinds, n) that an object of the kind is there.
+        x: Horizontal positions (B, kinds, n) of the centres, 0 at the left and 1 at the right.
+        y: Vertical positions (B, kinds, n) of the centres, 0 at the top and 1 at the bottom.
     """
 
     logits: Tensor
@@ -31,19 +31,19 @@ class Peaks(NamedTuple):
 
     @property
     def probability(self) -> Tensor:
-        """(B, kinds, n) probabilities that the peaks are objects, in float64."""
+        """Probabilities (B, kinds, n) that the peaks are objects, in float64."""
         return self.logits.double().sigmoid()
 
     def counts(self) -> Tensor:
-        """(B, kinds) peaks more likely objects than not."""
+        """Number (B, kinds) of peaks that are more likely objects than not."""
         return (self.logits > 0).sum(-1)
 
 
 def shrunk(pixels: Tensor) -> Tensor:
-    """Pictures (B, 3, 64 n, 64 n) as (B, 3, 64, 64): the mean over squares of n x n pixels.
+    """Shrink pictures (B, 3, 64 n, 64 n) to (B, 3, 64, 64) by the mean over squares of n x n pixels.
 
-    What was enlarged by a whole factor, each pixel to a square, is undone to the bit, since the mean is taken in double
-    precision.
+    Since the mean is taken in double precision, this restores to the last bit a picture that was enlarged by repeating
+    pixels.
     """
     if pixels.shape[-1] == SIDE:
         return pixels
@@ -51,10 +51,10 @@ def shrunk(pixels: Tensor) -> Tensor:
 
 
 class SceneDetector(nn.Module):
-    """Pictures (B, 3, 64, 64) in [0, 1] to heat-map logits (B, kinds, H, W).
+    """A network that maps pictures (B, 3, 64, 64) in [0, 1] to heat-map logits (B, kinds, H, W).
 
-    Log-odds are calibrated as ``scale * logit + offset``, fitted after training so that the counts of generated-like
-    scenes have the highest likelihood.
+    Log-odds are calibrated as ``scale * logit + offset``, fitted after training to maximize the likelihood of the
+    counts in scenes that resemble generated ones.
     """
 
     scale: Tensor
@@ -66,14 +66,14 @@ class SceneDetector(nn.Module):
         self.register_buffer("offset", torch.zeros(()))
 
     def heat(self, pixels: Tensor) -> Tensor:
-        """Uncalibrated logits (B, kinds, H, W)."""
+        """Compute uncalibrated logits (B, kinds, H, W)."""
         raise NotImplementedError
 
     def peaks(self, pixels: Tensor, most: int = 24) -> Peaks:
-        """The ``most`` strongest peaks of every kind.
+        """Find the ``most`` strongest peaks of every kind.
 
-        A cell is a peak if nothing in the 3 x 3 cells around it, of any kind, is stronger. Gradients flow through the
-        values of peaks, not through where they are. Cells that are no peak have log-odds of -30.
+        A cell is a peak if no kind is stronger in the 3 x 3 cells around it. Gradients flow through the values of the
+        peaks, not through their positions. Cells that are not peaks have log-odds of -30.
         """
         heat = self.scale * self.heat(pixels).float() + self.offset
         strongest = F.max_pool2d(heat.amax(1, keepdim=True), 3, stride=1, padding=1)
@@ -88,7 +88,7 @@ def _conv(a: int, b: int, stride: int = 1) -> nn.Sequential:
 
 
 class PyramidDetector(SceneDetector):
-    """The detector that searches use: a small feature pyramid of plain convolutions, heat map of 16 x 16."""
+    """The detector that searches use: a small feature pyramid of plain convolutions with a 16 x 16 heat map."""
 
     def __init__(self, width: int = 48) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class PyramidDetector(SceneDetector):
 
 
 class _ConvNeXtBlock(nn.Module):
-    """Depthwise 7 x 7, then a pointwise bottleneck outwards (Liu et al. 2022, arXiv 2201.03545)."""
+    """Depthwise 7 x 7 convolution and inverted pointwise bottleneck (Liu et al. 2022, arXiv 2201.03545)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class _ConvNeXtBlock(nn.Module):
 
 
 class ConvNeXtDetector(SceneDetector):
-    """The held-out judge: a ConvNeXt at one resolution, patches of 4 x 4 pixels; no search ever sees it."""
+    """The held-out judge, which no search sees: a ConvNeXt at one resolution, with patches of 4 x 4 pixels."""
 
     def __init__(self, width: int = 80, depth: int = 5) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Rewards of the embedded model: how well a scene's objects answer its caption."""
+"""Rewards for the embedded models: how well the objects of a scene match its caption."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _SOFTNESS = 0.05
 
 
 class _SceneReward(PictureReward):
-    """A reward by a detector of 64 x 64 pictures, to which those of whole multiples of that size are shrunk.
+    """A reward based on a detector for 64 x 64 pictures; pictures of whole multiples of that size are shrunk.
 
     Args:
-        weights: Folder of the detector's weights; None is the package's own.
+        weights: Folder of the detector's weights; None means those in the package.
 
     Raises:
         BadWeights: If the file is missing or damaged.
@@ -49,7 +49,7 @@ class _SceneReward(PictureReward):
 
     @property
     def identity(self) -> str:
-        """Its name, and the beginning of the SHA-256 of the detector's file, wherever that lies."""
+        """The name, and the beginning of the SHA-256 of the detector's file, wherever that file is."""
         return f"{self.name}({self._digest})"
 
     @classmethod
@@ -60,13 +60,13 @@ class _SceneReward(PictureReward):
         height, width = shape[-2:] if len(shape) > 1 else (0, 0)
         if super().unfit(shape) is None and (height != width or height % SIDE):
             return (
-                f"'{self.name}' looks at scenes of {SIDE} x {SIDE} pixels, or a whole multiple of that; got "
-                f"{width} x {height}; resize the picture to {SIDE} x {SIDE}, or take a reward for pictures of any size"
+                f"'{self.name}' expects scenes of {SIDE} x {SIDE} pixels or a whole multiple of that, got "
+                f"{width} x {height}; resize the picture to {SIDE} x {SIDE}, or use a reward for pictures of any size"
             )
         return super().unfit(shape)
 
     def counts(self, samples: Tensor) -> Tensor:
-        """(B, kinds) objects found."""
+        """Number (B, kinds) of objects found in each picture."""
         with torch.no_grad():
             return self._peaks(samples).counts()
 
@@ -83,16 +83,19 @@ class _SceneReward(PictureReward):
 
 
 class CountReward(_SceneReward):
-    """Minus the residual sum of squares of the counts asked for: -sum over kinds of (found - asked)^2, 0 is perfect.
+    """Minus the squared errors of the counts that the caption asks for.
 
-    The paper's quantity reward (arXiv 2503.19385, section 6), with the packaged detector in place of GroundingDINO.
+        reward = -sum over kinds of (found - asked)^2,  0 is perfect
+
+    The quantity reward of Kim et al. 2025 (arXiv 2503.19385, section 6), with the packaged detector in place of
+    GroundingDINO.
     """
 
     name = "count"
     bounds = (-math.inf, 0.0)
     zero_is_perfect = True
     card = _PACKAGED._replace(range="minus infinity to 0, whole numbers", reference="arXiv 2503.19385, section 6")
-    description = "minus the squared count errors of the asked objects; 0 is perfect"
+    description = "minus the squared errors of the requested counts; 0 is perfect"
     held_out = ("judge",)
     file = "detector.safetensors"
     network = PyramidDetector
@@ -102,13 +105,13 @@ class CountReward(_SceneReward):
 
 
 class JudgeReward(_SceneReward):
-    """The reward of ``count`` by the held-out judge: another architecture, seed and augmentation."""
+    """The reward ``count`` computed by the held-out judge, which differs in architecture, seed and augmentation."""
 
     name = "judge"
     bounds = (-math.inf, 0.0)
     zero_is_perfect = True
     card = _PACKAGED._replace(range="minus infinity to 0, whole numbers")
-    description = "held-out: the count reward by a detector that no search sees"
+    description = "held-out: the count reward, by a detector that no search sees"
     file = "judge.safetensors"
     network = ConvNeXtDetector
 
@@ -117,18 +120,18 @@ class JudgeReward(_SceneReward):
 
 
 class CaptionReward(_SceneReward):
-    """A smooth probability that the caption holds, differentiable in the picture.
+    """A smooth probability that the caption is true, differentiable with respect to the picture.
 
     Every peak of the heat map is an object with its calibrated probability, independently of the others, so that the
-    count of a kind is Poisson-binomial; a relation holds as far as pairs of peaks, weighted by their probabilities,
-    stand in it. The reward is the geometric mean of the probabilities of the caption's facts (one a count, one the
-    relation), in (0, 1]: it ranks as the joint probability does, but does not underflow.
+    count of a kind has a Poisson-binomial distribution; a relation is true to the extent that pairs of peaks, weighted
+    by their probabilities, satisfy it. The reward is the geometric mean of the probabilities of the caption's facts
+    (each count, and the relation), in (0, 1]. It ranks pictures as the joint probability does, but does not underflow.
     """
 
     name = "caption"
     bounds = (0.0, 1.0)
     card = _PACKAGED._replace(range="0 to 1")
-    description = "smooth probability that counts and relation hold; differentiable; in (0, 1]"
+    description = "smooth probability that the counts and the relation are right; differentiable; in (0, 1]"
     differentiable = True
     held_out: ClassVar[tuple[str, ...]] = ("judge",)
     file = "detector.safetensors"
@@ -141,21 +144,21 @@ class CaptionReward(_SceneReward):
 
 
 class CaptionJudgeReward(CaptionReward):
-    """The reward of ``caption`` by the held-out judge: it sees relations, which ``judge`` does not."""
+    """The reward ``caption`` computed by the held-out judge; unlike ``judge`` it covers relations."""
 
     name = "caption-judge"
-    description = "held-out: the caption reward by a detector that no search sees; in (0, 1]"
+    description = "held-out: the caption reward, by a detector that no search sees; in (0, 1]"
     held_out = ()
     file = "judge.safetensors"
     network = ConvNeXtDetector
 
 
 def count_probability(probability: Tensor, counts: Tensor) -> Tensor:
-    """P(exactly so many of independent events happen): Poisson-binomial, (B,) float64.
+    """Poisson-binomial probability (B,), in float64, that exactly ``counts`` of n independent events happen.
 
     Args:
-        probability: (B, n) of each event.
-        counts: (B,) 0 to n.
+        probability: Probability (B, n) of each event.
+        counts: Numbers of events (B,), from 0 to n.
     """
     rows, n = probability.shape
     law = torch.zeros(rows, n + 1, dtype=torch.float64)
@@ -166,7 +169,7 @@ def count_probability(probability: Tensor, counts: Tensor) -> Tensor:
 
 
 def relation_probability(peaks: Peaks, row: int, caption: Caption) -> Tensor:
-    """The share of pairs of peaks, weighted by their probabilities, that stand in the caption's relation; soft."""
+    """Soft share of the pairs of peaks, weighted by their probabilities, that satisfy the caption's relation."""
     kinds = [_KIND_NAMES.index(group.kind) for group in caption.groups]
     first, second = kinds if caption.relation in ("left of", "above") else kinds[::-1]
     place = (peaks.x if "of" in caption.relation else peaks.y)[row].double()
@@ -176,11 +179,11 @@ def relation_probability(peaks: Peaks, row: int, caption: Caption) -> Tensor:
 
 
 def caption_facts(peaks: Peaks, captions: Sequence[Caption]) -> list[Tensor]:
-    """For each picture, the probabilities that each count is as asked and, where one is asked for, the relation."""
-    asked = [(row, group) for row, caption in enumerate(captions) for group in caption.groups]
-    rows = [row for row, _ in asked]
-    kinds = [_KIND_NAMES.index(group.kind) for _, group in asked]
-    counts = count_probability(peaks.probability[rows, kinds], torch.tensor([group.count for _, group in asked]))
+    """Probabilities, for each picture, that each count and the relation, if the caption has one, are right."""
+    groups = [(row, group) for row, caption in enumerate(captions) for group in caption.groups]
+    rows = [row for row, _ in groups]
+    kinds = [_KIND_NAMES.index(group.kind) for _, group in groups]
+    counts = count_probability(peaks.probability[rows, kinds], torch.tensor([group.count for _, group in groups]))
     facts: list[list[Tensor]] = [[] for _ in captions]
     for row, probability in zip(rows, counts, strict=True):
         facts[row].append(probability)

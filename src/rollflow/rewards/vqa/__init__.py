@@ -1,1 +1,1 @@
-"""Rewards of models that answer questions about pictures."""
+"""Rewards by models that answer questions about pictures."""

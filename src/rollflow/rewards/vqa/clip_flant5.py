@@ -1,4 +1,4 @@
-"""CLIP-FlanT5, of which transformers has the parts only; imports them, so that it is imported late itself."""
+"""CLIP-FlanT5, built from parts of transformers; imported only when needed, since it imports them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from rollflow.rewards.vqa.visual_question import t5_probability
 
 
 class ClipT5Config(T5Config):  # type: ignore[no-untyped-call]
-    """That of T5 and, with the names and values of the published files, where the picture's features come from.
+    """The configuration of T5 and of the vision features, with the names and defaults of the published files.
 
     Attributes:
         mm_vision_tower: Repository of the CLIP vision network.
         mm_hidden_size: Width of its features.
-        mm_vision_select_layer: Which of its hidden states they are.
+        mm_vision_select_layer: Index of the hidden state that provides the features.
     """
 
     model_type = "clip_t5"
@@ -27,10 +27,10 @@ class ClipT5Config(T5Config):  # type: ignore[no-untyped-call]
 
 
 class ClipT5(T5ForConditionalGeneration):  # type: ignore[no-untyped-call]
-    """A T5 and the projector of a picture's features into what its encoder reads, by the names of the checkpoint."""
+    """A T5 and the projector of vision features into its encoder's input, with the checkpoint's parameter names."""
 
     config_class = ClipT5Config
-    # The vision tower, frozen in training, comes from its own repository, as the authors have it.
+    # As in the authors' code, the vision tower comes from its own repository; it was frozen in training.
     _keys_to_ignore_on_load_unexpected: Any = (r"^vision_tower\.", r"^embed_tokens\.")
 
     def __init__(self, config: Any) -> None:
@@ -42,10 +42,11 @@ class ClipT5(T5ForConditionalGeneration):  # type: ignore[no-untyped-call]
 
 
 class ClipFlanT5(nn.Module):
-    """The probability of an answer to a question about a picture (Lin et al. 2024, arXiv 2404.01291, section 4).
+    """Computes the probability of an answer to a question about a picture.
 
-    The T5 encoder reads: the words before the picture, the 576 projected features of its patches (the last but one
-    hidden state of CLIP ViT-L/14 at 336 pixels, without the class token), the words after it.
+    Lin et al. 2024, arXiv 2404.01291, section 4. The T5 encoder reads the text before the picture, the 576 projected
+    features of its patches (the last but one hidden state of CLIP ViT-L/14 at 336 pixels, without the class token), and
+    the text after it.
 
     Args:
         language: A ``ClipT5``.
@@ -59,12 +60,12 @@ class ClipFlanT5(nn.Module):
 
     @classmethod
     def from_pretrained(cls, checkpoint: str, tower: str | None, dtype: torch.dtype) -> ClipFlanT5:
-        """From the published files.
+        """Load the published files.
 
         Args:
             checkpoint: Repository or folder of the T5 and the projector.
-            tower: That of the vision network; None is what the checkpoint names.
-            dtype: Of all weights.
+            tower: Repository or folder of the vision network; None means the one that the checkpoint names.
+            dtype: Data type of all weights.
 
         Raises:
             ValueError: If the checkpoint lacks weights.
@@ -72,24 +73,24 @@ class ClipFlanT5(nn.Module):
         loaded: Any = ClipT5.from_pretrained(checkpoint, dtype=dtype, output_loading_info=True)
         language, report = loaded
         if report["missing_keys"]:
-            lacks = ", ".join(sorted(report["missing_keys"])[:3])
-            raise ValueError(f"expected the weights of a CLIP-FlanT5; among others it lacks {lacks}")
+            missing = ", ".join(sorted(report["missing_keys"])[:3])
+            raise ValueError(f"expected the weights of a CLIP-FlanT5, but some are missing, such as {missing}")
         vision = CLIPVisionModel.from_pretrained(tower or language.config.mm_vision_tower, dtype=dtype)
         return cls(language, vision)
 
     def forward(self, pixels: Tensor, before: Tensor, after: list[Tensor], answer: Tensor) -> Tensor:
-        """Probabilities (B,).
+        """Compute the probability (B,) of the answer.
 
         Args:
-            pixels: (B, 3, side, side) as CLIP takes them.
-            before: (n,) tokens before the picture.
-            after: For each row, the tokens after it.
-            answer: (K,) tokens.
+            pixels: Pictures (B, 3, side, side), preprocessed for CLIP.
+            before: Tokens (n,) before the picture.
+            after: Tokens after the picture, for each row.
+            answer: Tokens (K,) of the answer.
         """
         layer = self.language.config.mm_vision_select_layer
-        seen = self.tower(pixels, output_hidden_states=True).hidden_states[layer][:, 1:]
-        words = self.language.get_input_embeddings()
-        start = words(before)
-        pictures = self.language.mm_projector(seen)
-        rows = [torch.cat([start, picture, words(end)]) for picture, end in zip(pictures, after, strict=True)]
+        features = self.tower(pixels, output_hidden_states=True).hidden_states[layer][:, 1:]
+        embed = self.language.get_input_embeddings()
+        start = embed(before)
+        pictures = self.language.mm_projector(features)
+        rows = [torch.cat([start, picture, embed(end)]) for picture, end in zip(pictures, after, strict=True)]
         return t5_probability(self.language, rows, answer)

@@ -1,4 +1,4 @@
-"""VQAScore by InstructBLIP, the paper's held-out reward of its compositional experiments."""
+"""VQAScore by InstructBLIP, the held-out reward of the compositional experiments of arXiv 2503.19385."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rollflow.rewards.pretrained.preprocessing import Preprocess
 from rollflow.rewards.vqa.visual_question import VisualQuestion, padded, reader, t5_probability
 
 LONGEST = 128
-"""Tokens of a question that are read, its last ones (Salesforce LAVIS, blip2_t5_instruct.py, ``max_txt_len``)."""
+"""Number of tokens of a question that are read, the last ones (LAVIS, blip2_t5_instruct.py, ``max_txt_len``)."""
 
 
 class InstructBlipNetworks(NamedTuple):
-    """What it takes to ask.
+    """The network, its tokenizers and its preprocessing.
 
     Args:
         blip: An ``InstructBlipForConditionalGeneration``.
-        tokens: Of a text, as its T5 reads it.
-        words: Of a text, as its Q-Former reads it.
-        prepare: Makes of a picture what ``blip`` reads.
+        tokens: Function from a text to the tokens of the T5.
+        words: Function from a text to the tokens of the Q-Former.
+        prepare: Preprocessing of pictures.
     """
 
     blip: Any
@@ -33,21 +33,21 @@ class InstructBlipNetworks(NamedTuple):
 
 
 class InstructBlipVQAScore(VisualQuestion):
-    """The probability of "yes", by InstructBLIP, of a picture and "Question: Does this figure show "..."?".
+    """The probability that InstructBLIP answers "yes" to 'Question: Does this figure show "..."?' about a picture.
 
         reward = exp(mean of log p over the tokens "yes" and </s>)
 
-    Lin et al. 2024 (arXiv 2404.01291) with the network of Dai et al. 2023 (arXiv 2305.06500); question, answer and
+    Lin et al. 2024 (arXiv 2404.01291) with the network of Dai et al. 2023 (arXiv 2305.06500). Question, answer and
     preprocessing are those of linzhiqiu/t2v_metrics 3.0 (instructblip_model.py): the shorter side is resized to 224 by
-    PIL's bicubic filter and the middle cut out. The Q-Former reads the question too. Deviations: weights as converted
-    by transformers, in ``dtype`` throughout.
+    PIL's bicubic filter and the centre is cropped. The Q-Former reads the question too. Deviations: the weights are
+    those converted by transformers, and ``dtype`` is used throughout.
 
     Args:
         checkpoint: Repository or folder of other weights of the same kind with a T5, such as
-            ``Salesforce/instructblip-flan-t5-xl``.
-        device: ``auto`` or a device of torch.
-        batch_size: The most pictures at once.
-        dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+            ``Salesforce/instructblip-flan-t5-xl``; None means the published ones.
+        device: Torch device, or ``auto`` for CUDA, else Apple's MPS, else the CPU.
+        batch_size: Largest number of pictures per call; None means the default of this reward.
+        dtype: ``float32``, ``bfloat16`` or ``float16``; ``auto`` is bfloat16 on CUDA, else float32.
     """
 
     name = "vqascore-instructblip"
@@ -76,13 +76,12 @@ class InstructBlipVQAScore(VisualQuestion):
     def score_pictures(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         blip, tokens, words, prepare = self.networks
         questions = [self.question.format(prompt) for prompt in prompts]
-        seen = blip.vision_model(prepare(pixels).to(self.device, self.dtype)).last_hidden_state
-        queries = blip.query_tokens.to(seen).expand(len(seen), -1, -1)
-        read, there = padded([words(question) for question in questions])
-        mask = torch.cat([there.new_ones(queries.shape[:2]), there], 1)
-        looked = blip.qformer(read, attention_mask=mask, query_embeds=queries, encoder_hidden_states=seen)
-        asked = looked.last_hidden_state[:, : queries.shape[1]]
-        pictures = blip.language_projection(asked)
+        features = blip.vision_model(prepare(pixels).to(self.device, self.dtype)).last_hidden_state
+        queries = blip.query_tokens.to(features).expand(len(features), -1, -1)
+        ids, text_mask = padded([words(question) for question in questions])
+        mask = torch.cat([text_mask.new_ones(queries.shape[:2]), text_mask], 1)
+        states = blip.qformer(ids, attention_mask=mask, query_embeds=queries, encoder_hidden_states=features)
+        pictures = blip.language_projection(states.last_hidden_state[:, : queries.shape[1]])
         embed = blip.language_model.get_input_embeddings()
         rows = [
             torch.cat([picture, embed(tokens(question))]) for picture, question in zip(pictures, questions, strict=True)

@@ -1,4 +1,4 @@
-"""Rewards that ask a network about a picture: the question, and the probability of the answer."""
+"""The base of rewards that ask a network a question about a picture and use the probability of the answer."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 
 
 class VisualQuestion(Pretrained):
-    """The probability that a network gives to an answer, of a picture and a question.
+    """The probability of a network's answer to a question about a picture.
 
         reward = P(answer | picture, question(prompt)) = exp(mean over the answer's tokens of log p_k)
 
-    Lin et al. 2024 (arXiv 2404.01291). The mean over the tokens is that of the authors' code
-    (linzhiqiu/t2v_metrics 3.0), which takes the exponential of minus the mean cross-entropy.
+    Lin et al. 2024 (arXiv 2404.01291). The mean over the tokens follows the authors' code (linzhiqiu/t2v_metrics 3.0),
+    which takes the exponential of minus the mean cross-entropy.
 
     Args:
-        checkpoint: Repository of the hub or folder; None is the published one.
-        device: ``auto`` or a device of torch.
-        batch_size: The most pictures at once.
-        dtype: ``float32``, ``bfloat16`` or ``float16``; ``auto`` is bfloat16 (the authors') on CUDA, else float32.
+        checkpoint: Hub repository or folder of the weights; None means the published ones.
+        device: Torch device, or ``auto`` for CUDA, else Apple's MPS, else the CPU.
+        batch_size: Largest number of pictures per call; None means the default of this reward.
+        dtype: ``float32``, ``bfloat16`` or ``float16``; ``auto`` is bfloat16 (like the authors) on CUDA, else float32.
 
     Attributes:
-        question: Where ``{}`` is the prompt.
-        answer: What the network should say.
+        question: Question, in which ``{}`` stands for the prompt.
+        answer: Answer whose probability is the reward.
     """
 
     question: ClassVar[str]
@@ -57,13 +57,13 @@ class VisualQuestion(Pretrained):
 
 
 def reader(name: str, device: torch.device, folder: str = "", longest: int | None = None) -> Callable[[str], Tensor]:
-    """What turns a text into its tokens (n,), and keeps those of the last texts.
+    """Load a tokenizer as a function from a text to its tokens (n,), which caches the last texts.
 
     Args:
         name: Repository or folder of the tokenizer.
-        device: Where the tokens are wanted.
-        folder: Inside of it.
-        longest: The most tokens; of a longer text the end is kept.
+        device: Device of the tokens.
+        folder: Subfolder of the repository or folder.
+        longest: Largest number of tokens; only the end of a longer text is kept.
     """
     from transformers import AutoTokenizer
 
@@ -77,31 +77,31 @@ def reader(name: str, device: torch.device, folder: str = "", longest: int | Non
 
 
 def answer_probability(logits: Tensor, answer: Tensor) -> Tensor:
-    """exp(mean over k of log softmax(logits_k)[answer_k]), (B,).
+    """Probability (B,) of an answer: exp(mean over k of log softmax(logits_k)[answer_k]).
 
     Args:
-        logits: (B, K, vocabulary) before each token of the answer.
-        answer: (K,) its tokens.
+        logits: Logits (B, K, vocabulary) before each token of the answer.
+        answer: Tokens (K,) of the answer.
     """
-    chances = logits.float().log_softmax(-1)
-    return chances.gather(-1, answer.expand(len(logits), -1)[..., None])[..., 0].mean(-1).exp()
+    log_p = logits.float().log_softmax(-1)
+    return log_p.gather(-1, answer.expand(len(logits), -1)[..., None])[..., 0].mean(-1).exp()
 
 
 def padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Rows of different lengths as one tensor (B, longest, ...), and where they are as 1 in another (B, longest)."""
+    """Pad rows to one tensor (B, longest, ...), and return it with its mask (B, longest), which is 1 inside rows."""
     pad = torch.nn.utils.rnn.pad_sequence
-    there = [torch.ones(len(row), dtype=torch.long, device=row.device) for row in rows]
-    return pad(list(rows), batch_first=True), pad(there, batch_first=True)
+    ones = [torch.ones(len(row), dtype=torch.long, device=row.device) for row in rows]
+    return pad(list(rows), batch_first=True), pad(ones, batch_first=True)
 
 
 def t5_probability(language: Any, rows: Sequence[Tensor], answer: Tensor) -> Tensor:
-    """``answer_probability`` by a T5 that has read rows of different lengths.
+    """Probability (B,) of an answer by a T5 whose encoder reads rows of different lengths.
 
     Args:
         language: A ``T5ForConditionalGeneration``.
-        rows: What its encoder reads, (length, width) each.
-        answer: (K,) tokens.
+        rows: Input embeddings (length, width) of the encoder, for each row.
+        answer: Tokens (K,) of the answer.
     """
-    read, mask = padded(rows)
-    told = language(inputs_embeds=read, attention_mask=mask, labels=answer.repeat(len(rows), 1))
-    return answer_probability(told.logits, answer)
+    embeddings, mask = padded(rows)
+    output = language(inputs_embeds=embeddings, attention_mask=mask, labels=answer.repeat(len(rows), 1))
+    return answer_probability(output.logits, answer)

@@ -1,4 +1,4 @@
-"""VQAScore by CLIP-FlanT5, the reward of the paper's compositional experiments."""
+"""VQAScore by CLIP-FlanT5, the reward of the compositional experiments of arXiv 2503.19385."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ BEFORE = (
     "The assistant gives helpful, detailed, and polite answers to the user's questions. USER: "
 )
 AFTER = "\n{} ASSISTANT: "
-"""What surrounds the picture and the question (linzhiqiu/t2v_metrics 3.0, clip_t5_model.py, style ``t5_chat``)."""
+"""Text before the picture, and after it (linzhiqiu/t2v_metrics 3.0, clip_t5_model.py, style ``t5_chat``)."""
 
 MEAN_COLOUR = tuple(int(255 * mean) / 255 for mean in CLIP_MEAN)
-"""Of what makes a picture square (the same, ``expand2square``)."""
+"""Colour of the padding that makes a picture square (same file, ``expand2square``)."""
 
 
 class Size(NamedTuple):
@@ -45,12 +45,12 @@ SIZES = {
 
 
 class FlanT5Networks(NamedTuple):
-    """What it takes to ask.
+    """The network, its tokenizer and its preprocessing.
 
     Args:
-        flant5: Reads a picture and its question, and answers.
-        tokens: Of a text.
-        prepare: Makes of a picture what ``flant5`` reads.
+        flant5: The CLIP-FlanT5.
+        tokens: Function from a text to its tokens.
+        prepare: Preprocessing of pictures.
     """
 
     flant5: ClipFlanT5
@@ -59,24 +59,24 @@ class FlanT5Networks(NamedTuple):
 
 
 class VQAScore(VisualQuestion):
-    """The probability of "Yes", by CLIP-FlanT5, of a picture and "Does this figure show "..."?".
+    """The probability that CLIP-FlanT5 answers "Yes" to 'Does this figure show "..."?' about a picture.
 
         reward = exp(mean of log p over the tokens "Yes" and </s>)
 
-    Lin et al. 2024 (arXiv 2404.01291); prompt, question, answer and preprocessing are those of their code
+    Lin et al. 2024 (arXiv 2404.01291). Prompt, question, answer and preprocessing are those of the authors' code
     (linzhiqiu/t2v_metrics 3.0, clip_t5_model.py): the picture is padded to a square with CLIP's mean colour and resized
-    to 336 by PIL's bicubic filter; what is before the picture and what is after it are tokenized apart, each ending in
-    </s>. Deviations: they run under autocast to bfloat16 on CUDA, we in ``dtype`` throughout; "<image>" in a prompt is
-    text.
+    to 336 by PIL's bicubic filter; the texts before and after it are tokenized separately, each ending in </s>.
+    Deviations: ``dtype`` is used throughout, where the authors use autocast to bfloat16 on CUDA; and "<image>" in a
+    prompt is plain text.
 
     Args:
-        size: ``xxl`` (the paper's) or ``xl``.
-        checkpoint: Repository or folder of other weights of the same kind.
-        device: ``auto`` or a device of torch.
-        batch_size: The most pictures at once.
-        dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
-        tokenizer: Repository or folder; None is that of the size.
-        tower: Repository or folder of the CLIP vision network; None is the one that the checkpoint names.
+        size: ``xxl``, as in arXiv 2503.19385, or ``xl``.
+        checkpoint: Repository or folder of other weights of the same kind; None means those of the size.
+        device: Torch device, or ``auto`` for CUDA, else Apple's MPS, else the CPU.
+        batch_size: Largest number of pictures per call; None means the default of this reward.
+        dtype: ``float32``, ``bfloat16`` or ``float16``; ``auto`` is bfloat16 on CUDA, else float32.
+        tokenizer: Repository or folder of the tokenizer; None means that of the size.
+        tower: Repository or folder of the CLIP vision network; None means the one that the checkpoint names.
     """
 
     name = "vqascore"
@@ -114,8 +114,8 @@ class VQAScore(VisualQuestion):
     @property
     def _settings(self) -> tuple[str, ...]:
         usual = next((size.tokenizer for size in SIZES.values() if size.checkpoint == self.checkpoint), None)
-        told = {"tokenizer": self.vocabulary if self.vocabulary != usual else None, "tower": self.tower}
-        return *super()._settings, *(f"{name}={value}" for name, value in told.items() if value is not None)
+        changed = {"tokenizer": self.vocabulary if self.vocabulary != usual else None, "tower": self.tower}
+        return *super()._settings, *(f"{name}={value}" for name, value in changed.items() if value is not None)
 
     def _networks(self) -> FlanT5Networks:
         from rollflow.rewards.vqa.clip_flant5 import ClipFlanT5
@@ -127,6 +127,6 @@ class VQAScore(VisualQuestion):
     def score_pictures(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         flant5, tokens, prepare = self.networks
         after = [tokens(AFTER.format(self.question.format(prompt))) for prompt in prompts]
-        seen = prepare(pixels).to(self.device, self.dtype)
-        chances: Tensor = flant5(seen, tokens(BEFORE), after, tokens(self.answer))
-        return chances
+        pictures = prepare(pixels).to(self.device, self.dtype)
+        probabilities: Tensor = flant5(pictures, tokens(BEFORE), after, tokens(self.answer))
+        return probabilities

@@ -1,4 +1,4 @@
-"""The HTTP side of a hosted reward."""
+"""The HTTP application of a hosted reward."""
 
 from __future__ import annotations
 
@@ -26,36 +26,35 @@ from rollflow.rewards.remote.server.bodies import check_media, fingerprint, read
 from rollflow.rewards.remote.server.limits import Limits, Refusal
 from rollflow.rewards.remote.wire import KEY, TOKEN, Failure, Health, Info, Scores
 
-_READERS = 2  # bodies that are decoded at once, each of which takes several times its memory meanwhile
+_READERS = 2  # bodies decoded at once; decoding takes several times the memory of a body
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}
 
 
 def app_of(reward: RewardModel, token: str | None = None, limits: Limits | None = None) -> FastAPI:
-    """The application that hosts a reward: ``POST /score``, ``GET /info``, ``GET /health``.
+    """Create the application that hosts a reward: ``POST /score``, ``GET /info``, ``GET /health``.
 
-    Whoever has the token may ask for scores and information; health is told to anyone. A request is refused before its
-    body is read if it need not be.
+    Scores and information require the token; the health check does not. Where possible, a request is refused before its
+    body is read.
 
     Args:
-        reward: Loaded.
-        token: None is open to all.
-        limits: What it takes on.
+        reward: A loaded reward.
+        token: Token that clients must send; None admits everyone.
+        limits: Limits of the server; None means the defaults.
 
     Raises:
-        RollflowError: On a reward that compares samples with those that were scored before, or that lacks a
-            description.
+        RollflowError: If the reward depends on earlier scores, or lacks an attribute such as its description.
     """
     if reward.relative:
         raise RollflowError(
-            f"reward '{reward.name}' compares a search's samples with each other, which a server of many searches "
-            "cannot; serve its parts, and mix them where the search runs"
+            f"reward '{reward.name}' depends on the earlier scores of a search, so a server of many searches cannot "
+            "host it; serve its parts, and mix them where the search runs"
         )
     limits = limits or Limits()
     try:
         info_of(reward, limits)
     except (AttributeError, TypeError, ValueError) as error:
         line = " ".join(str(error).split())
-        raise RollflowError(f"reward '{reward.name}' does not say of itself what clients ask: {line:.300}") from error
+        raise RollflowError(f"reward '{reward.name}' lacks an attribute that clients ask for: {line:.300}") from error
     batcher = Batcher(reward, 3 * limits.pixels)
     desk = _Desk(limits)
     reading = asyncio.Semaphore(_READERS)
@@ -69,10 +68,10 @@ def app_of(reward: RewardModel, token: str | None = None, limits: Limits | None 
         body = await _body(request, limits, place)
         key = request.headers.get(KEY)
         async with reading:
-            known_by = None if key is None else await run_sync(fingerprint, key, body)
+            request_id = None if key is None else await run_sync(fingerprint, key, body)
             batch = await run_sync(read, media, body, limits, reward.unfit)
         place.hold(batch.samples.nbytes - len(body))
-        return batcher.submit(batch, known_by)
+        return batcher.submit(batch, request_id)
 
     app = FastAPI(title=f"rollflow: {reward.name}", openapi_url=None, lifespan=lifespan)
     guarded = [Depends(_guard(token))]
@@ -83,18 +82,18 @@ def app_of(reward: RewardModel, token: str | None = None, limits: Limits | None 
 
     @app.exception_handler(HTTPException)
     async def misplaced(_: Request, error: HTTPException) -> JSONResponse:
-        told = f"{error.detail}; expected POST /score, GET /info or GET /health"
-        return JSONResponse(Failure(error=told).model_dump(), error.status_code, error.headers)
+        message = f"{error.detail}; expected POST /score, GET /info or GET /health"
+        return JSONResponse(Failure(error=message).model_dump(), error.status_code, error.headers)
 
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> JSONResponse:
-        told = f"the server failed: {type(error).__name__}; see its log"
-        return JSONResponse(Failure(error=told).model_dump(), 500)
+        message = f"the server failed: {type(error).__name__}; see its log"
+        return JSONResponse(Failure(error=message).model_dump(), 500)
 
     @app.get("/health")
     async def health() -> Health:
         batcher.check()
-        return Health(status="ok", requests=desk.taken)
+        return Health(status="ok", requests=desk.occupied)
 
     @app.get("/info", dependencies=guarded)
     async def info() -> Info:
@@ -114,7 +113,7 @@ def app_of(reward: RewardModel, token: str | None = None, limits: Limits | None 
 
 
 def info_of(reward: RewardModel, limits: Limits) -> Info:
-    """What a server says of its reward."""
+    """Describe a reward and the server's limits to clients."""
     return Info(
         name=reward.name,
         identity=reward.identity,
@@ -134,49 +133,62 @@ def info_of(reward: RewardModel, limits: Limits) -> Info:
 
 
 def _finite(low: float, high: float) -> tuple[float | None, float | None]:
-    """Bounds as JSON has them, which knows no infinity."""
+    """Replace infinite bounds by None, since JSON has no infinity."""
     return low if math.isfinite(low) else None, high if math.isfinite(high) else None
 
 
 class _Desk:
-    """Places for requests, and the memory that their bodies and samples hold together."""
+    """Places for requests in progress, and the memory of their bodies and samples.
+
+    Args:
+        limits: Limits of the server.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.places = limits.requests
         self.room = math.ceil(limits.memory * 1e6)
-        self.taken = self.held = 0
+        self.occupied = self.held = 0
 
     @contextmanager
     def place(self) -> Iterator[_Place]:
-        if self.taken >= self.places:
-            raise Refusal(503, f"{self.taken} requests are waiting already; try again")
+        """Occupy a place for the time of a request; raises a 503 Refusal if all are occupied."""
+        if self.occupied >= self.places:
+            raise Refusal(503, f"{self.occupied} requests are already in progress; try again")
         place = _Place(self)
-        self.taken += 1
+        self.occupied += 1
         try:
             yield place
         finally:
-            self.taken -= 1
+            self.occupied -= 1
             self.held -= place.held
 
 
 class _Place:
-    """That of one request."""
+    """The place of one request.
+
+    Args:
+        desk: Desk that the place belongs to.
+    """
 
     def __init__(self, desk: _Desk) -> None:
         self.desk = desk
         self.held = 0
 
     def hold(self, size: int) -> None:
-        """Account for so many bytes more, or less.
+        """Account for ``size`` more bytes, or fewer if negative.
 
         Raises:
-            Refusal: 413 if they are more than one server may hold, 503 if they are while others hold theirs.
+            Refusal: 413 if the request alone exceeds the server's memory limit, 503 if it does so together with others.
         """
         room = self.desk.room
         if self.held + size > room:
-            raise Refusal(413, f"a request of more than {room} bytes in memory; send less, or start with more")
+            raise Refusal(
+                413,
+                f"the request takes more than {room} bytes in memory; send fewer samples, or start the server with a "
+                "higher limit",
+            )
         if size > 0 and self.desk.held + size > room:
-            raise Refusal(503, f"requests that wait already hold {self.desk.held} bytes; try again")
+            raise Refusal(503, f"requests in progress already hold {self.desk.held} bytes; try again")
         self.desk.held += size
         self.held += size
 
@@ -193,7 +205,7 @@ def _guard(token: str | None) -> Callable[[Request], Awaitable[None]]:
 
 
 async def _body(request: Request, limits: Limits, place: _Place) -> bytes:
-    """The body, no more of which is held than is allowed."""
+    """Receive the body, up to the limits of size, time and memory."""
     if int(request.headers.get("Content-Length", 0)) > limits.bytes:
         raise _too_large(limits)
     body = bytearray()
@@ -205,11 +217,14 @@ async def _body(request: Request, limits: Limits, place: _Place) -> bytes:
                 place.hold(len(part))
                 body += part
     except TimeoutError:
-        raise Refusal(408, f"the body took more than {limits.seconds} s") from None
+        raise Refusal(408, f"the body was not complete within {limits.seconds} s") from None
     except ClientDisconnect:
-        raise Refusal(400, "the body was cut short") from None
+        raise Refusal(400, "the connection was closed before the body was complete") from None
     return bytes(body)
 
 
 def _too_large(limits: Limits) -> Refusal:
-    return Refusal(413, f"a body of more than {limits.bytes} bytes; send fewer samples, or start with more")
+    return Refusal(
+        413,
+        f"the body exceeds {limits.bytes} bytes; send fewer samples, or start the server with a higher limit",
+    )

@@ -1,4 +1,4 @@
-"""Rows of many requests through one reward, in as few calls as it allows."""
+"""Batching of many requests into as few calls of one reward as possible."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ _REMEMBERED = 1024
 
 @dataclass(eq=False)
 class _Waiting:
-    """A request and its scores to come."""
+    """A request and the future of its scores."""
 
     batch: Batch
     scores: Future[list[float]] = field(default_factory=Future)
 
     @property
     def kind(self) -> tuple[torch.Size, torch.dtype]:
-        """Of requests that can share a call."""
+        """Shape and type of a sample; requests share a call only if these are equal."""
         return self.batch.samples.shape[1:], self.batch.samples.dtype
 
 
 class Batcher:
     """Scores requests in a thread of its own.
 
-    What came in while a call ran is there for the next: the request that has waited longest, and with it all of its
-    shape and type that fit into the reward's ``batch_size`` and into ``numbers``, whole. There is no waiting for more.
-    If a call raises, those who shared it are scored alone, so that only who is at fault fails. Whatever ends the
-    thread, every request is answered. Of a request that was, only the scores stay in memory.
+    Requests that arrive during a call are candidates for the next one. It takes the request that has waited longest,
+    and all others of the same shape and type that fit completely into the reward's ``batch_size`` and into ``numbers``;
+    it does not wait for more. If a call raises an exception, its requests are scored one by one, so that only the
+    faulty one fails. Every request is answered, whatever ends the thread. After that, only its scores stay in memory.
 
     Args:
-        reward: Only that thread calls it.
-        numbers: The most numbers in the samples of requests that share a call.
+        reward: The reward, which only that thread calls.
+        numbers: Largest number of values in the samples of requests that share a call.
     """
 
     def __init__(self, reward: RewardModel, numbers: int = 3 * Limits.pixels) -> None:
@@ -53,7 +53,7 @@ class Batcher:
         self.numbers = numbers
         self._arrived: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._closed = self._ended = False
-        self._lock = Lock()  # of the next two, and of whether the thread has ended
+        self._lock = Lock()  # guards the next two, and _ended
         self._open: set[Future[list[float]]] = set()
         self._remembered: OrderedDict[bytes, Future[list[float]]] = OrderedDict()
         self._thread = Thread(target=self._work, name="rollflow-reward", daemon=True)
@@ -61,16 +61,19 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Whether what is submitted will be scored."""
+        """Whether submitted requests will be scored."""
         return not self._ended
 
     def submit(self, batch: Batch, key: bytes | None = None) -> Future[list[float]]:
-        """The scores to come, or the ``Refusal`` to.
+        """Submit a batch.
 
         Args:
-            batch: What is to be scored.
-            key: By which a request that is made again is known (``bodies.fingerprint``), so that it is not scored
-                again; the last ones are remembered, unless they failed.
+            batch: Samples and prompts.
+            key: Identifier of a repeated request (``bodies.fingerprint``), so that it is not scored again; the last
+                ones that did not fail are remembered.
+
+        Returns:
+            A future of the scores, or of a ``Refusal``.
 
         Raises:
             Refusal: 503 if the thread has ended.
@@ -91,16 +94,16 @@ class Batcher:
         return waiting.scores
 
     def check(self) -> None:
-        """Do nothing if it is alive.
+        """Check that the thread is alive.
 
         Raises:
-            Refusal: 503 if not.
+            Refusal: 503 if it has ended.
         """
         if not self.alive:
             raise _dead()
 
     def close(self) -> None:
-        """Let the thread end once it has scored what it was given."""
+        """Let the thread end after it has scored all submitted requests."""
         self._arrived.put(None)
 
     def _settle(self, key: bytes | None, scores: Future[list[float]]) -> None:
@@ -122,7 +125,7 @@ class Batcher:
                 scores.set_exception(_dead())
 
     def _receive(self, waiting: list[_Waiting]) -> bool:
-        """Add what has arrived, or what arrives next if nothing waits; whether there is anything to score."""
+        """Add the requests that have arrived, or wait for the next one; returns whether there is anything to score."""
         while not (self._closed or (waiting and self._arrived.empty())):
             arrived = self._arrived.get()
             if arrived is None:
@@ -132,7 +135,7 @@ class Batcher:
         return bool(waiting)
 
     def _take(self, waiting: list[_Waiting]) -> list[_Waiting]:
-        """Those to be scored together, which no longer wait."""
+        """Remove from ``waiting`` the requests to score together, and return them."""
         together, rows = waiting[:1], len(waiting[0].batch.prompts)
         most = min(self.reward.batch_size, self.numbers // waiting[0].batch.samples[0].numel())
         for request in waiting[1:]:
@@ -150,7 +153,7 @@ class Batcher:
             if len(requests) == 1:
                 requests[0].scores.set_exception(_refusal(self.reward, error))
                 return
-            # not here, where the error's frames hold what may have been too much for the memory
+            # not retried here, where the error's frames still hold memory that may have run out
         else:
             for request, part in zip(requests, parts, strict=True):
                 request.scores.set_result(part)
@@ -166,18 +169,18 @@ class Batcher:
 
 
 def _dead() -> Refusal:
-    return Refusal(503, "the thread that scores has ended; restart the server")
+    return Refusal(503, "the scoring thread has ended; restart the server")
 
 
 def _refusal(reward: RewardModel, error: BaseException) -> Refusal:
-    """What is told of an error, without its traceback, whose frames hold the samples."""
-    if isinstance(error, BadReward) and error.__cause__ is not None:  # what the reward itself raised
+    """Convert an error to a refusal, without its traceback, whose frames hold the samples."""
+    if isinstance(error, BadReward) and error.__cause__ is not None:  # the reward's own exception
         error = error.__cause__
     if is_out_of_memory(error):
         return Refusal(413, f"reward '{reward.name}' ran out of memory; send fewer or smaller samples")
     if isinstance(error, RewardUnavailable):
         return Refusal(503, str(error))
     if isinstance(error, RollflowError | ValueError):
-        return Refusal(422, f"reward '{reward.name}' refused: {error}")
+        return Refusal(422, f"reward '{reward.name}' refused the request: {error}")
     _LOG.error("reward '%s' failed", reward.name, exc_info=error)
     return Refusal(500, f"reward '{reward.name}' failed: {type(error).__name__}: {error}")

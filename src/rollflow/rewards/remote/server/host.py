@@ -1,4 +1,4 @@
-"""Where a hosted reward listens, and to whom."""
+"""The address and the HTTP server of a hosted reward."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ _LOG = logging.getLogger(__name__)
 
 
 class OpenToAll(RollflowError, ValueError):
-    """An address that others can reach, without a token to keep them out."""
+    """An address that other machines can reach, without a token to protect it."""
 
 
 def bound(host: str, port: int, token: str | None) -> socket.socket:
-    """A socket that holds the address but does not listen yet, so that loading is not in vain.
+    """Bind a socket to an address, without listening yet, so that a conflict shows before the reward is loaded.
 
     Args:
-        host: Name or address.
-        port: 0 is any that is free.
-        token: That the server will ask for.
+        host: Host name or address.
+        port: Port; 0 chooses a free one.
+        token: Token that the server will require.
 
     Raises:
-        OpenToAll: If others than this machine can reach the address and there is no token.
-        RollflowError: If the address cannot be had.
+        OpenToAll: If other machines can reach the address and there is no token.
+        RollflowError: If the address is not available.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         if token is None and not ipaddress.ip_address(address[0]).is_loopback:
             raise OpenToAll(
-                f"'{host}' can be reached by others, who could use the reward; set {TOKEN} to a secret first, such as "
-                "'openssl rand -hex 32' gives, here and where searches run; or stay with --host 127.0.0.1"
+                f"other machines can reach '{host}' and use the reward; set {TOKEN} to a secret here and where "
+                "searches run, such as the output of 'openssl rand -hex 32', or use --host 127.0.0.1"
             )
-        # asyncio sends answers without delay only where the protocol is told
+        # asyncio disables Nagle's algorithm only if the protocol is given
         listener = socket.socket(family, kind, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -55,20 +55,20 @@ def bound(host: str, port: int, token: str | None) -> socket.socket:
         except OSError:
             listener.close()
             raise
-    except (OSError, UnicodeError) as error:  # the latter on a host that cannot be a name
-        why = error.strerror if isinstance(error, OSError) else "it is no name of a host"
+    except (OSError, UnicodeError) as error:  # the latter for an invalid host name
+        why = error.strerror if isinstance(error, OSError) else "the host name is invalid"
         raise RollflowError(f"cannot serve at {host}:{port}: {why}; choose another --host or --port") from None
     return listener
 
 
 def address_of(listener: socket.socket) -> str:
-    """Its URL."""
+    """URL of a listening socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def server_of(reward: RewardModel, token: str | None, limits: Limits) -> uvicorn.Server:
-    """The server; its ``run`` takes the sockets that it listens at."""
+    """Create the server of a reward; its ``run`` takes the sockets to listen on."""
     door = _Door(app_of(reward, token, limits), limits.connections)
     server = uvicorn.Server(
         uvicorn.Config(
@@ -87,14 +87,14 @@ def server_of(reward: RewardModel, token: str | None, limits: Limits) -> uvicorn
 
 
 class _Door:
-    """Answers 503 to requests of connections beyond the limit, before anything of them is read.
+    """Answers 503 to requests on connections beyond the limit, before anything is read.
 
     Args:
-        app: What answers the others.
-        most: Connections.
+        app: Application that answers all other requests.
+        most: Largest number of connections.
 
     Attributes:
-        connections: That are open.
+        connections: Open connections.
     """
 
     def __init__(self, app: ASGIApp, most: int) -> None:
@@ -105,14 +105,14 @@ class _Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and len(self.connections) > self.most:
             _LOG.warning("refused a request: more than %d connections are open", self.most)
-            told = Failure(error=f"more than {self.most} connections are open; try again").model_dump()
-            await JSONResponse(told, 503, {"Retry-After": "1", "Connection": "close"})(scope, receive, send)
+            failure = Failure(error=f"more than {self.most} connections are open; try again").model_dump()
+            await JSONResponse(failure, 503, {"Retry-After": "1", "Connection": "close"})(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
 
 class _Seldom(logging.Filter):
-    """Lets a warning through once a minute, so that whoever sends nonsense does not fill the disk."""
+    """Passes each warning at most once a minute, so that a flood of bad requests does not fill the disk."""
 
     seconds: ClassVar[float] = 60
 
@@ -137,10 +137,10 @@ _LOG.addFilter(_SELDOM)
 
 
 class _Punctual(H11Protocol):
-    """HTTP/1.1, hanging up on those who begin no request within ``seconds``, however often they send a letter of it.
+    """HTTP/1.1 that closes connections on which no request is complete within ``seconds``.
 
-    uvicorn ends idle connections only after a first request, and starts anew with every byte. Connections beyond
-    ``most`` are closed at once, so that files that can be opened are left.
+    uvicorn itself ends idle connections only after a first request, and restarts its timer with every byte. Connections
+    beyond ``most`` are closed at once, so that the process does not run out of file descriptors.
     """
 
     seconds: ClassVar[float] = 30
@@ -149,7 +149,7 @@ class _Punctual(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > self.most:
-            _LOG.warning("hung up: more than %d connections are open", self.most)
+            _LOG.warning("closed a connection: more than %d are open", self.most)
             transport.abort()
             return
         self._expect_request()

@@ -1,4 +1,4 @@
-"""What one server takes on, and how it refuses the rest."""
+"""The limits of a server, and the error for requests that it refuses."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from dataclasses import dataclass
 
 from rollflow.errors import RollflowError
 
-_VALUES = 100_000  # of JSON that are parsed at least, whatever the limits
+_VALUES = 100_000  # JSON values that may be parsed in any case
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one server takes on.
+    """The limits of one server.
 
     Args:
-        megabytes: Of a body.
-        rows: Samples of a request.
-        pixels: Of the pictures of a request together, and of those that are scored in one call; three numbers of a
-            tensor count as one.
-        requests: That are read, wait or are scored at once.
-        seconds: Until a body is complete.
-        characters: Of a prompt, and of the names of what it asks for.
-        memory: Megabytes of the bodies and samples of all requests that are read, wait or are scored.
-        connections: Open at once; those beyond are answered 503, and beyond twice as many hung up on.
+        megabytes: Largest size of a request's body, in megabytes.
+        rows: Largest number of samples per request.
+        pixels: Largest number of pixels of all samples in a request, and in one call of the reward; three numbers of a
+            tensor count as one pixel.
+        requests: Largest number of requests in progress.
+        seconds: Time limit for receiving a body.
+        characters: Largest length of a prompt, including the names of the things it asks for.
+        memory: Largest size of the bodies and samples of all requests in progress, in megabytes.
+        connections: Largest number of open connections; further ones are answered 503, and closed at once beyond twice
+            as many.
     """
 
     megabytes: float = 128
@@ -38,25 +39,25 @@ class Limits:
     def __post_init__(self) -> None:
         for name, limit in vars(self).items():
             if not 0 < limit < math.inf:
-                raise RollflowError(f"the limit of {name} must be above 0, and finite, not {limit}")
+                raise RollflowError(f"the limit of {name} must be positive and finite, not {limit}")
 
     @property
     def bytes(self) -> int:
-        """Of a body."""
+        """Largest size of a request's body in bytes."""
         return math.ceil(self.megabytes * 1e6)
 
     @property
     def values(self) -> int:
-        """Of the JSON of a request, each of which takes much more memory than the character that it may be."""
+        """Largest number of JSON values in a request; one may take far more memory than its text."""
         return _VALUES + self.rows * self.characters
 
 
 class Refusal(RollflowError):
-    """A request that is not answered with scores.
+    """The refusal of a request.
 
     Args:
-        status: Of HTTP.
-        message: What was got, what was expected, and what to do.
+        status: HTTP status.
+        message: One line on what was wrong, what was expected, and what to do.
     """
 
     def __init__(self, status: int, message: str) -> None:
