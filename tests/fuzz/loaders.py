@@ -289,7 +289,7 @@ def _network() -> Iterator[Loader]:
     info = json.dumps(told).encode()
 
     def answer(kind: type) -> Callable[[Path], object]:
-        return lambda path: remote._told(kind, httpx.Response(200, content=path.read_bytes()))
+        return lambda path: remote._parsed(kind, httpx.Response(200, content=path.read_bytes()))
 
     yield Loader("scores of a server", (scores,), answer(Scores), mutate_json)
     yield Loader("what a server says of itself", (info,), answer(Info), mutate_json)

@@ -319,12 +319,12 @@ def test_memory_of_all_requests_together_is_bounded() -> None:
         assert desk.held == 1000
         with desk.place(), pytest.raises(Refusal, match="3 requests"), desk.place():
             pass
-    assert (desk.held, desk.taken) == (0, 0)
+    assert (desk.held, desk.occupied) == (0, 0)
 
 
 def test_no_compressed_bodies() -> None:
     for encoding in ("gzip", "deflate, gzip", "zstd"):
-        with pytest.raises(Refusal, match="not compressed"):
+        with pytest.raises(Refusal, match="expected an uncompressed body"):
             check_media(TENSORS, encoding)
 
 

@@ -190,7 +190,7 @@ def test_a_run_whose_server_stays_away_ends_with_its_best_after_the_patience(lin
     assert result.interrupted
     assert isinstance(result.cause, RewardUnavailable)
     assert host.url in str(result.cause)
-    with pytest.raises(RewardUnavailable, match=r"cannot be reached.*at try 1"):  # nobody waits twice
+    with pytest.raises(RewardUnavailable, match=r"cannot be reached.*after try 1"):  # nobody waits twice
         job.task.reward.score(PICTURES, PROMPTS)
     host.start()
     try:

@@ -197,7 +197,7 @@ def test_no_body_is_an_error_of_the_server(media: str, body: bytes, wavy: Host, 
         (body_of(torch.zeros(2, 0)), "(2, 0)"),
         (body_of(torch.zeros(0, 2)), "(0, 2)"),
         (body_of(torch.tensor(1.0), []), "shape ()"),
-        (body_of(torch.zeros(2, 3), ["one"]), "got 1 for 2"),
+        (body_of(torch.zeros(2, 3), ["one"]), "got 1 prompts for 2 samples"),
         (GOOD.replace(b"samples", b"simples"), "samples"),
         (GOOD.replace(b"prompts", b"pramets"), "prompts"),
     ],
@@ -429,7 +429,7 @@ def test_what_came_in_meanwhile_is_scored_together(spy: Spy, client: httpx.Clien
 @pytest.mark.parametrize(
     ("trouble", "status", "told"),
     [
-        (ValueError("a prompt\nlike no other"), 422, "reward 'wavy' refused: a prompt like no other"),
+        (ValueError("a prompt\nlike no other"), 422, "reward 'wavy' refused the request: a prompt like no other"),
         (RuntimeError("no kernel image"), 500, "reward 'wavy' failed: RuntimeError: no kernel image"),
         (SystemExit(0), 500, "reward 'wavy' failed: SystemExit: 0"),
     ],

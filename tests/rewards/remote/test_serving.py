@@ -36,7 +36,7 @@ def refusal(*arguments: str) -> str:
 
 def test_bad_input_is_one_line() -> None:
     assert "did you mean 'count'?" in refusal("coutn", "--port", "0")
-    assert "unknown setting" in refusal("hosting:Mortal(maker=x)", "--port", "0")
+    assert "unknown setting" in refusal("support.hosting:Mortal(maker=x)", "--port", "0")
     assert "limit of rows" in refusal("count", "--port", "0", "--max-rows", "0")
     assert "cannot serve at no.such.host.invalid:0" in refusal("count", "--host", "no.such.host.invalid", "--port", "0")
     for host in ("a..b", "a" * 300):
@@ -123,7 +123,9 @@ def imports(path: Path, *, at_once: bool) -> set[str]:
         if id(node) not in skipped and isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif id(node) not in skipped and isinstance(node, ast.ImportFrom):
-            found.add(str(node.module) if str(node.module).startswith("rollflow") else str(node.module).split(".")[0])
+            module = str(node.module)
+            own = {module, *(f"{module}.{alias.name}" for alias in node.names)}
+            found |= own if module.startswith("rollflow") else {module.split(".")[0]}
     return found
 
 

@@ -314,7 +314,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def test_what_a_server_says_of_itself_is_no_book(field: str) -> None:
     told = json.loads(INFO) | {field: "a" * 200_000}
     with pytest.raises(RollflowError, match="is not a reward server"):
-        RemoteReward()._told(Info, httpx.Response(200, content=json.dumps(told)))
+        RemoteReward()._parsed(Info, httpx.Response(200, content=json.dumps(told)))
 
 
 def test_why_a_server_refuses_is_told_in_a_line() -> None:
