@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
 from rollflow.errors import RollflowError
 
-Source: TypeAlias = Path | str | bytes
+MediaSource: TypeAlias = Path | str | bytes
 """The path of a picture, or the content of its file."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -50,7 +50,7 @@ class PictureTooLarge(BadPicture):
 
 @contextmanager
 def open_picture(
-    source: Source, *, max_pixels: int = MAX_PIXELS, formats: Sequence[str] = FORMATS
+    source: MediaSource, *, max_pixels: int = MAX_PIXELS, formats: Sequence[str] = FORMATS
 ) -> Iterator[Image.Image]:
     """Open a picture of which only the header has been read, so that its size can be judged before it is decoded.
 
@@ -82,7 +82,7 @@ def open_picture(
         raise BadPicture(f"cannot read {name}: {_line(error, formats)}") from error
 
 
-def read_picture(source: Source, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_picture(source: MediaSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read a picture, the first frame of a film, as RGB.
 
     Raises:
@@ -92,7 +92,7 @@ def read_picture(source: Source, *, max_pixels: int = MAX_PIXELS) -> Image.Image
         return picture.convert("RGB")
 
 
-def read_frames(source: Source) -> list[Image.Image]:
+def read_frames(source: MediaSource) -> list[Image.Image]:
     """Read a picture as one frame, or a film as many, as RGB.
 
     A photograph is turned as its camera says. A frame that is shown longer than the shortest stands in the list as
@@ -123,7 +123,7 @@ def read_frames(source: Source) -> list[Image.Image]:
 
 
 @contextmanager
-def _content(source: Source) -> Iterator[io.BytesIO | str]:
+def _content(source: MediaSource) -> Iterator[io.BytesIO | str]:
     """What Pillow opens: content in memory, or the path of a regular file, since others may never end."""
     if isinstance(source, bytes):
         size = len(source)

@@ -31,7 +31,7 @@ _EXPENSIVE = 60.0
 """Seconds of a run whose result is not replaced without a warning before."""
 
 
-class Outcome(NamedTuple):
+class RunOutcome(NamedTuple):
     """What a run in a folder came to.
 
     Args:
@@ -81,7 +81,7 @@ def run_in_folder(
     held_out_path: bool = False,
     observers: Sequence[Observer] = (),
     watching: Callable[[Job], AbstractContextManager[Observer | None]] = lambda _: nullcontext(),
-) -> Outcome:
+) -> RunOutcome:
     """Load, search and write the files of a run.
 
     The plain sample is made first and by itself, so that the search is the same, to the last bit, with or without it.
@@ -119,7 +119,7 @@ def run_in_folder(
                 with suppress(BadCheckpoint):  # none, as a rule
                     if read_job(folder / CHECKPOINT) == identity:
                         checkpoint.remove()
-                return Outcome(out.earlier or {}, None)
+                return RunOutcome(out.earlier or {}, None)
             if resume:
                 job = replace(job, resume=load_checkpoint(job, folder / CHECKPOINT))
             elif out.earlier is not None and not of_job and _seconds(out) >= _EXPENSIVE:
@@ -173,7 +173,7 @@ def run_in_folder(
         if checkpoint.error is not None:
             _warn(f"the checkpoint could not be written: {checkpoint.error}")
         replaced = _described(out) if out.earlier is not None and not of_job else None
-        return Outcome(content, result, stopping, replaced)
+        return RunOutcome(content, result, stopping, replaced)
 
 
 def check_folder_of(plan: Planned, folder: Path, *, compare: bool, resume: bool) -> None:

@@ -75,7 +75,7 @@ def read_ask(parts: list[str]) -> dict[str, int]:
         BadSetting: If a part does not have this form, or a thing occurs twice.
     """
     asked: dict[str, int] = {}
-    given: dict[str, str] = {}
+    parts_by_name: dict[str, str] = {}
     for part in parts:
         thing, _, count = part.partition("=")
         words = thing.split()
@@ -83,9 +83,9 @@ def read_ask(parts: list[str]) -> dict[str, int]:
             raise BadSetting(f"expected THING=COUNT, such as airplanes=6, not '{part}'")
         name = " ".join(words)
         name = singular(name) if words[-1].islower() else name
-        if name.lower() in given:
-            raise BadSetting(f"'{given[name.lower()]}' and '{part}' both count '{name}'; give each thing once")
-        given[name.lower()], asked[name] = part, int(count)
+        if name.lower() in parts_by_name:
+            raise BadSetting(f"'{parts_by_name[name.lower()]}' and '{part}' both count '{name}'; give each thing once")
+        parts_by_name[name.lower()], asked[name] = part, int(count)
     return asked
 
 

@@ -104,7 +104,7 @@ class PipelineCalls:
             RollflowError: If the state does not consist of values of the prepared latents.
         """
         call = self._call_of([row])
-        [step], made = self._steps_of(call, [row], timestep)
+        [step], result = self._steps_of(call, [row], timestep)
         prepared = call.prepared
         if prepared is None or (prepared.shape == step.sample.shape and prepared.equal(step.sample.to(prepared))):
             return step.sample
@@ -118,7 +118,7 @@ class PipelineCalls:
                 raise self._unknown_state()
             at += digits.long() * digit
             digit *= DIGITS
-        rest = made.detach() if isinstance(made, Tensor) and made.shape == prepared.shape else None
+        rest = result.detach() if isinstance(result, Tensor) and result.shape == prepared.shape else None
         self._layout = Layout(at.flatten(), rest)
         return step.sample
 
@@ -138,7 +138,7 @@ class PipelineCalls:
             raise self._unknown_state()
         return step.output
 
-    def held(self, row: Encoded, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+    def fixed_part(self, row: Encoded, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """Find the part of states that the pipeline keeps fixed, as (mask, clean), both of a state's shape.
 
         After each step it continues with ``mask * state + (1 - mask) * clean``, where ``clean`` is a picture with the
@@ -163,8 +163,8 @@ class PipelineCalls:
         call = self._call_of(rows, state)
         guarded = isinstance(getattr(self.pipeline, "safety_checker", None), Guardrail)  # by way of arrays
         with torch.set_grad_enabled(torch.is_grad_enabled() and not guarded):
-            made: Tensor = self._without_network(call, [row.prompt for row in rows], output_type="pt")
-        colours, alpha = made.narrow(-3, 0, 3), made.narrow(-3, 3, made.shape[-3] - 3)
+            output: Tensor = self._without_network(call, [row.prompt for row in rows], output_type="pt")
+        colours, alpha = output.narrow(-3, 0, 3), output.narrow(-3, 3, output.shape[-3] - 3)
         shown = torch.lerp(torch.ones_like(colours), colours, alpha) if alpha.numel() else colours  # on white
         flags = call.flags or [False] * len(rows)
         if not len(flags) == len(shown) == len(rows):
@@ -296,7 +296,7 @@ class PipelineCalls:
             for name, text in self._arguments.items()
             if isinstance(text, str) and PROMPTS.fullmatch(name)
         }
-        given = {
+        settings = {
             "num_inference_steps": 2,  # replaced by the probe's; some pipelines divide by one less than this
             "output_type": "latent",
             "return_dict": False,
@@ -304,10 +304,12 @@ class PipelineCalls:
             **texts,
             **arguments,
         }
-        if "intermediate_timesteps" in self._known and given["num_inference_steps"] != 2:
-            given["intermediate_timesteps"] = None  # only valid with two steps
+        if "intermediate_timesteps" in self._known and settings["num_inference_steps"] != 2:
+            settings["intermediate_timesteps"] = None  # only valid with two steps
         with restored(self.pipeline, reads_prompt=call.answers is None):
-            made = self._call(self.pipeline, prompt=prompts, generator=torch.Generator().manual_seed(0), **given)[0]
+            output = self._call(self.pipeline, prompt=prompts, generator=torch.Generator().manual_seed(0), **settings)[
+                0
+            ]
         if not self._prepares and call.state is None:
-            call.prepared = made
-        return made
+            call.prepared = output
+        return output

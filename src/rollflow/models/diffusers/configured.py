@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rollflow.canonical import canonical, digest, settings_in
 
-UNTOLD = {"gradient_checkpointing", "hf_device_map", "name_or_path", "lora_scale", "is_running", "training"}
+IGNORED = {"gradient_checkpointing", "hf_device_map", "name_or_path", "lora_scale", "is_running", "training"}
 """Attributes of networks that no result depends on, such as devices, paths and remains of a call.
 
 ``lora_scale`` is the scale at which adapters were last fused, which their own scales and the weights reflect.
@@ -37,31 +37,31 @@ def settings_identity(pipeline: Any, parts: Mapping[str, Any]) -> str:
     tiling and IP-Adapters), attention processors, caches, hooks, dtypes, classes (which reflect quantization), and
     added tokens.
     """
-    told = [type(pipeline).__qualname__, canonical(_plain_in(vars(pipeline)))]
-    told.append(canonical(_plain_in(settings_in(pipeline.config))))
-    told.append(canonical(vars(pipeline).get("run_safety_checker")))
+    texts = [type(pipeline).__qualname__, canonical(_plain_in(vars(pipeline)))]
+    texts.append(canonical(_plain_in(settings_in(pipeline.config))))
+    texts.append(canonical(vars(pipeline).get("run_safety_checker")))
     for name, part in sorted(parts.items()):
         if name == "scheduler" or part is None:
             continue
-        told.append(name)
-        told.extend(_network(part) if isinstance(part, nn.Module) else _other(part, name, parts))
-    told.extend(
+        texts.append(name)
+        texts.extend(_network(part) if isinstance(part, nn.Module) else _other(part, name, parts))
+    texts.extend(
         canonical(value)
         for name, value in sorted(vars(pipeline).items())
         if name.endswith("_processor") and isinstance(getattr(value, "config", None), Mapping)
     )
-    return digest(*told)
+    return digest(*texts)
 
 
 def adapters_identity(parts: Mapping[str, Any]) -> str:
     """Adapters of the networks with their strengths, and whether they are off or fused; "" if there are none."""
-    told = []
+    texts = []
     for name, part in sorted(parts.items()):
         layers = [_adapter(module) for module in _modules(part) if _adapts(module)]
         if layers:
             [first, *others] = list(dict.fromkeys(layers))
-            told.append(f"{name}: {first}" + (f" and {digest(*layers)}" if others else ""))
-    return "; ".join(told)
+            texts.append(f"{name}: {first}" + (f" and {digest(*layers)}" if others else ""))
+    return "; ".join(texts)
 
 
 def _adapts(module: nn.Module) -> bool:
@@ -154,7 +154,7 @@ def _plain_in(attributes: Mapping[str, Any], private: bool = False) -> dict[str,
         name: _rounded(value)
         for name, value in attributes.items()
         if (private or not name.startswith("_"))
-        and not (name in UNTOLD or any(part in name for part in RUN_STATE))
+        and not (name in IGNORED or any(part in name for part in RUN_STATE))
         and value is not None
         and _plain(value)
     }

@@ -73,10 +73,10 @@ class Exclusive:
     def __call__(self) -> Iterator[None]:
         """Wait until no other thread uses the pipeline. Raises a RollflowError in a fork."""
         self._home.check()
-        with ExitStack() as held:
+        with ExitStack() as locks:
             for lock in dict.fromkeys(lock.lock for lock in self._own):
-                held.enter_context(lock)
-            held.enter_context(self._lock)
+                locks.enter_context(lock)
+            locks.enter_context(self._lock)
             yield
 
 
@@ -88,9 +88,9 @@ def exclusively(method: Callable[P, T]) -> Callable[P, T]:
     """Decorate a method to hold its object's ``exclusive`` while it runs."""
 
     @wraps(method)
-    def held(*args: P.args, **kwargs: P.kwargs) -> T:
+    def locked(*args: P.args, **kwargs: P.kwargs) -> T:
         model: _Guarded = args[0]  # type: ignore[assignment]
         with model.exclusive():
             return method(*args, **kwargs)
 
-    return held
+    return locked

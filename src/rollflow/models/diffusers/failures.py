@@ -32,9 +32,9 @@ def explained(name: str, pipeline: Any, arguments: Mapping[str, Any], kind: type
     except Exception as error:
         if out_of_memory(error):
             raise
-        given = ", ".join(f"{argument}={_short(value)}" for argument, value in arguments.items())
+        shown = ", ".join(f"{argument}={_short(value)}" for argument, value in arguments.items())
         scheduler = type(pipeline.scheduler).__name__.removeprefix("Probing")
-        called = f"; it was called with {given}" if given else ""
+        called = f"; it was called with {shown}" if shown else ""
         raise kind(
             f"{type(pipeline).__name__} of '{name}' failed: {described(error)}{_where(error)}{called}; check "
             f"its arguments, and whether it can sample with {scheduler}"

@@ -123,7 +123,7 @@ class DiffusersModel(FlowModel):
         if outset.begun is not None and self.convention.time(outset.begun) < 1:
             self.origin = outset.origin.reshape(self.shape).float().cpu()
         times = self.convention.timestep(torch.tensor([0.9, 0.6, 0.3]))
-        mask, clean = (part.float().cpu() for part in self.calls.held(self._blank, times))
+        mask, clean = (part.float().cpu() for part in self.calls.fixed_part(self._blank, times))
         if bool((mask < 1).any()):
             self._held = mask, clean
 

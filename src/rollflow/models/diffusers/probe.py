@@ -100,14 +100,14 @@ def probing(scheduler: Any) -> Any:
 
     @functools.wraps(own.set_timesteps)  # pipelines look for names of its parameters
     def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:
-        given = dict(zip(to_set, (self, *args), strict=False)) | kwargs
+        arguments = dict(zip(to_set, (self, *args), strict=False)) | kwargs
         if self.recording:
             own.set_timesteps(self, *args, **kwargs)
             self.recorded = copy.copy(self)
             self.recorded.__class__ = own
             if self.shown:
                 return
-        self.timesteps = self.pretended.to(given.get("device"))
+        self.timesteps = self.pretended.to(arguments.get("device"))
         if is_trigflow(self):  # its loop skips the last timestep
             self.timesteps = torch.cat([self.timesteps, torch.zeros_like(self.timesteps[:1])])
         # Some pipelines pass them to their network's caches, and some read the last but one.
@@ -117,9 +117,9 @@ def probing(scheduler: Any) -> Any:
 
     @functools.wraps(own.step)  # parameters come in any order
     def step(self: Any, *args: Any, **kwargs: Any) -> Stepped:
-        given = dict(zip(to_step, (self, *args), strict=False)) | kwargs
-        sample = given["sample"]
-        self.steps.append(Step(sample, given["model_output"]))
+        arguments = dict(zip(to_step, (self, *args), strict=False)) | kwargs
+        sample = arguments["sample"]
+        self.steps.append(Step(sample, arguments["model_output"]))
         state = torch.full_like(sample, self.answers.pop(0)) if self.answers else sample
         return Stepped(state, state)
 

@@ -81,13 +81,13 @@ class PipelineSource(Source):
         checks.text("the name of a pipeline", self.name)
         checks.instance("arguments", self.arguments, Mapping, what="the arguments of the pipeline's call by name")
         _ = self._device
-        for what, given, known in (
+        for what, value, known in (
             ("dtype", self.dtype, ("auto", *DTYPES)),
             ("offload", self.offload, OFFLOADS),
             ("quantization", self.quantize or "8bit", QUANTIZATIONS),
         ):
-            if given not in known:
-                raise unknown(what, given, known)
+            if value not in known:
+                raise unknown(what, value, known)
         if self.offload != "none" and self._device.type == "cpu":
             raise BadSetting(
                 f"--offload {self.offload} moves networks between the CPU and an accelerator, but the device is the CPU"

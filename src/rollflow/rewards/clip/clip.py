@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rollflow.rewards.pretrained.base import Pretrained
 from rollflow.rewards.pretrained.preprocessing import Preprocess
-from rollflow.rewards.pretrained.text_cache import kept
+from rollflow.rewards.pretrained.text_cache import cached
 
 
 class Clip(NamedTuple):
@@ -98,7 +98,7 @@ class ClipReward(PictureTower):
         from transformers import AutoTokenizer
 
         model, tokenizer = self._clip(), self.loaded(AutoTokenizer.from_pretrained, self.base)
-        return Clip(model, tokenizer, kept(partial(_embedded, model, tokenizer, self.device)))
+        return Clip(model, tokenizer, cached(partial(_embedded, model, tokenizer, self.device)))
 
     def cosines(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         """Cosine similarities (B,) of pictures (B, 3, H, W) in [0, 1] with their prompts."""

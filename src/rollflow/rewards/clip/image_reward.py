@@ -17,7 +17,7 @@ from rollflow.rewards.base import Card
 from rollflow.rewards.pretrained.base import Pretrained
 from rollflow.rewards.pretrained.mlp import Stack
 from rollflow.rewards.pretrained.preprocessing import Preprocess
-from rollflow.rewards.pretrained.text_cache import kept
+from rollflow.rewards.pretrained.text_cache import cached
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
 """Mean and standard deviation of the raw scores (ImageReward.py, ImageReward.__init__)."""
@@ -113,7 +113,7 @@ class ImageReward(Pretrained):
             self.built(BlipVisionModel.from_pretrained, vision_config, vision),
             self.built(partial(BlipTextModel.from_pretrained, add_pooling_layer=False), text_config, text),
             self.ready(head),
-            kept(partial(_tokenized, self.loaded(AutoTokenizer.from_pretrained, self.base), self.device)),
+            cached(partial(_tokenized, self.loaded(AutoTokenizer.from_pretrained, self.base), self.device)),
         )
 
     def score_pictures(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:

@@ -173,9 +173,9 @@ def decode(body: bytes, header: Mapping[str, Any]) -> Batch:
     return Batch(load(body)["samples"], prompts)
 
 
-def prompts_of(asked: Sequence[str | JsonPrompt]) -> list[str]:
+def prompts_of(prompts: Sequence[str | JsonPrompt]) -> list[str]:
     """Convert prompts of the wire format to those that rewards expect."""
-    return [prompt if isinstance(prompt, str) else Prompt(prompt.text, prompt.ask) for prompt in asked]
+    return [prompt if isinstance(prompt, str) else Prompt(prompt.text, prompt.ask) for prompt in prompts]
 
 
 def token() -> str | None:

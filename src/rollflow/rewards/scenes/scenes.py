@@ -77,8 +77,8 @@ class _SceneReward(PictureReward):
     def _minus_rss(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         counts, scores = self.counts(pixels), []
         for row, prompt in zip(counts, prompts, strict=True):
-            asked = parse(prompt).counts()
-            scores.append(-sum((int(row[_KIND_NAMES.index(kind)]) - count) ** 2 for kind, count in asked.items()))
+            wanted = parse(prompt).counts()
+            scores.append(-sum((int(row[_KIND_NAMES.index(kind)]) - count) ** 2 for kind, count in wanted.items()))
         return torch.tensor(scores, dtype=torch.float64)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rollflow import checks
 from rollflow.rewards.pretrained.base import Pretrained
-from rollflow.rewards.pretrained.text_cache import kept
+from rollflow.rewards.pretrained.text_cache import cached
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -69,7 +69,7 @@ def reader(name: str, device: torch.device, folder: str = "", longest: int | Non
 
     tokenizer = AutoTokenizer.from_pretrained(name, subfolder=folder, truncation_side="left")
 
-    @kept
+    @cached
     def tokens(text: str) -> Tensor:
         return torch.tensor(tokenizer(text, truncation=longest is not None, max_length=longest).input_ids).to(device)
 
