@@ -39,7 +39,7 @@ every_rule = pytest.mark.parametrize("rule", STEP_SIZES)
 
 def slope(task: Task, request: Grad) -> Slope:
     """The engine's answer to one gradient request."""
-    [(answer, _)] = Executor(64, 64).of(Grad, [Query(request, task, task.model.encode(task.prompt))])
+    [(answer, _)] = Executor(64, 64).answer(Grad, [Query(request, task, task.model.encode(task.prompt))])
     assert isinstance(answer, Slope)
     return answer
 
@@ -356,8 +356,8 @@ def test_gradients_through_the_embedded_networks() -> None:
         Query(Grad(x[i : i + 1], t[i : i + 1], 0.8), Task(model, prompt, reward), conditions[i])
         for i, prompt in enumerate(PROMPTS)
     ]
-    answers = Executor(64, 16)
-    gradient = torch.cat([each.gradient for each, _ in answers.of(Grad, group)])
+    executor = Executor(64, 16)
+    gradient = torch.cat([each.gradient for each, _ in executor.answer(Grad, group)])
     assert gradient.dtype == torch.float32
     assert float(gradient.norm()) > 1e-3
     ways = torch.cat([gradient[None], torch.randn(6, *x.shape, generator=rng)])

@@ -502,7 +502,7 @@ class ToyRewardTwo(ToyReward):
 )
 def test_no_sound_gradient_is_refused(line: ToyModel, how: Any) -> None:
     from rollflow.engine.executor import Executor
-    from rollflow.engine.probe import try_gradient
+    from rollflow.engine.preparation import try_gradient
 
     for prompt in line.mixtures:
         try_gradient(Task(line, prompt, Cut(how)), prompt, Executor(64, 16))
@@ -511,7 +511,7 @@ def test_no_sound_gradient_is_refused(line: ToyModel, how: Any) -> None:
 @pytest.mark.parametrize("name", ["caption", "count", "judge", "caption-judge"])
 def test_the_gradients_of_the_scenes_rewards_are_sound(name: str) -> None:
     from rollflow.engine.executor import Executor
-    from rollflow.engine.probe import try_gradient
+    from rollflow.engine.preparation import try_gradient
 
     if name not in REWARDS.names() or not REWARDS.find(name).differentiable:
         pytest.skip("no such reward, or without gradient")

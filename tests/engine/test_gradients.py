@@ -67,10 +67,10 @@ def times(*t: float) -> Tensor:
     return torch.tensor(t, dtype=torch.float64)
 
 
-def slopes(answers: Executor, reward: ToyReward, *asked: tuple[ToyModel, str, Tensor, Tensor]) -> list[Slope]:
+def slopes(executor: Executor, reward: ToyReward, *asked: tuple[ToyModel, str, Tensor, Tensor]) -> list[Slope]:
     """Answers to gradient requests (model, prompt, x, t) that share their calls."""
     group = [Query(Grad(x, t, 0.5), Task(model, prompt, reward), prompt) for model, prompt, x, t in asked]
-    return [slope for slope, _ in answers.of(Grad, group)]
+    return [slope for slope, _ in executor.answer(Grad, group)]
 
 
 @every_interpolant

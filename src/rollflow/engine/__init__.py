@@ -1,13 +1,13 @@
 """The engine: many jobs over one model, metered."""
 
 from rollflow.engine.checkpoint import load_checkpoint, save_checkpoint
-from rollflow.engine.engine import Engine, Interrupted, JobsFailed, completed
+from rollflow.engine.engine import Engine
 from rollflow.engine.job import Job, Task, default_sampler, estimate_cost
 from rollflow.engine.meter import Caps, Meter, Spending
 from rollflow.engine.observers import Observer
+from rollflow.engine.outcome import Ended, Interrupted, JobsFailed, completed
 from rollflow.engine.record import JobRecord
 from rollflow.engine.result import Result
-from rollflow.engine.session import Ended
 from rollflow.engine.state import Checkpoint, Origin, Point, PopulationState, in_lockstep
 
 __all__ = [

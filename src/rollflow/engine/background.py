@@ -1,38 +1,60 @@
-"""A thread that computes rewards while the model runs, and the rewards that are on their way."""
+"""Rewards that are computed in the background while the model runs."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future, wait
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
-from rollflow.engine.scheduler import Slice
+from rollflow.engine.scheduler import Batch
+from rollflow.rewards.base import RewardModel
 
-_SPELL = 0.25
-"""Seconds."""
+T = TypeVar("T")
+
+_POLL_SECONDS = 0.25
+
+
+class Timed:
+    """A function of no arguments that measures how long it takes.
+
+    Args:
+        function: The function.
+
+    Attributes:
+        seconds: Time of all calls so far.
+    """
+
+    def __init__(self, function: Callable[[], list[Any]]) -> None:
+        self.function, self.seconds = function, 0.0
+
+    def __call__(self) -> list[Any]:
+        begun = time.perf_counter()
+        answers = self.function()
+        self.seconds += time.perf_counter() - begun
+        return answers
 
 
 class Worker:
-    """Runs what it is given, one after another, in a thread of its own that no one has to wait for at the end."""
+    """Runs functions one after another in a thread of its own, which nobody has to wait for at the end."""
 
     def __init__(self) -> None:
         self._calls: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
         self._last: Future[Any] | None = None
         Thread(target=self._work, daemon=True).start()
 
-    def submit(self, call: Callable[[], Any]) -> Future[Any]:
-        """The answer of ``call``, once its turn has come."""
+    def submit(self, function: Callable[[], Any]) -> Future[Any]:
+        """Run a function after those submitted before."""
         answer: Future[Any] = Future()
         self._last = answer
-        self._calls.put((call, answer))
+        self._calls.put((function, answer))
         return answer
 
     @property
     def busy(self) -> bool:
-        """Whether it has not yet answered all that it was given."""
+        """Whether it has not yet run all that it was given."""
         return self._last is not None and not self._last.done()
 
     def close(self) -> None:
@@ -41,40 +63,66 @@ class Worker:
 
     def _work(self) -> None:
         while (item := self._calls.get()) is not None:
-            call, answer = item
+            function, answer = item
             try:
-                answer.set_result(call())
-            except BaseException as error:  # whatever it is, it is raised where the answer is wanted
+                answer.set_result(function())
+            except BaseException as error:  # whatever it is, it is raised where the answer is awaited
                 answer.set_exception(error)
 
 
-def awaited(answer: Future[Any]) -> Any:
-    """What a future gives, waited for in short spells: a signal that comes just before a wait does not end that one."""
-    while not wait([answer], timeout=_SPELL).done:
-        pass
-    return answer.result()
-
-
-class Timed:
-    """Answers that are computed when called, and how long that took."""
-
-    def __init__(self, answer: Callable[[], list[Any]]) -> None:
-        self.answer, self.seconds = answer, 0.0
-
-    def __call__(self) -> list[Any]:
-        begun = time.perf_counter()
-        answers = self.answer()
-        self.seconds += time.perf_counter() - begun
-        return answers
-
-
 class PendingReward(Timed):
-    """Rewards that are computed elsewhere, for those who wait for them; called, it waits."""
+    """A batch of rewards that is being computed; calling it waits for the answers.
 
-    def __init__(self, fill_batches: list[Slice], work: Timed, worker: Worker) -> None:
-        self.fill_batches, self._work, self._answers = fill_batches, work, worker.submit(work)
+    Args:
+        batch: The batch.
+        work: What computes its rewards.
+        worker: Worker that it is submitted to.
+    """
+
+    def __init__(self, batch: Batch, work: Timed, worker: Worker) -> None:
+        super().__init__(work)
+        self.batch, self._work, self._answers = batch, work, worker.submit(work)
 
     def __call__(self) -> list[Any]:
-        answers: list[Any] = awaited(self._answers)
+        answers: list[Any] = _awaited(self._answers)
         self.seconds = self._work.seconds
         return answers
+
+
+class Background:
+    """One worker for each place that computes rewards, however many reward objects name it."""
+
+    def __init__(self) -> None:
+        self._workers: dict[Hashable, Worker] = {}
+
+    def dispatch(self, batch: Batch, score: Callable[[], list[Any]]) -> PendingReward:
+        """Compute the rewards of a batch by ``score``."""
+        place = batch.slices[0].query.task.reward.place
+        if place not in self._workers:
+            self._workers[place] = Worker()
+        return PendingReward(batch, Timed(score), self._workers[place])
+
+    def call(self, reward: RewardModel, function: Callable[[], T]) -> T:
+        """Call a function, in the thread that calls the reward if there is one."""
+        worker = self._workers.get(reward.place)
+        if worker is None:
+            return function()
+        answer: T = _awaited(worker.submit(function))
+        return answer
+
+    @property
+    def busy(self) -> bool:
+        """Whether any worker is."""
+        return any(worker.busy for worker in self._workers.values())
+
+    def close(self) -> None:
+        """Let all threads end."""
+        for worker in self._workers.values():
+            worker.close()
+
+
+def _awaited(answer: Future[Any]) -> Any:
+    """The result of a future. It is waited for in short spells, since a signal just before a wait does not end it."""
+    while not wait([answer], timeout=_POLL_SECONDS).done:
+        pass
+    return answer.result()

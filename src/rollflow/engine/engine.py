@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rollflow.checks import each, flag, instance, refused, whole
 from rollflow.defaults import DEFAULT_MAX_GRAD_ROWS, DEFAULT_MAX_ROWS
-from rollflow.engine.described import portable
 from rollflow.engine.executor import Executor
 from rollflow.engine.job import Job
 from rollflow.engine.observers import Observer
+from rollflow.engine.outcome import Ended, Interrupted, JobsFailed
 from rollflow.engine.result import Result
-from rollflow.engine.session import Ended, Session
-from rollflow.errors import RollflowError, RollflowWarning, Stopped
+from rollflow.engine.session import Session
+from rollflow.errors import RollflowWarning
 
 
 def _listed(name: str, values: object, what: str) -> list[Any]:
@@ -33,51 +33,8 @@ def _job(name: str, value: object) -> Job:
     return job
 
 
-_TRIES = 100
-"""Times that keeping the samples of an interrupted run is begun again when that is interrupted, too."""
-
-
-class JobsFailed(RollflowError):
-    """Some jobs failed; the others ran to their end.
-
-    Args:
-        results: One an input job, None where it failed.
-        failures: The error of each job that failed, by its place.
-    """
-
-    def __init__(self, results: Sequence[Result | None], failures: dict[int, Exception]) -> None:
-        super().__init__(tuple(results), failures)
-        self.results = tuple(results)
-        self.failures = failures
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.results, {place: portable(error) for place, error in self.failures.items()})
-
-    def __str__(self) -> str:
-        place, first = next(iter(self.failures.items()))
-        return f"{len(self.failures)} of {len(self.results)} jobs failed; job {place}: {first}"
-
-
-class Interrupted(Stopped):
-    """The run was stopped by the user; ``results`` holds the best of every job until then.
-
-    Args:
-        results: One an input job, None where nothing was scored yet or the job failed.
-        failures: The error of each job that failed, by its place.
-    """
-
-    def __init__(self, results: Sequence[Result | None], failures: dict[int, Exception]) -> None:
-        super().__init__(tuple(results), failures)
-        self.results = tuple(results)
-        self.failures = failures
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.results, {place: portable(error) for place, error in self.failures.items()})
-
-    def __str__(self) -> str:
-        if all(result is None for result in self.results):
-            return "interrupted before there was a sample to keep"
-        return "interrupted; the best samples so far are kept"
+_MOST_STOPS = 100
+"""Times that stopping a session is begun again when that is interrupted, too."""
 
 
 class Engine:
@@ -123,7 +80,7 @@ class Engine:
         padded: bool = False,
     ) -> None:
         rows = whole("max_rows", max_rows, at_least=1), whole("max_grad_rows", max_grad_rows, at_least=1)
-        self.answers = Executor(*rows, flag("padded", padded))
+        self.executor = Executor(*rows, flag("padded", padded))
         self.observers = each("observers", _listed("observers", observers, "observers"), _observer)
         self.overlap = flag("overlap", overlap)
 
@@ -136,14 +93,14 @@ class Engine:
         """
         wanted = each("jobs", _listed("jobs", jobs, "jobs"), _job)
         ended: dict[int, Ended] = {}
-        session = Session(wanted, self.answers, self.observers, self.overlap)
+        session = Session(wanted, self.executor, self.observers, self.overlap)
         interrupted = False
         try:
             for one in session.run():
                 ended[one.place] = one
         except KeyboardInterrupt:
             interrupted = True
-            ended |= {one.place: one for one in _rescued(session)}
+            ended |= {one.place: one for one in _stopped(session)}
         finally:
             session.close()
         results = [ended[place].result if place in ended else None for place in range(len(wanted))]
@@ -163,25 +120,13 @@ class Engine:
         """
         if isinstance(jobs, Job) or not isinstance(jobs, Iterable):
             raise refused("jobs", "an iterable of jobs", jobs)
-        session = Session((_job("a job", job) for job in jobs), self.answers, self.observers, self.overlap)
+        session = Session((_job("a job", job) for job in jobs), self.executor, self.observers, self.overlap)
         try:
             for ended in session.run():
                 _warn(ended.result)
                 yield ended
         finally:
             session.close()
-
-
-def completed(results: Sequence[Result]) -> Sequence[Result]:
-    """Results of jobs that ran to their end, for who cannot use those of any other.
-
-    Raises:
-        Exception: The cause that ended the first that did not.
-    """
-    for result in results:
-        if result.cause is not None:
-            raise result.cause
-    return results
 
 
 def _warn(result: Result | None) -> None:
@@ -191,11 +136,11 @@ def _warn(result: Result | None) -> None:
         warnings.warn(text, RollflowWarning, stacklevel=3)
 
 
-def _rescued(session: Session) -> list[Ended]:
-    """What a session rescues, however often that is interrupted itself."""
-    for _ in range(_TRIES):
+def _stopped(session: Session) -> list[Ended]:
+    """Stop a session, however often that is interrupted itself."""
+    for _ in range(_MOST_STOPS):
         try:
-            return session.rescue()
+            return session.stop()
         except KeyboardInterrupt:
             continue
     return list(session.ended)

@@ -21,7 +21,7 @@ from rollflow.defaults import (
 from rollflow.dynamics.interpolants import INTERPOLANTS
 from rollflow.dynamics.kernels import KERNELS
 from rollflow.dynamics.lookahead import LOOKAHEADS
-from rollflow.engine.described import DescribedModel, DescribedReward
+from rollflow.engine.descriptions import ModelDescription, RewardDescription
 from rollflow.engine.meter import Caps, Spending
 from rollflow.engine.state import Checkpoint
 from rollflow.errors import RollflowWarning, blamed
@@ -65,8 +65,8 @@ class Task:
     @property
     def described(self) -> Task:
         """The same with descriptions in place of model and rewards, which take no memory and cannot be run."""
-        rewards = [DescribedReward(reward) for reward in (self.reward, *self.held_out)]
-        return Task(DescribedModel(self.model), self.prompt, rewards[0], tuple(rewards[1:]))
+        rewards = [RewardDescription(reward) for reward in (self.reward, *self.held_out)]
+        return Task(ModelDescription(self.model), self.prompt, rewards[0], tuple(rewards[1:]))
 
     @property
     def overlaps(self) -> bool:

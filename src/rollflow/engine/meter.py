@@ -6,18 +6,20 @@ from dataclasses import dataclass, field, fields
 
 from rollflow.checks import MOST_SEED, whole
 from rollflow.errors import BudgetExceeded
+from rollflow.models.base import FlowModel
+from rollflow.requests import Decode, Grad, Request, Reward, Velocity
 
 
 @dataclass(frozen=True)
 class Spending:
-    """Amounts of everything that costs.
+    """Amounts of everything that has a cost.
 
     Args:
-        nfe: Guided velocity evaluations of one sample, the paper's unit.
-        network_rows: Rows through the network; classifier-free guidance takes two a NFE.
+        nfe: Guided velocity evaluations of one sample, the unit of budgets.
+        network_rows: Rows passed through the network; classifier-free guidance takes two for each NFE.
         reward_calls: Samples scored by the reward that is optimised.
-        decodes: Samples decoded, to be scored or to be returned.
-        backward_passes: Samples differentiated through.
+        decodes: Samples decoded, to be scored or returned.
+        backward_passes: Samples that were differentiated through.
     """
 
     nfe: int = 0
@@ -36,9 +38,24 @@ class Spending:
         )
 
 
+def price(request: Request, model: FlowModel) -> Spending:
+    """What it costs to answer a request."""
+    match request:
+        case Velocity(x):
+            return Spending(nfe=len(x), network_rows=len(x) * model.rows_per_nfe)
+        case Grad(x):
+            n = len(x)
+            return Spending(n, n * model.rows_per_nfe, n, n, n)
+        case Reward(x0):
+            return Spending(reward_calls=len(x0), decodes=len(x0))
+        case Decode(x0):
+            return Spending(decodes=len(x0))
+    return Spending()
+
+
 @dataclass(frozen=True)
 class Caps:
-    """The most of each that may be spent; None is no limit."""
+    """The most of each amount that may be spent; None is no limit."""
 
     nfe: int | None = None
     network_rows: int | None = None
@@ -55,20 +72,21 @@ class Caps:
 
 @dataclass
 class Meter:
-    """Counts up to the caps and never beyond: a debit that would pass one is refused whole.
+    """Counts up to the caps and never beyond: a debit that would pass one is refused as a whole.
 
     Args:
         caps: Limits.
+        spent: Amounts so far.
     """
 
     caps: Caps
     spent: Spending = field(default_factory=Spending)
 
     def debit(self, amount: Spending) -> None:
-        """Account for a request before it is evaluated.
+        """Add to what was spent, before a request is evaluated.
 
         Raises:
-            BudgetExceeded: If any cap would be passed; nothing is debited then.
+            BudgetExceeded: If a cap would be passed; nothing is added then.
         """
         after = self.spent + amount
         for f in fields(Caps):

@@ -1,131 +1,58 @@
-"""A job in flight, and its populations, each with the request that it waits for."""
+"""A population of a running job: its search, the request that it waits with, and what it makes of the answer."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rollflow.engine.executor import (
+from rollflow.engine.batching import joined
+from rollflow.engine.executor import Query
+from rollflow.engine.faults import (
     DYNAMICS,
-    GRADIENT,
-    REWARD,
+    NETWORK,
     Fault,
-    Query,
-    Sloped,
+    GradientVerdict,
     Verdict,
-    gave,
-    joined,
-    price,
+    finite_rows,
+    score_not_finite,
     sound_rows,
 )
-from rollflow.engine.executor import NETWORK as IN_NETWORK
-from rollflow.engine.job import Job
-from rollflow.engine.meter import Meter
-from rollflow.engine.state import Candidate, Checkpoint, PopulationState, ineligible_of
-from rollflow.errors import BadModel, BadReward, RollflowError
+from rollflow.engine.meter import price
+from rollflow.engine.running_job import RunningJob
+from rollflow.engine.scores import combined
+from rollflow.engine.state import PopulationState
 from rollflow.requests import Asking, Grad, Request, Save, Velocity, some_rows
 from rollflow.rewards.base import RewardModel
 from rollflow.rewards.scoring import outside
-from rollflow.runtime.callees import called
 from rollflow.search.propagator import Finished, Progress
 
-NETWORK = (Velocity, Grad)
+NETWORK_REQUESTS = (Velocity, Grad)
 """Requests that the flow model answers."""
 
 
 @dataclass(eq=False)
-class RunningJob:
-    """A job in flight.
-
-    Args:
-        place: Among the jobs, from 0.
-        job: The job.
-        meter: Its account.
-        condition: Its prompt, as the model reads it.
-        now: Where its populations stand ...
-        saved: ... and where each stood when it was last saved.
-        seconds: Computing time until now.
-    """
-
-    place: int
-    job: Job
-    meter: Meter
-    condition: Any
-    now: list[PopulationState]
-    saved: list[PopulationState]
-    seconds: float
-
-    @property
-    def finished(self) -> list[Candidate]:
-        """What the populations that are done returned."""
-        return [Candidate(i, one.state) for i, one in enumerate(self.now) if isinstance(one.state, Finished)]
-
-    @property
-    def done(self) -> bool:
-        """Whether all are."""
-        return len(self.finished) == len(self.now)
-
-    @property
-    def checkpoint(self) -> Checkpoint:
-        """Where the job can go on from."""
-        return Checkpoint(tuple(self.saved), self.seconds)
-
-    def note(self, fault: Fault) -> None:
-        """Count a sample that is not eligible, of no population in particular."""
-        self.now[0] = self.now[0].faulty(*fault)
-
-    @property
-    def nothing_eligible(self) -> RollflowError | None:
-        """The error of a job that has no eligible sample: where the first value that is not finite arose."""
-        for where, what in (one.fault for one in self.now if one.fault is not None):
-            if where != GRADIENT:
-                return (BadReward if where == REWARD else BadModel)(f"no sample can be chosen: first, {what}")
-        if self.done:
-            return RollflowError(f"method '{self.job.search.name}' returned no sample that can be chosen")
-        return None
-
-    @property
-    def warnings(self) -> Iterator[str]:
-        """What its user should know: samples that could not be chosen, and scores outside their declared range."""
-        counts = ineligible_of(self.now)
-        first = {where: what for where, what in (one.fault for one in reversed(self.now) if one.fault is not None)}
-        leans = counts.pop(GRADIENT, 0)
-        if counts:
-            samples = "1 sample" if sum(counts.values()) == 1 else f"{sum(counts.values())} samples"
-            told = ", ".join(f"{where} {count}" for where, count in counts.items())
-            what = next((f"; first, {first[where]}" for where in counts if where in first), "")
-            yield f"{samples} could not be chosen ({told}){what}"
-        if leans:
-            times = "once" if leans == 1 else f"{leans} times"
-            yield f"guidance had no finite gradient to follow {times}; there nothing leaned"
-        reward = self.job.task.reward
-        for one in dict.fromkeys((*reward.parts, reward)):
-            strayed = [standing.outside[one.name] for standing in self.now if one.name in standing.outside]
-            if strayed:
-                yield out_of_range(one, max(strayed, key=lambda score: outside(one, score)))
-
-
-@dataclass(eq=False)
 class Population:
-    """A population and the request that it waits for.
+    """A population and the request that it waits with.
 
     Args:
-        run: Its job.
-        population: Which of the job's.
-        asking: Its generator.
-        request: What it waits for.
-        answers: To the rows that have been answered, ...
-        answered: ... which are the first so many.
+        id: Id within the session.
+        job: The running job that it belongs to.
+        index: Index among the job's populations.
+        search: Generator of its requests.
+        request: The request that waits for an answer.
+        answers: Answers to the first ``answered`` rows of the request.
+        answered: Number of rows that have an answer.
     """
 
-    run: RunningJob
-    population: int
-    asking: Asking[Finished]
+    id: int
+    job: RunningJob
+    index: int
+    search: Asking[Finished]
     request: Any = None
     answers: list[Any] = field(default_factory=list)
     answered: int = 0
@@ -135,144 +62,125 @@ class Population:
         self.request, self.answers, self.answered = request, [], 0
 
     @property
-    def standing(self) -> PopulationState:
-        """Where it stands."""
-        return self.run.now[self.population]
+    def state(self) -> PopulationState:
+        """The present state."""
+        return self.job.states[self.index]
 
-    @standing.setter
-    def standing(self, standing: PopulationState) -> None:
-        self.run.now[self.population] = standing
+    @state.setter
+    def state(self, state: PopulationState) -> None:
+        self.job.states[self.index] = state
 
     @property
     def rows(self) -> int:
-        """Samples of its request that wait for an answer; 0 of one to save."""
+        """Rows of the request that wait for an answer; 0 for a ``Save``."""
         if isinstance(self.request, Save):
             return 0
-        return len(self.request.x if isinstance(self.request, NETWORK) else self.request.x0) - self.answered
+        return len(self.request.x if isinstance(self.request, NETWORK_REQUESTS) else self.request.x0) - self.answered
 
-    def asked(self, rows: int) -> Query:
-        """The request for the first so many of the samples that wait."""
+    def query(self, rows: int) -> Query:
+        """The request for the first ``rows`` of the rows that wait."""
         whole = rows == self.rows and not self.answered
         request = self.request if whole else some_rows(self.request, self.answered, self.answered + rows)
-        return Query(request, self.run.job.task, self.run.condition)
+        return Query(request, self.job.job.task, self.job.condition)
+
+    def debit(self) -> None:
+        """Account for the request before any of it is answered.
+
+        Raises:
+            BudgetExceeded: If a cap forbids it.
+        """
+        if self.answered:
+            return
+        cost = price(self.request, self.job.job.task.model)
+        self.job.meter.debit(cost)
+        self.state = replace(self.state, spent=self.state.spent + cost)
 
     def take(self, rows: int, answer: Any) -> bool:
-        """Keep the answer to so many samples; whether none waits any more."""
+        """Keep the answer to the next ``rows`` rows; whether it was the last."""
         self.answers.append(answer)
         self.answered += rows
         return not self.rows
 
     @property
     def answer(self) -> Any:
-        """To the whole request."""
+        """The answer to the whole request."""
         return joined(self.answers)
 
-    def debit(self) -> None:
-        """Account for the request before any of it is answered; raises ``BudgetExceeded`` if a cap forbids it."""
-        if self.answered:
-            return
-        cost = price(self.request, self.run.job.task.model)
-        self.run.meter.debit(cost)
-        self.standing = replace(self.standing, spent=self.standing.spent + cost)
-
     def read(self, answer: Any) -> Any:
-        """What the population is told of an answer, whose faults are noted here.
+        """Turn the executor's answer into the search's, and note its faults.
 
         Raises:
-            BadReward: If the reward's parts cannot be combined.
+            BadReward: If the scores of the reward's parts cannot be combined.
         """
         if isinstance(answer, Verdict):
-            return self._judged(answer)
-        if isinstance(answer, Sloped):
-            self._check(self.request, answer.slope.velocity)
+            return self._read_scores(answer)
+        if isinstance(answer, GradientVerdict):
+            self._check_network(self.request, answer.slope.velocity)
             self._note(answer.faults)
-            self._range(self.run.job.task.reward, answer.slope.reward)
+            self._check_range(self.job.job.task.reward, answer.slope.reward)
             return answer.slope
         if isinstance(self.request, Velocity):
-            self._check(self.request, answer)
+            self._check_network(self.request, answer)
         return answer
 
-    def _judged(self, verdict: Verdict) -> Tensor:
-        """Rewards (B,) of the samples that it asks about, from what the parts of the reward say; -inf if ineligible."""
-        reward, faults = self.run.job.task.reward, [*verdict.faults]
-        sound = [row for row, fault in enumerate(faults) if fault is None]
+    def keep(self, state: Progress | Finished) -> None:
+        """Save the present state, with what the search saved or returned."""
+        self.state = self.state.kept(state)
+        self.job.saved[self.index] = self.state
+
+    def _read_scores(self, verdict: Verdict) -> Tensor:
+        """Rewards (B,) of the samples; -inf for one that is not eligible."""
+        reward, faults = self.job.job.task.reward, [*verdict.faults]
+        sound = sound_rows(faults)
         rewards = torch.full((len(faults),), -torch.inf, dtype=torch.float64)
         if sound:
             scores = verdict.scores[sound]
-            seen = scores if self.standing.seen is None else torch.cat([self.standing.seen, scores])
+            seen = scores if self.state.seen is None else torch.cat([self.state.seen, scores])
             if reward.relative:
-                self.standing = replace(self.standing, seen=seen)
+                self.state = replace(self.state, seen=seen)
             rewards[sound] = combined(reward, scores, seen)
         for row in sound:
             if not math.isfinite(rewards[row]):
-                faults[row], rewards[row] = gave(reward, float(rewards[row])), -torch.inf
+                faults[row], rewards[row] = score_not_finite(reward, float(rewards[row])), -torch.inf
         self._note(faults)
         for part, scores in zip(reward.parts, verdict.scores.T, strict=True):
-            self._range(part, scores)
+            self._check_range(part, scores)
         if len(reward.parts) > 1:
-            self._range(reward, rewards)
+            self._check_range(reward, rewards)
         return rewards
 
     def _note(self, faults: Sequence[Fault | None]) -> None:
-        """Count samples that are not eligible, and gradients that are not followed."""
+        """Count samples that are not eligible and gradients that are not followed."""
         level = self.request.noise_level
         for row, fault in enumerate(faults):
             if fault is not None:
-                # A clean state is not finite because the network's velocity was not, if that was seen before.
-                network = fault.where == DYNAMICS and IN_NETWORK in self.standing.ineligible
-                where = IN_NETWORK if network else fault.where
-                self.standing = self.standing.faulty(where, self._at(fault.what, row, len(faults), level))
+                # If the network's velocity was seen not to be finite before, that is why the clean state is not.
+                by_network = fault.where == DYNAMICS and NETWORK in self.state.ineligible
+                where = NETWORK if by_network else fault.where
+                self.state = self.state.faulty(where, self._located(fault.what, row, len(faults), level))
 
-    def _check(self, request: Velocity | Grad, v: Tensor) -> None:
-        """Remember a velocity that is not finite, of a state that was."""
-        if IN_NETWORK in self.standing.ineligible or bool(v.isfinite().all()):
+    def _check_network(self, request: Velocity | Grad, v: Tensor) -> None:
+        """Note the first velocity that is not finite although its state is."""
+        if NETWORK in self.state.ineligible or bool(v.isfinite().all()):
             return
-        model = self.run.job.task.model
-        for row, (state, sound) in enumerate(zip(sound_rows(request.x), sound_rows(v), strict=True)):
+        model = self.job.job.task.model
+        for row, (state, sound) in enumerate(zip(finite_rows(request.x), finite_rows(v), strict=True)):
             if state and not sound:
                 alpha, sigma = model.interpolant.alpha(request.t[row]), model.interpolant.sigma(request.t[row])
                 what = f"the network of model '{model.name}' gave a velocity that is not finite"
-                text = self._at(what, row, len(v), float(sigma / (alpha + sigma)))
-                self.standing = self.standing.faulty(IN_NETWORK, text, 0)
+                text = self._located(what, row, len(v), float(sigma / (alpha + sigma)))
+                self.state = self.state.faulty(NETWORK, text, 0)
                 return
 
-    def _at(self, what: str, row: int, rows: int, level: float) -> str:
-        prompt = self.run.job.task.prompt
+    def _located(self, what: str, row: int, rows: int, level: float) -> str:
+        prompt = self.job.job.task.prompt
         return f"{what} for row {row} of {rows} of the prompt '{prompt}' at noise level {level:.2f}"
 
-    def _range(self, reward: RewardModel, scores: Tensor) -> None:
+    def _check_range(self, reward: RewardModel, scores: Tensor) -> None:
         """Remember the score that lies furthest outside the range that its reward declares."""
         if reward.bounds is None:
             return
         for score in scores.tolist():
-            known = self.standing.outside.get(reward.name)
+            known = self.state.outside.get(reward.name)
             if outside(reward, score) > (0.0 if known is None else outside(reward, known)):
-                self.standing = replace(self.standing, outside={**self.standing.outside, reward.name: score})
-
-    def keep(self, state: Progress | Finished) -> None:
-        """Save where it stands."""
-        self.standing = self.standing.kept(state)
-        self.run.saved[self.population] = self.standing
-
-
-def combined(reward: RewardModel, scores: Tensor, seen: Tensor) -> Tensor:
-    """What ``combine`` makes of (B, k) scores: (B,).
-
-    Raises:
-        BadReward: If it raises an exception or gives another shape.
-    """
-    with called(f"reward '{reward.name}' failed", BadReward):
-        rewards = reward.combine(scores.clone(), seen.clone())
-    if not isinstance(rewards, Tensor) or rewards.shape != (len(scores),):
-        shape = tuple(rewards.shape) if isinstance(rewards, Tensor) else type(rewards).__name__
-        raise BadReward(f"combine of reward '{reward.name}' gave {shape}; expected shape ({len(scores)},)")
-    if rewards.is_complex() or rewards.is_meta:
-        raise BadReward(f"combine of reward '{reward.name}' gave {rewards.dtype} on {rewards.device}; expected numbers")
-    return rewards.detach().double().cpu()
-
-
-def out_of_range(reward: RewardModel, score: float) -> str:
-    """The warning of a score outside its reward's declared range."""
-    assert reward.bounds is not None
-    low, high = reward.bounds
-    return f"reward '{reward.name}' gave {score:.6g}, outside its declared range of {low:g} to {high:g}"
+                self.state = replace(self.state, outside={**self.state.outside, reward.name: score})

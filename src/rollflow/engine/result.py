@@ -19,7 +19,7 @@ from rollflow.dynamics.interpolants import INTERPOLANTS
 from rollflow.dynamics.kernels import KERNELS
 from rollflow.dynamics.lookahead import LOOKAHEADS
 from rollflow.engine.checkpoint import fingerprint
-from rollflow.engine.described import portable
+from rollflow.engine.descriptions import portable
 from rollflow.engine.job import Job
 from rollflow.engine.meter import Spending
 from rollflow.engine.record import JobRecord, digest, plain, versions

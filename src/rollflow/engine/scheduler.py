@@ -1,87 +1,154 @@
-"""Whose turn it is, of the populations that wait for an answer."""
+"""The first phase: decide which of the requests that wait are answered next, and which of them together."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from rollflow.engine.executor import Query
+from rollflow.engine.executor import Executor, Query
 from rollflow.engine.population import Population
-from rollflow.requests import Grad, Request, Reward
+from rollflow.requests import Grad, Request, Reward, Save
 
 
 class Slice(NamedTuple):
-    """What is answered of a population's request now.
+    """The part of a population's request that is answered now.
 
     Args:
-        live: The population.
-        asked: The request, or the part of it that has its turn.
-        rows: Of that.
+        population: The population.
+        query: The request for these rows alone.
+        rows: Number of rows.
     """
 
-    live: Population
-    asked: Query
+    population: Population
+    query: Query
     rows: int
 
 
-def fill_batches(group: Sequence[Population], most: int) -> list[Slice]:
-    """Whose turn it is among those who can share calls of ``most`` rows, so that no call has room left.
+class Batch(NamedTuple):
+    """Slices that are answered together.
 
-    First come, first served; of the last, only as many rows as there is room for. But the populations of a job with
-    caps have their turns together and in whole (see ``cohorts``), whether that fills a call or not.
+    Args:
+        kind: Class of their requests.
+        slices: One for each population.
+        dispatched: Whether they are rewards that are computed in the background.
     """
-    capped = [live for live in group if live.run.job.capped]
-    others = [live for live in group if not live.run.job.capped]
-    waiting, urgent = (sum(live.rows for live in some) for some in (group, capped))
-    room = max(waiting // most * most, min(waiting, -(-urgent // most) * most))
-    chosen = []
-    for live in (*capped, *others):
-        rows = min(live.rows, room)
-        if rows:
-            chosen.append(Slice(live, live.asked(rows), rows))
-        room -= rows
-    return chosen
+
+    kind: type[Request]
+    slices: list[Slice]
+    dispatched: bool = False
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """Decides what runs next. Nothing that it decides depends on a clock.
+
+    Args:
+        executor: Evaluates what is scheduled, in calls of its size.
+        overlap: Whether remote rewards are computed while the model runs.
+    """
+
+    executor: Executor
+    overlap: bool
+
+    def dispatches(self, population: Population) -> bool:
+        """Whether the rewards of a population are computed in the background."""
+        return self.overlap and population.job.job.task.overlaps
+
+    def due(self, waiting: Sequence[Population], pending: Sequence[Population]) -> list[Population]:
+        """Populations whose requests may go to the network now.
+
+        Of those whose rewards are computed in the background it is only half, so that there is always work on both
+        sides.
+
+        Args:
+            waiting: Populations that wait with a request.
+            pending: Populations whose rewards are being computed in the background.
+        """
+        local = [population for population in waiting if not self.dispatches(population)]
+        return local + overlap_half(pending, [population for population in waiting if self.dispatches(population)])
+
+    def batches(self, kind: type[Request], waiting: Sequence[Population], *, whole: bool = False) -> list[Batch]:
+        """Batches of the requests of one kind.
+
+        Args:
+            kind: Class of the requests.
+            waiting: Populations that wait with such a request.
+            whole: Whether every request is answered, even if calls are padded; else only as many as leave no room in
+                a padded call.
+        """
+        batches = list[Batch]()
+        for group in batch_groups(kind, waiting):
+            dispatched = kind is Reward and self.dispatches(group[0])
+            if whole or dispatched or kind is Save or not self.executor.padded:
+                slices = [Slice(population, population.query(population.rows), population.rows) for population in group]
+            else:
+                slices = fill_batches(group, self.executor.most_rows(kind))
+            if slices:
+                batches.append(Batch(kind, slices, dispatched))
+        return batches
 
 
 def batch_groups(kind: type[Request], waiting: Sequence[Population]) -> list[list[Population]]:
-    """Of those who wait for an answer of one kind, who can share a call: those of one model, and of one judge."""
+    """Group populations that can share a call: those of one model and, where it is needed, of one reward."""
     groups: dict[tuple[int, int | None], list[Population]] = {}
-    for live in waiting:
-        task = live.run.job.task
-        judge = id(task.reward) if kind in (Reward, Grad) else None
-        groups.setdefault((id(task.model), judge), []).append(live)
+    for population in waiting:
+        job = population.job
+        reward = job.reward_id if kind in (Reward, Grad) else None
+        groups.setdefault((job.model_id, reward), []).append(population)
     return list(groups.values())
 
 
-def overlap_half(flying: Sequence[Population], waiting: Sequence[Population]) -> list[Population]:
-    """Who have their turn with the network so that about half of all their rows, and of those that fly, then do.
+def fill_batches(group: Sequence[Population], most: int) -> list[Slice]:
+    """Choose requests that fill calls of ``most`` rows, so that no call has room left.
+
+    First come, first served; the last request is split where the call is full. The populations of a job with caps are
+    served together and whole (see ``cohorts``), whether that fills a call or not.
+    """
+    capped = [population for population in group if population.job.job.capped]
+    others = [population for population in group if not population.job.job.capped]
+    waiting, urgent = (sum(population.rows for population in some) for some in (group, capped))
+    room = max(waiting // most * most, min(waiting, -(-urgent // most) * most))
+    slices = []
+    for population in (*capped, *others):
+        rows = min(population.rows, room)
+        if rows:
+            slices.append(Slice(population, population.query(rows), rows))
+        room -= rows
+    return slices
+
+
+def overlap_half(pending: Sequence[Population], waiting: Sequence[Population]) -> list[Population]:
+    """Choose waiting populations with about half of all the rows, those of the pending ones included.
 
     Args:
-        flying: Who wait for rewards.
-        waiting: Who wait for the network.
+        pending: Populations that wait for rewards.
+        waiting: Populations that wait for the network.
     """
-    left = sum(live.rows for live in (*flying, *waiting)) / 2
-    turn: list[Population] = []
-    for party in cohorts(flying, waiting):
+    left = sum(population.rows for population in (*pending, *waiting)) / 2
+    chosen: list[Population] = []
+    for cohort in cohorts(pending, waiting):
         if left > 0:
-            turn += party
-            left -= sum(live.rows for live in party)
-    return turn
+            chosen += cohort
+            left -= sum(population.rows for population in cohort)
+    return chosen
 
 
-def cohorts(flying: Sequence[Population], waiting: Sequence[Population]) -> list[list[Population]]:
-    """Of those who wait for the network, who have their turns together.
+def cohorts(pending: Sequence[Population], waiting: Sequence[Population]) -> list[list[Population]]:
+    """Group the populations that wait for the network into those that must be served together.
 
-    That is each by itself, but all the populations of a job with caps, none of which may be ahead of the others then:
-    what one spends the others cannot, so that where a cap ends the job would depend on its company.
+    That is each by itself, except for the populations of a job with caps. None of these may be ahead of the others:
+    what one spends the others cannot, so that where a cap ends the job would depend on what else runs.
 
     Args:
-        flying: Who wait for rewards.
-        waiting: Who wait for the network.
+        pending: Populations that wait for rewards.
+        waiting: Populations that wait for the network.
     """
-    behind = {id(live.run) for live in flying if live.run.job.capped}
-    together: dict[int, list[Population]] = {}
-    for live in waiting:
-        if id(live.run) not in behind:
-            together.setdefault(id(live.run if live.run.job.capped else live), []).append(live)
+    behind = {population.job.id for population in pending if population.job.job.capped}
+    together: dict[tuple[bool, int], list[Population]] = {}
+    for population in waiting:
+        job = population.job
+        if job.id not in behind:
+            key = (True, job.id) if job.job.capped else (False, population.id)
+            together.setdefault(key, []).append(population)
     return list(together.values())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,8 +41,27 @@ def scored(reward: RewardModel, samples: Tensor, prompts: Sequence[str]) -> Tens
         return rewards_of(reward, samples, prompts)
 
 
+@dataclass
+class MemoryLimit:
+    """The most rows for which memory was enough in one call, learnt when it runs out.
+
+    Args:
+        rows: That many; None until memory ran out.
+    """
+
+    rows: int | None = None
+
+    def most(self, rows: int) -> int:
+        """The most rows of so many that can be tried at once."""
+        return rows if self.rows is None else min(self.rows, rows)
+
+    def halve(self, tried: int) -> None:
+        """Remember that so many rows were too many."""
+        self.rows = tried // 2
+
+
 def rewards_of(
-    reward: RewardModel, samples: Tensor, prompts: Sequence[str], limits: MutableMapping[int, int] | None = None
+    reward: RewardModel, samples: Tensor, prompts: Sequence[str], limit: MemoryLimit | None = None
 ) -> Tensor:
     """Score samples like ``scored``, with an autograd graph where gradients are enabled.
 
@@ -52,17 +72,17 @@ def rewards_of(
         reward: The reward.
         samples: Decoded samples (B, ...).
         prompts: Prompt of each sample.
-        limits: Largest number of samples that fitted into memory, by the ``id`` of the reward; updated here.
+        limit: Number of samples that fitted into memory; updated here.
     """
-    limits = {} if limits is None else limits
+    limit = MemoryLimit() if limit is None else limit
     answers, done = list[Tensor](), 0
     while done < len(samples):
         size = whole(f"batch_size of reward '{reward.name}'", reward.batch_size, at_least=1)
-        most = min(size, limits.get(id(reward), size), len(samples) - done)
+        most = min(limit.most(size), len(samples) - done)
         rows = slice(done, done + most)
         answer = _answer(reward, samples[rows], prompts[rows])
         if answer is None:  # handled here, where no frame of the error's holds memory any more
-            limits[id(reward)] = most // 2
+            limit.halve(most)
             free_memory()
         else:
             answers.append(answer)

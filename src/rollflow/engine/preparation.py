@@ -1,4 +1,4 @@
-"""What is tried before a search, so that a mistake costs nothing: rewards on a few samples, and their gradients."""
+"""Rewards are loaded and tried before a search, so that a mistake costs nothing."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from rollflow.dynamics.conversions import denoised_from_velocity
-from rollflow.engine.executor import Executor, Query, examined, velocity
+from rollflow.engine.executor import Executor, Query
+from rollflow.engine.faults import sound_rows
 from rollflow.engine.job import Job, Task
+from rollflow.engine.model_calls import examined, velocity
 from rollflow.errors import BadReward, NotDifferentiable, RewardUnavailable
 from rollflow.particles.rng import Noise, global_state_kept
 from rollflow.requests import Grad
@@ -24,42 +26,43 @@ _TRIES = 4
 
 
 class Preparation:
-    """Rewards that are loaded and tried, each once for a model.
+    """Loads rewards and tries them, each once for a model.
 
     Args:
-        answers: That will answer the jobs' requests.
+        executor: Executor that will answer the jobs' requests.
     """
 
-    def __init__(self, answers: Executor) -> None:
-        self.answers = answers
-        self._loaded: dict[int, RewardModel] = {}
-        self._tried: dict[tuple[int, int, bool], Task] = {}
+    def __init__(self, executor: Executor) -> None:
+        self.executor = executor
+        self._loaded: set[int] = set()
+        self._tried: set[tuple[int, int, bool]] = set()
 
     def prepare(self, job: Job, condition: Any) -> None:
-        """Load and try what a job calls, if that is not done yet.
+        """Load and try the rewards of a job, unless that is done already.
 
         Args:
-            job: Before it begins.
+            job: Job that is about to begin.
             condition: Its encoded prompt.
 
         Raises:
-            BadReward: If its reward cannot be loaded, raises, or does not give one number a sample.
+            BadReward: If its reward cannot be loaded, raises, or does not give one number for each sample.
             NotDifferentiable: If guidance would follow a gradient that is not the reward's.
         """
         task, guided = job.task, job.sampler.guidance is not None and job.dynamics.transitions > 0
+        id_of = self.executor.numbering.id_of
         for reward in (task.reward, *task.held_out):
-            if id(reward) not in self._loaded:
+            if id_of(reward) not in self._loaded:
                 load(reward)
-                self._loaded[id(reward)] = reward
-        for what in {False, guided}:
-            key = id(task.reward), id(task.model), what
+                self._loaded.add(id_of(reward))
+        for with_gradient in {False, guided}:
+            key = id_of(task.reward), id_of(task.model), with_gradient
             if key not in self._tried:
                 with global_state_kept(), suppress(RewardUnavailable):  # which the search itself survives
-                    if what:
-                        try_gradient(task, condition, self.answers)
+                    if with_gradient:
+                        try_gradient(task, condition, self.executor)
                     else:
-                        try_reward(task, self.answers)
-                self._tried[key] = task
+                        try_reward(task, self.executor)
+                self._tried.add(key)
 
 
 def may_try(reward: RewardModel) -> bool:
@@ -72,8 +75,8 @@ def noises(task: Task, rows: int) -> Tensor:
     return Noise(0, 0, tuple(task.model.shape), task.model.dtype).normals(0, range(rows), [0] * rows)
 
 
-def try_reward(task: Task, answers: Executor) -> None:
-    """Score one sample and two, decoded from noise; nothing is concluded from samples that are not eligible.
+def try_reward(task: Task, executor: Executor) -> None:
+    """Score one sample and then two, decoded from noise; samples that are not eligible prove nothing.
 
     Raises:
         BadReward: If a part of the reward refuses samples of this shape, raises, or does not give one number for each.
@@ -81,8 +84,8 @@ def try_reward(task: Task, answers: Executor) -> None:
     parts = [part for part in task.reward.parts if may_try(part)]
     if not parts:
         return
-    [(samples, faults)] = answers.examined(task, [noises(task, 2)])
-    samples = samples[[fault is None for fault in faults]]
+    [(samples, faults)] = executor.examined(task, [noises(task, 2)])
+    samples = samples[sound_rows(faults)]
     for part in parts:
         with called(f"reward '{part.name}' failed", BadReward):
             unfit = part.unfit(tuple(samples.shape[1:]))
@@ -92,13 +95,13 @@ def try_reward(task: Task, answers: Executor) -> None:
             scored(part, samples[:rows], [task.prompt] * rows)
 
 
-def try_gradient(task: Task, condition: Any, answers: Executor) -> None:
+def try_gradient(task: Task, condition: Any, executor: Executor) -> None:
     """Compare the gradient that guidance follows with finite differences of the reward along one direction.
 
-    The states are at signal-to-noise ratio 1, and each is differentiated twice in one call, so that a gradient that is
-    cut off for a part of a batch is found. Kinks and rounding are told from a gradient that is cut off by several step
-    sizes, which must agree, and by several states: the first where gradient and differences agree, as closely as the
-    differences do among themselves, settles it, and it takes two where they clearly do not to refuse.
+    The states are at signal-to-noise ratio 1. Each is differentiated twice in one call, to find a gradient that is cut
+    off for a part of a batch. Several step sizes, which must agree, and several states distinguish kinks and rounding
+    from a gradient that is cut off: a gradient is accepted at the first state where it agrees with the differences as
+    closely as they do among themselves, and refused after two where it clearly does not.
 
     Raises:
         BadReward: If no gradient reaches the state at all.
@@ -114,50 +117,52 @@ def try_gradient(task: Task, condition: Any, answers: Executor) -> None:
             clean = denoised_from_velocity(path, velocity(task, first, start, [condition]), first, start)
         x = path.alpha(t).to(clean) * clean + path.sigma(t).to(clean) * second
         twice = Grad(torch.cat([x, x]), t.expand(2), 0.5)
-        [(slope, faults)] = answers.of(Grad, [Query(twice, task, condition)])
+        [(slope, faults)] = executor.answer(Grad, [Query(twice, task, condition)])
         if any(faults) or not x.isfinite().all():
             continue
 
         def reward_at(x: Tensor) -> float:
-            with torch.enable_grad():  # rewards may see other pixels where no gradient is asked for
+            with torch.enable_grad():  # rewards may be given other pixels where gradients are not enabled
                 leaf = x.detach().requires_grad_()
                 v = velocity(task, leaf, t, [condition])
                 samples, [fault] = examined(task, denoised_from_velocity(path, v, leaf, t))
                 if fault is not None:
                     return torch.nan
-                return float(rewards_of(task.reward, samples, [task.prompt], answers.limits).detach())
+                limit = executor.memory_limit(task.reward)
+                return float(rewards_of(task.reward, samples, [task.prompt], limit).detach())
 
-        found = difference(reward_at, x, direction)
-        if found is None:
+        differences = difference(reward_at, x, direction)
+        if differences is None:
             continue
-        measured, doubt = found
+        measured, spread = differences
         along = (slope.gradient.double() * direction.double()).flatten(1).sum(1).tolist()
-        told = max(along, key=lambda one: abs(one - measured))
-        if abs(told - measured) <= min(0.25, 0.02 + 3 * doubt) * max(abs(told), abs(measured)):
+        gradient = max(along, key=lambda one: abs(one - measured))
+        if abs(gradient - measured) <= min(0.25, 0.02 + 3 * spread) * max(abs(gradient), abs(measured)):
             return
-        refused.append((told, measured))
+        refused.append((gradient, measured))
         if len(refused) == 2:
-            told, measured = refused[0]
+            gradient, measured = refused[0]
             raise NotDifferentiable(
-                f"guidance cannot follow reward '{task.reward.name}': along one direction its gradient is {told:.3g}, "
-                f"but the reward changes by {measured:.3g}; a part of the score, of decode or of the network of model "
-                f"'{model.name}' is cut off, by detach, numpy or torch.no_grad"
+                f"guidance cannot follow reward '{task.reward.name}': along one direction its gradient is "
+                f"{gradient:.3g}, but the reward changes by {measured:.3g}; a part of the score, of decode or of the "
+                f"network of model '{model.name}' is cut off, by detach, numpy or torch.no_grad"
             )
 
 
 def difference(value: Callable[[Tensor], float], x: Tensor, direction: Tensor) -> tuple[float, float] | None:
-    """Derivative of a function along a direction by central differences, and how far they differ, as a share of it.
+    """Measure the derivative of a function along a direction by central differences of several sizes.
 
-    None if they do not settle on one number.
+    Returns:
+        The derivative and how far the differences are apart, as a share of it; None if they do not agree.
     """
-    found: list[float] = []
+    differences: list[float] = []
     for step in _STEPS:
         ahead, behind = value(x + step * direction), value(x - step * direction)
         rounding = 1e-5 * max(abs(ahead), abs(behind))
         if abs(ahead - behind) > rounding:
-            found.append((ahead - behind) / (2 * step))
-    if len(found) < 3:
+            differences.append((ahead - behind) / (2 * step))
+    if len(differences) < 3:
         return None
-    *_, coarse, middle, fine = found
+    *_, coarse, middle, fine = differences
     spread, size = max(coarse, middle, fine) - min(coarse, middle, fine), abs(fine)
     return (fine, spread / size) if spread <= 0.1 * size else None

@@ -1,4 +1,4 @@
-"""What a result that was pickled remembers of its model and rewards: what they say of themselves, and no network."""
+"""Descriptions of models and rewards, which a pickled result keeps in place of their networks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rollflow.models.base import FlowModel
 from rollflow.rewards.base import RewardModel
 
 
-class DescribedModel(FlowModel):
+class ModelDescription(FlowModel):
     """A model without its networks.
 
     Args:
-        model: What is described.
+        model: The model that is described.
     """
 
     def __init__(self, model: FlowModel) -> None:
@@ -27,7 +27,7 @@ class DescribedModel(FlowModel):
         vars(self).update({name: getattr(model, name) for name in names}, _identity=_identity(model))
         try:
             pickle.dumps(vars(self))
-        except Exception:  # attributes of someone else's, which say no more than where its noise lies
+        except Exception:  # an interpolant or grid of the user's that cannot be pickled is left out
             vars(self).update(interpolant=FlowModel.interpolant, grid=None)
 
     @property
@@ -58,11 +58,11 @@ _OF_REWARDS = (
 )
 
 
-class DescribedReward(RewardModel):
+class RewardDescription(RewardModel):
     """A reward without its networks.
 
     Args:
-        reward: What is described.
+        reward: The reward that is described.
     """
 
     def __init__(self, reward: RewardModel) -> None:
@@ -77,24 +77,24 @@ class DescribedReward(RewardModel):
         raise left_behind(f"reward '{self.name}'")
 
 
-def _identity(of: FlowModel | RewardModel) -> str:
+def _identity(one: FlowModel | RewardModel) -> str:
     try:
-        return of.identity
+        return one.identity
     except Exception:  # no reason to lose a result
-        return of.name
+        return one.name
 
 
 def left_behind(who: str) -> RollflowError:
-    """The error of using what a pickled result does not carry."""
+    """The error of calling a model or reward that a pickled result does not hold."""
     return RollflowError(f"{who} was left behind when its result was pickled; load it again to use it")
 
 
 MOST_OF_AN_ERROR = 1 << 16
-"""Bytes of a pickled error, more than any text needs and less than a network."""
+"""Bytes of a pickled error: more than any text needs, and fewer than a network has."""
 
 
 class _Bounded(io.BytesIO):
-    """Refuses more bytes than an error may have."""
+    """A file that refuses more bytes than an error may have."""
 
     def write(self, content: Any) -> int:
         if self.tell() + memoryview(content).nbytes > MOST_OF_AN_ERROR:
@@ -103,7 +103,7 @@ class _Bounded(io.BytesIO):
 
 
 def portable(error: Exception) -> Exception:
-    """An error that can be pickled and carries no network: itself, or without its attributes, or only its words."""
+    """An error that can be pickled and holds no network: the error itself, or without its attributes, or its text."""
     candidates = [error]
     if isinstance(error, RollflowError):
         candidates.append(copy(error))

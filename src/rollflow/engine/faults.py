@@ -1,0 +1,66 @@
+"""Samples that must not be chosen, and answers that name them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from rollflow.requests import Slope
+from rollflow.rewards.base import RewardModel
+
+NETWORK, DYNAMICS, DECODER, REWARD, GRADIENT = "network", "dynamics", "decoder", "reward", "gradient of the reward"
+"""Where a value that is not finite can arise."""
+
+
+class Fault(NamedTuple):
+    """Why a sample is not eligible, or why guidance does not follow its gradient.
+
+    Args:
+        where: Where it arose (``NETWORK``, ...), or who rejected the sample.
+        what: The same as the beginning of a sentence that goes on with the row.
+    """
+
+    where: str
+    what: str
+
+
+class Verdict(NamedTuple):
+    """Answer to a ``Reward``, before the parts of the reward are mixed.
+
+    Args:
+        scores: (B, k) scores of the k parts; NaN in a row that has a fault.
+        faults: Fault of each row that is not eligible, None for the others.
+    """
+
+    scores: Tensor
+    faults: list[Fault | None]
+
+
+class GradientVerdict(NamedTuple):
+    """Answer to a ``Grad``.
+
+    Args:
+        slope: Slope with reward -inf in rows that are not eligible, and gradient 0 in all rows that have a fault.
+        faults: Fault of each row or None. A row whose fault is a ``GRADIENT`` is eligible all the same.
+    """
+
+    slope: Slope
+    faults: list[Fault | None]
+
+
+def finite_rows(values: Tensor) -> list[bool]:
+    """Which rows of (B, ...) values are finite."""
+    finite = values.detach().isfinite()
+    rows: list[bool] = (finite.flatten(1).all(1) if values.ndim > 1 else finite).tolist()
+    return rows
+
+
+def score_not_finite(reward: RewardModel, score: float) -> Fault:
+    """The fault of a sample whose score is not finite."""
+    return Fault(REWARD, f"reward '{reward.name}' gave {score}")
+
+
+def sound_rows(faults: list[Fault | None]) -> list[int]:
+    """Rows that have no fault."""
+    return [row for row, fault in enumerate(faults) if fault is None]

@@ -1,0 +1,106 @@
+"""Gradients of the reward of clean estimates, through decoder and network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rollflow.dynamics.conversions import denoised_from_velocity
+from rollflow.engine.batching import Rows, at_rows
+from rollflow.engine.faults import GRADIENT, Fault, finite_rows, score_not_finite, sound_rows
+from rollflow.engine.job import Task
+from rollflow.engine.model_calls import examined, velocity
+from rollflow.errors import BadReward
+from rollflow.rewards.scoring import MemoryLimit, rewards_of
+
+
+@dataclass(frozen=True)
+class GradientCall:
+    """One call that is differentiated, on some of B rows.
+
+    Args:
+        task: Model and reward.
+        t: (B,) times.
+        prompts: Prompt of each row.
+        conditions: Encoded prompt of each row.
+        padded: Whether the reward is given as many samples as there are rows, whatever their faults.
+        memory_limit: Samples for which memory was enough in one call of the reward.
+    """
+
+    task: Task
+    t: Tensor
+    prompts: Sequence[str]
+    conditions: Sequence[Any]
+    padded: bool
+    memory_limit: MemoryLimit
+
+    def __call__(self, rows: Rows, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, list[Fault | None]]:
+        """The fields of a ``Slope`` at states (n, ...) of these rows, and the fault of each.
+
+        Raises:
+            BadReward: If no gradient reaches the state.
+        """
+        task, t = self.task, self.t[rows]
+        # Two leaves, since past a network that is cut off a gradient still finds the short cut of x0 = x - t v.
+        through, past = (x.detach().requires_grad_() for _ in range(2))
+        with torch.enable_grad():
+            v = velocity(task, through, t, at_rows(self.conditions, rows))
+            clean = denoised_from_velocity(task.model.interpolant, v, past, t)
+            samples, faults = examined(task, clean.clone())  # decode may write to it
+            reward, gradient = torch.full((len(x),), -torch.inf, dtype=torch.float64), torch.zeros_like(x)
+            sound = sound_rows(faults)
+            if sound:
+                scores = self._score(samples, faults, sound, at_rows(self.prompts, rows))
+                inner, outer = _gradients(scores, through, past)
+                reward[sound] = scores.detach()
+                if inner is not None and outer is not None:
+                    gradient = inner + outer
+                elif scores.isfinite().any():
+                    raise _cut_off(task, behind_velocity=outer is None)
+        faults = _with_gradient_faults(task, reward, gradient, faults)
+        faulty = torch.tensor([fault is not None for fault in faults])
+        reward[[fault is not None and fault.where != GRADIENT for fault in faults]] = -torch.inf
+        gradient[faulty.to(gradient.device)] = 0.0
+        return v.detach().clone(), clean.detach(), reward, gradient, faults
+
+    def _score(self, samples: Tensor, faults: list[Fault | None], sound: list[int], prompts: list[str]) -> Tensor:
+        """Rewards of the sound rows; where calls are padded, a sound sample stands in for each that is not."""
+        rows = [row if fault is None else sound[0] for row, fault in enumerate(faults)] if self.padded else sound
+        given = samples if len(sound) == len(faults) else samples[rows]
+        scores = rewards_of(self.task.reward, given, at_rows(prompts, rows), self.memory_limit)
+        return scores[sound] if self.padded else scores
+
+
+def _gradients(rewards: Tensor, *leaves: Tensor) -> tuple[Tensor | None, ...]:
+    """Gradients of the sum of rewards; None for a leaf that no path leads to."""
+    if not rewards.requires_grad:
+        return (None,) * len(leaves)
+    return torch.autograd.grad(rewards.sum(), leaves, allow_unused=True)
+
+
+def _with_gradient_faults(
+    task: Task, reward: Tensor, gradient: Tensor, faults: list[Fault | None]
+) -> list[Fault | None]:
+    """The faults of all rows, after those whose reward or gradient is not finite were found."""
+    found = list[Fault | None]()
+    for fault, score, has_gradient in zip(faults, reward.tolist(), finite_rows(gradient), strict=True):
+        if fault is None and not -torch.inf < score < torch.inf:
+            found.append(score_not_finite(task.reward, score))
+        elif fault is None and not has_gradient:
+            found.append(Fault(GRADIENT, f"reward '{task.reward.name}' gave a gradient that is not finite"))
+        else:
+            found.append(fault)
+    return found
+
+
+def _cut_off(task: Task, *, behind_velocity: bool) -> BadReward:
+    behind = f"decode of model '{task.model.name}' and the reward's score"
+    where = behind if behind_velocity else f"velocity of model '{task.model.name}'"
+    return BadReward(
+        f"no gradient of reward '{task.reward.name}' reaches the state; {where} must not detach or run under "
+        "torch.no_grad"
+    )

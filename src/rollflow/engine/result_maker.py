@@ -1,0 +1,138 @@
+"""Results of jobs: the sample decoded and scored once more, and the account."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from rollflow.engine.background import Background
+from rollflow.engine.job import Task
+from rollflow.engine.meter import Spending
+from rollflow.engine.model_calls import examined
+from rollflow.engine.rescue import Rescue
+from rollflow.engine.result import Result
+from rollflow.engine.running_job import RunningJob
+from rollflow.engine.scores import range_warning
+from rollflow.engine.state import Candidate, Origin, Point, ineligible_of, trace_of
+from rollflow.errors import BadModel
+from rollflow.rewards.base import RewardModel
+from rollflow.rewards.scoring import HeldOutScores, judged_by, outside
+
+NOT_ASKED, CUT_SHORT = "interrupted before it was asked", "interrupted before it answered"
+"""Why a score of the sample of an interrupted run is missing."""
+
+_HALF_A_BYTE = 0.5 / 255
+"""How far pixels may lie outside [0, 1] without changing a byte of their file."""
+
+
+class ResultMaker:
+    """Makes results of the samples that were selected.
+
+    Args:
+        background: Threads in which rewards are called.
+        rescue: Says which rewards may still be called.
+    """
+
+    def __init__(self, background: Background, rescue: Rescue) -> None:
+        self.background, self.rescue = background, rescue
+
+    def make(
+        self, job: RunningJob, candidates: Sequence[Candidate], *, interrupted: bool, cause: Exception | None
+    ) -> Result:
+        """The result of a job.
+
+        Args:
+            job: The job.
+            candidates: Samples that it may return, the best first.
+            interrupted: Whether it ends early.
+            cause: Error that ends it early; None for the user.
+
+        Raises:
+            BadModel: If no candidate is eligible when it is decoded by itself.
+        """
+        task = job.job.task
+        (population, best), sample = _decoded(job, candidates)
+        parts = task.reward.parts if len(task.reward.parts) > 1 else ()
+        of_parts = self._scores(task, parts, sample[None], in_background=True)
+        held_out = self._scores(task, task.held_out, sample[None], in_background=False)
+        rises = trace_of(job.states)
+        end = Point(job.meter.spent.nfe, rises[-1].reward if rises else best.reward)
+        return Result(
+            job=job.job,
+            sample=sample,
+            x0=best.x0.clone(),
+            origin=Origin(population, job.states[population].row_of(best)),
+            reward=best.reward,
+            parts=of_parts.scores,
+            held_out=held_out.scores,
+            missing=of_parts.missing | held_out.missing,
+            spent=job.meter.spent,
+            noise_level=best.noise_level,
+            interrupted=interrupted,
+            cause=cause,
+            trace=(*rises, end),
+            shares=tuple(state.spent.nfe for state in job.states),
+            seconds=job.seconds,
+            diagnostics=tuple(one.sample.diagnostics or {} for one in job.returned),
+            ineligible=ineligible_of(job.states),
+            warnings=tuple(_warnings(job, sample, held_out.scores)),
+        )
+
+    def _scores(
+        self, task: Task, rewards: Sequence[RewardModel], sample: Tensor, *, in_background: bool
+    ) -> HeldOutScores:
+        """Scores of the sample that is returned; after Ctrl-C only of the rewards that need not be waited for."""
+
+        def score(some: Sequence[RewardModel]) -> HeldOutScores:
+            call = partial(judged_by, some, sample, task.prompt)
+            return self.background.call(task.reward, call) if in_background else call()
+
+        if not self.rescue.begun:
+            return score(rewards)
+        all_scores = HeldOutScores({}, {})
+        busy = in_background and self.background.busy
+        for reward in rewards:
+            one = HeldOutScores({reward.name: math.nan}, {reward.name: NOT_ASKED})
+            if not (busy or self.rescue.skips(reward)):
+                try:
+                    with self.rescue.limit():
+                        one = score([reward])
+                except KeyboardInterrupt:
+                    self.rescue.hurried, one.missing[reward.name] = True, CUT_SHORT
+            all_scores.scores.update(one.scores)
+            all_scores.missing.update(one.missing)
+        return all_scores
+
+
+def _decoded(job: RunningJob, candidates: Sequence[Candidate]) -> tuple[Candidate, Tensor]:
+    """The first candidate that is still eligible once it is decoded by itself, and its pixels."""
+    what = "nothing was found"
+    for candidate in candidates:
+        if candidate is not candidates[0]:
+            job.meter.debit(Spending(decodes=1))
+        with torch.no_grad():
+            samples, [fault] = examined(job.job.task, candidate.sample.x0[None].clone())
+        if fault is None:
+            return candidate, samples[0].clone()
+        job.note(fault)
+        what = f"{fault.what} when it was decoded by itself"
+    raise BadModel(f"no sample is left to return: {what}")
+
+
+def _warnings(job: RunningJob, sample: Tensor, held_out: dict[str, float]) -> Iterator[str]:
+    """Warnings of the job's samples, and of the sample and the held-out scores that it returns."""
+    yield from job.warnings
+    if sample.ndim in (3, 4) and sample.shape[-3] == 3:
+        low, high = float(sample.min()), float(sample.max())
+        if low < -_HALF_A_BYTE or high > 1 + _HALF_A_BYTE:
+            yield (
+                f"model '{job.job.task.model.name}' decodes pixels from {low:.3g} to {high:.3g}; expected 0 to 1, "
+                "to which they are clipped when saved, so that the file may have another score"
+            )
+    for reward in job.job.task.held_out:
+        if outside(reward, held_out[reward.name]):
+            yield range_warning(reward, held_out[reward.name])

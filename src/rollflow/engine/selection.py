@@ -1,0 +1,101 @@
+"""The samples that a job may return, the best first."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import torch
+
+from rollflow.engine.background import Background
+from rollflow.engine.executor import Executor, Query
+from rollflow.engine.faults import Verdict, sound_rows
+from rollflow.engine.population import Population
+from rollflow.engine.rescue import Rescue
+from rollflow.engine.running_job import RunningJob
+from rollflow.engine.scores import combined
+from rollflow.engine.state import Candidate, bests_of
+from rollflow.errors import BudgetExceeded
+from rollflow.requests import Reward
+from rollflow.search.propagator import Progress
+
+
+class Selection:
+    """Selects what jobs return.
+
+    Args:
+        executor: Scores samples.
+        background: Threads in which rewards are called.
+        rescue: Says which rewards may still be called.
+    """
+
+    def __init__(self, executor: Executor, background: Background, rescue: Rescue) -> None:
+        self.executor, self.background, self.rescue = executor, background, rescue
+
+    def of_done(self, job: RunningJob) -> list[Candidate]:
+        """Samples of a job whose populations have all returned."""
+        candidates = sorted(self._comparable(job), key=lambda one: -one.sample.reward)  # stable: the first of equals
+        return [one for one in candidates if one.sample.reward > -math.inf]
+
+    def so_far(self, job: RunningJob, cause: Exception | None) -> list[Candidate]:
+        """Samples of a job that ends early, or whose populations have all returned nothing that can be chosen.
+
+        If nothing was scored yet and nothing is broken, the latest clean estimates are scored now.
+
+        Args:
+            job: The job.
+            cause: Error that ends it; None for the user.
+        """
+        reward = job.job.task.reward
+        if job.done and not reward.relative:
+            returned = [one for one in job.returned if one.sample.reward > -math.inf]
+            if returned and cause is None:
+                return sorted(returned, key=lambda one: -one.sample.reward)
+        bests, broken = bests_of(job.states), cause is not None and not isinstance(cause, BudgetExceeded)
+        if bests or broken or self.rescue.skips(reward):
+            return bests
+        with self.rescue.limit():
+            return self._score_progress(job)
+
+    def _comparable(self, job: RunningJob) -> list[Candidate]:
+        """What the populations returned, with rewards that can be compared.
+
+        Those of a relative reward cannot, since each population looked back at its own samples. What they returned is
+        scored once more, against all samples of all of them; like held-out rewards, that is no part of the budget.
+        """
+        task = job.job.task
+        returned = [one for one in job.returned if one.sample.reward > -math.inf]
+        if not task.reward.relative or len(returned) <= 1:
+            return returned
+        seen = [state.seen for state in job.states if state.seen is not None]
+        x0 = torch.stack([one.sample.x0 for one in returned])
+        verdict = self._verdict(job, Query(Reward(x0, 0.0), task, job.condition))
+        sound = sound_rows(verdict.faults)
+        scores = verdict.scores[sound]
+        rewards = combined(task.reward, scores, torch.cat([*seen, scores]))
+        return [
+            returned[i]._replace(sample=returned[i].sample._replace(reward=float(reward)))
+            for i, reward in zip(sound, rewards, strict=True)
+        ]
+
+    def _score_progress(self, job: RunningJob) -> list[Candidate]:
+        """Score the latest clean estimates of a search that does not score on the way."""
+        for index, state in enumerate(job.states):
+            if not isinstance(state.state, Progress):
+                continue
+            clean, level = state.state.particles.clean, state.state.level(job.job.dynamics)
+            reward = job.job.task.reward
+            rows = reward.batch_size if self.rescue.begun and not reward.relative else len(clean)
+            for first in range(0, len(clean), rows):  # after Ctrl-C in parts: each counts if the next takes too long
+                request = Reward(clean[first : first + rows], level)
+                population = Population(-1, job, index, iter(()), request)  # type: ignore[arg-type]  # sent no answer
+                population.debit()
+                rewards = population.read(self._verdict(job, population.query(population.rows)))
+                population.state = population.state.scored(request, rewards, first)
+        return bests_of(job.states)
+
+    def _verdict(self, job: RunningJob, query: Query) -> Verdict:
+        score = partial(self.executor.answer, Reward, [query])
+        [verdict] = self.background.call(job.job.task.reward, score)
+        assert isinstance(verdict, Verdict)
+        return verdict
