@@ -325,7 +325,7 @@ def test_what_was_stopped_goes_on_to_the_same_picture(
     assert main([*command, ".", "--resume"]) == 0
     assert capsys.readouterr().err == "warning: the run is finished already; its result is in '.'\n"
     assert main([*command, ".", "--resume", "--seed", "4"]) == 1
-    assert "there is no 'checkpoint.pt' to go on from" in capsys.readouterr().err
+    assert "there is no 'checkpoint.pt' to resume from" in capsys.readouterr().err
     assert (folder / "result.json").read_bytes() == before
 
 

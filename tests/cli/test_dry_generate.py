@@ -107,7 +107,7 @@ def test_another_job_to_resume(more: list[str], told: str, stopped: Path, capsys
 
 def test_nothing_to_resume(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*COMMAND, "--dry-run", "--resume"]) == 1
-    assert "to go on from: no run was stopped there" in capsys.readouterr().err
+    assert "to resume from: no run was stopped there" in capsys.readouterr().err
     assert not folder.exists()
     assert main(COMMAND) == 0
     assert "no run was stopped there" in refused_alike(capsys, folder, "--resume", "--seed", "3")

@@ -211,7 +211,7 @@ def test_what_a_prompt_asked_for_is_not_forgotten(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     job = Job(TASK, BestOfN(), 8, 0, SAMPLERS["linear"])
-    with pytest.raises(BadCheckpoint, match=r"there is no '.*c\.pt' to go on from"):
+    with pytest.raises(BadCheckpoint, match=r"there is no '.*c\.pt' to resume from"):
         load_checkpoint(job, tmp_path / "c.pt")
     for damaged in (b"", b"nonsense", b"PK\x03\x04"):
         (tmp_path / "c.pt").write_bytes(damaged)
@@ -265,6 +265,8 @@ CLASSES = [
     "antigravity:anything",
     "rollflow.engine.job:Task",
     "rollflow.search.smc.weighing:Weighing",
+    "Weighing",
+    "Task",
     "rollflow.engine.state:Checkpoint.__class__",
     "",
 ]
@@ -337,7 +339,7 @@ FORGERIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a rise before the start": (lambda told: _rise(told).update(nfe=-1), "reward rises from"),
     "another best": (lambda told: _told(told)["best"]["fields"].update(reward=9.5), "reward of its best sample is 9.5"),
     "an endless best": (lambda told: _told(told)["best"]["fields"].update(reward=float("inf")), "has reward inf"),
-    "no best": (lambda told: _told(told).update(best=None), "has no place in the account"),
+    "no best": (lambda told: _told(told).update(best=None), "has a best sample without a rise"),
     "a noise level of its own": (lambda told: _told(told)["best"]["fields"].update(noise_level=2), "noise level 2"),
     "a key that cannot be one": (lambda told: _state(told).update(extra={"dict": [[{"dict": []}, 1]]}), "unhashable"),
 }
@@ -400,9 +402,9 @@ def test_a_file_that_nests_without_end_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_regular_file_or_of_another_version_is_refused(tmp_path: Path) -> None:
     job = a_checkpoint(tmp_path / "c.pt")
-    newer = (tmp_path / "c.pt").read_bytes().replace(b"checkpoint 3", b"checkpoint 4", 1)
+    newer = (tmp_path / "c.pt").read_bytes().replace(b"checkpoint 4", b"checkpoint 5", 1)
     (tmp_path / "newer.pt").write_bytes(newer)
-    with pytest.raises(BadCheckpoint, match="it has version 4, and this release reads version 3"):
+    with pytest.raises(BadCheckpoint, match="it has version 5, and this release reads versions 3 and 4"):
         load_checkpoint(job, tmp_path / "newer.pt")
     torch.save({"version": 2, "job": fingerprint(job), "checkpoint": {}}, tmp_path / "older.pt")
     with pytest.raises(BadCheckpoint, match="an earlier release of rollflow wrote it"):
