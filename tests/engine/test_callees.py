@@ -130,7 +130,7 @@ def test_an_observer_that_fails_is_named_and_called_no_more(line: ToyModel, erro
 
     clumsy, job = Clumsy(), Job(Task(line, "left", ToyReward()), SVDD(2), 32, 0, STEPS4)
     with pytest.warns(
-        RollflowWarning, match="observer Clumsy failed in 'scored' and is called no more; the run goes on"
+        RollflowWarning, match="observer Clumsy failed in 'scored' and is not called any more; the run goes on"
     ):
         [result] = Engine(observers=[clumsy]).run([job])
     assert clumsy.calls == 1

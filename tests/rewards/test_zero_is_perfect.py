@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from rollflow.engine.job import Task
+from rollflow.engine import Task
 from rollflow.errors import BadSetting
 from rollflow.models.mixture.gaussian_mixture import GaussianMixture
 from rollflow.models.mixture.model import ToyModel

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from rollflow.engine.state import Checkpoint, Point, PopulationState
-from rollflow.search.base import Progress
-from rollflow.search.propagator import Finished
+from rollflow.search.propagator import Finished, Progress
 
 if TYPE_CHECKING:
     from rollflow.engine.job import Job

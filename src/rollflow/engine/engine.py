@@ -1,4 +1,4 @@
-"""Many searches at once over one model call: continuous batching by row."""
+"""The engine: runs many jobs at once, so that rows of all of them share model calls."""
 
 from __future__ import annotations
 
@@ -40,34 +40,34 @@ _MOST_STOPS = 100
 class Engine:
     """Runs jobs together, so that the rows of all of them fill each model call.
 
-    In turn, until no job is left: admit waiting jobs while a call has room; answer every request that needs no network;
-    when all live populations wait for velocities or gradients, answer those in as few calls as the limits allow. Rows
-    of different prompts and times share a call, and a request may be split between calls. Where calls are padded, no
+    Until no job is left, the engine admits jobs while a call has room, answers every request that needs no network,
+    and, when all populations wait for velocities or gradients, answers those in as few calls as the limits allow. Rows
+    of different prompts and times share a call, and a request may be split between calls. If calls are padded, no
     request is answered before it helps to fill a call, unless nothing else is left to do. Nothing depends on a clock,
-    so that results are those of ``drive`` whatever the batch (to the last bit where the model's rows do not depend on
-    each other's).
+    so that results are those of ``drive`` whatever the batch (to the last bit if the model's rows do not depend on each
+    other).
 
-    Rewards are loaded, and tried on one sample and on two (``RewardModel.probed``), before the first job that uses them
-    begins, outside the budget; so is the gradient that guidance follows.
+    Before the first job that uses them, rewards are loaded and tried on one sample and on two (``RewardModel.probed``),
+    and so is the gradient that guidance follows. That is no part of the budget.
 
-    Every request is debited before it is evaluated. A job that fails does not disturb the others: if a call raises,
-    those who shared it are answered alone. A job that reaches one of its caps, or that fails after something was
-    scored, ends early with its best sample so far, and the error is the ``cause`` of its result.
+    Every request is debited before it is evaluated. A job that fails does not disturb the others: if a call raises, the
+    requests that shared it are answered one by one. A job that reaches a cap, or that fails after something was scored,
+    ends early with its best sample so far, and the error is the ``cause`` of its result.
 
-    A sample that is not finite or that the model rejects is not given to the reward; it gets reward -inf, like one
-    whose score is not finite, and is never returned. ``Result.ineligible`` counts them, and a ``RollflowWarning`` tells
-    of them once a job.
+    A sample that is not finite or that the model rejects is not given to the reward. It gets reward -inf, like one
+    whose score is not finite, and is never returned. ``Result.ineligible`` counts such samples, and one
+    ``RollflowWarning`` for each job reports them.
 
     Args:
         max_rows: The most rows in one call of a model or decoder.
-        max_grad_rows: The same for calls that are differentiated, whose graph is what takes memory.
-        overlap: Whether rewards from elsewhere (another process, another device) are computed while the model runs.
-            Half of the populations then have their turn with the model at once, so that its calls are smaller; those
-            of a job with caps stay together. No result changes.
-        padded: Whether calls of fewer rows than ``max_rows`` are filled up, so that all are of one shape: what a row
-            gets is then the same, to the last bit, whatever shares its call, also where the kernels that a network is
-            computed with depend on the shape. The rows that fill a call are in no account.
-        observers: Told of everything.
+        max_grad_rows: The most rows in one call that is differentiated, whose graph is what takes memory.
+        overlap: Whether rewards of another process or device are computed while the model runs. The model is then
+            called with half of the populations at a time, so that its calls are smaller; those of a job with caps stay
+            together. No result changes.
+        padded: Whether calls of fewer rows than ``max_rows`` are filled up, so that all calls have one shape. The
+            answer for a row is then the same, to the last bit, whatever shares its call, even if the kernels that
+            compute a network depend on the shape. Rows that fill a call are in no account.
+        observers: Observers of the runs.
     """
 
     def __init__(
@@ -85,10 +85,13 @@ class Engine:
         self.overlap = flag("overlap", overlap)
 
     def run(self, jobs: Iterable[Job]) -> list[Result]:
-        """Run all jobs to their end; results in the order of the jobs, interrupted ones of those that failed late.
+        """Run all jobs to their end.
+
+        Returns:
+            Results in the order of the jobs. That of a job which failed after something was scored is ``interrupted``.
 
         Raises:
-            JobsFailed: If any failed without a sample to show, after the rest have finished.
+            JobsFailed: If any job failed without a sample, after the others have ended.
             Interrupted: On Ctrl-C, with the best samples so far.
         """
         wanted = each("jobs", _listed("jobs", jobs, "jobs"), _job)
@@ -114,9 +117,10 @@ class Engine:
         return [result for result in results if result is not None]
 
     def stream(self, jobs: Iterable[Job]) -> Iterator[Ended]:
-        """Jobs as they end, each taken from ``jobs`` only when there is room for it; nothing is kept here.
+        """Run jobs and yield each as it ends; results are not kept.
 
-        A job that fails is told as one that ended, not raised. Whoever stops listening stops the run.
+        A job is taken from ``jobs`` only when there is room for it. A failed job is yielded like a finished one; it
+        does not raise. Closing the iterator stops the run.
         """
         if isinstance(jobs, Job) or not isinstance(jobs, Iterable):
             raise refused("jobs", "an iterable of jobs", jobs)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rollflow.engine.faults import DECODER, DYNAMICS, Fault, finite_rows
-from rollflow.engine.job import Task
+from rollflow.engine.task import Task
 from rollflow.errors import BadModel
 from rollflow.models.base import Screened
 from rollflow.runtime.callees import called

@@ -1,4 +1,4 @@
-"""Those who watch a run; the engine itself prints and writes nothing."""
+"""Observers of a run; the engine itself prints and writes nothing."""
 
 from __future__ import annotations
 
@@ -20,68 +20,72 @@ from rollflow.search.propagator import Progress
 
 
 class Observer:
-    """Called by the engine, in its thread; every method does nothing unless overridden.
+    """Base class of observers, whose methods the engine calls in its own thread; each does nothing unless overridden.
 
-    What an observer is given is its own: nothing that it writes to is seen by the search or by anyone else. An
-    exception that it raises does not stop the run: it is warned of, and the observer is called no more. Ctrl-C
-    (``KeyboardInterrupt``) does stop it.
+    An observer gets copies, so that nobody else sees what it writes to them. An exception that it raises does not stop
+    the run: a warning says so, and the observer is not called any more. Ctrl-C (``KeyboardInterrupt``) does stop it.
     """
 
     def admitted(self, job: Job) -> None:
-        """The job has begun."""
+        """Called when a job begins."""
 
     def scored(self, job: Job, population: int, request: Reward, rewards: Tensor, spent: Spending) -> None:
-        """Clean samples of one population were scored: (B,) rewards, -inf for a sample that is not eligible.
+        """Called when clean samples of a population were scored.
 
-        ``spent`` is that population's so far.
+        Args:
+            job: The job.
+            population: Index of the population.
+            request: The samples.
+            rewards: (B,) their rewards, -inf for a sample that is not eligible.
+            spent: Amounts that the population has spent so far.
         """
 
     def saved(self, job: Job, population: int, progress: Progress) -> None:
-        """A population has made a step."""
+        """Called when a population has made a step."""
 
     def checkpointed(self, job: Job, checkpoint: Checkpoint) -> None:
-        """The job can now go on from here (``Job.resume``), after a step or the end of a population."""
+        """Called after a step or the end of a population, with what the job can be resumed from (``Job.resume``)."""
 
     def completed(self, job: Job, result: Result) -> None:
-        """The job is done, or was stopped with something to show."""
+        """Called when a job has ended with a result, interrupted or not."""
 
     def failed(self, job: Job, error: Exception) -> None:
-        """The job has failed; there is no result."""
+        """Called when a job has failed without a result."""
 
 
 class Audience:
     """The observers of one run.
 
     Args:
-        observers: Called in their order.
+        observers: Observers, called in this order.
     """
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = list(observers)
 
-    def tell(self, event: str, *given: Any) -> None:
-        """Call the method ``event`` of every observer that has one of its own, each with copies."""
+    def tell(self, event: str, *values: Any) -> None:
+        """Call the method ``event`` of every observer that overrides it, with copies of the values."""
         for observer in list(self._observers):
             try:
                 method = getattr(observer, event)
                 if getattr(method, "__func__", None) is getattr(Observer, event):
                     continue  # does nothing, which needs no copies
                 with settings_kept():
-                    method(*map(copied, given))
+                    method(*map(copied, values))
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
                 self._observers.remove(observer)
                 warnings.warn(
-                    f"observer {type(observer).__name__} failed in '{event}' and is called no more; the run goes on: "
-                    f"{described(error)}",
+                    f"observer {type(observer).__name__} failed in '{event}' and is not called any more; the run goes "
+                    f"on: {described(error)}",
                     RollflowWarning,
                     stacklevel=2,
                 )
 
 
 def copied(value: Any) -> Any:
-    """A copy of all tensors and containers of a value; jobs, which are frozen, are shared."""
+    """Copy all tensors and containers of a value; jobs, which are frozen, are shared."""
     if isinstance(value, Tensor):
         return value.clone()
     if isinstance(value, tuple) and hasattr(value, "_fields"):

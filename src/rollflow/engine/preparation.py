@@ -12,8 +12,9 @@ from torch import Tensor
 from rollflow.dynamics.conversions import denoised_from_velocity
 from rollflow.engine.executor import Executor, Query
 from rollflow.engine.faults import sound_rows
-from rollflow.engine.job import Job, Task
+from rollflow.engine.job import Job
 from rollflow.engine.model_calls import examined, velocity
+from rollflow.engine.task import Task
 from rollflow.errors import BadReward, NotDifferentiable, RewardUnavailable
 from rollflow.particles.rng import Noise, global_state_kept
 from rollflow.requests import Grad

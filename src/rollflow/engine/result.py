@@ -1,4 +1,4 @@
-"""What came of a job."""
+"""Results of jobs."""
 
 from __future__ import annotations
 
@@ -37,32 +37,32 @@ IMAGE, FILM = "image.png", "film.webp"
 
 @dataclass(frozen=True)
 class Result:
-    """What a job returned, and what it spent.
+    """What a job returned and what it spent.
+
+    A pickle or deep copy leaves model and rewards behind: its job can then be read, but not run.
 
     Args:
         job: The job.
-        sample: Decoded, (...), pixels (3, H, W) in [0, 1] for images.
-        x0: The same in the model's space.
-        origin: The population and the row it came from.
-        reward: Of the sample.
-        parts: What the parts of a mixed reward say of it, by name, scored once more; empty where it is not mixed.
-        held_out: Held-out rewards by name.
-        missing: Why one of these could not be had, by name; it is NaN then, since the sample is there.
-        spent: Exact account, the final decode included, held-out scoring not.
+        sample: (...) decoded sample, pixels (3, H, W) in [0, 1] for images.
+        x0: (...) the same sample in the model's space.
+        origin: Population and row that the sample came from.
+        reward: Reward of the sample.
+        parts: Scores of the parts of a mixed reward, by name, computed once more; empty for any other.
+        held_out: Scores of the held-out rewards, by name.
+        missing: Reasons why some of these scores are missing, by name; the score is NaN then.
+        spent: Exact account, including the final decode but not held-out scores.
         noise_level: 0 for a fully denoised sample, else the linear noise level at which the estimate was made.
-        interrupted: Whether the search was stopped early, the sample being the best until then ...
-        cause: ... and by what; None is the user.
+        interrupted: Whether the search ended early, with the best sample so far.
+        cause: Error that ended it early; None if it was the user, or if it ran to its end.
         trace: Best reward so far against NFE, one point a rise and one at the end. Populations are taken in lockstep,
             as if all spent at the same rate, since which of them is really first depends on what else runs.
         shares: NFE that each population has spent.
-        seconds: Spent in calls of model, decoder and reward; of a call that was shared, its rows' share.
-        diagnostics: Of each population that ran to its end, the search's own figures by name.
-        ineligible: How many samples could not be chosen, by where the first value that is not finite arose ("network",
-            "dynamics", "decoder", "reward") or by who rejected them ("the safety checker"); under "gradient of the
-            reward" how many times guidance had no finite gradient to follow.
-        warnings: What the user should know of all this, a sentence each.
-
-    Pickled, or copied deeply, it leaves model and rewards behind: its job can then be read, but not run.
+        seconds: Time in calls of model, decoder and reward; of a shared call, in proportion to the job's rows.
+        diagnostics: Figures of the search's own by name, for each population that ran to its end.
+        ineligible: Number of samples that could not be chosen, by where the first value that is not finite arose
+            ("network", "dynamics", "decoder", "reward") or by who rejected them ("the safety checker"); under "gradient
+            of the reward" the number of times that guidance had no finite gradient to follow.
+        warnings: Sentences that the user should read.
     """
 
     job: Job
@@ -95,7 +95,7 @@ class Result:
 
     @property
     def finished(self) -> bool:
-        """Whether the sample is fully denoised, not a clean estimate on the way."""
+        """Whether the sample is fully denoised, not an estimate made on the way."""
         return self.noise_level == 0
 
     def record(self) -> JobRecord:

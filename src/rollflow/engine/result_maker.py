@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from rollflow.engine.background import Background
-from rollflow.engine.job import Task
 from rollflow.engine.meter import Spending
 from rollflow.engine.model_calls import examined
 from rollflow.engine.rescue import Rescue
@@ -18,6 +17,7 @@ from rollflow.engine.result import Result
 from rollflow.engine.running_job import RunningJob
 from rollflow.engine.scores import range_warning
 from rollflow.engine.state import Candidate, Origin, Point, ineligible_of, trace_of
+from rollflow.engine.task import Task
 from rollflow.errors import BadModel
 from rollflow.rewards.base import RewardModel
 from rollflow.rewards.scoring import HeldOutScores, judged_by, outside

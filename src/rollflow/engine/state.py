@@ -1,4 +1,4 @@
-"""Where the populations of a job stand, each by its own account, so that no company or interruption shows in it."""
+"""States of populations, each by its own account, so that neither other jobs nor an interruption show in them."""
 
 from __future__ import annotations
 
@@ -49,18 +49,18 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True)
 class PopulationState:
-    """Where one population stands.
+    """State of one population.
 
     Args:
-        state: Its last ``Progress``, what it returned, or None before its first save.
-        spent: By it.
-        rises: Its best reward so far against the NFE that it had spent itself, a point a rise.
-        best: The clean sample of the last of these; None where none was scored.
-        seen: What its reward goes on from, where it is relative (``RewardModel.combine``): (n, k).
-        ineligible: How many samples could not be chosen, by where the first value that is not finite arose or by who
-            rejected them; under ``GRADIENT`` how many times guidance had no finite gradient to follow.
-        fault: The first of these: where it arose, and that in words; None where there was none.
-        outside: The score furthest outside the range that its reward declares, by the reward's name.
+        state: What it saved last or returned; None before its first save.
+        spent: Amounts that it has spent.
+        rises: Its best reward so far against its own NFE, one point a rise.
+        best: Clean sample of the last rise; None if nothing was scored.
+        seen: (n, k) scores that a relative reward looks back at (``RewardModel.combine``); None for any other reward.
+        ineligible: Number of samples that could not be chosen, by where the first value that is not finite arose or by
+            who rejected them; under ``GRADIENT`` the number of times that guidance had no finite gradient to follow.
+        fault: Where the first of these arose, and a sentence about it; None if there was none.
+        outside: Score furthest outside the range that its reward declares, by the reward's name.
     """
 
     state: Progress | Finished | None = None
@@ -102,21 +102,21 @@ class PopulationState:
         return self.state.row if isinstance(self.state, Finished) else self.state.particles.best_row
 
     def faulty(self, where: str, what: str, count: int = 1) -> PopulationState:
-        """After so many samples turned out not to be eligible; 0 where it is only a state that none shows yet."""
+        """The state after ``count`` samples were not eligible; 0 notes a fault before any sample shows it."""
         counts = {**self.ineligible, where: self.ineligible.get(where, 0) + count}
         return replace(self, ineligible=counts, fault=self.fault or (where, what))
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a job can go on from: every population as it was when it was last saved.
+    """State from which a job can be resumed: that of every population when it was last saved.
 
-    What a population did after that is not in it: a job that goes on from here does that again, draw for draw, and ends
-    with the same bits and the same account as one that was never stopped.
+    What a population did after that is not in it. A job that is resumed does it again, draw for draw, and ends with the
+    same bits and the same account as one that was never stopped.
 
     Args:
-        populations: All of them.
-        seconds: Computing time until then (``Result.seconds``).
+        populations: States of all populations.
+        seconds: Computing time so far (``Result.seconds``).
     """
 
     populations: tuple[PopulationState, ...]
@@ -129,18 +129,18 @@ def in_lockstep(nfe: int, shares: Sequence[int]) -> int:
 
 
 def bests_of(populations: Sequence[PopulationState]) -> list[Candidate]:
-    """The best sample of each, the highest reward first; of equals the one that was found with the fewest NFE."""
+    """Best sample of each population, the highest reward first; of equals the one found with the fewest NFE."""
     bests = [Candidate(i, one.best) for i, one in enumerate(populations) if one.best is not None]
     return sorted(bests, key=lambda best: (-best.sample.reward, populations[best.population].rises[-1].nfe))
 
 
 def best_of(populations: Sequence[PopulationState]) -> Finished | None:
-    """The first of ``bests_of``."""
+    """Best sample of all populations; None if nothing was scored."""
     return next((best.sample for best in bests_of(populations)), None)
 
 
 def ineligible_of(populations: Sequence[PopulationState]) -> dict[str, int]:
-    """How many samples of all populations were not eligible, by where that arose."""
+    """Number of samples of all populations that were not eligible, by where that arose."""
     counts = dict[str, int]()
     for one in populations:
         for where, count in one.ineligible.items():
@@ -150,7 +150,7 @@ def ineligible_of(populations: Sequence[PopulationState]) -> dict[str, int]:
 
 
 def trace_of(populations: Sequence[PopulationState]) -> list[Point]:
-    """The best reward of all against the NFE of the job, its populations taken in lockstep; a point a rise."""
+    """Best reward of all populations, taken in lockstep, against the NFE of the job; one point a rise."""
     shares, trace = [one.spent.nfe for one in populations], list[Point]()
     for nfe, _, reward in sorted((p.nfe, i, p.reward) for i, one in enumerate(populations) for p in one.rises):
         if not trace or reward > trace[-1].reward:

@@ -1,0 +1,59 @@
+"""What a job will spend, and the sampler that it takes by default."""
+
+from __future__ import annotations
+
+import warnings
+
+from rollflow.checks import MOST_NFE, instance, whole
+from rollflow.defaults import (
+    DEFAULT_KERNEL,
+    DEFAULT_LOOKAHEAD,
+    DEFAULT_STEPS,
+    FEW_STEP_INTERPOLANT,
+    MANY_STEP_INTERPOLANT,
+)
+from rollflow.dynamics.interpolants import INTERPOLANTS
+from rollflow.dynamics.kernels import KERNELS
+from rollflow.dynamics.lookahead import LOOKAHEADS
+from rollflow.engine.meter import Spending
+from rollflow.errors import RollflowWarning, blamed
+from rollflow.models.base import ModelSpec
+from rollflow.sampler import Dynamics, Sampler
+from rollflow.search.base import Search
+from rollflow.search.cost import Cost
+
+
+def estimate_cost(model: ModelSpec, search: Search, sampler: Sampler, nfe: int) -> Spending:
+    """Estimate what a job will spend, without weights (the dry run); the decode of the returned sample is included.
+
+    A model that does not know its network rows before it is loaded is taken to need one for each NFE, the least it can.
+
+    Raises:
+        BudgetTooSmall: If the search cannot run in ``nfe``.
+    """
+    whole("nfe", nfe, at_most=MOST_NFE)
+    dynamics = sampler.bind(model)
+    with blamed(f"method '{search.name}' cannot tell its cost"):
+        cost = instance(f"the cost of method '{search.name}'", search.cost(dynamics, nfe), Cost)
+        warn_of_budget(search, dynamics, nfe)
+    rows = cost.nfe * (model.rows_per_nfe or 1)
+    return Spending(cost.nfe, rows, cost.reward_calls, cost.decodes + 1, cost.backward_passes)
+
+
+def default_sampler(model: ModelSpec, search: Search) -> Sampler:
+    """The sampler of a job that names none.
+
+    It follows VP for a step-distilled model, as the paper does (Kim et al. 2025, arXiv 2503.19385), and the linear
+    interpolant for any other. Its kernel is the one that the method's paper uses, or else the reverse SDE, and it takes
+    ``DEFAULT_STEPS`` steps.
+    """
+    interpolant = INTERPOLANTS.make(FEW_STEP_INTERPOLANT if model.few_step else MANY_STEP_INTERPOLANT)
+    kernel = KERNELS.make(search.default_kernel or DEFAULT_KERNEL)
+    return Sampler(interpolant, kernel, steps=DEFAULT_STEPS, lookahead=LOOKAHEADS.make(DEFAULT_LOOKAHEAD))
+
+
+def warn_of_budget(search: Search, dynamics: Dynamics, nfe: int) -> None:
+    """Warn of a budget that works but is not a sensible one."""
+    doubt = search.doubt(dynamics, nfe)
+    if doubt is not None:
+        warnings.warn(doubt, RollflowWarning, stacklevel=1)

@@ -1,0 +1,49 @@
+"""What a job is to make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rollflow.checks import each, instance
+from rollflow.engine.descriptions import ModelDescription, RewardDescription
+from rollflow.models.base import FlowModel, check_attributes
+from rollflow.models.function import as_model
+from rollflow.rewards.base import RewardModel
+from rollflow.rewards.checks import check_names, check_reward
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model, a prompt, and the rewards by which samples are judged.
+
+    Args:
+        model: Flow model; a pair of a velocity function and a shape becomes a ``FunctionModel``.
+        prompt: Text of the prompt.
+        reward: Reward that the search optimises.
+        held_out: Rewards that the search never sees; they score the returned sample, too.
+    """
+
+    model: FlowModel
+    prompt: str
+    reward: RewardModel
+    held_out: tuple[RewardModel, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model", instance("model", as_model(self.model), FlowModel))
+        check_attributes(self.model)
+        instance("prompt", self.prompt, str, what="a text")
+        check_reward("reward", self.reward)
+        held_out = each("held_out", self.held_out, check_reward, "a tuple of rewards")
+        check_names("held-out reward", [reward for reward in held_out if not reward.remote])
+        object.__setattr__(self, "held_out", held_out)
+
+    @property
+    def described(self) -> Task:
+        """The task with descriptions in place of model and rewards, which take no memory and cannot be run."""
+        rewards = [RewardDescription(reward) for reward in (self.reward, *self.held_out)]
+        return Task(ModelDescription(self.model), self.prompt, rewards[0], tuple(rewards[1:]))
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether rewards can be computed while the model runs, in another process or on another device."""
+        return self.reward.overlaps(self.model.device)
