@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -140,22 +139,26 @@ def described(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-@contextmanager
-def blamed(who: str, kind: type[RollflowError] = RollflowError) -> Iterator[None]:
+class blamed:
     """Raise what foreign code raises as an error of this package that names who raised it.
 
-    Errors of this package pass as they are, and so does Ctrl-C.
+    Errors of this package pass as they are, and so does Ctrl-C. It is a class, since one that Ctrl-C leaves behind
+    without its end is then just dropped, where a generator would be closed and take that for an error.
 
     Args:
         who: Who is called, and what failed, such as "reward 'mine:Sharp' cannot be made".
-        kind: The error that is raised; in place of a RollflowError a BadSetting where a value was at fault.
+        kind: Class of the error; instead of a plain RollflowError, a ValueError becomes a BadSetting.
     """
-    try:
-        yield
-    except RollflowError:
-        raise
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # such as GeneratorExit, CancelledError or SystemExit
-        of = BadSetting if isinstance(error, ValueError) and kind is RollflowError else kind
-        raise of(f"{who}: {described(error)}") from error
+
+    def __init__(self, who: str, kind: type[RollflowError] = RollflowError) -> None:
+        self.who, self.kind = who, kind
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is None or isinstance(error, RollflowError | KeyboardInterrupt):
+            return
+        # Whatever else it is, such as GeneratorExit, CancelledError or SystemExit.
+        of = BadSetting if isinstance(error, ValueError) and self.kind is RollflowError else self.kind
+        raise of(f"{self.who}: {described(error)}") from error

@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import torch
+
 from rollflow.checks import each, flag, instance, refused, whole
 from rollflow.defaults import DEFAULT_MAX_GRAD_ROWS, DEFAULT_MAX_ROWS
 from rollflow.engine.executor import Executor
@@ -97,13 +99,13 @@ class Engine:
         wanted = each("jobs", _listed("jobs", jobs, "jobs"), _job)
         ended: dict[int, Ended] = {}
         session = Session(wanted, self.executor, self.observers, self.overlap)
-        interrupted = False
+        interrupted, gradients = False, torch.is_grad_enabled()
         try:
             for one in session.run():
                 ended[one.place] = one
         except KeyboardInterrupt:
             interrupted = True
-            ended |= {one.place: one for one in _stopped(session)}
+            ended |= {one.place: one for one in _stopped(session, gradients)}
         finally:
             session.close()
         results = [ended[place].result if place in ended else None for place in range(len(wanted))]
@@ -125,10 +127,14 @@ class Engine:
         if isinstance(jobs, Job) or not isinstance(jobs, Iterable):
             raise refused("jobs", "an iterable of jobs", jobs)
         session = Session((_job("a job", job) for job in jobs), self.executor, self.observers, self.overlap)
+        gradients = torch.is_grad_enabled()
         try:
             for ended in session.run():
                 _warn(ended.result)
                 yield ended
+        except KeyboardInterrupt:
+            torch.set_grad_enabled(gradients)  # see _stopped
+            raise
         finally:
             session.close()
 
@@ -140,11 +146,21 @@ def _warn(result: Result | None) -> None:
         warnings.warn(text, RollflowWarning, stacklevel=3)
 
 
-def _stopped(session: Session) -> list[Ended]:
-    """Stop a session, however often that is interrupted itself."""
+def _stopped(session: Session, gradients: bool) -> list[Ended]:
+    """Stop a session, however often that is interrupted itself.
+
+    Args:
+        session: The session.
+        gradients: Whether gradients were enabled before it. Ctrl-C may have come at the end of a ``with`` block that
+            switches them, too early to switch them back.
+    """
+    ended = session.ended
     for _ in range(_MOST_STOPS):
+        torch.set_grad_enabled(gradients)
         try:
-            return session.stop()
+            ended = session.stop()
+            break
         except KeyboardInterrupt:
             continue
-    return list(session.ended)
+    torch.set_grad_enabled(gradients)
+    return list(ended)

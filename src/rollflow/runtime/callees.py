@@ -37,16 +37,25 @@ _before: list[Any] = []
 """Settings of all threads, as they were when the first thread entered."""
 
 
-@contextmanager
-def called(who: str, kind: type[RollflowError] = RollflowError) -> Iterator[None]:
-    """Run foreign code with ``settings_kept``, and raise its exceptions as ``blamed`` does.
+class called:
+    """Call foreign code: what it raises is raised as ``blamed`` does, with ``settings_kept``.
 
     Args:
-        who: Beginning of the error: the code that is called, and what failed.
-        kind: Class of the error.
+        who: Who is called, and what failed.
+        kind: Class of the error that is raised.
     """
-    with settings_kept(), blamed(who, kind):
-        yield
+
+    def __init__(self, who: str, kind: type[RollflowError] = RollflowError) -> None:
+        self._kept, self._blamed = settings_kept(), blamed(who, kind)
+
+    def __enter__(self) -> None:
+        self._kept.__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        try:
+            self._blamed.__exit__(kind, error, traceback)
+        finally:
+            self._kept.__exit__(None, None, None)
 
 
 @contextmanager
