@@ -38,11 +38,11 @@ _before: list[Any] = []
 
 
 class called:
-    """Call foreign code: what it raises is raised as ``blamed`` does, with ``settings_kept``.
+    """Run foreign code with ``settings_kept``, and raise its exceptions as ``blamed`` does.
 
     Args:
-        who: Who is called, and what failed.
-        kind: Class of the error that is raised.
+        who: Beginning of the error: the code that is called, and what failed.
+        kind: Class of the error.
     """
 
     def __init__(self, who: str, kind: type[RollflowError] = RollflowError) -> None:
