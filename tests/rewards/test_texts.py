@@ -16,12 +16,12 @@ from rollflow.rewards.pretrained import text_cache
 from rollflow.rewards.vqa.visual_question import reader
 
 
-@pytest.fixture(params=["kept", "reader"])
+@pytest.fixture(params=["cached", "reader"])
 def made(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
     """What remembers two texts."""
     monkeypatch.setattr(text_cache, "KEPT", 2)
-    if request.param == "kept":
-        return text_cache.kept(lambda text: torch.tensor([len(text)]))
+    if request.param == "cached":
+        return text_cache.cached(lambda text: torch.tensor([len(text)]))
     tiny_vqa.tokenizer(["a", "b", "c"]).save_pretrained(tmp_path)
     return reader(str(tmp_path), torch.device("cpu"))
 

@@ -307,9 +307,8 @@ class PipelineCalls:
         if "intermediate_timesteps" in self._known and settings["num_inference_steps"] != 2:
             settings["intermediate_timesteps"] = None  # only valid with two steps
         with restored(self.pipeline, reads_prompt=call.answers is None):
-            output = self._call(self.pipeline, prompt=prompts, generator=torch.Generator().manual_seed(0), **settings)[
-                0
-            ]
+            generator = torch.Generator().manual_seed(0)
+            output = self._call(self.pipeline, prompt=prompts, generator=generator, **settings)[0]
         if not self._prepares and call.state is None:
             call.prepared = output
         return output
