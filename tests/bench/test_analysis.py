@@ -154,20 +154,20 @@ def test_shares_of_the_budget_are_of_whole_jobs() -> None:
         entry("A", "q", 0, 0.0, quota=[[6, 2]]),
         entry("A", "r", 0, 0.0, quota=[[5]]),  # resumed after its first step
     ]
-    found = budget_shares(entries)
+    found = budget_shares(study(*entries).of("A"))
     assert found is not None
     np.testing.assert_allclose(found.curve.bands.mean, [0.5, 0.5])
     assert found.left_out == 1
-    assert budget_shares([entry("A", "p", 0, 0.0)]) is None
+    assert budget_shares(study(entry("A", "p", 0, 0.0)).of("A")) is None
 
 
 def test_effective_sample_sizes() -> None:
     smc = [entry("A", prompt, 0, 0.0, diagnostics=[{"ess": [4.0, ess]}]) for prompt, ess in (("p", 1.0), ("q", 3.0))]
-    found = effective_sizes([*smc, entry("A", "r", 0, 0.0)])
+    found = effective_sizes(study(*smc, entry("A", "r", 0, 0.0)).of("A"))
     assert found is not None
     np.testing.assert_allclose(found.bands.mean, [4, 2])
     assert found.bands.n == 2
-    assert effective_sizes([entry("A", "r", 0, 0.0, diagnostics=[{}])]) is None
+    assert effective_sizes(study(entry("A", "r", 0, 0.0, diagnostics=[{}])).of("A")) is None
 
 
 def test_over_optimisation_is_beyond_both_intervals() -> None:
@@ -331,8 +331,8 @@ def test_a_folder_is_read(folder: Path, tmp_path: Path) -> None:  # noqa: F811
     told = read(folder)
     assert told.arms == ["plain", "BoN", "RBF_1", "SMC"]
     assert {arm: told.account(arm) for arm in told.arms} == dict.fromkeys(told.arms, "4 of 6, 2 failed")
-    assert [entry["prompt"] for entry in told.of("SMC")] == ["a red square", HOSTILE] * 2
-    assert {entry["prompt"] for entry in told.failed} == {"a unicorn"}
+    assert [record.prompt for record in told.of("SMC")] == ["a red square", HOSTILE] * 2
+    assert {record.prompt for record in told.failed} == {"a unicorn"}
     means = {row[0]: row[3].mean for row in tables.rewards(told).rows if isinstance(row[3], Interval)}
     assert means["BoN"] > means["plain"]
     with pytest.raises(RollflowError, match="no folder of 'rollflow bench run'"):

@@ -29,6 +29,7 @@ from rollflow.bench.run.journal import JournalIndex
 from rollflow.bench.run.runner import Runner
 from rollflow.bench.suites.load import Item, Suite
 from rollflow.cli import main
+from rollflow.engine import JobRecord
 from rollflow.engine.record import digest
 from rollflow.errors import RollflowError
 
@@ -68,7 +69,7 @@ def test_every_job_is_done_and_told(whole: Path) -> None:
     smc = next(entry for entry in entries.values() if entry["arm"] == "SMC")
     assert smc["nfe"] == sum(map(sum, smc["quota"])) == 24
     assert smc["diagnostics"][0]
-    assert {tuple(entry["ask"] or ()) for entry in entries.values()} == {(), ("red square",)}
+    assert {tuple(entry.get("ask", ())) for entry in entries.values()} == {(), ("red square",)}
 
 
 def test_a_job_is_what_generate_gives(whole: Path) -> None:
@@ -218,7 +219,7 @@ def test_no_job_is_begun_when_the_time_is_over(tmp_path: Path) -> None:
 def test_a_replay_is_the_same_to_the_last_bit(whole: Path) -> None:
     for name, entry in JournalIndex(whole).done.items():
         made = replay(whole, name[:9], TinyModel(), Redness(), [Judge()])
-        assert made.record == entry
+        assert made.record == JobRecord.from_json(entry)
         assert made.same
         assert made.versions == []
 

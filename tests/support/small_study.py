@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from support.tiny import Judge, Redness, TinyModel, register
 
-from rollflow.bench.analysis.results import ExperimentResults, Record
+from rollflow.bench.analysis.results import ExperimentResults
 from rollflow.bench.run.experiment import Arm, Experiment
+from rollflow.bench.run.records import FailedJob
 from rollflow.bench.run.runner import Runner
 from rollflow.bench.suites.load import Item, Suite
+from rollflow.engine import JobRecord
 
 HOSTILE = '<script>alert("1")</script> | 100 % of_it & $2 #3'
 ITEMS = (Item("a red square"), Item(HOSTILE, "odd", {"square": 2}), Item("a unicorn"))
@@ -57,6 +59,7 @@ def entry(arm: str, prompt: str, seed: int, reward: float, **others: Any) -> dic
         "seconds": 2.0,
         "trace": [[10, reward]],
         "diagnostics": [],
+        "sha256": "0",
         "quota": [],
         "versions": {"rollflow": "0"},
         **others,
@@ -64,9 +67,9 @@ def entry(arm: str, prompt: str, seed: int, reward: float, **others: Any) -> dic
 
 
 def study(
-    *entries: Record,
+    *entries: dict[str, Any],
     seeds: int = 2,
-    failed: tuple[Record, ...] = (),
+    failed: tuple[dict[str, Any], ...] = (),
     reward: str = "caption",
     arms: tuple[Arm, ...] = (),
 ) -> ExperimentResults:
@@ -82,4 +85,6 @@ def study(
         "max_rows": 8,
         "suite": {"name": "s", "prompts": prompts},
     }
-    return ExperimentResults("made up", config, entries, failed)
+    return ExperimentResults(
+        "made up", config, tuple(map(JobRecord.from_json, entries)), tuple(map(FailedJob.from_json, failed))
+    )

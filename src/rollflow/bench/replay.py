@@ -20,7 +20,7 @@ from rollflow.dynamics.grids import GRIDS
 from rollflow.dynamics.guidance import GUIDANCE
 from rollflow.dynamics.interpolants import INTERPOLANTS
 from rollflow.dynamics.kernels import KERNELS
-from rollflow.engine import Engine, Result, completed
+from rollflow.engine import Engine, JobRecord, Result, completed
 from rollflow.engine.record import digest
 from rollflow.errors import RollflowError, UnknownName
 from rollflow.models import MODELS, FlowModel, PipelineSource, find_model
@@ -39,24 +39,24 @@ class Replayed(NamedTuple):
         provenance: Where model and rewards are not those that the experiment was begun with.
     """
 
-    record: dict[str, Any]
+    record: JobRecord
     result: Result
     provenance: list[str]
 
     @property
     def same(self) -> bool:
         """Whether the sample is that of the journal, to the last bit."""
-        return digest(self.result.sample) == str(self.record["sha256"])
+        return digest(self.result.sample) == self.record.sha256
 
     @property
     def versions(self) -> list[str]:
         """Where the versions of then are not those of now, which may explain a difference."""
         now = {"rollflow": rollflow.__version__, "torch": torch.__version__}
-        then = self.record["versions"]
+        then = self.record.versions
         return [f"{name} {then.get(name)}, now {version}" for name, version in now.items() if then.get(name) != version]
 
 
-def find(path: Path, job: str) -> tuple[StoredExperiment, dict[str, Any]]:
+def find(path: Path, job: str) -> tuple[StoredExperiment, JobRecord]:
     """Find the record of a job that is done, by its id or the beginning of it, and its experiment.
 
     Raises:
@@ -69,14 +69,14 @@ def find(path: Path, job: str) -> tuple[StoredExperiment, dict[str, Any]]:
             f"{len(found)} jobs of '{path}' have an id that begins with '{job}'; expected one that is done: the ids "
             "are the names of the files in its folder 'images'"
         )
-    return stored, found[0]
+    return stored, JobRecord.from_json(found[0])
 
 
-def trial_of(config: dict[str, Any], record: dict[str, Any]) -> Trial:
+def trial_of(config: dict[str, Any], record: JobRecord) -> Trial:
     """The job of an entry."""
-    [arm] = [Arm(**arm) for arm in config["arms"] if arm["name"] == record["arm"]]
-    item = Item(record["prompt"], record["category"], record["ask"])
-    return Trial(arm, record["place"], item, record["seed"])
+    [arm] = [Arm(**arm) for arm in config["arms"] if arm["name"] == record.arm]
+    item = Item(record.prompt, record.category, record.ask)
+    return Trial(arm, record.place, item, record.seed)
 
 
 def refuse_untrusted(
@@ -184,12 +184,12 @@ def replay(
         refuse_untrusted(folder, config, trial.arm, **given)
     judges = [REWARDS.make(name) for name in config["held_out"]] if held_out is None else held_out
     if model is None:
-        again_on_cpu = record.get("device") == "cpu" and isinstance(find_model(config["model"]), PipelineSource)
+        again_on_cpu = record.device == "cpu" and isinstance(find_model(config["model"]), PipelineSource)
         where = {"device": "cpu"} if again_on_cpu else {}
         model = load_model(model_of(config["model"], config.get("pipeline", {}) | where))
     reward = reward or REWARDS.make(config["reward"])
     again = job_of(trial, model, reward, judges)
-    with _threads(record.get("threads", 1)):  # which journals did not always tell, those of one thread each
+    with _threads(record.threads):
         [result] = completed(Engine(config["max_rows"], padded=True).run([again]))
     now = provenance_of(model, reward, judges)
     return Replayed(record, result, [] if begun is None else differing(begun, now))

@@ -250,10 +250,10 @@ def replay(
             with using(out.parent):
                 write(out.parent, {out.name: picture})
     record = made.record
-    told = f"{record['arm']}, '{record['prompt']}', seed {record['seed']}: reward {made.result.reward:.6g}"
+    told = f"{record.arm}, '{record.prompt}', seed {record.seed}: reward {made.result.reward:.6g}"
     print(printable(" ".join(told.split())))
     if not made.same:
         why = "; ".join([*made.provenance, *made.versions]) or "all else is the same, so that the processor is another"
-        complain(f"the sample is not that of the journal, whose reward is {record['reward']:.6g}: {why}")
+        complain(f"the sample is not that of the journal, whose reward is {record.reward:.6g}: {why}")
         raise typer.Exit(1)
     print("the same to the last bit")

@@ -46,10 +46,10 @@ def bibliography() -> dict[str, str]:
     """BibTeX entries, by arXiv number, else by the words with which docstrings name them."""
     text = Path(__file__).with_name("references.bib").read_text(encoding="utf-8")
     found = {}
-    for record in re.findall(r"^@.*?^\}$", text, re.MULTILINE | re.DOTALL):
-        named = re.search(_FIELD.format("(?:eprint|cited)"), record, re.MULTILINE)
-        assert named is not None, record
-        found[named[1]] = re.sub(r",?\n *cited = .*", "", record)
+    for entry in re.findall(r"^@.*?^\}$", text, re.MULTILINE | re.DOTALL):
+        named = re.search(_FIELD.format("(?:eprint|cited)"), entry, re.MULTILINE)
+        assert named is not None, entry
+        found[named[1]] = re.sub(r",?\n *cited = .*", "", entry)
     return found
 
 

@@ -35,7 +35,7 @@ def _settings(results: ExperimentResults) -> dict[str, str]:
     """All that was set, and the versions that ran it, each under a name with dots."""
     versions: dict[str, list[str]] = {}
     for record in results.done:
-        for name, version in record["versions"].items():
+        for name, version in record.versions.items():
             versions[name] = list(dict.fromkeys([*versions.get(name, []), version]))
     arms = {arm["name"]: arm for arm in results.config["arms"]}
     return dict(_flat(results.config | {"arms": arms, "versions": versions}))

@@ -13,10 +13,12 @@ import numpy as np
 from PIL import Image
 
 from rollflow.bench.analysis.estimates import best_so_far, budget_shares, effective_sizes, largest, over_optimised
-from rollflow.bench.analysis.results import ExperimentResults, Record, prompt_of
+from rollflow.bench.analysis.results import ExperimentResults, prompt_of
 from rollflow.bench.analysis.scaling import against_budget
 from rollflow.bench.probes.plots import budgets
 from rollflow.bench.run.reading import inside
+from rollflow.bench.run.records import FailedJob
+from rollflow.engine import JobRecord
 from rollflow.errors import RollflowError
 from rollflow.files.media import BadPicture, open_picture
 from rollflow.output import plots
@@ -99,15 +101,15 @@ def page(results: ExperimentResults, tables: Sequence[Table], gallery: int = 8) 
         figures=drawn,
         over_optimised=over_optimised(results),
         gallery=rows(results, gallery),
-        prompts=list({prompt_of(record): record["prompt"] for record in (*results.done, *results.failed)}.values()),
+        prompts=list({prompt_of(record): record.prompt for record in results.ended}.values()),
         settings=json.dumps(results.config, indent=1, ensure_ascii=False),
         versions=sorted({_versions(record) for record in results.done}),
         citations=cited(results.config),
     )
 
 
-def _versions(record: Record) -> str:
-    return ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+def _versions(record: JobRecord) -> str:
+    return ", ".join(f"{name} {version}" for name, version in record.versions.items())
 
 
 def _uri(kind: str, content: bytes) -> str:
@@ -119,7 +121,7 @@ def _figures(results: ExperimentResults) -> Iterator[Shown]:
     for field, unit in (("nfe", "NFE"), ("seconds", "seconds")):
         most, seconds = largest(results, field), field == "seconds"
         if most > 0:
-            ends = [max((record[field] for record in results.of(arm)), default=most) for arm in results.arms]
+            ends = [max((getattr(record, field) for record in results.of(arm)), default=most) for arm in results.arms]
             found = best_so_far(results, np.union1d(np.linspace(0, most, 201)[1:], ends), seconds=seconds)
             drawn = figures.lines(found, results.arms, unit, f"best {results.given.name} so far")
             timed = f" {seconds_note(results)} {EVEN_TIME_NOTE}" if seconds else ""
@@ -167,15 +169,15 @@ def _sequential(results: ExperimentResults) -> Iterator[Shown]:
         yield Shown("sequential", uri, "Effective sample size after every weighting: one line an arm.", BANDS_NOTE)
     for arm in sizes:
         record = next((record for record in results.of(arm) if _has_genealogy(record)), None)
-        if record is not None:
-            uri = _uri("png", plots.figure_png(figures.genealogy(record["ancestors"][0])))
-            caption = f"{arm}, '{record['prompt']}', seed {record['seed']}: in colour the lines that reach the end."
+        if record is not None and record.ancestors is not None:
+            uri = _uri("png", plots.figure_png(figures.genealogy(record.ancestors[0])))
+            caption = f"{arm}, '{record.prompt}', seed {record.seed}: in colour the lines that reach the end."
             yield Shown("sequential", uri, f"Genealogy of the particles of one job of {arm}.", caption)
 
 
-def _has_genealogy(record: Record) -> bool:
+def _has_genealogy(record: JobRecord) -> bool:
     """Whether it is known, and small enough to be drawn."""
-    ancestors = record.get("ancestors")
+    ancestors = record.ancestors
     if not ancestors or not any(ancestors):
         return False
     return sum(len(parents) for parents in figures.parents_of(ancestors[0])) <= MOST_LINKS
@@ -183,29 +185,29 @@ def _has_genealogy(record: Record) -> bool:
 
 def rows(results: ExperimentResults, count: int) -> list[Row]:
     """The first ``count`` prompts and seeds of the experiment, each with what every arm made of it."""
-    jobs: dict[tuple[int, str], dict[str, Record]] = {}
-    for record in sorted((*results.done, *results.failed), key=lambda record: (record["seed"], record["place"])):
-        jobs.setdefault((record["seed"], prompt_of(record)), {})[record["arm"]] = record
+    jobs: dict[tuple[int, str], dict[str, JobRecord | FailedJob]] = {}
+    for record in sorted(results.ended, key=lambda record: (record.seed, record.place)):
+        jobs.setdefault((record.seed, prompt_of(record)), {})[record.arm] = record
     found = []
     for (seed, _), by_arm in list(jobs.items())[:count]:
-        prompt = next(iter(by_arm.values()))["prompt"]
+        prompt = next(iter(by_arm.values())).prompt
         found.append(Row(prompt, seed, [_tile(results, arm, by_arm.get(arm)) for arm in results.arms]))
     return found
 
 
-def _tile(results: ExperimentResults, arm: str, record: Record | None) -> Tile:
+def _tile(results: ExperimentResults, arm: str, record: JobRecord | FailedJob | None) -> Tile:
     if record is None:
         return Tile(arm, None, "not done")
-    if "error" in record:
-        return Tile(arm, None, f"failed: {record['error']}")
+    if isinstance(record, FailedJob):
+        return Tile(arm, None, f"failed: {record.error}")
     values = [(measure.label, measure.of(record)) for measure in results.rewards if not measure.accuracy]
     told = [f"{label} {'not known' if value is None else format(value, '.4g')}" for label, value in values]
-    picture = None if results.pictures is None else _thumbnail(results.pictures, f"images/{record['id']}.png")
+    picture = None if results.pictures is None else _thumbnail(results.pictures, f"images/{record.id}.png")
     if results.pictures is None:
-        lacking = [f"rollflow replay makes its picture, job {record['id']}"]
+        lacking = [f"rollflow replay makes its picture, job {record.id}"]
     else:
         lacking = [] if picture else ["its picture is missing or cannot be used"]
-    told += [f"{record['nfe']} NFE", *lacking]
+    told += [f"{record.nfe} NFE", *lacking]
     return Tile(arm, picture, "; ".join(told))
 
 

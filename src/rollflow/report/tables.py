@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from rollflow.bench.analysis import estimates
 from rollflow.bench.analysis.estimates import INTERVALS_NOTE, best_so_far, difference, estimate, largest
-from rollflow.bench.analysis.results import Cells, ExperimentResults, Measure, Record, prompt_of
+from rollflow.bench.analysis.results import Cells, ExperimentResults, Measure, prompt_of
 from rollflow.bench.analysis.scaling import families
 from rollflow.bench.intervals import Interval
+from rollflow.engine import JobRecord
 from rollflow.report.typeset import Cell, Table
 
 BEST_SO_FAR_NOTE = (
@@ -169,7 +170,7 @@ def _budgets(results: ExperimentResults) -> NDArray[np.float64]:
 
 def _times(results: ExperimentResults) -> NDArray[np.float64]:
     most = largest(results, "seconds")
-    spent = [max(float(record["seconds"]) for record in results.of(arm)) for arm in results.budgets if results.of(arm)]
+    spent = [max(float(record.seconds) for record in results.of(arm)) for arm in results.budgets if results.of(arm)]
     rising = _rising(min((one for one in spent if one), default=most), most)
     return np.array([*(x for x in rising if _short(x) != _short(most)), most])
 
@@ -190,7 +191,7 @@ def diversity(results: ExperimentResults) -> Table:
     """Of samples that set out from one noise, where it was measured: what a search has to choose from."""
     found: dict[str, Cells] = {}
     for record in results.diversity:
-        found.setdefault(record["arm"], {})[prompt_of(record), int(record["seed"])] = record["diversity"]
+        found.setdefault(record.arm, {})[prompt_of(record), int(record.seed)] = record.diversity
     rows = tuple((arm, _prompts(cells), estimate(cells)) for arm, cells in found.items())
     told = results.config.get("diversity") or {}
     note = (
@@ -220,9 +221,9 @@ def sequential(results: ExperimentResults) -> Table:
     return Table(title, ("arm", *figures), tuple(rows), (note, INTERVALS_NOTE, results.missing))
 
 
-def _of_populations(figure: Callable[[Mapping[str, Any]], float]) -> Callable[[Record], float | None]:
-    def of(record: Record) -> float | None:
-        told = [figure(one) for one in record["diagnostics"] if one.get("ess") and one["log_z"] is not None]
+def _of_populations(figure: Callable[[Mapping[str, Any]], float]) -> Callable[[JobRecord], float | None]:
+    def of(record: JobRecord) -> float | None:
+        told = [figure(one) for one in record.diagnostics if one.get("ess") and one["log_z"] is not None]
         return float(np.mean(told)) if told else None
 
     return of

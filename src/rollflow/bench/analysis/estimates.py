@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rollflow.bench.analysis.results import Cells, ExperimentResults, Measure, Record, prompt_of
+from rollflow.bench.analysis.results import Cells, ExperimentResults, Measure, prompt_of
 from rollflow.bench.intervals import FEW, Bands, Interval, bands, interval, share
+from rollflow.engine import JobRecord
 
 RESAMPLES = 2_000
 INTERVALS_NOTE = (
@@ -87,7 +88,7 @@ def steps(points: Sequence[Sequence[float]], grid: NDArray[np.float64]) -> NDArr
     return np.concatenate([[np.nan], y])[np.searchsorted(x, grid, side="right")]
 
 
-def curve(records: Sequence[Record], values: Sequence[NDArray[np.float64]], x: NDArray[np.float64]) -> Curve:
+def curve(records: Sequence[JobRecord], values: Sequence[NDArray[np.float64]], x: NDArray[np.float64]) -> Curve:
     """Mean of (m,) values of jobs, clustered by prompt, at those x (m,) where every job has one."""
     grouped: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
     for record, value in zip(records, values, strict=True):
@@ -111,10 +112,10 @@ def best_so_far(results: ExperimentResults, grid: NDArray[np.float64], *, second
     found = {}
     for arm in results.arms:
         records = results.of(arm)
-        units = [record["seconds"] / max(record["nfe"], 1) if seconds else 1.0 for record in records]
-        ends = [unit * record["nfe"] for unit, record in zip(units, records, strict=True)]
+        units = [record.seconds / max(record.nfe, 1) if seconds else 1.0 for record in records]
+        ends = [unit * record.nfe for unit, record in zip(units, records, strict=True)]
         traces = [
-            steps([(nfe * unit, reward) for nfe, reward in record["trace"]], grid)
+            steps([(nfe * unit, reward) for nfe, reward in record.trace], grid)
             for unit, record in zip(units, records, strict=True)
         ]
         budget = 0 if seconds else results.budgets.get(arm, 0)
@@ -126,7 +127,7 @@ def best_so_far(results: ExperimentResults, grid: NDArray[np.float64], *, second
 
 def largest(results: ExperimentResults, field: str) -> float:
     """The most that any job spent: ``nfe`` or ``seconds``."""
-    return max(float(record[field]) for record in results.done)
+    return max(float(getattr(record, field)) for record in results.done)
 
 
 class Shares(NamedTuple):
@@ -141,14 +142,14 @@ class Shares(NamedTuple):
     left_out: int
 
 
-def budget_shares(records: Sequence[Record]) -> Shares | None:
+def budget_shares(records: Sequence[JobRecord]) -> Shares | None:
     """The share of the NFE of all steps, finishing left out, that each step took; None where no step was told."""
-    per_step = {record["id"]: _added(record["quota"]) for record in records}
+    per_step = {record.id: _added(record.quota) for record in records}
     length = max(map(len, per_step.values()), default=0)
-    whole = [record for record in records if len(per_step[record["id"]]) == length and sum(per_step[record["id"]])]
+    whole = [record for record in records if len(per_step[record.id]) == length and sum(per_step[record.id])]
     if length == 0 or not whole:
         return None
-    values = [per_step[record["id"]] / per_step[record["id"]].sum() for record in whole]
+    values = [per_step[record.id] / per_step[record.id].sum() for record in whole]
     return Shares(curve(whole, values, np.arange(length, dtype=float)), len(records) - len(whole))
 
 
@@ -160,9 +161,9 @@ def _added(quota: Sequence[Sequence[int]]) -> NDArray[np.float64]:
     return total
 
 
-def effective_sizes(records: Sequence[Record]) -> Curve | None:
+def effective_sizes(records: Sequence[JobRecord]) -> Curve | None:
     """ESS after every weighting of sequential Monte Carlo, populations averaged; None where there is none."""
-    told = [(record, [one["ess"] for one in record["diagnostics"] if one.get("ess")]) for record in records]
+    told = [(record, [one["ess"] for one in record.diagnostics if one.get("ess")]) for record in records]
     length = max((len(sizes) for _, found in told for sizes in found), default=0)
     whole = [(record, found) for record, found in told if found and all(len(sizes) == length for sizes in found)]
     if not whole:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from rollflow.bench.run.records import DiversityMeasurement, FailedJob, TrialRecord
 from rollflow.bench.run.stored import read_stored
+from rollflow.engine import JobRecord
 from rollflow.errors import RollflowError
 from rollflow.files.printable import printable
 
-Record: TypeAlias = Mapping[str, Any]
-"""A line of the journal, as ``runner.record_of`` has it."""
 Cells: TypeAlias = dict[tuple[str, int], float]
 """A number for each (prompt, seed)."""
 
@@ -34,7 +34,7 @@ class Measure(NamedTuple):
 
     name: str
     kind: str
-    of: Callable[[Record], float | None]
+    of: Callable[[JobRecord], float | None]
     accuracy: bool = False
 
     @property
@@ -48,9 +48,9 @@ class Measure(NamedTuple):
         return self.title if self.kind == "spent" else f"{self.title} ({self.kind})"
 
 
-def prompt_of(record: Record) -> str:
+def prompt_of(record: JobRecord | TrialRecord) -> str:
     """What tells the prompt of a job from all others, in this experiment and in any other."""
-    return json.dumps([record["prompt"], record["ask"]], sort_keys=True)
+    return json.dumps([record.prompt, record.ask], sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class ExperimentResults:
 
     name: str
     config: dict[str, Any]
-    done: tuple[Record, ...]
-    failed: tuple[Record, ...] = ()
-    diversity: tuple[Record, ...] = ()
+    done: tuple[JobRecord, ...]
+    failed: tuple[FailedJob, ...] = ()
+    diversity: tuple[DiversityMeasurement, ...] = ()
     command: str | None = None
     pictures: Path | None = None
 
@@ -93,7 +93,12 @@ class ExperimentResults:
     @cached_property
     def devices(self) -> list[str]:
         """That jobs ran on, as far as their entries say."""
-        return list(dict.fromkeys(str(record["device"]) for record in self.done if record.get("device")))
+        return list(dict.fromkeys(str(record.device) for record in self.done if record.device))
+
+    @property
+    def ended(self) -> list[JobRecord | FailedJob]:
+        """Records of all jobs that are done or have failed."""
+        return [*self.done, *self.failed]
 
     @property
     def expected(self) -> int:
@@ -103,31 +108,31 @@ class ExperimentResults:
     @cached_property
     def categories(self) -> list[str]:
         """Of prompts, as far as any job of theirs is done."""
-        return list(dict.fromkeys(record["category"] for record in self.done))
+        return list(dict.fromkeys(record.category for record in self.done))
 
     @cached_property
-    def _by_arm(self) -> dict[str, list[Record]]:
-        found: dict[str, list[Record]] = {arm: [] for arm in self.arms}
+    def _by_arm(self) -> dict[str, list[JobRecord]]:
+        found: dict[str, list[JobRecord]] = {arm: [] for arm in self.arms}
         for record in self.done:
-            found.setdefault(record["arm"], []).append(record)
+            found.setdefault(record.arm, []).append(record)
         return found
 
-    def of(self, arm: str) -> list[Record]:
+    def of(self, arm: str) -> list[JobRecord]:
         """The jobs of an arm that are done."""
         return self._by_arm.get(arm, [])
 
     def cells(self, measure: Measure, arm: str, category: str | None = None) -> Cells:
         """What a measure says of an arm's jobs, of one category or of all."""
         told = {
-            (prompt_of(record), int(record["seed"])): measure.of(record)
+            (prompt_of(record), int(record.seed)): measure.of(record)
             for record in self.of(arm)
-            if category is None or record["category"] == category
+            if category is None or record.category == category
         }
         return {key: value for key, value in told.items() if value is not None}
 
     def account(self, arm: str) -> str:
         """How many jobs of an arm are done, and how many have failed."""
-        failed = sum(record["arm"] == arm for record in self.failed)
+        failed = sum(record.arm == arm for record in self.failed)
         return f"{len(self.of(arm))} of {self.expected}" + (f", {failed} failed" if failed else "")
 
     @property
@@ -143,7 +148,7 @@ class ExperimentResults:
     @cached_property
     def given(self) -> Measure:
         """The reward that searches optimised."""
-        return Measure(self.config["reward"], "given", lambda record: record["reward"])
+        return Measure(self.config["reward"], "given", lambda record: record.reward)
 
     @cached_property
     def held_out(self) -> list[Measure]:
@@ -160,12 +165,12 @@ class ExperimentResults:
     def spent(self) -> list[Measure]:
         """What a job costs; backward passes where there are any."""
         names = {"nfe": "NFE", "network_rows": "network rows", "reward_calls": "reward calls"}
-        if any(record["backward_passes"] for record in self.done):
+        if any(record.backward_passes for record in self.done):
             names["backward_passes"] = "backward passes"
         return [Measure(name, "spent", _field(key)) for key, name in (names | {"seconds": "seconds"}).items()]
 
     def _rewards_in(self, where: str, kind: str) -> list[Measure]:
-        names = dict.fromkeys(name for record in self.done for name in record[where])
+        names = dict.fromkeys(name for record in self.done for name in getattr(record, where))
         return [Measure(name, kind, _field(where, name)) for name in names]
 
 
@@ -179,22 +184,27 @@ def read(path: Path) -> ExperimentResults:
         RollflowError: If it is neither, anything in it is malformed, or no job of it is done yet.
     """
     stored = read_stored(path)
-    config, index = stored.config, stored.index
+    config, index = _printable(stored.config), stored.index
     places = {arm["name"]: place for place, arm in enumerate(config["arms"])}
     if not index.done:
         raise RollflowError(f"no job of '{path}' is done yet; resume it with 'rollflow bench run'")
 
-    def order(record: Record) -> tuple[int, ...]:
-        return record["seed"], record["place"], places[record["arm"]]
+    def order(record: JobRecord | TrialRecord) -> tuple[int, ...]:
+        return record.seed, record.place, places[record.arm]
 
-    failed = [record for name, record in index.failed.items() if name not in index.done]
-    known = map(_without_some_steps, index.done.values())
-    done, left, measured = (
-        tuple(_printable(record) for record in sorted(records, key=order))
-        for records in (known, failed, index.diversity.values())
-    )
+    done = [_without_some_steps(JobRecord.from_json(_printable(record))) for record in index.done.values()]
+    failed = [FailedJob.from_json(_printable(one)) for name, one in index.failed.items() if name not in index.done]
+    measured = [DiversityMeasurement.from_json(_printable(one)) for one in index.diversity.values()]
     command = None if stored.command is None else printable(stored.command)
-    return ExperimentResults(stored.name, _printable(config), done, left, measured, command, stored.pictures)
+    return ExperimentResults(
+        stored.name,
+        config,
+        tuple(sorted(done, key=order)),
+        tuple(sorted(failed, key=order)),
+        tuple(sorted(measured, key=order)),
+        command,
+        stored.pictures,
+    )
 
 
 def _printable(content: Any) -> Any:
@@ -206,25 +216,23 @@ def _printable(content: Any) -> Any:
     return [_printable(part) for part in content] if isinstance(content, list) else content
 
 
-def _without_some_steps(record: Record) -> Record:
-    """Of a job that was resumed only the last steps are told, of which no share and no genealogy can be made."""
-    if not record.get("resumed"):
-        return record
-    return {key: value for key, value in record.items() if key != "ancestors"} | {"quota": []}
+def _without_some_steps(record: JobRecord) -> JobRecord:
+    """Drop the steps of a job that was resumed: only the last are known, of which no share can be computed."""
+    return replace(record, ancestors=None, quota=()) if record.resumed else record
 
 
-def _field(*path: str) -> Callable[[Record], float | None]:
-    def of(record: Record) -> float | None:
-        value: Any = record
-        for name in path:
-            value = None if value is None else value.get(name)
+def _field(*path: str) -> Callable[[JobRecord], float | None]:
+    def of(record: JobRecord) -> float | None:
+        value = getattr(record, path[0])
+        for name in path[1:]:
+            value = value.get(name)
         return value  # type: ignore[no-any-return]
 
     return of
 
 
 def _accuracy(measure: Measure) -> list[Measure]:
-    def of(record: Record) -> float | None:
+    def of(record: JobRecord) -> float | None:
         value = measure.of(record)
         return None if value is None else float(value == 0)
 

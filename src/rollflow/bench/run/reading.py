@@ -17,12 +17,14 @@ from rollflow.bench.run.schema import (
     DONE,
     DONE_MAY,
     ERROR,
-    JOB,
     PROVENANCE,
+    TRIAL,
+    TRIAL_MAY,
     Kind,
     misfit,
     short,
 )
+from rollflow.engine.record import UnknownVersion, migrated
 from rollflow.errors import RollflowError
 from rollflow.files.documents import read_text
 
@@ -124,10 +126,10 @@ def checked_provenance(identities: Mapping[str, Any], where: str) -> dict[str, A
 
 
 def checked_record(line: bytes, arms: Collection[str], where: str) -> dict[str, Any] | None:
-    """A line of a journal: of a job that is done or has failed, or of a measurement.
+    """Read a line of a journal: of a job that is done or has failed, or of a measurement.
 
     Returns:
-        None if its id is not one of this package: such a line is left out, since ids are names of files.
+        The record as it stands there; None if its id is not one of this package: ids are names of files.
     """
     try:
         record = parsed(line)
@@ -137,8 +139,14 @@ def checked_record(line: bytes, arms: Collection[str], where: str) -> dict[str, 
         raise RollflowError(f"{where} cannot be used: it is {short(record)}, expected an object")
     if not is_job(record.get("id")):
         return None
-    needed = ERROR if "error" in record else DIVERSITY if "diversity" in record else DONE
-    _check(record, JOB | needed, DONE_MAY, where)
+    if "error" in record or "diversity" in record:
+        _check(record, TRIAL | (ERROR if "error" in record else DIVERSITY), TRIAL_MAY, where)
+    else:
+        try:
+            present = migrated(record)
+        except UnknownVersion as error:
+            raise RollflowError(f"{where} cannot be used: {error}") from None
+        _check(present, TRIAL | DONE, TRIAL_MAY | DONE_MAY, where)
     if record["arm"] not in arms:
         raise RollflowError(f"{where} is of the arm {short(record['arm'])}, which the experiment does not have")
     return record

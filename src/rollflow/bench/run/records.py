@@ -1,36 +1,95 @@
-"""What the journal tells of a job that is done."""
+"""What the journals of an experiment record beside finished jobs, and how a trial becomes the record of its job."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
-import torch
+from rollflow.bench.run.experiment import Trial
+from rollflow.engine import JobRecord, Result
+from rollflow.errors import RollflowError
 
-from rollflow.engine import Result
-from rollflow.engine.record import digest, plain, versions
+T = TypeVar("T", bound="TrialRecord")
 
 
-def record_of(result: Result) -> dict[str, Any]:
-    """All of a result that tables and plots are made of, and what a replay is held against, in JSON's own types."""
-    spent, device = result.spent, result.job.task.model.device
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """Which job of an experiment a record is of.
+
+    Args:
+        id: Identifier of the job or of the measurement.
+        arm: Name of the arm.
+        prompt: Text of the prompt.
+        ask: Counts that the prompt asks for, by thing; None leaves them to its words.
+        category: Category of the prompt; empty if it has none.
+        place: Place of the prompt in its suite.
+        seed: Seed within the experiment.
+    """
+
+    id: str
+    arm: str
+    prompt: str
+    ask: Mapping[str, int] | None = None
+    category: str = ""
+    place: int = 0
+    seed: int
+
+    @classmethod
+    def from_json(cls: type[T], content: Mapping[str, Any]) -> T:
+        """Read a checked record; keys that are not fields are ignored."""
+        return cls(**{one.name: content[one.name] for one in fields(cls) if one.name in content})
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedJob(TrialRecord):
+    """A job that failed.
+
+    Args:
+        error: What failed it.
+    """
+
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiversityMeasurement(TrialRecord):
+    """Diversity of samples of one noise, for one prompt and the dynamics of one arm.
+
+    Args:
+        diversity: Mean pairwise distance.
+    """
+
+    diversity: float
+
+
+def identified(trial: Trial) -> dict[str, Any]:
+    """Fields of a record that say which trial it is of."""
+    prompt = trial.item
     return {
-        "reward": result.reward,
-        "parts": plain(result.parts),
-        "held_out": plain(result.held_out),
-        **({"missing": result.missing} if result.missing else {}),
-        **({"ineligible": result.ineligible} if result.ineligible else {}),
-        **({"warnings": [*result.warnings]} if result.warnings else {}),
-        "nfe": spent.nfe,
-        "network_rows": spent.network_rows,
-        "reward_calls": spent.reward_calls,
-        "decodes": spent.decodes,
-        "backward_passes": spent.backward_passes,
-        "noise_level": result.noise_level,
-        "seconds": round(result.seconds, 4),
-        "trace": [[point.nfe, point.reward] for point in result.trace],
-        "diagnostics": [plain(one) for one in result.diagnostics],
-        "sha256": digest(result.sample),
-        "device": None if device is None else str(device),
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
+        "id": trial.id,
+        "arm": trial.arm.name,
+        "prompt": prompt.prompt,
+        "ask": prompt.ask,
+        "category": prompt.category,
+        "place": trial.place,
+        "seed": trial.seed,
+        "noise": trial.noise,
     }
+
+
+def record_of(trial: Trial, result: Result, account: Mapping[str, Any]) -> JobRecord:
+    """The record of a trial that is done.
+
+    Args:
+        trial: The trial.
+        result: Its result.
+        account: Fields that only an observer knows: ``quota``, ``ancestors``, ``resumed`` and ``steps``.
+
+    Raises:
+        RollflowError: If the reward is not finite.
+    """
+    if not math.isfinite(result.reward):
+        raise RollflowError(f"the reward of the sample is {result.reward}, which a journal cannot hold")
+    return replace(result.record(), **identified(trial), **account)

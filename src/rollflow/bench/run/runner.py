@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rollflow.api import load_model
 from rollflow.bench.probes.diversity import SampleDistance, distance_of, diversity_of
@@ -17,7 +16,7 @@ from rollflow.bench.run.heartbeat import Heartbeat, JobObserver
 from rollflow.bench.run.journal import JournalIndex
 from rollflow.bench.run.leases import LEASE
 from rollflow.bench.run.provenance import provenance_of
-from rollflow.bench.run.records import record_of
+from rollflow.bench.run.records import identified, record_of
 from rollflow.engine import Ended, Engine, Job, load_checkpoint
 from rollflow.errors import BadSetting, FolderError, RewardUnavailable, RollflowError
 from rollflow.files.atomic import discard
@@ -216,7 +215,7 @@ class Runner:
                 if name not in self.index.diversity:
                     plan = plan_of(trial, model, reward, [])
                     told = diversity_of(model, plan.prompt, plan.sampler, distance, trajectories, plan.seed)
-                    self.folder.record(_entry(trial) | {"id": name, "diversity": told})
+                    self.folder.record(identified(trial) | {"id": name, "diversity": told})
             finally:
                 heartbeat.give_back(name)
             self.index.refresh()
@@ -246,7 +245,7 @@ class Runner:
         if result is not None and error is None:
             try:
                 self.folder.keep_image(trial.id, png(picture(still(result.sample))))
-                self.folder.record(_entry(trial) | record_of(result) | watched)
+                self.folder.record(record_of(trial, result, watched).to_json())
             except FolderError:
                 raise
             except Exception as unfit:  # a sample that is no picture, or diagnostics that are not JSON's
@@ -262,17 +261,10 @@ class Runner:
             self._fail(trial, error, heartbeat)
 
     def _fail(self, trial: Trial, error: Exception, heartbeat: Heartbeat) -> None:
-        self.folder.record(_entry(trial) | {"error": f"{type(error).__name__}: {error}"})
+        self.folder.record(identified(trial) | {"error": f"{type(error).__name__}: {error}"})
         self._let_go(trial, error, heartbeat)
 
     def _let_go(self, trial: Trial, error: Exception | None, heartbeat: Heartbeat) -> None:
         heartbeat.give_back(trial.id)
         self.index.refresh()
         self.told(trial, error, len(self.index.done), len(self.trials))
-
-
-def _entry(trial: Trial) -> dict[str, Any]:
-    """Which job an entry is of."""
-    item = trial.item
-    told = {"id": trial.id, "arm": trial.arm.name, "prompt": item.prompt, "ask": item.ask, "category": item.category}
-    return told | {"place": trial.place, "seed": trial.seed, "noise": trial.noise}

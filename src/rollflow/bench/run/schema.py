@@ -57,6 +57,7 @@ def _object(needed: Mapping[str, Kind], others: Mapping[str, Kind] | None = None
 _MOST = 1e100  # whose squares are still numbers
 ANY = Kind("anything", lambda value: True)
 TEXT = Kind("a text", lambda value: isinstance(value, str))
+OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 TRUTH = Kind("true or false", lambda value: isinstance(value, bool))
 NUMBER = Kind("a number", lambda value: type(value) in (int, float) and abs(value) <= _MOST)
 AMOUNT = Kind("a number of 0 or more", lambda value: NUMBER.fits(value) and 0 <= value <= 1e12)
@@ -130,38 +131,40 @@ PROVENANCE: dict[str, Kind] = {
     "held_out": _list_of(TEXT),
     "versions": _by_name(TEXT),
 }
-JOB: dict[str, Kind] = {
-    "arm": TEXT,
-    "prompt": TEXT,
-    "ask": _maybe(_by_name(_whole())),
-    "category": TEXT,
-    "place": _whole(),
-    "seed": _whole(),
-}
+TRIAL: dict[str, Kind] = {"arm": TEXT, "prompt": TEXT, "seed": _whole()}
+TRIAL_MAY: dict[str, Kind] = {"ask": _maybe(_by_name(_whole())), "category": TEXT, "place": _whole(), "noise": _whole()}
 ERROR = {"error": TEXT}
 DIVERSITY = {"diversity": NUMBER}
 DONE: dict[str, Kind] = {
     "reward": NUMBER,
-    "parts": _by_name(_maybe(NUMBER)),
-    "held_out": _by_name(_maybe(NUMBER)),
     "nfe": _whole(),
     "network_rows": _whole(),
     "reward_calls": _whole(),
     "backward_passes": _whole(),
     "seconds": AMOUNT,
     "trace": _list_of(POINT, least=1),
-    "diagnostics": _list_of(FIGURES),
     "sha256": TEXT,
+    "threads": _whole(1, 1 << 10),
     "versions": _by_name(TEXT),
-    "quota": _list_of(_list_of(_whole())),
 }
 DONE_MAY: dict[str, Kind] = {
-    "ancestors": PARENTS,
-    "device": _maybe(TEXT),
+    "plan": OBJECT,
+    "parts": _by_name(_maybe(NUMBER)),
+    "held_out": _by_name(_maybe(NUMBER)),
     "missing": _by_name(TEXT),
+    "ineligible": _by_name(_whole()),
+    "warnings": _list_of(TEXT),
+    "decodes": _whole(),
+    "noise_level": NUMBER,
+    "origin": _maybe(_object({"population": _whole(), "row": _whole()})),
+    "diagnostics": _list_of(FIGURES),
+    "device": _maybe(TEXT),
+    "quota": _list_of(_list_of(_whole())),
+    "ancestors": _maybe(PARENTS),
     "resumed": TRUTH,
-    "threads": _whole(1, 1 << 10),
+    "steps": _maybe(_list_of(_list_of(_whole()))),
 }
+"""Fields of ``JobRecord``; those that it writes only where they differ from their default may be missing."""
 
 
 def misfit(content: Mapping[str, Any], needed: Mapping[str, Kind], others: Mapping[str, Kind]) -> str | None:

@@ -1,0 +1,70 @@
+"""Records of every version: those of the committed experiments, which are the first, and those of versions to come."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zlib
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.small_study import folder  # noqa: F401
+
+from rollflow.bench.analysis.results import read
+from rollflow.bench.run.journal import JournalIndex
+from rollflow.bench.run.packed import head_of, unpacked
+from rollflow.cli import main
+from rollflow.engine import JobRecord
+from rollflow.errors import RollflowError
+
+COMMITTED = Path(__file__).parents[2] / "results/init.jsonl.gz"
+
+
+def line(content: bytes) -> bytes:
+    return b"%08x %s\n" % (zlib.crc32(content), content)
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A folder as the first release left it: the first two prompts of a committed experiment, all of its arms."""
+    path, lines = tmp_path / "old", unpacked(COMMITTED)
+    path.mkdir()
+    head = head_of(next(lines), COMMITTED)
+    config = head.config | {"seeds": 1, "suite": head.config["suite"] | {"prompts": 2}}
+    (path / "experiment.json").write_text(json.dumps(config, indent=1))
+    (path / "identities.json").write_text(json.dumps(head.provenance))
+    (path / "command.txt").write_text(head.command or "")
+    (path / "journal-1.jsonl").write_bytes(b"".join(map(line, islice(lines, 14))))
+    return path
+
+
+def test_folders_of_the_first_release_are_read(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = [*JournalIndex(old).done.values()]
+    assert not any({"version", "plan", "origin", "threads"} & record.keys() for record in raw)
+    results = read(old)
+    assert results.missing == "All jobs are done."
+    assert [(record.arm, record.reward) for record in results.of("plain")] == [
+        ("plain", record["reward"]) for record in raw if record["arm"] == "plain"
+    ]
+    assert all(record.threads == 1 for record in results.done)
+    assert main(["report", str(old)]) == 0
+    assert main(["compare", str(old), str(COMMITTED)]) == 0
+    assert "| suite.prompts | 2 | 60 |" in capsys.readouterr().out
+
+
+def test_journals_hold_records_of_the_present_version(folder: Path) -> None:  # noqa: F811
+    for record in JournalIndex(folder).done.values():
+        assert record["version"] == JobRecord.version
+        assert JobRecord.from_json(record).to_json() == record
+        assert (record["plan"]["nfe"], record["origin"]["population"]) == (record["nfe"], 0)
+
+
+@pytest.mark.parametrize("version", [3, 0, "2", None, 2.5])
+def test_versions_to_come_are_refused_by_name(folder: Path, tmp_path: Path, version: Any) -> None:  # noqa: F811
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    record = next(iter(JournalIndex(copy).done.values())) | {"version": version, "id": "0" * 16}
+    (copy / "journal-z.jsonl").write_bytes(line(json.dumps(record).encode()))
+    with pytest.raises(RollflowError, match=rf"journal-z.jsonl, line 1, of .* has version {version!r}; this release"):
+        read(copy)
