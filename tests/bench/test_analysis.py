@@ -335,5 +335,5 @@ def test_a_folder_is_read(folder: Path, tmp_path: Path) -> None:  # noqa: F811
     assert {record.prompt for record in told.failed} == {"a unicorn"}
     means = {row[0]: row[3].mean for row in tables.rewards(told).rows if isinstance(row[3], Interval)}
     assert means["BoN"] > means["plain"]
-    with pytest.raises(RollflowError, match="no folder of 'rollflow bench run'"):
+    with pytest.raises(RollflowError, match="is not a folder of 'rollflow bench run'"):
         read(tmp_path)

@@ -162,8 +162,8 @@ def test_jobs_that_were_resumed_have_no_genealogy(tmp_path: Path) -> None:
     folder.record(entry("SMC", "a", 0, 1.0, **steps) | {"id": "a" * 16, "resumed": True, "steps": [[4, 5]]})
     folder.record(entry("SMC", "b", 0, 1.0, **steps) | {"id": "b" * 16})
     first, second = read(tmp_path).done
-    assert (first.get("quota"), second["quota"]) == (None, [[2, 2]])
-    assert ("ancestors" in first, "ancestors" in second) == (False, True)
+    assert (first.quota, second.quota) == ((), [[2, 2]])
+    assert (first.ancestors, second.ancestors) == (None, [[[0, 0]]])
 
 
 @pytest.mark.parametrize("part", ["claims", "checkpoints", "images"])

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,7 +29,6 @@ from rollflow.bench.run.folder import ExperimentFolder
 from rollflow.bench.run.heartbeat import Heartbeat
 from rollflow.bench.run.journal import JournalIndex
 from rollflow.bench.run.leases import Leases
-from rollflow.bench.run.records import record_of
 from rollflow.bench.run.runner import Runner
 from rollflow.bench.suites.load import Item, Suite
 from rollflow.cli import main
@@ -229,14 +229,14 @@ def test_a_job_that_another_has_just_given_up_is_not_tried(tmp_path: Path, monke
 def test_numbers_that_json_does_not_know(tmp_path: Path) -> None:
     result = generate("a red square", method="bon", nfe=20, steps=4)
     odd = replace(result, parts={"a": math.nan, "b": 1.0}, held_out={"j": math.nan}, missing={"j": "away"})
-    entry = record_of(odd)
-    ExperimentFolder(tmp_path).record({"id": "x"} | entry)
+    entry = replace(odd.record(), id="x").to_json()
+    ExperimentFolder(tmp_path).record(entry)
     assert (entry["parts"], entry["held_out"], entry["missing"]) == ({"a": None, "b": 1.0}, {"j": None}, {"j": "away"})
-    assert "missing" not in record_of(result)
+    assert "missing" not in result.record().to_json()
 
 
 def test_an_entry_that_cannot_be_written_fails_its_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runners, "record_of", lambda _: {"reward": math.nan})
+    monkeypatch.setattr(runners, "record_of", lambda *_: SimpleNamespace(to_json=lambda: {"reward": math.nan}))
     runner, _ = run(tmp_path, experiment=experiment(arms=ARMS[:1], seeds=1), retries=0)
     assert len(runner.given_up) == len(ITEMS)
     assert all("ValueError" in errors[0] for errors in runner.index.failures.values())

@@ -150,7 +150,7 @@ def run(
 
 def _recorded(runner: Any, folder: Path, same: str) -> str:
     """What is safe of an experiment whose folder cannot be used any more."""
-    done = f"{len(runner.tally.done)} of {len(runner.trials)} jobs"
+    done = f"{len(runner.index.done)} of {len(runner.trials)} jobs"
     if not folder.is_dir():
         return f"it holds the {done} that are done; put it back, or say by --out where it is now, and {same} goes on"
     return (
