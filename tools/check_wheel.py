@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -43,7 +44,8 @@ def install(wheel: Path, folder: Path) -> Path:
 def run(command: list[str], folder: Path) -> None:
     """Run a command in a folder; end the program if it fails."""
     print("$", shlex.join(command), flush=True)
-    status = subprocess.run(command, cwd=folder, check=False).returncode
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # not the checkout
+    status = subprocess.run(command, cwd=folder, env=environment, check=False).returncode
     if status:
         sys.exit(f"it failed with exit code {status}")
 

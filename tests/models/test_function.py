@@ -106,7 +106,14 @@ def scaled(factor: float) -> Callable[[Tensor, Tensor], Tensor]:
 
 def test_identities_tell_functions_shapes_and_what_is_enclosed_apart() -> None:
     """Of the same function it is the same; a checkpoint is continued by no other."""
-    functions = [gaussian, doubled, scaled(2.0), scaled(3.0), torch.nn.Bilinear(1, 1, 1), torch.nn.Bilinear(1, 1, 1)]
+    functions: list[Any] = [
+        gaussian,
+        doubled,
+        scaled(2.0),
+        scaled(3.0),
+        torch.nn.Bilinear(1, 1, 1),
+        torch.nn.Bilinear(1, 1, 1),
+    ]
     identities = [FunctionModel(function, SHAPE).identity for function in functions]
     assert len(set(identities)) == len(functions)
     assert FunctionModel(gaussian, SHAPE).identity == identities[0]
