@@ -74,3 +74,17 @@ def test_a_pipeline_with_heun_samples_as_itself() -> None:
     assert_near(samples[0], theirs, 1e-5, "latents")
     assert_near(model.decode(samples[0]), picture, 1e-5, "pictures")
     assert float((samples[1] - theirs).abs().max()) > 0.01 * float(theirs.std())
+
+
+def test_a_picture_noised_to_a_part_of_two_stages() -> None:
+    """It starts at the time that the pipeline itself starts at, which counts two timesteps for each step left out."""
+    tiny, steps = stable_diffusion_3.from_picture(), 3
+    tiny.pipeline.scheduler = FlowMatchHeunDiscreteScheduler(shift=3.0)
+    model = loaded(tiny)
+    noise, t = Noise(0, 0, model.shape, model.dtype).normal(0, 0, 0)[None], torch.tensor(model.start(steps))
+    sampler = Sampler(model.interpolant, Heun(), steps=steps)
+    [result] = Engine().run([Job(Task(model, PROMPTS[0], Brightness()), BestOfN(), 2 * steps - 1, 0, sampler)])
+    assert model.origin is not None
+    start = model.interpolant.alpha(t).float() * model.origin + model.interpolant.sigma(t).float() * noise
+    theirs, _ = run_by_itself(tiny, start, steps, None, None)
+    assert_near(result.x0[None], theirs, 1e-5, "latents")

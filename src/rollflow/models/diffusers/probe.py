@@ -106,7 +106,9 @@ def probing(scheduler: Any) -> Any:
             self.recorded = copy.copy(self)
             self.recorded.__class__ = own
             if self.shown:
+                self.order = own.order  # by which pipelines count the timesteps that they skip
                 return
+        self.order = 1
         self.timesteps = self.pretended.to(arguments.get("device"))
         if is_trigflow(self):  # its loop skips the last timestep
             self.timesteps = torch.cat([self.timesteps, torch.zeros_like(self.timesteps[:1])])
