@@ -1,0 +1,48 @@
+"""The core, whose mutants must die, and the tests that each of its modules answers to."""
+
+from __future__ import annotations
+
+_SEARCH = "tests/conformance/test_our_searches.py"
+_KERNELS = "tests/dynamics/kernels"
+_EDGES = "tests/dynamics/test_edges_of_paths.py"
+_PACKAGE = "src/rollflow"
+
+CORE: dict[str, list[str]] = {
+    f"{_PACKAGE}/{module}.py": tests
+    for module, tests in {
+        "dynamics/interpolants": ["tests/dynamics/test_interpolants.py", "tests/dynamics/test_conversions.py", _EDGES],
+        "dynamics/conversions": ["tests/dynamics/test_conversions.py", _EDGES],
+        "dynamics/grids": ["tests/dynamics/test_grids.py"],
+        "dynamics/lookahead": ["tests/test_sampler.py"],
+        "dynamics/guidance": ["tests/dynamics/test_guidance.py"],
+        "dynamics/kernels/__init__": [f"{_KERNELS}/test_every_kernel.py"],
+        "dynamics/kernels/base": [f"{_KERNELS}/test_every_kernel.py"],
+        "dynamics/kernels/ode": [f"{_KERNELS}/test_ode_kernels.py"],
+        "dynamics/kernels/sde": [f"{_KERNELS}/test_sde_kernels.py"],
+        "dynamics/kernels/preserving": [f"{_KERNELS}/test_preserving_kernels.py"],
+        "dynamics/kernels/glass": [f"{_KERNELS}/test_glass.py"],
+        "particles/rng": ["tests/particles"],
+        "particles/weights": ["tests/particles/test_weights.py"],
+        "particles/resampling": ["tests/particles/test_resampling.py", "tests/particles/test_edges.py"],
+        "sampler": ["tests/test_sampler.py", "tests/test_sampler_bounds.py"],
+        "requests": ["tests/test_requests.py", "tests/search/test_best_of_n.py"],
+        "engine/meter": ["tests/engine/test_meter.py"],
+        "engine/scheduler": ["tests/engine/test_engine.py", "tests/engine/test_meter.py"],
+        "search/__init__": [_SEARCH],
+        "search/base": [_SEARCH, "tests/search"],
+        "search/propagator": ["tests/search", _SEARCH, "tests/dynamics/test_guidance.py"],
+        "search/streams": ["tests/search/test_streams.py"],
+        "search/best_of_n": ["tests/search/test_best_of_n.py", _SEARCH],
+        "search/code": ["tests/search/test_code.py", _SEARCH],
+        "search/paths": ["tests/search/test_paths.py", _SEARCH],
+        "search/svdd": ["tests/search/test_svdd.py", _SEARCH],
+        "search/rbf/acceptance": ["tests/search/test_acceptance.py", "tests/search/test_rollover_budget.py"],
+        "search/rbf/quota": ["tests/search/test_quota.py", "tests/search/test_rollover_budget.py"],
+        "search/rbf/rollover_budget": ["tests/search/test_rollover_budget.py", _SEARCH],
+        "search/smc/potentials": ["tests/search/test_potentials.py"],
+        "search/smc/smc": ["tests/search/test_smc.py", _SEARCH],
+        "search/smc/tempering": ["tests/search/test_potentials.py", "tests/search/test_smc.py"],
+        "search/smc/weighing": ["tests/search/test_smc.py", "tests/search/test_potentials.py"],
+    }.items()
+}
+"""By module, in the order in which they are run."""

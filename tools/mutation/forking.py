@@ -1,0 +1,307 @@
+"""Tests run in forks of one process that has everything loaded: a mutant costs a fork and the tests that kill it."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import pickle
+import resource
+import select
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import coverage
+import hypothesis
+import hypothesis.strategies
+import pytest
+import swapping
+from _pytest.runner import runtestprotocol
+from mutants import Mutant, mutated
+
+ROOT = Path(__file__).parents[2]
+PRELOADED = (
+    "numpy",
+    "torch",
+    "scipy.stats",
+    "PIL.Image",
+    "safetensors.torch",
+    "hypothesis.strategies",
+    "typer",
+    "rich",
+)
+"""What is loaded once: all that the library and its tests import beside themselves."""
+SECONDS_MORE = 5
+"""CPU time that a mutant has beyond three times that of the tests it is put to."""
+
+
+class Outcome(NamedTuple):
+    """What came of a mutant.
+
+    Args:
+        status: "killed", "timeout" or "survived".
+        by: The test that failed, if one did.
+        seconds: CPU time.
+    """
+
+    status: str
+    by: str
+    seconds: float
+
+
+class Baseline(NamedTuple):
+    """What the tests do with the module as it is.
+
+    Args:
+        seconds: CPU time of each test, by its id, of those that pass.
+        covered: Ids of the tests that run each line.
+    """
+
+    seconds: dict[str, float]
+    covered: dict[int, set[str]]
+
+    def of(self, mutant: Mutant) -> list[str]:
+        """The tests of a mutant's statement, the quickest first; all of them if it runs on import."""
+        first, last = mutant.lines
+        found = {name for line in range(first, last + 1) for name in self.covered.get(line, ())}
+        names = found & self.seconds.keys() if mutant.function else self.seconds.keys()
+        return sorted(names, key=self.seconds.__getitem__)
+
+
+def forked(work: Callable[[int], None], cpu: float, wall: float) -> tuple[bytes, bool, float]:
+    """Call ``work`` with a file to write to, in a process of its own: what it wrote, whether it ended, CPU seconds."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.close(reading)
+            os.setsid()
+            resource.setrlimit(resource.RLIMIT_CPU, (int(cpu) + 1, int(cpu) + 2))
+            nothing = os.open(os.devnull, os.O_RDWR)
+            for stream in (0, 1):
+                os.dup2(nothing, stream)
+            work(writing)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    os.close(writing)
+    told, ended, deadline = b"", False, time.monotonic() + wall
+    while (left := deadline - time.monotonic()) > 0:
+        if not select.select([reading], [], [], left)[0]:
+            break
+        part = os.read(reading, 1 << 20)
+        if not part:
+            ended = True
+            break
+        told += part
+    os.close(reading)
+    if not ended:
+        os.killpg(child, signal.SIGKILL)
+    _, status, usage = os.wait4(child, 0)
+    return told, ended and status == 0, usage.ru_utime + usage.ru_stime
+
+
+class Loop:
+    """A plugin of pytest that takes the place of its loop over the tests.
+
+    Args:
+        module: The module, as a path in the repository.
+        mutants: What to try.
+        known: The baseline, if it is known.
+        tell: Called with each mutant of a function and what came of it.
+        over: Whether to stop.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        mutants: list[Mutant],
+        known: Baseline | None,
+        tell: Callable[[Mutant, Outcome], None],
+        over: Callable[[], bool],
+    ) -> None:
+        self.path, self.mutants, self.known, self.tell, self.over = str(ROOT / module), mutants, known, tell, over
+        self.baseline: Baseline | None = None
+        self.caches: list[Any] = []
+
+    def pytest_collection(self) -> None:
+        """No time is spent on making a failing example smaller."""
+        phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+        given = {"phases": phases, "report_multiple_bugs": False}
+        hypothesis.settings.register_profile("mutation", hypothesis.settings(), **given)
+        hypothesis.settings.load_profile("mutation")
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        if session.testsfailed:
+            raise session.Interrupted(f"{session.testsfailed} errors during collection")
+        items = {item.nodeid: item for item in session.items}
+        _warm_up()
+        self.caches, functions = swapping.caches(), swapping.functions_of(self.path)
+        if self.known is None:
+            told, ended, _ = forked(lambda out: _write(out, self._measure(items)), 3600, 3600)
+            if not ended:
+                raise session.Interrupted("the tests end without a mutant already")
+            self.baseline = pickle.loads(told)
+        else:
+            self.baseline = self.known
+        gc.freeze()  # so that forks share what they do not change
+        for mutant in self.mutants:
+            if self.over():
+                break
+            names = self.baseline.of(mutant)
+            if mutant.function and names:
+                self.tell(mutant, self._outcome(mutant, [items[name] for name in names], functions))
+        return True
+
+    def _measure(self, items: dict[str, pytest.Item]) -> Baseline:
+        lines = coverage.Coverage(data_file=None, include=[self.path], config_file=False)
+        seconds = {}
+        for name, item in items.items():
+            self._forget()
+            before = time.process_time()
+            lines.start()
+            lines.switch_context(name)
+            passed = _passes(item, None)
+            lines.stop()
+            if passed:
+                seconds[name] = time.process_time() - before
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", coverage.exceptions.CoverageWarning)  # of a module without functions
+            data = lines.get_data()
+        covered = data.contexts_by_lineno(self.path)
+        return Baseline(seconds, {line: set(names) for line, names in covered.items()})
+
+    def _forget(self) -> None:
+        for cache in self.caches:
+            cache.cache_clear()
+
+    def _outcome(self, mutant: Mutant, items: list[pytest.Item], functions: list[Any]) -> Outcome:
+        assert self.baseline is not None
+        source = mutated(Path(self.path).read_text(), mutant.operator, mutant.occurrence)
+
+        def work(out: int) -> None:
+            if not swapping.swap(functions, source, self.path):
+                os.write(out, b"?")
+                return
+            self._forget()
+            items[0].config.pluginmanager.register(First(out))
+            for item, after in zip(items, [*items[1:], None], strict=True):
+                runtestprotocol(item, log=False, nextitem=after)
+
+        cpu = 3 * sum(self.baseline.seconds[item.nodeid] for item in items) + SECONDS_MORE
+        told, ended, seconds = forked(work, cpu, 20 * cpu)
+        if told == b"?":
+            return imported(mutant, [item.nodeid for item in items], cpu)
+        return Outcome("timeout" if not ended else "killed" if told else "survived", told.decode(), seconds)
+
+
+def _warm_up() -> None:
+    """Have hypothesis look through all loaded modules for constants now, not once for each mutant."""
+
+    @hypothesis.given(hypothesis.strategies.lists(hypothesis.strategies.floats() | hypothesis.strategies.integers()))
+    def draw(values: list[float]) -> None:
+        return None
+
+    draw()
+
+
+def _write(out: int, value: object) -> None:
+    with os.fdopen(out, "wb", closefd=False) as file:
+        pickle.dump(value, file)
+
+
+def _passes(item: pytest.Item, after: pytest.Item | None) -> bool:
+    reports = runtestprotocol(item, log=False, nextitem=after)
+    return all(report.passed or report.skipped for report in reports)
+
+
+def collected(module: str, tests: list[str], loop: Loop) -> None:
+    """Collect a module's tests and hand them to the loop."""
+    code = pytest.main([*_OPTIONS, *(str(ROOT / test) for test in tests)], plugins=[loop])
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        raise SystemExit(f"{module}: pytest ends with {code!r}")
+
+
+def imported(mutant: Mutant, tests: list[str], cpu: float) -> Outcome:
+    """What comes of a mutant that is imported, and its tests collected, anew."""
+    source = mutated((ROOT / mutant.module).read_text(), mutant.operator, mutant.occurrence)
+
+    def work(out: int) -> None:
+        for name, loaded in list(sys.modules.items()):
+            if str(getattr(loaded, "__file__", None) or "").startswith((str(ROOT / "src"), str(ROOT / "tests"))):
+                del sys.modules[name]
+        sys.meta_path.insert(0, Changed(mutant.module, source))
+        files = list(dict.fromkeys(name.partition("::")[0] for name in tests))
+        code = pytest.main([*_OPTIONS, "-x", *files], plugins=[First(out)])
+        if code != pytest.ExitCode.OK:
+            os.write(out, f"{code!r}".encode())
+
+    told, ended, seconds = forked(work, cpu + 30, 20 * cpu + 60)
+    return Outcome("timeout" if not ended else "killed" if told else "survived", told.decode(), seconds)
+
+
+class First:
+    """A plugin of pytest that ends the process with the first test that fails, before anything is said of it.
+
+    Args:
+        out: Where the test's id is written to.
+    """
+
+    def __init__(self, out: int) -> None:
+        self.out = out
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)  # before hypothesis', which spends a second on a failure
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+        if call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
+            os.write(self.out, item.nodeid.encode())
+            os._exit(0)
+        return (yield)
+
+
+class Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds one module with another source."""
+
+    def __init__(self, module: str, source: str) -> None:
+        self.path, self.source = ROOT / module, source
+        parts = Path(module).with_suffix("").parts[1:]
+        self.package = parts[-1] == "__init__"
+        self.name = ".".join(parts[:-1] if self.package else parts)
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        if name != self.name:
+            return None
+        places = [str(self.path.parent)] if self.package else None
+        return importlib.util.spec_from_file_location(name, self.path, loader=self, submodule_search_locations=places)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: Any) -> None:
+        exec(compile(self.source, str(self.path), "exec", dont_inherit=True), module.__dict__)
+
+
+_OPTIONS = (
+    *("-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), "-o", "addopts="),
+    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
+)
+
+
+def preload() -> None:
+    """Load what takes long to import, with one thread for every sum."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT / "src"))
+    for name in PRELOADED:
+        importlib.import_module(name)
