@@ -43,20 +43,20 @@ def scored(reward: RewardModel, samples: Tensor, prompts: Sequence[str]) -> Tens
 
 @dataclass
 class MemoryLimit:
-    """The most rows for which memory was enough in one call, learnt when it runs out.
+    """The largest number of rows that fit into memory in one call, learned whenever it runs out.
 
     Args:
-        rows: That many; None until memory ran out.
+        rows: Largest number of rows; None if memory has never run out.
     """
 
     rows: int | None = None
 
     def most(self, rows: int) -> int:
-        """The most rows of so many that can be tried at once."""
+        """Largest number of rows, out of ``rows``, to try in one call."""
         return rows if self.rows is None else min(self.rows, rows)
 
     def halve(self, tried: int) -> None:
-        """Remember that so many rows were too many."""
+        """Remember that a call with ``tried`` rows ran out of memory."""
         self.rows = tried // 2
 
 
@@ -72,7 +72,7 @@ def rewards_of(
         reward: The reward.
         samples: Decoded samples (B, ...).
         prompts: Prompt of each sample.
-        limit: Number of samples that fitted into memory; updated here.
+        limit: Limit on the samples per call; updated when memory runs out.
     """
     limit = MemoryLimit() if limit is None else limit
     answers, done = list[Tensor](), 0

@@ -71,8 +71,8 @@ class Counting(Pretrained):
     batch_size = 4
     card = Card(
         range="minus infinity to 0, whole numbers",
-        download="0.9 GB (GroundingDINO base) and 2.6 GB (SAM huge), by the number of weights",
-        memory="3.5 GB in float32, and 1 to 4 GB to run",
+        download="about 0.9 GB (GroundingDINO base) and 2.6 GB (SAM huge)",
+        memory="3.5 GB in float32, plus 1 to 4 GB while running",
         licence="Apache-2.0 (both)",
         reference="Liu et al. 2023, arXiv 2303.05499; Kirillov et al. 2023, arXiv 2304.02643; arXiv 2503.19385",
     )

@@ -95,7 +95,7 @@ class Lexicographic(Mixture):
     """
 
     name = "lexicographic"
-    description = "rewards in order, each until it is good enough: lexicographic(parts=A;B, thresholds=0;0.3)"
+    description = "rewards in order, each until it reaches its threshold: lexicographic(parts=A;B, thresholds=0;0.3)"
     card = _OF_PARTS._replace(range="0 to the number of parts plus 1")
     _settings = ("thresholds",)
 

@@ -58,8 +58,8 @@ class InstructBlipVQAScore(VisualQuestion):
     answer = "yes"
     card = Card(
         range="0 to 1",
-        download="49 GB (float32), by the number of weights",
-        memory="25 GB in bfloat16, and 0.5 to 3 GB to run; twice that in float32",
+        download="about 49 GB (float32)",
+        memory="25 GB in bfloat16, plus 0.5 to 3 GB while running; twice that in float32",
         licence="MIT",
         reference="Dai et al. 2023, arXiv 2305.06500; Lin et al. 2024, arXiv 2404.01291",
     )

@@ -52,8 +52,8 @@ class QwenVQAScore(VisualQuestion):
     batch_size = 4
     card = Card(
         range="0 to 1",
-        download="16.6 GB, by the number of weights",
-        memory="16.6 GB in bfloat16, and 1 to 4 GB to run; twice that in float32",
+        download="about 16.6 GB",
+        memory="16.6 GB in bfloat16, plus 1 to 4 GB while running; twice that in float32",
         licence="Apache-2.0",
         reference="Bai et al. 2025, arXiv 2502.13923; Lin et al. 2024, arXiv 2404.01291",
     )

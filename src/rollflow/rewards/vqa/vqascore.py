@@ -88,8 +88,8 @@ class VQAScore(VisualQuestion):
     answer = "Yes"
     card = Card(
         range="0 to 1",
-        download="23 GB and 1.7 GB of CLIP (xl: 7 GB and 1.7 GB), by the number of weights",
-        memory="22.4 GB in bfloat16 (xl: 6.9 GB), and 0.5 to 3 GB to run; twice that in float32",
+        download="about 23 GB, plus 1.7 GB for CLIP (xl: 7 GB plus 1.7 GB)",
+        memory="22.4 GB in bfloat16 (xl: 6.9 GB), plus 0.5 to 3 GB while running; twice that in float32",
         licence="Apache-2.0",
         reference="Lin et al. 2024, arXiv 2404.01291",
     )
