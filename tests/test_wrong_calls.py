@@ -221,7 +221,7 @@ def test_a_grid_that_does_not_fall_is_refused() -> None:
         def __call__(self, steps: int) -> torch.Tensor:
             return torch.ones(steps + 1, dtype=torch.float64)
 
-    with pytest.raises(BadSetting, match="gives no 11 times that fall from 1 to 0"):
+    with pytest.raises(BadSetting, match="do not fall from 1 to 0 in 10 steps"):
         rf.estimate_cost(ToyModel, rf.BestOfN(), rf.Sampler(grid=Stuck()), 100)
 
 

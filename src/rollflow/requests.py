@@ -1,7 +1,8 @@
-"""What a search may ask, and ``drive``, which answers one search alone: the executable specification of the engine.
+"""The requests that a search can make, and ``drive``, which answers them one by one.
 
 A search is a generator. It never touches a model or a reward; it yields requests through the helpers below
-(``v = yield from velocity(x, t)``) and whoever runs it sends the answers back.
+(``v = yield from velocity(x, t)``), and whoever runs it sends the answers back. ``drive`` is the executable
+specification of the engine, which answers many searches at once and must return the same bits.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Velocity:
-    """u_t(x) of the model, in its own interpolant: 1 NFE a row.
+    """The model's velocity u_t(x), along its own interpolant: 1 NFE a row.
 
     Args:
         x: (B, ...) states.
@@ -30,14 +31,16 @@ class Velocity:
 
 @dataclass(frozen=True, eq=False)
 class Reward:
-    """Reward of clean samples or estimates: a decode and a reward call a row. Answer: (B,) float64, never NaN or +inf.
+    """Rewards of clean samples or estimates: a decode and a reward call a row.
 
-    A sample that must not be chosen, since it or its score is not finite or since the model rejects it, has -inf. A
-    search goes on with other samples as long as there are any, and returns one with -inf only if it has no other.
+    The answer is (B,) float64, never NaN or +inf. A sample that must not be chosen has reward -inf: it or its score is
+    not finite, or the model rejects it. A search continues with other samples as long as there are any, and returns one
+    with -inf only if it has no other.
 
     Args:
-        x0: (B, ...) in the space of the model's states.
-        noise_level: sigma / (alpha + sigma) of the states that promised them; 0 for finished samples.
+        x0: (B, ...) clean samples in the space of the model's states.
+        noise_level: Linear noise level sigma / (alpha + sigma) of the states that the estimates were made from; 0 for
+            finished samples.
     """
 
     x0: Tensor
@@ -46,14 +49,14 @@ class Reward:
 
 @dataclass(frozen=True, eq=False)
 class Grad:
-    """Gradient of the reward of the clean estimate E[x0 | x_t] in x_t, through decoder and network. Answer: ``Slope``.
+    """Gradient of the reward of the clean estimate E[x0 | x_t] with respect to x_t, through decoder and network.
 
-    A NFE, a decode, a reward call and a backward pass a row.
+    The answer is a ``Slope``. Each row costs 1 NFE, a decode, a reward call and a backward pass.
 
     Args:
-        x: (B, ...) states, in the model's interpolant.
+        x: (B, ...) states along the model's interpolant.
         t: (B,) float64 times in (0, 1].
-        noise_level: As of ``Reward``.
+        noise_level: Linear noise level of the states.
     """
 
     x: Tensor
@@ -62,13 +65,14 @@ class Grad:
 
 
 class Slope(NamedTuple):
-    """What was met on the way to a gradient, and the gradient.
+    """A gradient of the reward, and what was computed on the way to it.
 
     Args:
-        velocity: (B, ...) u_t(x).
-        clean: (B, ...) E[x0 | x_t].
-        reward: (B,) float64 of ``clean``, -inf as of ``Reward``.
-        gradient: (B, ...) of ``reward`` in x, always finite; 0 where the reward is -inf or has no finite gradient.
+        velocity: (B, ...) velocities u_t(x).
+        clean: (B, ...) clean estimates E[x0 | x_t].
+        reward: (B,) float64 rewards of ``clean``; -inf as in ``Reward``.
+        gradient: (B, ...) gradients of ``reward`` with respect to x, always finite: 0 where the reward is -inf or has
+            no finite gradient.
     """
 
     velocity: Tensor
@@ -79,10 +83,10 @@ class Slope(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Decode:
-    """Clean samples as the user sees them (pixels): a decode a row.
+    """Clean samples as the user sees them, such as pixels: a decode a row.
 
     Args:
-        x0: (B, ...) in the space of the model's states.
+        x0: (B, ...) clean samples in the space of the model's states.
     """
 
     x0: Tensor
@@ -90,10 +94,10 @@ class Decode:
 
 @dataclass(frozen=True, eq=False)
 class Save:
-    """The whole state of a population after a step; a run resumes from it. Answer: None.
+    """The state of a population after a step, from which a run can be resumed. The answer is None.
 
     Args:
-        state: A frozen dataclass; ``search.base.Progress`` is the part that observers read.
+        state: The state, a ``search.Progress``.
     """
 
     state: Any
@@ -104,44 +108,44 @@ Asking: TypeAlias = Generator[Request, Any, T]
 """A generator that yields requests and returns a T."""
 
 
-def some_rows(request: Request, start: int, stop: int) -> Request:
-    """The request for rows from ``start`` to before ``stop`` alone."""
+def slice_rows(request: Request, start: int, stop: int) -> Request:
+    """Return the request for rows ``start`` to ``stop`` - 1 alone."""
     values = {field.name: getattr(request, field.name) for field in fields(request)}
-    rows: dict[str, Any] = {name: value[start:stop] for name, value in values.items() if isinstance(value, Tensor)}
-    return replace(request, **rows)
+    sliced: dict[str, Any] = {name: value[start:stop] for name, value in values.items() if isinstance(value, Tensor)}
+    return replace(request, **sliced)
 
 
 def velocity(x: Tensor, t: Tensor) -> Asking[Tensor]:
-    """Ask for the model's velocity at (x, t)."""
+    """Request the model's velocity at (x, t)."""
     answer: Tensor = yield Velocity(x, t.expand(len(x)))
     return answer
 
 
 def reward(x0: Tensor, noise_level: float) -> Asking[Tensor]:
-    """Ask for the rewards of clean samples, or of estimates made at a noise level."""
+    """Request the rewards of clean samples, or of estimates made at a noise level."""
     answer: Tensor = yield Reward(x0, noise_level)
     return answer
 
 
 def grad(x: Tensor, t: Tensor, noise_level: float) -> Asking[Slope]:
-    """Ask for the gradient of the reward at (x, t)."""
+    """Request the gradient of the reward at (x, t)."""
     answer: Slope = yield Grad(x, t.expand(len(x)), noise_level)
     return answer
 
 
 def decode(x0: Tensor) -> Asking[Tensor]:
-    """Ask for decoded samples."""
+    """Request decoded samples."""
     answer: Tensor = yield Decode(x0)
     return answer
 
 
 def save(state: object) -> Asking[None]:
-    """Hand over the population's state."""
+    """Save the population's state."""
     yield Save(state)
 
 
 def drive(asking: Asking[T], answer: Callable[[Request], Any]) -> T:
-    """Run one generator to its end, every request answered on its own."""
+    """Run a generator to its end, answering each request on its own."""
     reply = None
     while True:
         try:

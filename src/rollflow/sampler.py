@@ -1,4 +1,4 @@
-"""How particles move, whatever the search: interpolant, kernel, time grid, look-ahead and finishing in one object."""
+"""The sampler: interpolant, kernel, time grid, look-ahead and finishing in one object, independent of the search."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ from rollflow.models.base import FlowModel, ModelSpec
 
 @dataclass(frozen=True)
 class Sampler(Settings):
-    """A choice of dynamics, of any model; ``bind`` fits it to one.
+    """How particles move, for any model; ``bind`` adapts it to one.
 
     Args:
-        interpolant: The one sampled along; the model is converted to it.
-        kernel: How x_t becomes x_s.
-        grid: Time grid; None is the model's own along its interpolant, where it has one, and elsewhere the paper's
-            (arXiv 2503.19385): ``Arc`` along VP, ``Uniform`` along any other.
-        steps: Evaluation times t_0 = 1 > ... > t_{steps-1} > 0; the end, 0, is reached by finishing.
-        lookahead: What is shown to the reward.
-        finish: Whether the returned sample is denoised to t = 0 inside the budget, or is the clean estimate at
-            t_{steps-1}; None leaves it to the model: finish unless it is step-distilled (``few_step``).
-        guidance: Which way children lean; needs a differentiable reward.
+        interpolant: Interpolant to sample along; the model is converted to it.
+        kernel: Transition from x_t to x_s.
+        grid: Time grid. None is the model's own grid along its own interpolant, if it has one, and otherwise that of
+            Kim et al. 2025, arXiv 2503.19385: ``Arc`` along VP, ``Uniform`` along any other interpolant.
+        steps: Number of evaluation times t_0 = 1 > ... > t_{steps-1} > 0; the end, 0, is reached by finishing.
+        lookahead: Clean estimate that is shown to the reward.
+        finish: Whether the returned sample is denoised to t = 0 inside the budget; otherwise it is the clean estimate
+            at t_{steps-1}. None finishes unless the model is step-distilled (``few_step``).
+        guidance: Displacement of children along the gradient of the reward, which must be differentiable; None is no
+            guidance.
     """
 
     interpolant: Interpolant = VP()
@@ -49,10 +50,10 @@ class Sampler(Settings):
         whole("steps", self.steps, at_least=1, at_most=MOST_STEPS)
 
     def bind(self, model: ModelSpec) -> Dynamics:
-        """The same dynamics with nothing left open, for one model; needs no weights.
+        """Return the dynamics of one model, with every choice made; needs no weights.
 
-        Where a model sets out from is known once it is loaded; one that is not is taken to start from pure noise, the
-        longest way there is.
+        At which time sampling starts is known only once a model is loaded; until then it is taken to start from pure
+        noise, which costs the most.
         """
         own = model.grid if self.interpolant == model.interpolant else None
         grid = self.grid or own or (Arc() if isinstance(self.interpolant, VP) else Uniform())
@@ -64,12 +65,12 @@ class Sampler(Settings):
 
 @dataclass(frozen=True)
 class Dynamics:
-    """A sampler bound to a model's interpolant.
+    """A sampler bound to a model, with the NFE of everything that a search can ask for.
 
     Args:
-        sampler: With ``grid`` and ``finish`` decided.
+        sampler: Sampler whose ``grid`` and ``finish`` are not None.
         source: The model's own interpolant.
-        start: Time in it at which sampling starts.
+        start: Time of the model's interpolant at which sampling starts, in (0, 1].
     """
 
     sampler: Sampler
@@ -78,11 +79,12 @@ class Dynamics:
 
     @cached_property
     def conversion(self) -> Conversion:
+        """Conversion of the model to the sampler's interpolant."""
         return Conversion(self.source, self.sampler.interpolant)
 
     @cached_property
     def times(self) -> Tensor:
-        """(steps + 1,) float64 times of the sampler's interpolant, from 1, or a later start, to 0."""
+        """(steps + 1,) float64 times of the sampler's interpolant, from 1, or from a later start, to 0."""
         assert self.sampler.grid is not None
         times = self.sampler.grid(self.sampler.steps)
         _check_times(times, self.sampler)
@@ -92,29 +94,29 @@ class Dynamics:
 
     @property
     def transitions(self) -> int:
-        """Steps between evaluation times; finishing comes after."""
+        """Number of transitions between evaluation times, without finishing."""
         return self.sampler.steps - 1
 
     def level(self, s: Tensor) -> float:
-        """sigma / (alpha + sigma) at time s: that time on the linear interpolant."""
+        """Return the linear noise level sigma / (alpha + sigma) at time s."""
         alpha, sigma = self.sampler.interpolant.alpha(s), self.sampler.interpolant.sigma(s)
         return float(sigma / (alpha + sigma))
 
     def noise_level(self, step: int) -> float:
-        """The same at time number ``step``."""
+        """Return the linear noise level at evaluation time number ``step``."""
         return self.level(self.times[step])
 
     @property
     def last_noise_level(self) -> float:
-        """Noise level at the last evaluation."""
+        """Linear noise level at the last evaluation."""
         return self.noise_level(self.transitions)
 
     @cached_property
     def finishing_steps(self) -> int:
-        """Euler steps to 0 after the last evaluation: as many as keep each within 1 / steps of noise level.
+        """Number of Euler steps to 0 after the last evaluation: as many as keep each within 1 / steps of noise level.
 
-        One step is the clean estimate itself, so that a uniform grid on the linear interpolant finishes for free,
-        as an Euler sampler of as many steps ends; so does a grid whose last interval is a step in any case.
+        The last of them is the clean estimate itself, so that a uniform grid on the linear interpolant finishes for
+        free, as an Euler sampler with as many steps does; so does a grid whose last interval is a step like the others.
         """
         if not self.sampler.finish or self._whole:
             return 1
@@ -122,7 +124,7 @@ class Dynamics:
 
     @property
     def finished(self) -> bool:
-        """Whether what is returned is a sample, not an estimate at a noise level above 1 / steps."""
+        """Whether what is returned is a sample rather than an estimate at a noise level above 1 / steps."""
         near = self.last_noise_level <= 1 / self.sampler.steps + 1e-9
         return bool(self.sampler.finish) or self._whole or near
 
@@ -138,51 +140,51 @@ class Dynamics:
 
     @property
     def propagate_nfe(self) -> int:
-        """NFE of drawing one child and evaluating it where the reward is not asked, and no look-ahead is taken."""
+        """NFE of drawing one child and evaluating it without a reward, and hence without a look-ahead."""
         return 1 + self.sampler.kernel.extra_nfe
 
     @property
     def evaluate_nfe(self) -> int:
-        """NFE of evaluating one state and showing its clean estimate to the reward."""
+        """NFE of evaluating one state and scoring its clean estimate."""
         return 1 + self.sampler.lookahead.extra_nfe
 
     @property
     def guidance_nfe(self) -> int:
-        """NFE, and as many backward passes, of telling where the children of one parent lean."""
+        """NFE and backward passes of evaluating the guidance shift of one parent."""
         return int(self.sampler.guidance is not None)
 
     @property
     def child_nfe(self) -> int:
-        """NFE of drawing one child and evaluating it at its own time."""
+        """NFE of drawing one child, evaluating it at its own time and scoring it."""
         return self.evaluate_nfe + self.sampler.kernel.extra_nfe
 
 
 def _check_times(times: Tensor, sampler: Sampler) -> None:
-    """Raise a BadSetting if a grid did not give ``steps + 1`` times that fall from at most 1 to 0."""
+    """Raise a BadSetting unless a grid's ``steps + 1`` times fall from at most 1 to 0."""
     falls = times.shape == (sampler.steps + 1,) and bool((times.diff() < 0).all())
     if not (falls and times[0] <= 1 and times[-1] == 0):
         raise BadSetting(
-            f"the grid {sampler.grid} gives no {sampler.steps + 1} times that fall from 1 to 0 in {sampler.steps} "
-            "steps; choose other settings or fewer steps"
+            f"the times of the grid {sampler.grid} do not fall from 1 to 0 in {sampler.steps} steps; choose other "
+            "settings or fewer steps"
         )
 
 
 def even_shares(total: int, parts: int) -> list[int]:
-    """``total`` split evenly into ``parts`` whole shares, the larger ones last."""
+    """Split ``total`` evenly into ``parts`` whole shares, the larger ones last."""
     share, extra = divmod(total, parts)
     return [share] * (parts - extra) + [share + 1] * extra
 
 
 def linear_shares(total: int, parts: int, ratio: float) -> list[int]:
-    """``total`` split into ``parts`` whole shares, each at least 1, that fall linearly to ``ratio`` times the first.
+    """Split ``total`` into ``parts`` whole shares, each at least 1, that fall linearly to ``ratio`` times the first.
 
-    Every part has one unit; each further one goes where weight / (2 share + 1) is the largest, the first of equals
-    (the method of Sainte-Lague), so that no share exceeds an earlier one and a larger total takes nothing from any.
+    Every part gets one unit; each further unit goes where weight / (2 share + 1) is the largest, the first of equals
+    (the method of Sainte-Lague), so that no share exceeds an earlier one and a larger total lowers none of them.
 
     Args:
-        total: >= ``parts``.
-        parts: >= 1.
-        ratio: Weight of the last share over that of the first, in (0, 1].
+        total: Sum of the shares, >= ``parts``.
+        parts: Number of shares, >= 1.
+        ratio: Weight of the last share divided by that of the first, in (0, 1].
 
     Raises:
         BadSetting: If one of them is out of range.

@@ -147,9 +147,9 @@ def test_less_variance_than_independent_draws() -> None:
 def test_wrong_arguments(scheme: Resampling) -> None:
     weights = weights_of([1, 2, 1])
     uniforms = torch.zeros(scheme.draws(3, 4), dtype=torch.float64)
-    with pytest.raises(ValueError, match="sum 1"):
+    with pytest.raises(ValueError, match="sum to 1"):
         scheme(2 * weights, uniforms, 4)
-    with pytest.raises(ValueError, match="sum 1"):
+    with pytest.raises(ValueError, match="sum to 1"):
         scheme(torch.tensor([1.5, -0.5, 0.0], dtype=torch.float64), uniforms, 4)
     with pytest.raises(ValueError, match=f"{scheme.name} needs {len(uniforms)} uniforms, not {len(uniforms) + 1}"):
         scheme(weights, torch.zeros(len(uniforms) + 1, dtype=torch.float64), 4)

@@ -47,5 +47,5 @@ def test_nothing_left_and_nonsense_are_errors(function: object) -> None:
     with pytest.raises(RollflowError, match=r"all 2 particles have weight 0.* higher temperature"):
         function(torch.tensor([-INF, -INF]))
     for bad in (math.nan, INF):
-        with pytest.raises(RollflowError, match=f"no NaN; got .*{bad}"):
+        with pytest.raises(RollflowError, match=f"not NaN; got .*{bad}"):
             function(torch.tensor([0.0, bad]))

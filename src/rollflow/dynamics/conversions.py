@@ -1,7 +1,7 @@
-"""Coefficient algebra: velocity, clean estimate, noise and score are one thing; so are all interpolants.
+"""Conversions between velocity, clean estimate, noise and score, and between interpolants.
 
-The functions share their arguments: `value` and `x` of shape (B, ...), times `t` of shape () or (B,), or a float.
-Coefficients are computed in float64 and only then cast to the dtype of `x`; those at a float are remembered, since
+The functions share their arguments: `value` and `x` of shape (B, ...), and times `t` of shape () or (B,), or a float.
+Coefficients are computed in float64 and only then cast to the dtype of `x`; those at a float are cached, since
 samplers visit the same few times again and again.
 """
 
@@ -21,13 +21,13 @@ from rollflow.dynamics.shapes import States, Time, Times
 
 
 def broadcast_like(coefficient: Float[Tensor, "*B"], x: Float[Tensor, "*rest"]) -> Float[Tensor, "..."]:
-    """A coefficient of shape () or (B,) in the dtype and device of `x`, shaped to multiply it row by row."""
+    """Return a coefficient of shape () or (B,) in the dtype and device of `x`, shaped to multiply it row by row."""
     cast = coefficient.to(x)
     return cast.reshape(cast.shape + (1,) * (x.ndim - cast.ndim)) if cast.ndim else cast
 
 
 def as_float(t: Times) -> Times | float:
-    """A time of shape () as a float, at which coefficients are remembered; times of rows as they are."""
+    """Return a time of shape () as a float, for which coefficients are cached, and times of rows unchanged."""
     return float(t) if t.ndim == 0 else t
 
 
@@ -54,7 +54,7 @@ def _combine(pair: Pair, value: States, x: States) -> States:
 
 
 class _Coefficients(NamedTuple):
-    """What the conversions are made of at times t, each of their shape.
+    """Coefficients of an interpolant at times t, each of the shape of t.
 
     ``determinant`` is sigma (alpha_dot sigma - alpha sigma_dot): negative, finite, and 0 only where x_t is x0 itself.
     """
@@ -97,41 +97,41 @@ def _score_pair(interpolant: Interpolant, t: Time) -> Pair:
 
 
 def denoised_from_velocity(interpolant: Interpolant, value: States, x: States, t: Times | float) -> States:
-    """Clean estimate E[x0 | x_t] = (sigma u - sigma_dot x) / (alpha_dot sigma - alpha sigma_dot).
+    """Return the clean estimate E[x0 | x_t] = (sigma u - sigma_dot x) / (alpha_dot sigma - alpha sigma_dot).
 
-    arXiv 2503.19385; linear: x - t u. Safe at both ends: at t = 0 it is x.
+    Kim et al. 2025, arXiv 2503.19385; linear: x - t u. Finite at both ends: at t = 0 it is x.
     """
     return _combine(_denoised_pair(interpolant, t), value, x)
 
 
 def noise_from_velocity(interpolant: Interpolant, value: States, x: States, t: Times | float) -> States:
-    """Noise estimate E[eps | x_t] = (alpha_dot x - alpha u) / (alpha_dot sigma - alpha sigma_dot).
+    """Return the noise estimate E[eps | x_t] = (alpha_dot x - alpha u) / (alpha_dot sigma - alpha sigma_dot).
 
-    Linear: x + (1 - t) u. Safe at both ends; at t = 0 the state says nothing of the noise and a polynomial
-    velocity (which vanishes there) cannot tell it, so that where the determinant vanishes it is its mean, 0.
+    Linear: x + (1 - t) u. Finite at both ends. At t = 0 the state contains no noise and a polynomial velocity, which
+    vanishes there, does not determine it; where the determinant is 0, the estimate is the mean of the noise, 0.
     """
     return _combine(_noise_pair(interpolant, t), value, x)
 
 
 def score_from_velocity(interpolant: Interpolant, value: States, x: States, t: Times | float) -> States:
-    """Score grad log p_t(x) = (alpha u - alpha_dot x) / (sigma (alpha_dot sigma - alpha sigma_dot)).
+    """Return the score grad log p_t(x) = (alpha u - alpha_dot x) / (sigma (alpha_dot sigma - alpha sigma_dot)).
 
-    arXiv 2503.19385; linear: -((1 - t) u + x) / t. Safe at t = 1, and at t = 0 for `VP` only: other
-    velocities do not determine the score there, and the result is not finite.
+    Kim et al. 2025, arXiv 2503.19385; linear: -((1 - t) u + x) / t. Finite at t = 1, and at t = 0 for `VP` only: other
+    velocities do not determine the score there.
     """
     return _combine(_score_pair(interpolant, t), value, x)
 
 
 def velocity_from_denoised(interpolant: Interpolant, value: States, x: States, t: Times | float) -> States:
-    """Velocity u = alpha_dot x0 + sigma_dot (x - alpha x0) / sigma from a clean estimate; safe for t > 0."""
+    """Return the velocity u = alpha_dot x0 + sigma_dot (x - alpha x0) / sigma of a clean estimate, for t > 0."""
     at = _coefficients(interpolant, t)
     return _combine((at.determinant / at.sigma_squared, interpolant.sigma_dot(t) / at.sigma), value, x)
 
 
 def velocity_from_noise(interpolant: Interpolant, value: States, x: States, t: Times | float) -> States:
-    """Velocity u = alpha_dot (x - sigma eps) / alpha + sigma_dot eps.
+    """Return the velocity u = alpha_dot (x - sigma eps) / alpha + sigma_dot eps of a noise estimate.
 
-    Safe where alpha > 0 and sigma_dot is finite.
+    Finite where alpha > 0 and sigma_dot is finite.
     """
     alpha, ratio = interpolant.alpha(t), interpolant.alpha_dot(t) / interpolant.alpha(t)
     a = interpolant.sigma_dot(t) - ratio * interpolant.sigma(t)
@@ -139,9 +139,9 @@ def velocity_from_noise(interpolant: Interpolant, value: States, x: States, t: T
 
 
 def velocity_from_score(interpolant: Interpolant, value: States, x: States, t: Times | float) -> States:
-    """Velocity u = (alpha_dot x + (alpha_dot sigma^2 - alpha sigma sigma_dot) score) / alpha.
+    """Return the velocity u = (alpha_dot x + (alpha_dot sigma^2 - alpha sigma sigma_dot) score) / alpha of a score.
 
-    Safe where alpha > 0, t = 0 included.
+    Finite where alpha > 0, t = 0 included.
     """
     at = _coefficients(interpolant, t)
     return _combine((at.determinant / at.alpha, at.alpha_dot / at.alpha), value, x)
@@ -159,48 +159,48 @@ class Conversion:
 
         u_bar = alpha_bar_dot x0 + sigma_bar_dot eps
 
-    from the clean and noise estimates in u: equal, without the derivatives of c and t. From an interpolant to
-    itself everything is the identity, to the last bit.
+    from the clean and noise estimates that u contains, which is equal and needs no derivatives of c and t. From an
+    interpolant to itself everything is the identity, to the last bit.
 
     At s = 1, x_bar is drawn from N(0, I). A VP target is not pure noise there: a linear source then starts
     from the state `to_source(x_bar, 1)` at t_1 = sigma_bar / (alpha_bar + sigma_bar), slightly below 1. A VP
     source has nothing noisier than its own t = 1, which then stands for all target times noisier than that.
 
     Args:
-        source: The interpolant that the model was trained on.
-        target: The interpolant to sample along.
+        source: Interpolant that the model was trained on.
+        target: Interpolant to sample along.
     """
 
     source: Interpolant
     target: Interpolant
 
     def time(self, s: Time) -> Float64[Tensor, "*times"]:
-        """Source time t_s; exact at the ends."""
+        """Return the source time t_s, exact at both ends."""
         if self.source == self.target:
             return as_float64(s)
         return self.source.time_at_log_snr(self.target.log_snr(s))
 
     def scale(self, s: Time) -> Float64[Tensor, "*times"]:
-        """c_s, which is also alpha_bar_s / alpha_{t_s}: taken from whichever of the two is the larger."""
+        """Return c_s, which equals alpha_bar_s / alpha_{t_s}: from the larger of signal and noise."""
         t = self.time(s)
         signal = self.target.alpha(s) / self.source.alpha(t)
         noise = self.target.sigma(s) / self.source.sigma(t)
         return torch.where(self.target.log_snr(s) > 0, signal, noise)
 
     def to_source(self, x_bar: States, s: Times | float) -> States:
-        """The source state x_{t_s} = x_bar / c_s."""
+        """Return the source state x_{t_s} = x_bar / c_s."""
         return x_bar if self.source == self.target else x_bar / broadcast_like(self.scale(s), x_bar)
 
     def to_target(self, x: States, s: Times | float) -> States:
-        """The target state x_bar_s = c_s x."""
+        """Return the target state x_bar_s = c_s x."""
         return x if self.source == self.target else x * broadcast_like(self.scale(s), x)
 
     def velocity(self, u: States, x_bar: States, s: Times | float) -> States:
-        """The target's velocity at (x_bar, s).
+        """Return the target's velocity at (x_bar, s).
 
         Args:
-            u: The source model's velocity at (`to_source(x_bar, s)`, `time(s)`), of the shape of x_bar.
-            x_bar: Target state, of shape (B, ...).
+            u: (B, ...) source velocity at (`to_source(x_bar, s)`, `time(s)`).
+            x_bar: (B, ...) target state.
             s: Target time, of shape () or (B,); > 0 for a target whose sigma_dot is infinite at 0 (`VP`).
         """
         if self.source == self.target:

@@ -1,4 +1,4 @@
-"""Time grids: at which times a sampler stops."""
+"""Time grids: the times at which a sampler evaluates."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ class Grid(Settings, ABC):
     """A grid of times t_0 > t_1 > ... > t_steps = 0.
 
     Attributes:
-        whole: Whether its last interval is a step like the others, at whose end the sample is done; it takes no
-            further steps to finish, however long it is.
+        whole: Whether its last interval is a step like the others, however long it is, so that finishing takes no
+            further steps.
     """
 
     whole: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, steps: int) -> Float64[Tensor, " {steps}+1"]:
-        """The grid.
+        """Return the grid.
 
         Args:
             steps: Number of transitions, >= 1.
 
         Returns:
-            float64 times of shape (steps + 1,), strictly decreasing, from 1 to exactly 0.
+            (steps + 1,) float64 times, strictly decreasing from 1 to exactly 0.
 
         Raises:
             BadSetting: If steps < 1.
@@ -47,7 +47,7 @@ class Warp(Grid):
 
     @abstractmethod
     def warp(self, t: Float64[Tensor, " T"]) -> Float64[Tensor, " T"]:
-        """A strictly increasing map of [0, 1] into itself that keeps the ends."""
+        """Map [0, 1] onto itself, strictly increasing."""
 
     def __call__(self, steps: int) -> Float64[Tensor, " {steps}+1"]:
         whole("steps of a time grid", steps, at_least=1, at_most=MOST_STEPS)
@@ -66,8 +66,8 @@ class Uniform(Warp):
 class Arc(Warp):
     """t' = sqrt(1 - (1 - t)^2): small steps early, where the variance is large, and a long stride at the end.
 
-    The paper's grid for VP-SDE (Kim et al., 2025, arXiv 2503.19385). It explores rather than samples: with 10
-    steps its last transition starts at t' = 0.44, so that the result has to be finished on a finer grid.
+    The grid for VP-SDE of Kim et al. (2025, arXiv 2503.19385). It explores rather than samples: with 10 steps its last
+    transition starts at t' = 0.44, so that the result has to be finished on a finer grid.
     """
 
     def warp(self, t: Float64[Tensor, " T"]) -> Float64[Tensor, " T"]:
@@ -79,10 +79,10 @@ class Shifted(Warp):
     """t' = shift t / (1 + (shift - 1) t) (Esser et al., 2024, arXiv 2403.03206, equation 23).
 
     Multiplies the linear interpolant's noise-to-signal ratio t / (1 - t) by `shift`, since larger images need
-    more noise to be drowned as deep.
+    more noise to be hidden equally well.
 
     Args:
-        shift: From 1e-6 to 1e6; 1 is `Uniform`, 3 is the default of SD3.
+        shift: Factor of the noise-to-signal ratio, from 1e-6 to 1e6; 1 is `Uniform`, 3 the default of SD3.
     """
 
     shift: float = 3.0
@@ -100,14 +100,14 @@ class Shifted(Warp):
         base_shift: float = 0.5,
         max_shift: float = 1.15,
     ) -> Shifted:
-        """FLUX's shift: t' = e^mu / (e^mu + 1 / t - 1), with mu affine in the number of image tokens.
+        """Return FLUX's shift: t' = e^mu / (e^mu + 1 / t - 1), with mu affine in the number of image tokens.
 
         Args:
-            tokens: Image tokens that the transformer sees (FLUX: one for each 16 x 16 pixels).
+            tokens: Number of image tokens that the transformer sees (FLUX: one for each 16 x 16 pixels).
             base_tokens: Number of tokens at which mu = base_shift.
-            max_tokens: Number of tokens at which mu = max_shift.
-            base_shift: See base_tokens.
-            max_shift: See max_tokens; larger images extrapolate.
+            max_tokens: Number of tokens at which mu = max_shift; larger images extrapolate.
+            base_shift: Value of mu at base_tokens.
+            max_shift: Value of mu at max_tokens.
         """
         slope = (max_shift - base_shift) / (max_tokens - base_tokens)
         return cls(math.exp(base_shift + slope * (tokens - base_tokens)))
@@ -119,17 +119,17 @@ class Shifted(Warp):
 
 @dataclass(frozen=True)
 class Matched(Grid):
-    """Times of `Linear` at which another interpolant, on a grid of its own, is as noisy.
+    """The times of `Linear` at which it is as noisy as another interpolant on a grid of that one's own.
 
         log_snr(t_i) = log_snr_bar(s_i),    t_0 = 1
 
-    By default where the paper's VP-SDE stands (arXiv 2503.19385, section 5: "time grid only"). VP starts a little
-    short of pure noise, at 0.9935 in linear time, where a grid starts at 1: that one time is moved and no other, and
-    the first step is the longer by 0.0065, however many there are.
+    By default these are the noise levels of the VP-SDE of Kim et al. 2025 (arXiv 2503.19385, section 5: "time grid
+    only"). VP starts a little short of pure noise, at 0.9935 in linear time, whereas a grid starts at 1: only the first
+    time is moved, which makes the first step longer by 0.0065.
 
     Args:
-        interpolant: The other interpolant.
-        grid: Its grid s_i.
+        interpolant: Other interpolant.
+        grid: Grid s_i of the other interpolant.
     """
 
     interpolant: Interpolant = VP()

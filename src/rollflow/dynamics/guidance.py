@@ -1,4 +1,4 @@
-"""Guidance: which way a particle's children should lean."""
+"""Guidance: displacement of children along the gradient of the reward."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ class Guidance(Settings, ABC):
     """A displacement of the children of a state, from the gradient of the reward of its clean estimate.
 
     Attributes:
-        name: As on the command line.
+        name: Name on the command line.
     """
 
     name: ClassVar[str]
 
     @abstractmethod
     def shift(self, gradient: States, reward: Float64[Tensor, " B"]) -> States:
-        """What is added to every child of a state.
+        """Return the displacement of every child of each state.
 
         Args:
-            gradient: (B, ...) grad_{x_t} r(x0(x_t)), in the sampler's interpolant.
-            reward: (B,) float64 r(x0(x_t)).
+            gradient: (B, ...) gradients grad_{x_t} r(x0(x_t)), along the sampler's interpolant.
+            reward: (B,) float64 rewards r(x0(x_t)).
 
         Returns:
-            (B, ...), of the dtype of ``gradient``.
+            (B, ...) displacements, of the dtype of ``gradient``.
         """
 
 
@@ -57,35 +57,35 @@ STEP_SIZES: dict[str, Callable[[States, Tensor], Tensor]] = {
     "reward": _size_of_reward,
     "gradient": _size_of_gradient,
 }
-"""What a gradient is divided by, (B,), from the gradient and the reward in float64; by the rule's name."""
+"""By name, the rule that gives the divisor of each gradient, (B,), from gradient and reward in float64."""
 
 
 @dataclass(frozen=True)
 class DPS(Guidance):
-    """Diffusion posterior sampling: children lean along the gradient of the reward, taken through the clean estimate.
+    """Diffusion posterior sampling: shift children along the gradient of the reward of the clean estimate.
 
         x_s <- x_s + rho grad_{x_t} r(x0(x_t)),    x0(x_t) = E[x0 | x_t]
 
-    Chung et al. 2023, arXiv 2209.14687, algorithm 1, with a reward in place of minus the squared residual and any
-    kernel in place of DDPM's; arXiv 2503.19385 runs it alone, in SVDD and in RBF. The gradient is that of the posterior
-    mean whatever the look-ahead. It is taken once for a parent, and all its children lean by it. Deviation: finishing
-    does not lean.
+    Chung et al. 2023, arXiv 2209.14687, algorithm 1, with a reward instead of minus the squared residual and any kernel
+    instead of DDPM's; Kim et al. 2025, arXiv 2503.19385, run it alone, in SVDD and in RBF. The gradient is taken
+    through the posterior mean whatever the look-ahead, once for each parent, and shifts all of its children.
+    Deviation: finishing is not guided.
 
-    Euler-Maruyama along the law tilted by exp(r) is this step with rho = (g^2 + m^2) / 2 (t - s), m the coefficient of
-    ``Memoryless`` (linear: m^2 / 2 = t / (1 - t)), and with log E[exp(r(x0)) | x_t] for r(x0(x_t)). Taking the one for
-    the other neglects how far x0 spreads given x_t, so that even this rho can lean too far and narrow the law. The
-    rules below know neither t nor s and lean anew at every step: lower ``scale`` as steps grow.
+    Euler-Maruyama for the law tilted by exp(r) is this step with rho = (g^2 + m^2) / 2 (t - s), m the coefficient of
+    ``Memoryless`` (linear: m^2 / 2 = t / (1 - t)), and log E[exp(r(x0)) | x_t] in place of r(x0(x_t)). Replacing the
+    one by the other neglects the spread of x0 given x_t, so that even this rho can shift too far and narrow the law.
+    The rules below know neither t nor s and shift anew at every step: lower ``scale`` as the number of steps grows.
 
     Args:
-        scale: >= 0 and finite, in units of the rule.
-        step_size: rho is ``scale`` ("constant"), scale / |r| ("reward": along the gradient of log r where r > 0; theirs
-            is scale over the residual's norm, the root of -r), or scale / |gradient| ("gradient": every shift has the
-            Euclidean length ``scale``, even where the gradient is little but rounding, as at pure noise). Nothing leans
-            where the divisor is 0.
+        scale: Scale of the shift, >= 0 and finite, in units of the rule.
+        step_size: Rule for rho: ``scale`` ("constant"); scale / |r| ("reward", which follows the gradient of log r
+            where r > 0; the authors divide by the residual's norm, the root of -r); or scale / |gradient| ("gradient",
+            with which every shift has the Euclidean length ``scale``, even where the gradient is little but rounding,
+            as at pure noise). The shift is 0 where the divisor is 0.
 
-    Cost: for every parent 1 NFE, 1 decode, 1 reward call and 1 backward pass. Where every evaluated particle becomes a
-    parent (best of N, SMC), the evaluation itself is the one differentiated, which saves the NFE, and the decode and
-    the reward call too where its posterior mean was to be scored anyway.
+    Cost: 1 NFE, 1 decode, 1 reward call and 1 backward pass for every parent. If every evaluated particle becomes a
+    parent (best of N, SMC), the evaluation itself is differentiated, which saves the NFE, and also the decode and the
+    reward call if its posterior mean was to be scored anyway.
     """
 
     scale: float = 1.0

@@ -1,4 +1,4 @@
-"""Interpolants: what x_t is."""
+"""Interpolants: paths from data to noise."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rollflow.registry import Registry
 
 
 def as_float64(value: Time) -> Float64[Tensor, "*times"]:
-    """`value` as a float64 tensor on its own device."""
+    """Return `value` as a float64 tensor on its own device."""
     return torch.as_tensor(value, dtype=torch.float64)
 
 
@@ -29,37 +29,37 @@ class Interpolant(Settings, ABC):
     log_snr = 2 log(alpha / sigma) falling strictly from +inf. Its inverse is what carries a model from one
     interpolant to another (Kim et al., 2025, arXiv 2503.19385).
 
-    Every method takes times of any shape (or a float) and returns a float64 tensor of that shape. An interpolant is a
-    frozen dataclass of its settings: equal ones are the same path, and what is computed of one is remembered.
+    Every method takes times of any shape, or a number, and returns a float64 tensor of that shape. An interpolant is a
+    frozen dataclass of its settings: equal ones are the same path, and coefficients are cached by it.
     """
 
     @abstractmethod
     def alpha(self, t: Time) -> Float64[Tensor, "*times"]:
-        """Signal scale; exactly 1 at t = 0."""
+        """Return the signal scale alpha_t, exactly 1 at t = 0."""
 
     @abstractmethod
     def sigma(self, t: Time) -> Float64[Tensor, "*times"]:
-        """Noise scale; exactly 0 at t = 0."""
+        """Return the noise scale sigma_t, exactly 0 at t = 0."""
 
     @abstractmethod
     def alpha_dot(self, t: Time) -> Float64[Tensor, "*times"]:
-        """Derivative of `alpha`."""
+        """Return the derivative of `alpha`."""
 
     @abstractmethod
     def sigma_dot(self, t: Time) -> Float64[Tensor, "*times"]:
-        """Derivative of `sigma`; may be +inf at t = 0 (see `sigma_sigma_dot`)."""
+        """Return the derivative of `sigma`, which may be +inf at t = 0 (see `sigma_sigma_dot`)."""
 
     def sigma_sigma_dot(self, t: Time) -> Float64[Tensor, "*times"]:
-        """The product sigma * sigma_dot, half the derivative of sigma^2, finite on all of [0, 1]."""
+        """Return sigma * sigma_dot, half the derivative of sigma^2, which is finite on all of [0, 1]."""
         return self.sigma(t) * self.sigma_dot(t)
 
     def log_snr(self, t: Time) -> Float64[Tensor, "*times"]:
-        """2 log(alpha / sigma); +inf at t = 0, -inf where alpha = 0."""
+        """Return 2 log(alpha / sigma): +inf at t = 0, -inf where alpha = 0."""
         return 2 * (self.alpha(t).log() - self.sigma(t).log())
 
     @abstractmethod
     def time_at_log_snr(self, log_snr: Time) -> Float64[Tensor, "*times"]:
-        """Inverse of `log_snr`; +inf gives 0, and anything at or below log_snr(1) gives 1."""
+        """Return the inverse of `log_snr`: 0 for +inf, and 1 for anything at or below log_snr(1)."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ class VP(Interpolant):
 
         alpha = exp(-T / 2),  sigma = sqrt(1 - exp(-T)),  T(t) = t^2 (beta_max - beta_min) / 2 + t beta_min
 
-    Noise is not reached exactly: alpha(1) = 0.0066 with the usual constants, so that `time_at_log_snr` clamps
-    to 1 what is noisier than that. sigma_dot is +inf at t = 0; `sigma_sigma_dot` = T' alpha^2 / 2 is not.
+    Pure noise is not reached exactly: alpha(1) = 0.0066 with the usual constants, so that `time_at_log_snr` clamps
+    noisier values to 1. sigma_dot is +inf at t = 0; `sigma_sigma_dot` = T' alpha^2 / 2 is not.
 
     Args:
         beta_min: Rate of noising at t = 0, > 0.
@@ -160,10 +160,10 @@ class Cosine(Interpolant):
 
 @dataclass(frozen=True)
 class Polynomial(Interpolant):
-    """alpha = 1 - t^n, sigma = t^n: the linear path run on the clock t^n.
+    """alpha = 1 - t^n, sigma = t^n: the linear path with time t^n.
 
-    The convex polynomial of Lipman et al. (2024, arXiv 2412.06264) raises to the power n the time
-    that is 1 at the data; here time is 1 at the noise, so that n > 1 lingers near the data.
+    Lipman et al. (2024, arXiv 2412.06264) raise to the power n the time that is 1 at the data; here time is 1 at the
+    noise, so that n > 1 lingers near the data.
 
     Args:
         n: Degree, from 1 to 100; 1 is `Linear`.

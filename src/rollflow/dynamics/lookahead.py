@@ -1,4 +1,4 @@
-"""Look-aheads: what clean sample a state promises."""
+"""Look-aheads: predictions of the clean sample from a state."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from rollflow.requests import Asking, velocity
 
 
 class Lookahead(Settings, ABC):
-    """From a state of the model and its velocity to the clean sample that is shown to the reward.
+    """A prediction of the clean sample from a state and its velocity, which is what the reward scores.
 
     Attributes:
-        extra_nfe: Evaluations a row beyond the state's own.
+        extra_nfe: NFE per row beyond the state's own evaluation.
     """
 
     extra_nfe: int = 0
 
     @abstractmethod
     def clean(self, interpolant: Interpolant, x: States, v: States, t: Float64[Tensor, ""]) -> Asking[Tensor]:
-        """x0 of states x (B, ...) with velocity v (B, ...) at time t (), all in the model's interpolant."""
+        """Predict x0 of states x (B, ...) with velocities v (B, ...) at time t (), along the model's interpolant."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,12 @@ class Tweedie(Lookahead):
 class ODELookahead(Lookahead):
     """The end of the flow ODE from x_t in ``steps`` Euler steps, the last of which is the clean estimate.
 
-    Sharper than the posterior mean where that is a blur. Costs ``steps - 1`` NFE beyond the state's own evaluation.
+    Sharper than the posterior mean, which is a blur at high noise levels.
 
     Args:
-        steps: Euler steps from t to 0, >= 1; 1 is ``Tweedie`` on the linear interpolant.
+        steps: Number of Euler steps from t to 0, >= 1; 1 is ``Tweedie``.
+
+    Cost: ``steps - 1`` NFE beyond the state's own evaluation.
     """
 
     steps: int = 2
@@ -66,10 +68,10 @@ class ODELookahead(Lookahead):
 
 
 def integrate(interpolant: Interpolant, x: States, v: States, t: Float64[Tensor, ""], steps: int) -> Asking[Tensor]:
-    """Solve the flow ODE from (x, t) to 0 in equal Euler steps, given v at (x, t); ``steps - 1`` NFE a row.
+    """Solve the flow ODE from (x, t) to 0 in equal Euler steps, given v at (x, t), for ``steps - 1`` NFE a row.
 
-    The last step returns the clean estimate, which is the Euler step itself on the linear interpolant and stays
-    finite on those whose velocity does not at t = 0.
+    The last step returns the clean estimate, which on the linear interpolant is the Euler step itself, and which stays
+    finite on interpolants whose velocity is infinite at t = 0.
     """
     times = t * torch.linspace(1, 0, steps + 1, dtype=torch.float64)
     for here, there in pairwise(times[:-1]):

@@ -26,7 +26,7 @@ from rollflow.engine.meter import price
 from rollflow.engine.running_job import RunningJob
 from rollflow.engine.scores import combined
 from rollflow.engine.state import PopulationState
-from rollflow.requests import Asking, Grad, Request, Save, Velocity, some_rows
+from rollflow.requests import Asking, Grad, Request, Save, Velocity, slice_rows
 from rollflow.rewards.base import RewardModel
 from rollflow.rewards.scoring import outside
 from rollflow.search.propagator import Finished, Progress
@@ -80,7 +80,7 @@ class Population:
     def query(self, rows: int) -> Query:
         """The request for the first ``rows`` of the rows that wait."""
         whole = rows == self.rows and not self.answered
-        request = self.request if whole else some_rows(self.request, self.answered, self.answered + rows)
+        request = self.request if whole else slice_rows(self.request, self.answered, self.answered + rows)
         return Query(request, self.job.job.task, self.job.condition)
 
     def debit(self) -> None:

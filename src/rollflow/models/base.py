@@ -1,4 +1,4 @@
-"""What the library needs of a pretrained flow model."""
+"""The interface of pretrained flow models."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Screened(NamedTuple):
     """Decoded samples, and which of them the model itself rejects.
 
     Args:
-        samples: (B, ...) as of ``FlowModel.decode``.
-        rejected: For each sample, who rejected it, such as "the safety checker"; None if nobody did.
+        samples: (B, ...) samples as ``FlowModel.decode`` returns them.
+        rejected: For each sample, what rejected it, such as "the safety checker"; None if nothing did.
     """
 
     samples: Tensor
@@ -32,22 +32,22 @@ class Screened(NamedTuple):
 class FlowModel(ABC):
     """A velocity field u_t(x | condition) with its decoder.
 
-    What is known without weights stands in class attributes, so that a cost can be told before anything loads.
+    What is known without weights is a class attribute, so that a cost can be computed before anything loads.
 
     Attributes:
-        name: As on the command line.
-        description: One line.
-        interpolant: The one it was trained on.
-        grid: The time grid that it was published with, along its interpolant; None if it has none.
+        name: Name on the command line.
+        description: One-line description.
+        interpolant: Interpolant that it was trained on.
+        grid: Time grid that it was published with, along its interpolant; None if it has none.
         suite_family: Family of benchmark suites whose prompts the model was trained on, such as ``scenes``: experiments
             on it take that family's suites, rewards and distances by default. None for a model that reads any text,
             whose experiments take the published suites.
         few_step: Whether it is step-distilled, so that its clean estimate is sharp long before t = 0.
         rows_per_nfe: Network rows that one guided evaluation takes (2 with classifier-free guidance).
         shape: Shape of one state.
-        dtype: Of the search's arithmetic on states.
-        device: Where the network runs; None where that is nothing to anyone.
-        origin: Clean state (...) that sampling sets out from, noised to time ``start``; None is pure noise.
+        dtype: Type in which a search computes with states.
+        device: Device of the network; None if irrelevant.
+        origin: (...) clean state that sampling starts from, noised to time ``start``; None starts from pure noise.
     """
 
     name: ClassVar[str]
@@ -63,38 +63,47 @@ class FlowModel(ABC):
     origin: Tensor | None = None
 
     def start(self, steps: int) -> float:
-        """Time in its own interpolant at which sampling in so many steps starts: below 1 only with an ``origin``."""
+        """Return the time along its interpolant at which sampling in ``steps`` starts; 1 without an ``origin``."""
         return 1.0
 
     @property
     def identity(self) -> str:
-        """What sets it apart from other models, and from itself with other settings; a checkpoint is of one.
+        """Text that distinguishes it from other models and other settings; a checkpoint belongs to one identity.
 
-        That is its name and the settings of its constructor that it keeps as attributes of these names. Override it
-        where more does, such as weights; it must be the same in another process.
+        By default it consists of the name and the constructor settings that are kept as attributes of the same names.
+        Override it if anything else matters, such as weights; it must be the same in another process.
         """
         return with_settings(self.name, self)
 
-    @classmethod  # noqa: B027 - most read any
+    @classmethod  # noqa: B027 - most accept any prompt
     def check_prompt(cls, prompt: str) -> None:
-        """Raise a ValueError on a prompt that ``encode`` cannot read; asked before anything is loaded."""
+        """Raise a ValueError on a prompt that ``encode`` cannot read; called before anything is loaded."""
 
     @abstractmethod
     def encode(self, prompt: str) -> Any:
-        """The prompt as the network takes it; called once a job. Raises a ValueError on a prompt it cannot read."""
+        """Return the prompt as the network takes it; called once a job. Raises a ValueError on an unreadable prompt."""
 
     @abstractmethod
     def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
-        """Guided velocity (B, ...) at states x (B, ...), times t (B,), with the encoded prompt of each row."""
+        """Return guided velocities.
+
+        Args:
+            x: (B, ...) states along the model's interpolant, of its ``dtype``.
+            t: (B,) float64 times in (0, 1].
+            conditions: Encoded prompt of each row.
+
+        Returns:
+            (B, ...) velocities.
+        """
 
     def decode(self, x0: Tensor) -> Tensor:
-        """Clean states (B, ...) as samples (B, ...): pixels (B, 3, H, W) in [0, 1] for images."""
+        """Decode clean states (B, ...) to samples (B, ...): pixels (B, 3, H, W) in [0, 1] for images."""
         return x0
 
     def screened(self, x0: Tensor) -> Screened:
-        """Decode clean states (B, ...) and say which samples must neither be scored nor returned.
+        """Decode clean states (B, ...) and mark the samples that must neither be scored nor returned.
 
-        The engine decodes by this method. Override it for a model with a safety checker; ``decode`` shows every sample.
+        The engine decodes with this method. Override it for a model with a safety checker; ``decode`` shows all.
         """
         samples = self.decode(x0)
         return Screened(samples, (None,) * len(samples))
@@ -104,7 +113,7 @@ def check_attributes(model: FlowModel | type[FlowModel]) -> None:
     """Raise a BadSetting if an attribute of a model, or of its class, has the wrong type or is out of range."""
     checks.attributes(model, _ATTRIBUTES, what="model", optional=("shape",))
     if isinstance(model, FlowModel) and not hasattr(model, "shape"):
-        raise BadSetting(f"model '{model.name}' has no shape; give its class that of one state: shape = (3, 64, 64)")
+        raise BadSetting(f"model '{model.name}' has no shape; set the shape of one state, such as shape = (3, 64, 64)")
 
 
 def _shape(name: str, value: object) -> None:
@@ -116,7 +125,7 @@ def _side(name: str, value: object) -> int:
 
 
 def _rows(name: str, value: object) -> None:
-    if value is not None:  # known once it is loaded
+    if value is not None:  # None until it is loaded
         checks.whole(name, value, at_least=1)
 
 
@@ -155,11 +164,11 @@ _ATTRIBUTES: dict[str, Callable[[str, Any], object]] = {
 
 
 class Source(ABC):
-    """Where a model is loaded from, and what is known of it before; the attributes are a ``FlowModel``'s.
+    """A model that is not loaded yet; its attributes are those of a ``FlowModel``.
 
     Attributes:
-        suite_family: None, since a source can be of any model.
-        rows_per_nfe: None where only the loaded model tells.
+        suite_family: Family of benchmark suites; None for a model that reads any text.
+        rows_per_nfe: Network rows of one guided evaluation; None if known only once the model is loaded.
     """
 
     suite_family: ClassVar[str | None] = None
@@ -179,8 +188,8 @@ class Source(ABC):
 
     @abstractmethod
     def load(self) -> FlowModel:
-        """The model. Raises a RollflowError where it cannot be loaded."""
+        """Load the model. Raises a RollflowError if that fails."""
 
 
 ModelSpec: TypeAlias = FlowModel | type[FlowModel] | Source
-"""A model, or what is known of one before it is loaded."""
+"""A model, its class, or its source: all that a cost needs."""

@@ -1,1 +1,1 @@
-"""What a population is made of: labelled noise, importance weights and resampling."""
+"""Labelled noise, importance weights and resampling."""

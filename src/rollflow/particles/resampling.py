@@ -1,4 +1,4 @@
-"""Resampling: weighted particles in, equally weighted ones out, each kept N w times on average."""
+"""Resampling: weighted particles become equally weighted ones, each kept N w times on average."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from rollflow.checks import Settings
@@ -14,48 +15,52 @@ from rollflow.registry import Registry
 
 
 class Resampling(Settings, ABC):
-    """A draw of ancestors, unbiased: particle i has count * w_i of them on average, and none where w_i = 0.
+    """An unbiased draw of ancestors: particle i has count * w_i offspring on average, and none if w_i = 0.
 
-    It draws nothing itself: the uniform numbers that it needs are handed to it.
+    It draws no random numbers itself: the uniforms that it needs are handed to it.
 
     Attributes:
-        name: As on the command line.
+        name: Name on the command line.
     """
 
     name: ClassVar[str]
 
     @abstractmethod
     def draws(self, particles: int, count: int) -> int:
-        """How many uniform numbers it takes from ``particles`` to ``count`` of them."""
+        """Return the number of uniforms that it needs to draw ``count`` ancestors from ``particles`` particles."""
 
     @abstractmethod
-    def select(self, weights: Tensor, uniforms: Tensor, count: int) -> Tensor:
-        """Ancestors, as of a call, where every weight is > 0; there can be more uniforms than needed."""
+    def select(
+        self, weights: Float64[Tensor, " N"], uniforms: Float64[Tensor, " U"], count: int
+    ) -> Int64[Tensor, " {count}"]:
+        """Draw ancestors as ``__call__`` does, from weights that are all > 0 and enough uniforms."""
 
-    def __call__(self, weights: Tensor, uniforms: Tensor, count: int) -> Tensor:
+    def __call__(
+        self, weights: Float64[Tensor, " N"], uniforms: Float64[Tensor, " U"], count: int
+    ) -> Int64[Tensor, " {count}"]:
         """Draw ancestors.
 
         Args:
-            weights: (N,) float64, >= 0, of sum 1.
-            uniforms: (draws(N, count),) float64 in [0, 1).
-            count: Ancestors to draw, >= 1.
+            weights: (N,) float64 weights >= 0 that sum to 1.
+            uniforms: (draws(N, count),) float64 uniform numbers in [0, 1).
+            count: Number of ancestors to draw, >= 1.
 
         Returns:
             (count,) int64 indices of particles.
 
         Raises:
-            ValueError: If the weights are not normalised, or the uniforms not as many as asked for.
+            ValueError: If the weights are not normalised, or the number of uniforms is wrong.
         """
         if not ((weights >= 0).all() and abs(float(weights.sum()) - 1) < 1e-9):
-            raise ValueError(f"expected weights >= 0 of sum 1; got {weights.tolist()}")
+            raise ValueError(f"expected weights >= 0 that sum to 1; got {weights.tolist()}")
         if len(uniforms) != self.draws(len(weights), count):
             raise ValueError(f"{self.name} needs {self.draws(len(weights), count)} uniforms, not {len(uniforms)}")
         alive = weights.nonzero()[:, 0]
         return alive[self.select(weights[alive], uniforms, count)]
 
 
-def _inverse(weights: Tensor, points: Tensor) -> Tensor:
-    """Indices at which the cumulated weights, scaled to end at 1, first exceed points in [0, 1)."""
+def _inverse(weights: Float64[Tensor, " N"], points: Float64[Tensor, " P"]) -> Int64[Tensor, " P"]:
+    """Return the indices at which the cumulative weights, scaled to end at 1, first exceed points in [0, 1)."""
     cumulated = weights.cumsum(0)
     # A point just below 1 can still be rounded up to the end of the scale.
     return torch.searchsorted(cumulated / cumulated[-1], points, right=True).clamp(max=len(weights) - 1)
@@ -63,14 +68,16 @@ def _inverse(weights: Tensor, points: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Multinomial(Resampling):
-    """Independent draws from the weights: A_n = F^-1(u_n). The most variance of all (Gordon, Salmond & Smith 1993)."""
+    """Independent draws from the weights: A_n = F^-1(u_n). The largest variance (Gordon, Salmond & Smith 1993)."""
 
     name = "multinomial"
 
     def draws(self, particles: int, count: int) -> int:
         return count
 
-    def select(self, weights: Tensor, uniforms: Tensor, count: int) -> Tensor:
+    def select(
+        self, weights: Float64[Tensor, " N"], uniforms: Float64[Tensor, " U"], count: int
+    ) -> Int64[Tensor, " {count}"]:
         return _inverse(weights, uniforms[:count])
 
 
@@ -83,7 +90,9 @@ class Stratified(Resampling):
     def draws(self, particles: int, count: int) -> int:
         return count
 
-    def select(self, weights: Tensor, uniforms: Tensor, count: int) -> Tensor:
+    def select(
+        self, weights: Float64[Tensor, " N"], uniforms: Float64[Tensor, " U"], count: int
+    ) -> Int64[Tensor, " {count}"]:
         return _inverse(weights, (torch.arange(count) + uniforms) / count)
 
 
@@ -102,16 +111,18 @@ class Systematic(Stratified):
 
 @dataclass(frozen=True)
 class Residual(Resampling):
-    """floor(count * w) copies of each; what is missing from the fractions, by independent draws (Liu & Chen 1998)."""
+    """floor(count * w) copies of each, and the rest by independent draws from the fractions (Liu & Chen 1998)."""
 
     name = "residual"
 
     def draws(self, particles: int, count: int) -> int:
         return count
 
-    def select(self, weights: Tensor, uniforms: Tensor, count: int) -> Tensor:
+    def select(
+        self, weights: Float64[Tensor, " N"], uniforms: Float64[Tensor, " U"], count: int
+    ) -> Int64[Tensor, " {count}"]:
         expected = count * weights
-        copies = (expected + 1e-9).floor()  # what rounding left just below a whole number is one
+        copies = (expected + 1e-9).floor()  # a whole number that rounding left just below itself
         certain = torch.arange(len(weights)).repeat_interleave(copies.long())
         missing = count - len(certain)
         if missing == 0:
@@ -123,13 +134,14 @@ class Residual(Resampling):
 class SSP(Resampling):
     """Srinivasan sampling process (Gerber, Chopin & Whiteley 2019, arXiv 1708.02230).
 
-    floor(count * w) copies of each, and the fractions p settled in pairs (i, j) until one of the two is whole::
+    floor(count * w) copies of each; the fractions p are settled in pairs (i, j) until one of the two is whole::
 
         p_i + p_j < 1:    one gets both with probability p_i : p_j, the other nothing
         otherwise:        one gets a copy with probability 1 - p_j : 1 - p_i, the other keeps p_i + p_j - 1
 
-    The one that is not whole meets the next. Offspring are floor or ceil of count * w, as in systematic resampling,
-    and negatively associated, so that the scheme is consistent in every order of the particles, as that one is not.
+    The other one is paired with the next. Offspring numbers are floor or ceil of count * w, as in systematic
+    resampling, and negatively associated, so that the scheme, unlike that one, is consistent in every order of the
+    particles.
     """
 
     name = "ssp"
@@ -137,7 +149,9 @@ class SSP(Resampling):
     def draws(self, particles: int, count: int) -> int:
         return particles - 1
 
-    def select(self, weights: Tensor, uniforms: Tensor, count: int) -> Tensor:
+    def select(
+        self, weights: Float64[Tensor, " N"], uniforms: Float64[Tensor, " U"], count: int
+    ) -> Int64[Tensor, " {count}"]:
         copies = (count * weights).floor()
         offspring = copies.long().tolist()
         (p_i, *fractions), i = (count * weights - copies).tolist(), 0

@@ -1,4 +1,4 @@
-"""Counter-based noise: a draw depends on what it is for, never on what was drawn before it or beside it."""
+"""Counter-based noise: a draw depends on its label alone, never on what was drawn before it or beside it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 MANY = 2**18
-"""From so many numbers on drawing takes milliseconds, which is worth the start of threads."""
+"""Number of draws from which on threads are worth starting: drawing then takes milliseconds."""
 
 
 @contextmanager
 def global_state_kept() -> Iterator[None]:
-    """Leave the global generators of Python, NumPy and torch as they were, whatever draws from them within."""
+    """Restore the global generators of Python, NumPy and torch after the block."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -33,13 +34,13 @@ def global_state_kept() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Noise:
-    """Standard normal draws of one population, by Philox (Salmon et al. 2011) keyed with (seed, population).
+    """Standard normal draws of one population, by Philox (Salmon et al. 2011) with the key (seed, population).
 
     Args:
-        seed: The job's seed, 0 <= seed < 2^64.
+        seed: Seed of the job, 0 <= seed < 2^64.
         population: Index of the population within the job.
-        shape: Shape of one row's draw.
-        dtype: Of the result; the draw itself is made in float64, so that it is the same number in every dtype.
+        shape: Shape of one draw.
+        dtype: Type of the result; numbers are drawn in float64, so that they are the same in every dtype.
     """
 
     seed: int
@@ -47,15 +48,15 @@ class Noise:
     shape: tuple[int, ...]
     dtype: torch.dtype
 
-    def normal(self, step: int, row: int, draw: int) -> Tensor:
-        """The draw number ``draw`` of row ``row`` at step ``step``, of shape ``shape``."""
+    def normal(self, step: int, row: int, draw: int) -> Float[Tensor, "..."]:
+        """Return draw number ``draw`` of row ``row`` at step ``step``, of shape ``shape``."""
         key = np.array([self.seed, self.population], np.uint64)  # a list is cast by way of float64
         philox = np.random.Philox(key=key, counter=[0, draw, row, step])
         flat = np.random.Generator(philox).standard_normal(math.prod(self.shape))
         return torch.from_numpy(flat).reshape(self.shape).to(self.dtype)
 
-    def uniform(self, step: int, count: int) -> Tensor:
-        """``count`` uniform draws in [0, 1) for the decisions of step ``step`` (resampling), (count,) float64.
+    def uniform(self, step: int, count: int) -> Float64[Tensor, " {count}"]:
+        """Return uniform draws in [0, 1) for the decisions of step ``step``, such as resampling.
 
         Their counters are those of a row number that no particle has.
         """
@@ -63,10 +64,10 @@ class Noise:
         philox = np.random.Philox(key=key, counter=np.array([0, 0, 2**64 - 1, step], np.uint64))
         return torch.from_numpy(np.random.Generator(philox).random(count))
 
-    def normals(self, step: int, rows: Sequence[int], draws: Sequence[int]) -> Tensor:
-        """One draw for each (row, draw) pair, stacked: (len(rows), *shape).
+    def normals(self, step: int, rows: Sequence[int], draws: Sequence[int]) -> Float[Tensor, "B ..."]:
+        """Return one draw for each (row, draw) pair, stacked: (len(rows), *shape).
 
-        Where they are many, as many threads as torch has share the rows, none of whose numbers depends on another.
+        Many draws are shared between as many threads as torch uses; no number depends on another.
         """
         kept = np.float32 if self.dtype == torch.float32 else np.float64
         flat = np.empty((len(rows), math.prod(self.shape)), kept)
@@ -82,7 +83,7 @@ class Noise:
         return torch.from_numpy(flat).reshape(len(rows), *self.shape).to(self.dtype)
 
     def _fill(self, flat: np.ndarray[Any, Any], step: int, rows: Sequence[int], draws: Sequence[int]) -> None:
-        """Write one draw for each (row, draw) pair into (len(rows), numbers of one), by way of float64."""
+        """Write one draw for each (row, draw) pair into the rows of ``flat``, by way of float64."""
         key = np.array([self.seed, self.population], np.uint64)
         philox = np.random.Philox(key=key, counter=[0, 0, 0, step])
         generator, state, drawn = np.random.Generator(philox), philox.state, np.empty(flat.shape[1])

@@ -1,4 +1,4 @@
-"""Controlled denoising: blocks of steps that nobody scores, and the best of M at the end of each."""
+"""CoDe, controlled denoising: blocks of unscored steps, and the best of M copies at the end of each."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ from rollflow.search.streams import best_of_each, copied, labels
 
 @dataclass(frozen=True)
 class CoDe(ScheduledSearch):
-    """M copies of each stream go L transitions on their own; the best of them is copied again.
+    """Let M copies of each stream go L transitions on their own, keep the best of them and copy it again.
 
         x_s^{i,j} ~ p(x_s | x_t^i),  j = 1..M;    x_s^i = x_s^{i,j*},  j* = argmax_j r(x0(x_s^{i,j}))
 
-    with L transitions between t and s, none of which is scored but the last. Singh et al. 2025, arXiv 2502.00968,
-    algorithm 1, as arXiv 2503.19385 runs it: between best of N (L of all transitions) and SVDD (L = 1). The copies of
-    the first block are M noises a stream, which are not scored: the first choice is made L transitions later. M is what
-    the budget buys; where it does not divide evenly, the later blocks get one copy more.
+    with L transitions between t and s, of which only the last is scored. It lies between best of N (L is the number of
+    all transitions) and SVDD (L = 1).
+
+    Singh et al. 2025, arXiv 2502.00968, algorithm 1, as Kim et al. 2025, arXiv 2503.19385, run it. The copies of the
+    first block are M noises of each stream, which are not scored: the first choice is made L transitions later. M is as
+    many as the budget buys; if it cannot be the same for every block, later blocks have one more copy.
 
     Args:
-        streams: N independent streams, the best of which is returned (the paper: 2).
-        block: L; the last block is shorter where L does not divide the transitions (the paper: 2).
+        streams: Number N of independent streams, the best of which is returned (the paper: 2).
+        block: Number L of transitions in a block (the paper: 2); the last block is shorter if L does not divide them.
 
-    Cost: N (M T + F) NFE, T the sampler's steps and F the finishing; a reward call a copy and block. What is left of
-    the budget is less than N copies of the longest block. With guidance a backward pass and a reward call for every
-    evaluation that is not scored, and one NFE more with each for the N parents that are copied.
+    Cost: N (M T + F) NFE, with T the sampler's steps and F the NFE of finishing; a reward call for each copy and block.
+    Less than N copies of the longest block is left of the budget. With guidance a backward pass and a reward call for
+    every evaluation that is not scored, and for each of the N parents that are copied, which cost one more NFE.
     """
 
     streams: int = 2

@@ -1,4 +1,4 @@
-"""Search over paths: noise what is nearly done again, and denoise it another way."""
+"""Search over paths: noise nearly finished samples again and denoise them along other paths."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from rollflow.checks import whole
 from rollflow.dynamics.conversions import broadcast_like
 from rollflow.dynamics.interpolants import Interpolant
+from rollflow.dynamics.shapes import States
 from rollflow.errors import BadSetting
 from rollflow.requests import Asking
 from rollflow.sampler import Dynamics
@@ -24,11 +26,11 @@ from rollflow.search.streams import best_of_each, copied, labels
 LONGEST_STEP = 0.3
 """Longest step, in linear noise level, that still denoises; see ``SearchOverPaths.doubt``."""
 
-_EPSILON = 1e-9  # what noise levels given as decimals may miss each other by
+_EPSILON = 1e-9  # rounding of noise levels that are given as decimals
 
 
 class Leg(NamedTuple):
-    """A way down from one noise level to another, which ``rows`` particles go in ``steps`` equal steps."""
+    """A descent of ``rows`` particles from one noise level to another in ``steps`` equal steps."""
 
     upper: float
     lower: float
@@ -36,8 +38,8 @@ class Leg(NamedTuple):
     steps: int
 
 
-def _times(interpolant: Interpolant, leg: Leg) -> Tensor:
-    """Times of the evaluations of a leg, in any interpolant."""
+def _times(interpolant: Interpolant, leg: Leg) -> Float64[Tensor, " T"]:
+    """Return the times of a leg's evaluations along an interpolant."""
     levels = torch.linspace(leg.upper, leg.lower, leg.steps + 1, dtype=torch.float64)
     return interpolant.time_at_log_snr(2 * torch.log((1 - levels) / levels))
 
@@ -46,19 +48,21 @@ def _longest_step(legs: list[Leg]) -> float:
     return max((leg.upper - leg.lower) / leg.steps for leg in legs)
 
 
-def renoised(interpolant: Interpolant, x: Tensor, t: Tensor, s: Tensor, noise: Tensor) -> Tensor:
-    """The forward kernel, from x_t to x_s with s >= t: a draw of the noising process that has x_t behind it.
+def renoised(
+    interpolant: Interpolant, x: States, t: Float64[Tensor, ""], s: Float64[Tensor, ""], noise: States
+) -> States:
+    """Draw from the forward kernel, from x_t to x_s with s >= t: the noising process given x_t.
 
         x_s = (alpha_s / alpha_t) x_t + sqrt(sigma_s^2 - (alpha_s / alpha_t)^2 sigma_t^2) z
 
-    Exact: where x_t has the law of the interpolant at t, x_s has it at s.
+    Exact: if x_t has the law of the interpolant at t, x_s has it at s.
 
     Args:
-        interpolant: The one that x and the times belong to.
+        interpolant: Interpolant of the states and times.
         x: (B, ...) states at time t.
         t: Time (), with alpha_t > 0.
         s: Later time ().
-        noise: Standard normal of the shape of x.
+        noise: (B, ...) standard normal noise.
     """
     kept = interpolant.alpha(s) / interpolant.alpha(t)
     variance = interpolant.sigma(s) ** 2 - (kept * interpolant.sigma(t)) ** 2
@@ -67,9 +71,9 @@ def renoised(interpolant: Interpolant, x: Tensor, t: Tensor, s: Tensor, noise: T
 
 @dataclass(frozen=True)
 class SearchOverPaths(ScheduledSearch):
-    """Denoise, then again and again: noise M copies of each stream part of the way back, denoise, keep the best.
+    """Denoise, then repeatedly noise M copies of each stream part of the way back, denoise them and keep the best.
 
-    In linear noise levels, s = sigma / (alpha + sigma), with the sampler's kernel on every way down::
+    In linear noise levels, s = sigma / (alpha + sigma), with the sampler's kernel on every descent::
 
         N noises, down to s = start
         until s = 0:
@@ -77,26 +81,27 @@ class SearchOverPaths(ScheduledSearch):
             down to s + forward - back, or to 0 if that is higher
             keep the best of each stream by r(x0);  s = where it is
 
-    Ma et al. 2025, arXiv 2501.09732, "search over paths", as arXiv 2503.19385 runs it. Deviations: each stream keeps
-    its own best, where the authors keep the best N of all copies; and the way down to 0 ends with an evaluation at
-    noise level 1 / steps or below, whose clean estimate is the finished sample, whatever the sampler's ``finish``.
+    Ma et al. 2025, arXiv 2501.09732, "search over paths", as Kim et al. 2025, arXiv 2503.19385, run it. Deviations:
+    each stream keeps its own best, whereas the authors keep the best N of all copies; and the descent to 0 ends with an
+    evaluation at noise level 1 / steps or below, whose clean estimate is the finished sample, whatever the sampler's
+    ``finish``.
 
-    Every way down (a leg) goes in equal steps of noise level, from an evaluation at its upper end to one at its lower,
-    which is scored; the sampler's time grid plays no part. The budget buys steps, as many for each leg; what is left
-    buys one more for the last legs, and what is too little for their copies goes to the first leg. Evaluations are
-    numbered over all legs, and each state is made with the noise of its evaluation's number, the row being its stream
-    and the draw its copy. Progress is saved after each leg.
+    Every descent (a leg) goes in equal steps of noise level from an evaluation at its upper end to one at its lower
+    end, which is scored; the sampler's time grid plays no part. The budget buys steps, equally many for each leg; what
+    remains buys one more step for the last legs, and what is too little for their copies goes to the first leg.
+    Evaluations are numbered over all legs, and each state is drawn with the noise of its evaluation's number, labelled
+    by its stream as the row and its copy as the draw. Progress is saved after each leg.
 
     Args:
-        streams: N noises (the paper: 2).
-        copies: M of each (the paper: 5).
-        start: s0, noise level at which the first leg ends, in (0, 1).
-        forward: By how much copies are noised, > 0 with start + forward <= 1.
-        back: By how much they are denoised, > forward.
+        streams: Number N of streams (the paper: 2).
+        copies: Number M of copies of each (the paper: 5).
+        start: Noise level s0 at which the first leg ends, in (0, 1).
+        forward: Increase of the noise level of copies, > 0, with start + forward <= 1.
+        back: Decrease of their noise level, > forward.
 
-    Cost: N (E0 + M (E1 + ... + ER)) NFE, E the evaluations of each leg, at least 2, and R = start / (back - forward)
-    rounded up; N (1 + M R) reward calls. What is left of the budget is less than N children. With guidance a backward
-    pass and reward call more for every evaluation that is not scored.
+    Cost: N (E0 + M (E1 + ... + ER)) NFE, with Ei >= 2 the evaluations of leg i and R = start / (back - forward) rounded
+    up; N (1 + M R) reward calls. Less than N children is left of the budget. With guidance one more backward pass and
+    reward call for every evaluation that is not scored.
     """
 
     streams: int = 2
@@ -119,15 +124,15 @@ class SearchOverPaths(ScheduledSearch):
 
     @property
     def rounds(self) -> int:
-        """R, the legs after the first."""
+        """Number R of legs after the first."""
         return math.ceil(self.start / (self.back - self.forward) - _EPSILON)
 
     def _rows(self) -> int:
-        """Particles of all legs together."""
+        """Return the number of particles of all legs together."""
         return self.streams * (1 + self.copies * self.rounds)
 
     def _legs(self, dynamics: Dynamics, surplus: int) -> list[Leg]:
-        """The legs in which this many particles more take a step than in those of one step each."""
+        """Return legs of one step each, to which this many steps of single particles are added."""
         if dynamics.start < 1:
             raise BadSetting("paths starts from pure noise, not from a picture; take another method")
         steps, left = divmod(self._rows() + surplus, self._rows())
@@ -155,9 +160,9 @@ class SearchOverPaths(ScheduledSearch):
     def doubt(self, dynamics: Dynamics, nfe: int) -> str | None:
         """Warn of a budget in which a step is longer than ``LONGEST_STEP``, so that a leg hardly denoises.
 
-        The paper's settings have 500 NFE, 10 steps a leg of at most 0.88. On the embedded models with ``count`` (12
-        prompts, one seed, Linear-ODE) 1, 2, 3, 4 steps a leg gave -2.9, -0.3, -0.4, -0.3 with ``scenes-base`` and -0.9,
-        -0.8, -0.3, -0.3 with ``scenes-turbo``, best of N in the budget of 1 step -0.4 and -0.5.
+        The paper's setting, 500 NFE, has 10 steps for a leg of at most 0.88. On the embedded models with ``count`` (12
+        prompts, one seed, Linear-ODE), 1, 2, 3 and 4 steps a leg gave -2.9, -0.3, -0.4 and -0.3 with ``scenes-base``,
+        and -0.9, -0.8, -0.3 and -0.3 with ``scenes-turbo``; best of N in the budget of 1 step gave -0.4 and -0.5.
         """
         longest, surplus = _longest_step(self.legs(dynamics, nfe)), 0
         if longest <= LONGEST_STEP + _EPSILON:
@@ -166,12 +171,12 @@ class SearchOverPaths(ScheduledSearch):
             surplus += self._rows()
         sensible = self.price(dynamics, surplus).nfe
         return (
-            f"paths has too few steps in {nfe} NFE: one goes over {longest:.2f} of noise level, more than "
+            f"paths has too few steps in {nfe} NFE: one spans {longest:.2f} of noise level, more than "
             f"{LONGEST_STEP}, so that it hardly denoises; give {sensible} NFE or more, or fewer streams or copies"
         )
 
-    def _descend(self, propagator: Propagator, leg: Leg, x: Tensor, first: int) -> Asking[Particles]:
-        """Particles at the lower end of a leg, from states at its upper; ``first`` numbers the evaluation of those."""
+    def _descend(self, propagator: Propagator, leg: Leg, x: States, first: int) -> Asking[Particles]:
+        """Take states down a leg; ``first`` is the number of the evaluation at its upper end."""
         kernel, times = propagator.dynamics.sampler.kernel, _times(propagator.dynamics.sampler.interpolant, leg)
         labelled = labels(self.streams, leg.rows // self.streams)
         particles = yield from propagator.evaluate(x, times[0], score=False, guided=True)

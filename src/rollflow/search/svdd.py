@@ -1,4 +1,4 @@
-"""Soft value-based decoding: one of M at every step."""
+"""SVDD, soft value-based decoding: one of M children at every step."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from rollflow.search.streams import best_of_each, copied, labels, softmax_of_eac
 
 @dataclass(frozen=True)
 class SVDD(ScheduledSearch):
-    """At every step M children of each stream, of which the one with the highest reward goes on.
+    """Draw M children of each stream at every step; the one with the highest reward goes on.
 
         x_s^{i,j} ~ p(x_s | x_t^i),  j = 1..M;    x_s^i = x_s^{i,j*},  j* = argmax_j r(x0(x_s^{i,j}))
 
-    or, at a temperature a > 0, j* = j with probability softmax_j(r(x0(x_s^{i,j})) / a): a step of the law tilted by
-    exp(r / a), for many children.
+    or, at a temperature a > 0, j* = j with probability softmax_j(r(x0(x_s^{i,j})) / a), which for many children is a
+    step of the law tilted by exp(r / a).
 
-    Li et al. 2024, arXiv 2408.08252, algorithm 1; at zero temperature as arXiv 2503.19385 runs it, which also has the M
-    that falls linearly ("adaptive"). The M noises are chosen among in the same way. M is what the budget buys; where an
-    even one does not divide it, the later steps get the larger M.
+    Li et al. 2024, arXiv 2408.08252, algorithm 1; at zero temperature as Kim et al. 2025, arXiv 2503.19385, run it, who
+    also let M fall linearly ("adaptive"). Deviation: one of M noises is chosen in the same way before the first step.
+    M is as many as the budget buys; if it cannot be the same at every step, later steps have the larger M.
 
     Args:
-        streams: N independent streams, the best of which is returned (the paper: 2).
-        temperature: a, >= 0, in units of the reward; 0 takes the best child, the first of equals.
-        ratio: M of the last step over that of the first, in (0, 1]; between them M falls linearly.
+        streams: Number N of independent streams, the best of which is returned (the paper: 2).
+        temperature: Temperature a of the choice, >= 0, in units of the reward; 0 takes the best child, the first of
+            equals.
+        ratio: M of the last step divided by that of the first, in (0, 1]; between them M falls linearly.
 
-    Cost: N (M T + F) NFE, T the sampler's steps and F the finishing; as many reward calls less the finishing steps.
-    With guidance one NFE, reward call and backward pass more for each of the N (T - 1) parents.
+    Cost: N (M T + F) NFE, with T the sampler's steps and F the NFE of finishing; N (M T + 1) reward calls, or N M T if
+    finishing is free. With guidance one more NFE, reward call and backward pass for each of the N (T - 1) parents.
     """
 
     streams: int = 2
@@ -56,7 +57,7 @@ class SVDD(ScheduledSearch):
         )
 
     def _select(self, propagator: Propagator, step: int, children: Particles) -> Particles:
-        """The child of each stream that goes on."""
+        """Choose the child of each stream that goes on."""
         if self.temperature == 0:
             return children.rows(best_of_each(children.reward, self.streams))
         uniform = propagator.noise.uniform(step, self.streams)

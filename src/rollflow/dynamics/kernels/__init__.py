@@ -1,4 +1,4 @@
-"""Kernels: how x_t becomes x_s, with t > s."""
+"""Kernels: transitions from x_t to x_s, with t > s."""
 
 from rollflow.dynamics.kernels.base import GaussianKernel, Kernel, Moments, VelocityFn
 from rollflow.dynamics.kernels.glass import GLASS

@@ -1,4 +1,4 @@
-"""What a kernel is."""
+"""The kernel interface."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from rollflow.dynamics.interpolants import Interpolant
 from rollflow.dynamics.shapes import States, Times
 
 VelocityFn: TypeAlias = Callable[[States, Times], Generator[Any, Any, States]]
-"""A request for the velocity at (x, s), in the kernel's interpolant."""
+"""Requests the velocity at (x, s) along the kernel's interpolant."""
 
 
 class Moments(NamedTuple):
-    """A Gaussian transition: mean of shape (B, ...), and std in float64 of shape () or (B,)."""
+    """A Gaussian transition.
+
+    Args:
+        mean: (B, ...) means.
+        std: Standard deviation, float64 of shape () or (B,).
+    """
 
     mean: States
     std: Times
@@ -25,12 +30,12 @@ class Moments(NamedTuple):
 class Kernel(Settings, ABC):
     """A transition from t to s < t, given the velocity v at (x_t, t).
 
-    A step is a generator, because some kernels ask for velocities of their own on the way.
+    A step is a generator, since some kernels request further velocities on the way.
     """
 
     @property
     def extra_nfe(self) -> int:
-        """Velocity evaluations per row and step beyond v; steps to s = 0 may need none."""
+        """NFE per row and step beyond v; steps to s = 0 may need fewer."""
         return 0
 
     @property
@@ -49,23 +54,23 @@ class Kernel(Settings, ABC):
         noise: States | None,
         velocity: VelocityFn,
     ) -> Generator[Any, Any, States]:
-        """Yield what the step needs evaluated, and return x_s.
+        """Take a step: yield requests for further velocities and return x_s.
 
         Args:
-            interpolant: The one that x, v and the times belong to.
-            x: State x_t, of shape (B, ...).
-            v: Velocity at (x, t), of the shape of x.
-            t: Time, in (0, 1], of shape () or (B,).
-            s: Next time, in [0, t), of shape () or (B,).
-            noise: Standard normal of the shape of x; None will do for a deterministic kernel.
-            velocity: How to ask for further velocities.
+            interpolant: Interpolant of states, velocities and times.
+            x: (B, ...) states x_t.
+            v: (B, ...) velocities at (x, t).
+            t: Time in (0, 1], of shape () or (B,).
+            s: Next time in [0, t), of shape () or (B,).
+            noise: (B, ...) standard normal noise; may be None for a deterministic kernel.
+            velocity: Request for a further velocity.
 
         Raises:
             ValueError: If the kernel is stochastic and noise is None.
         """
 
     def drawn(self, noise: States | None, x: States) -> States:
-        """The noise of a stochastic step. Raises ValueError if there is none."""
+        """Return the noise of a stochastic step. Raises ValueError if it is None."""
         if noise is None:
             raise ValueError(f"{self} is stochastic: pass standard normal noise of shape {tuple(x.shape)}, not None")
         return noise
@@ -76,7 +81,7 @@ class GaussianKernel(Kernel):
 
     @abstractmethod
     def moments(self, interpolant: Interpolant, x: States, v: States, t: Times, s: Times) -> Moments:
-        """Mean and standard deviation of x_s; the arguments are those of `step`."""
+        """Return mean and standard deviation of x_s; arguments as in `step`."""
 
     def step(
         self,

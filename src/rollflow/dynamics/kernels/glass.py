@@ -1,4 +1,4 @@
-"""GLASS: a stochastic transition drawn by a flow of its own."""
+"""GLASS: a stochastic transition drawn by an inner ODE."""
 
 from __future__ import annotations
 
@@ -17,34 +17,33 @@ from rollflow.dynamics.shapes import States, Times
 
 @dataclass(frozen=True)
 class GLASS(Kernel):
-    """A stochastic transition drawn by an ODE (Holderrieth et al., 2025, arXiv 2509.25170).
+    """A stochastic transition drawn by an inner ODE (Holderrieth et al., 2025, arXiv 2509.25170).
 
-    It draws x_s from its law given x_t where their noises, if x0 were known, had correlation rho:
+    It draws x_s from its law given x_t, under the model in which their noises have correlation rho given x0:
 
         x_t = alpha_t x0 + sigma_t eps,    x_s = alpha_s x0 + sigma_s (rho eps + sqrt(1 - rho^2) z)
 
-    What of x_s does not follow from x_t, r = x_s - gamma x_t with gamma = rho sigma_s / sigma_t, is the end of a path
-    from pure noise, along whose flow it is found in Euler steps from q = 0 to q = 1:
+    The part of x_s that does not follow from x_t, r = x_s - gamma x_t with gamma = rho sigma_s / sigma_t, is the end of
+    a path from pure noise, whose flow is solved in Euler steps from q = 0 to q = 1:
 
         r_q = A_q x0 + B_q z,    A_q = q (alpha_s - gamma alpha_t),    B_q = 1 - q + q sigma_s sqrt(1 - rho^2),
         dr / dq = A' x0_q + B' (r - A x0_q) / B,    r_0 = z,    x_s = gamma x_t + r_1
 
-    Here x0_q = E[x0 | x_t, r_q] is the model's clean estimate at one state, which says as much of x0 as the two do:
+    Here x0_q = E[x0 | x_t, r_q] is the model's clean estimate at one state, which is a sufficient statistic of the two:
 
         exp(log_snr(u)) = alpha_t^2 / sigma_t^2 + A^2 / B^2,
         x_u = alpha_u (alpha_t x_t / sigma_t^2 + A r / B^2) exp(-log_snr(u))
 
-    The paper solves for y = r + gamma x_t, of which, with x_t, x_u / alpha_u is the sufficient statistic. At q = 0
-    (x_u, u) is (x_t, t), whose velocity is v and is not asked for again.
+    The paper solves for y = r + gamma x_t instead. At q = 0, (x_u, u) is (x_t, t), whose velocity v is known already.
 
     Args:
-        steps: Euler steps of the inner ODE, >= 1. A single one is `DDIM` with eta = 1, or with a constant rho
+        steps: Number of Euler steps of the inner ODE, >= 1. A single one is `DDIM` with eta = 1, or with a constant rho
             `FlowCPS` with cos(pi n / 2) = rho.
-        rho: Correlation, in [0, 1); None is that of the posterior of DDPM, alpha_t sigma_s / (alpha_s sigma_t).
+        rho: Correlation, in [0, 1); None is that of DDPM's posterior, alpha_t sigma_s / (alpha_s sigma_t).
 
-    Cost: steps - 1 further NFE per row and step, steps to s = 0 included: with v, one for each inner step.
+    Cost: steps - 1 further NFE per row and step, steps to s = 0 included.
 
-    Converges to the data law: yes with rho = None; with a constant one only if the inner steps grow in number too.
+    Converges to the data law: yes with rho = None; with a constant rho only if the number of inner steps grows as well.
     """
 
     steps: int = 4
@@ -62,7 +61,7 @@ class GLASS(Kernel):
         return self.steps - 1
 
     def correlation(self, interpolant: Interpolant, t: Times, s: Times) -> Times:
-        """rho, float64, of shape () or (B,)."""
+        """Return rho, float64 of shape () or (B,)."""
         posterior = torch.exp((interpolant.log_snr(t) - interpolant.log_snr(s)) / 2)
         return posterior if self.rho is None else torch.full_like(posterior, self.rho)
 

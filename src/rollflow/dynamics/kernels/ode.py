@@ -34,7 +34,7 @@ class Heun(Kernel):
 
         y = x + v (s - t),    x_s = x + (v + u_s(y)) (s - t) / 2
 
-    and x_s = y for rows with s = 0, whose velocity is known only up to the model's last noise level.
+    and x_s = y for rows with s = 0, at which a model is not evaluated.
 
     Cost: 1 further NFE per row and step, none for rows with s = 0.
 

@@ -1,4 +1,4 @@
-"""Coefficients-preserving kernels: the clean estimate, noised again to the level of s."""
+"""Coefficients-preserving kernels: the clean estimate is noised again to the level of s."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rollflow.dynamics.shapes import States, Times
 
 
 class CoefficientsPreserving(GaussianKernel):
-    """As much signal and noise as x_s should have, whatever share f of the noise is drawn anew.
+    """Give x_s its exact amounts of signal and noise, whatever share f of the noise is drawn anew.
 
         x_s = alpha_s x0 + sigma_s (sqrt(1 - f) eps + sqrt(f) z)
 
@@ -25,7 +25,7 @@ class CoefficientsPreserving(GaussianKernel):
 
     @abstractmethod
     def fresh(self, interpolant: Interpolant, t: Times, s: Times) -> Times:
-        """f, a share of the noise's variance: float64 in [0, 1], of shape () or (B,)."""
+        """Return f, the share of the noise's variance that is drawn anew: float64 in [0, 1], of shape () or (B,)."""
 
     def moments(self, interpolant: Interpolant, x: States, v: States, t: Times, s: Times) -> Moments:
         at = as_float(t)
@@ -37,7 +37,7 @@ class CoefficientsPreserving(GaussianKernel):
 
 @dataclass(frozen=True)
 class DDIM(CoefficientsPreserving):
-    """As much fresh noise as the step takes away, or a part of it (Song et al., 2021, arXiv 2010.02502).
+    """Draw as much fresh noise as the step removes, or a part of it (Song et al., 2021, arXiv 2010.02502).
 
         x_s = alpha_s x0 + sqrt(sigma_s^2 - r^2) eps + r z,
         r = eta sigma_s sqrt(1 - exp(log_snr_t - log_snr_s))
@@ -68,13 +68,13 @@ class DDIM(CoefficientsPreserving):
 
 @dataclass(frozen=True)
 class FlowCPS(CoefficientsPreserving):
-    """The same part of the noise drawn anew at every step (Flow-CPS; Wang & Yu, 2025, arXiv 2509.05952).
+    """Draw the same part of the noise anew at every step (Flow-CPS; Wang & Yu, 2025, arXiv 2509.05952).
 
         x_s = alpha_s x0 + sqrt(sigma_s^2 - d^2) eps + d z,    d = sigma_s sin(pi n / 2)
 
-    with x0 and eps the clean and noise estimates at (x_t, t). However short the step, it draws as much: the noise
-    that the estimates err by is not given back, and what comes out is less diverse than the data. Of Gaussian data,
-    many steps keep (1 + cos(pi n / 2)) / 2 of the variance: 0.65 with the default, all with n = 0.
+    with x0 and eps the clean and noise estimates at (x_t, t). It draws equally much however
+    short the step: noise that the estimates miss is lost, and samples are less diverse than the data. With Gaussian
+    data, many steps keep (1 + cos(pi n / 2)) / 2 of the variance: 0.65 with the default, all with n = 0.
 
     Args:
         n: Noise level, in [0, 1]: 0 is `DDIM` with eta = 0, 1 is `Renoise`.
@@ -98,13 +98,13 @@ class FlowCPS(CoefficientsPreserving):
 
 @dataclass(frozen=True)
 class Renoise(CoefficientsPreserving):
-    """All noise drawn anew: x_s = alpha_s x0 + sigma_s z, with x0 the clean estimate at (x_t, t).
+    """Draw all noise anew: x_s = alpha_s x0 + sigma_s z, with x0 the clean estimate at (x_t, t).
 
-    `FlowCPS` with n = 1; what diffusers' FlowMatchEulerDiscreteScheduler does with stochastic_sampling=True. It is
-    multistep consistency sampling (Song et al., 2023, arXiv 2303.01469, algorithm 1), and right for a model whose
-    clean estimate is a sample, as a consistency model's is, and not the mean of many.
+    `FlowCPS` with n = 1, and what diffusers' FlowMatchEulerDiscreteScheduler does with stochastic_sampling=True. It is
+    multistep consistency sampling (Song et al., 2023, arXiv 2303.01469, algorithm 1), which is right for models whose
+    clean estimate is a sample, such as consistency models, rather than a mean.
 
-    Converges to the data law: no; of Gaussian data, many steps keep half the variance.
+    Converges to the data law: no; with Gaussian data, many steps keep half the variance.
     """
 
     stochastic = True

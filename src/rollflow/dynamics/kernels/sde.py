@@ -1,4 +1,4 @@
-"""The reverse SDE, and how much noise it adds."""
+"""The reverse SDE and its diffusion coefficients."""
 
 from __future__ import annotations
 
@@ -19,16 +19,21 @@ from rollflow.registry import Registry
 
 
 class DiffusionCoefficient(Settings, ABC):
-    """How much noise the reverse SDE adds: any g_t >= 0 leaves its marginals those of the flow."""
+    """Diffusion coefficient of the reverse SDE: with any g_t >= 0 its marginals are those of the flow."""
 
     @abstractmethod
     def g(self, interpolant: Interpolant, t: Times) -> Times:
-        """g_t at times in (0, 1], float64, of the shape of t."""
+        """Return g_t at times in (0, 1]: float64, of the shape of t."""
 
 
 @dataclass(frozen=True)
 class Power(DiffusionCoefficient):
-    """g_t = scale t^exponent; the paper's is 3 t^2 (arXiv 2503.19385)."""
+    """g_t = scale t^exponent; 3 t^2 in Kim et al. 2025, arXiv 2503.19385.
+
+    Args:
+        scale: Factor, >= 0.
+        exponent: Exponent, >= 0.
+    """
 
     scale: float = 3.0
     exponent: float = 2.0
@@ -44,7 +49,11 @@ class Power(DiffusionCoefficient):
 
 @dataclass(frozen=True)
 class Constant(DiffusionCoefficient):
-    """g_t = value; it keeps adding noise at the end, so that it needs small last steps."""
+    """g_t = value, which adds noise until the end and so needs small last steps.
+
+    Args:
+        value: The coefficient, >= 0.
+    """
 
     value: float = 1.0
 
@@ -58,7 +67,11 @@ class Constant(DiffusionCoefficient):
 
 @dataclass(frozen=True)
 class Sigma(DiffusionCoefficient):
-    """g_t = scale sigma_t."""
+    """g_t = scale sigma_t.
+
+    Args:
+        scale: Factor, >= 0.
+    """
 
     scale: float = 1.0
 
@@ -72,7 +85,7 @@ class Sigma(DiffusionCoefficient):
 
 @dataclass(frozen=True)
 class Memoryless(DiffusionCoefficient):
-    """g_t = scale sqrt(2 (sigma sigma_dot - sigma^2 alpha_dot / alpha)), read at min(t, latest).
+    """g_t = scale sqrt(2 (sigma sigma_dot - sigma^2 alpha_dot / alpha)), taken at min(t, latest).
 
     With scale = 1 the SDE is the exact reversal of the forward noising process, which forgets x0
     (Domingo-Enrich et al., 2024, arXiv 2409.08861): sqrt(2 t / (1 - t)) for `Linear`, the root of the noising
@@ -80,9 +93,9 @@ class Memoryless(DiffusionCoefficient):
     arXiv 2505.05470, whose factor is 0.7).
 
     Args:
-        scale: >= 0.
-        latest: Time in (0, 1) at which g stops growing, since it is infinite where alpha = 0. Any value is
-            correct; g^2 / 2 times the first step should stay near or below 1.
+        scale: Factor, >= 0.
+        latest: Time in (0, 1] at which g stops growing, since it is infinite where alpha = 0. Any value is correct;
+            g^2 / 2 times the first step should stay near or below 1.
     """
 
     scale: float = 1.0
@@ -101,18 +114,18 @@ class Memoryless(DiffusionCoefficient):
 
 @dataclass(frozen=True)
 class Converted(DiffusionCoefficient):
-    """The noise that another interpolant's SDE adds, told in the coordinates of the one that is sampled.
+    """Diffusion coefficient of another interpolant's SDE, in the coordinates of the one that is sampled.
 
         g_t = g_bar_s / (c_s sqrt(dt / ds))    at the s with log_snr_bar(s) = log_snr(t),
 
-    since x_t = x_bar_s / c_s (`Conversion`) scales the noise and dt / ds the clock. By default sampling along
-    `Linear` adds what the paper's VP-SDE does (arXiv 2503.19385, section 5: "diffusion scale only"; with the grid
-    `Matched` too it is the VP-SDE itself, up to the order of the step). Past s = 1, where the other begins, g stays
-    as it is there.
+    since x_t = x_bar_s / c_s (`Conversion`) scales the noise and dt / ds the time. By default sampling along `Linear`
+    adds as much noise as the VP-SDE of Kim et al. 2025 (arXiv 2503.19385, section 5: "diffusion scale only"; with the
+    grid `Matched` as well it is the VP-SDE itself, up to the order of the step). At times noisier than s = 1 of the
+    other interpolant, g keeps its value there.
 
     Args:
-        inner: The other SDE's coefficient g_bar.
-        interpolant: The other interpolant.
+        inner: Coefficient g_bar of the other SDE.
+        interpolant: Other interpolant.
         latest: Time in (0, 1] at which g stops growing; < 1 where both interpolants reach alpha = 0. g^2 / 2 times
             the first step should stay near or below 1: the default does not on 10 even steps, which need 0.97.
     """
@@ -136,19 +149,19 @@ class Converted(DiffusionCoefficient):
 
 
 def log_snr_dot(interpolant: Interpolant, t: Float64[Tensor, "*times"]) -> Float64[Tensor, "*times"]:
-    """Derivative of log_snr, 2 (alpha_dot / alpha - sigma_dot / sigma): finite where alpha and sigma are not 0."""
+    """Return the derivative of log_snr, 2 (alpha_dot / alpha - sigma_dot / sigma), finite where neither is 0."""
     noise = interpolant.sigma_sigma_dot(t) / interpolant.sigma(t) ** 2
     return 2 * (interpolant.alpha_dot(t) / interpolant.alpha(t) - noise)
 
 
 @dataclass(frozen=True)
 class EulerMaruyama(GaussianKernel):
-    """The reverse SDE with the flow's marginals, first order (arXiv 2503.19385).
+    """The reverse SDE with the flow's marginals, first order (Kim et al. 2025, arXiv 2503.19385).
 
         x_s = x + (v - g^2 / 2 score) (s - t) + g sqrt(t - s) z
 
     Args:
-        diffusion: The coefficient g.
+        diffusion: Diffusion coefficient g.
 
     Converges to the data law: yes, at first order in the step size, for any g that stays finite.
     """

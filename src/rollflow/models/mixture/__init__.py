@@ -1,1 +1,1 @@
-"""Gaussian mixtures as flow models: everything is known in closed form."""
+"""Gaussian mixtures as flow models, with every quantity in closed form."""

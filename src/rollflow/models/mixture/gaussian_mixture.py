@@ -1,4 +1,4 @@
-"""A model whose every answer is known."""
+"""Gaussian mixtures with their exact flow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _per_row(t: Time, x: Tensor) -> Tensor:
 
 
 class _Components(NamedTuple):
-    """What the components say of x_t: log w_k N(x_t), residual x - alpha mu_k, and variance, per row."""
+    """Per row and component: log w_k N(x_t), residual x - alpha mu_k, and variance."""
 
     log_joint: Tensor
     residual: Tensor
@@ -29,25 +29,25 @@ class _Components(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class GaussianMixture:
-    r"""Mixture of isotropic Gaussians, with its exact flow and its exact tilts.
+    r"""A mixture of isotropic Gaussians with its exact flow and exact tilts.
 
         x0 ~ sum_k w_k N(mu_k, s_k^2 I)
         x_t ~ sum_k w_k N(alpha mu_k, v_k I),    v_k = alpha^2 s_k^2 + sigma^2
 
-    With responsibilities r_k(x) and residuals e_k = x - alpha mu_k, averages over r_k of
+    With responsibilities r_k(x) and residuals e_k = x - alpha mu_k, these are averages over r_k of
 
         score     -e_k / v_k
         denoised   mu_k + alpha s_k^2 e_k / v_k
         velocity   alpha_dot (mu_k + alpha s_k^2 e_k / v_k) + sigma sigma_dot e_k / v_k
 
-    all of them finite on the whole of [0, 1]. Arithmetic is in float64 (the result has the dtype of x), and
-    the result for a row is the same, to the last bit, whatever the other rows of the batch.
+    and all are finite on [0, 1]. Computations are in float64, results have the dtype of x, and the result for a row is
+    the same, to the last bit, whatever the other rows of the batch are.
 
     Args:
-        weights: w, >= 0, of shape (K,); normalised here.
-        means: mu, of shape (K, d).
-        stds: s, > 0, of shape (K,).
-        interpolant: The path from data to noise.
+        weights: (K,) weights w >= 0, which are normalised here.
+        means: (K, d) means mu.
+        stds: (K,) standard deviations s > 0.
+        interpolant: Path from data to noise.
     """
 
     weights: Tensor
@@ -74,28 +74,28 @@ class GaussianMixture:
         return _Components(self.weights.log() + log_density, residual, variance)
 
     def _average(self, c: _Components, means: Tensor | float, residuals: Tensor, x: Tensor) -> Tensor:
-        """Average over responsibilities of means + residuals * residual."""
+        """Return the average over responsibilities of means + residuals * residual."""
         values = means + residuals[:, :, None] * c.residual
         return (torch.softmax(c.log_joint, -1)[:, :, None] * values).sum(1).to(x.dtype)
 
     def log_prob(self, x: Tensor, t: Time = 0.0) -> Tensor:
-        """log p_t(x), of shape (B,) for x of shape (B, d) and t of shape () or (B,)."""
+        """Return log p_t(x), (B,), for x of shape (B, d) and t of shape () or (B,)."""
         return torch.logsumexp(self._components(x, _per_row(t, x)).log_joint, -1)
 
     def score(self, x: Tensor, t: Time) -> Tensor:
-        """grad log p_t(x), of the shape (B, d) of x."""
+        """Return grad log p_t(x), of the shape (B, d) of x."""
         c = self._components(x, _per_row(t, x))
         return self._average(c, 0.0, -1 / c.variance, x)
 
     def denoised(self, x: Tensor, t: Time) -> Tensor:
-        """E[x0 | x_t = x], of the shape (B, d) of x."""
+        """Return E[x0 | x_t = x], of the shape (B, d) of x."""
         t = _per_row(t, x)
         c = self._components(x, t)
         alpha = self.interpolant.alpha(t)[:, None]
         return self._average(c, self.means, alpha * self.stds**2 / c.variance, x)
 
     def velocity(self, x: Tensor, t: Time) -> Tensor:
-        """E[alpha_dot x0 + sigma_dot eps | x_t = x], of the shape (B, d) of x."""
+        """Return E[alpha_dot x0 + sigma_dot eps | x_t = x], of the shape (B, d) of x."""
         t = _per_row(t, x)
         c = self._components(x, t)
         alpha, alpha_dot = self.interpolant.alpha(t)[:, None], self.interpolant.alpha_dot(t)[:, None]
@@ -104,16 +104,16 @@ class GaussianMixture:
         return self._average(c, alpha_dot[:, :, None] * self.means, slope, x)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw n exact samples of x0, of shape (n, d)."""
+        """Draw n exact samples of x0, (n, d)."""
         k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         z = torch.randn(n, self.means.shape[1], dtype=torch.float64, generator=generator)
         return self.means[k] + self.stds[k, None] * z
 
     def cdf(self, x: Tensor) -> Tensor:
-        """P(x0 <= x) elementwise, for d = 1.
+        """Return P(x0 <= x) elementwise, for d = 1.
 
         Raises:
-            ValueError: If d is not 1.
+            BadSetting: If d is not 1.
         """
         if self.means.shape[1] != 1:
             raise BadSetting(f"cdf is for one-dimensional mixtures; this one has d = {self.means.shape[1]}")
@@ -122,7 +122,7 @@ class GaussianMixture:
         return (self.weights * below).sum(-1)
 
     def tilted(self, a: Tensor, temperature: float = 1.0) -> GaussianMixture:
-        """The mixture proportional to p(x0) exp(a.x0 / temperature), for a of shape (d,).
+        """Return the mixture proportional to p(x0) exp(a.x0 / temperature), for a of shape (d,).
 
         With b = a / temperature: means mu_k + s_k^2 b, and weights w_k exp(b.mu_k + s_k^2 |b|^2 / 2).
         """
@@ -131,7 +131,7 @@ class GaussianMixture:
         return GaussianMixture(weights, means, self.stds, self.interpolant)
 
     def log_normalizer(self, a: Tensor, temperature: float = 1.0) -> Tensor:
-        """log E[exp(a.x0 / temperature)], what `tilted` divides by; of shape ()."""
+        """Return log E[exp(a.x0 / temperature)], the normalising constant of `tilted`, of shape ()."""
         return torch.logsumexp(self._log_tilt(a, temperature), 0)
 
     def _log_tilt(self, a: Tensor, temperature: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""The yardstick: Gaussian mixtures as a flow model, everything known in closed form."""
+"""The reference model: Gaussian mixtures, with every quantity in closed form."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from rollflow.models.mixture.gaussian_mixture import GaussianMixture
 
 
 class ToyModel(FlowModel):
-    """A Gaussian mixture in float64; the prompt names the mixture of a row.
+    """Gaussian mixtures in float64, of which the prompt names one.
 
     Args:
-        mixtures: By prompt, all of one dimension and one interpolant.
+        mixtures: Mixtures by prompt, all of one dimension and one interpolant.
     """
 
     name = "toy"

@@ -1,4 +1,4 @@
-"""When a chain that draws children one at a time has found one that is good enough."""
+"""Acceptance rules: when a chain that draws children one at a time stops drawing."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from rollflow.registry import Registry
 
 
 class Drawn(NamedTuple):
-    """What is known after a draw.
+    """What a chain knows after a draw.
 
     Args:
-        rewards: Of the children of this parent, in the order drawn; at least one above -inf, which is the reward of a
+        rewards: Rewards of this parent's children in the order drawn, at least one of them above -inf, the reward of a
             child that must not be chosen.
         parent: Reward of the parent.
-        best: The best reward among all that the chain has taken.
+        best: Best reward among the particles that the chain has taken.
     """
 
     rewards: tuple[float, ...]
@@ -26,22 +26,22 @@ class Drawn(NamedTuple):
 
 
 class Acceptance(Settings, ABC):
-    """Whether to stop drawing, asked after every child; the best child drawn is then taken.
+    """A rule that decides after every child whether to stop drawing; the best child drawn is then taken.
 
     Attributes:
-        name: As on the command line.
+        name: Name on the command line.
     """
 
     name: ClassVar[str]
 
     @abstractmethod
     def accepts(self, drawn: Drawn) -> bool:
-        """A pure function of what was drawn."""
+        """Return whether to stop; a pure function of what was drawn."""
 
 
 @dataclass(frozen=True)
 class BestSoFar(Acceptance):
-    """A child beats the best so far: r > r* (Kim et al. 2025, arXiv 2503.19385, algorithm 1)."""
+    """Stop at a child that beats the best so far: r > r* (Kim et al. 2025, arXiv 2503.19385, algorithm 1)."""
 
     name = "best"
 
@@ -51,7 +51,7 @@ class BestSoFar(Acceptance):
 
 @dataclass(frozen=True)
 class OverParent(Acceptance):
-    """A child beats its parent: easier than ``BestSoFar`` where the best so far was lost on the way."""
+    """Stop at a child that beats its parent: easier than ``BestSoFar`` if the best so far was lost on the way."""
 
     name = "parent"
 
@@ -61,13 +61,14 @@ class OverParent(Acceptance):
 
 @dataclass(frozen=True)
 class OverQuantile(Acceptance):
-    """The child just drawn beats a share q of the children of its parent, itself counted among them.
+    """Stop if the child just drawn beats a share q of all children of its parent, itself included.
 
-    Only children of one parent are compared, whose rewards are of one noise level. The first that can be accepted is
-    number 1 / (1 - q), rounded up; from there on a child is, with probability about 1 - q, unless rewards are equal.
+    Only children of one parent are compared, whose rewards belong to one noise level. The first child that can be
+    accepted is number 1 / (1 - q), rounded up; from there on a child is accepted with probability about 1 - q, unless
+    rewards are equal.
 
     Args:
-        q: In [0, 1); 0 takes the first child.
+        q: Share of the children to beat, in [0, 1); 0 takes the first child.
     """
 
     q: float = 0.8
@@ -83,10 +84,10 @@ class OverQuantile(Acceptance):
 
 @dataclass(frozen=True)
 class AtLeast(Acceptance):
-    """Another rule, not asked before ``draws`` children were drawn.
+    """Apply another rule only after ``draws`` children have been drawn.
 
     Args:
-        draws: >= 1; 1 is the other rule itself.
+        draws: Number of children to draw in any case, >= 1; 1 is the other rule itself.
         rule: The other rule.
     """
 

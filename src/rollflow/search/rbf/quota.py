@@ -1,4 +1,4 @@
-"""How the children that a chain can pay for are shared between its transitions, before anything rolls over."""
+"""Quota schedules: how a chain's children are shared between its transitions before anything rolls over."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from rollflow.registry import Registry
 
 
 class QuotaSchedule(Settings, ABC):
-    """The quota of every transition.
+    """A rule that gives every transition its quota of children.
 
     Attributes:
-        name: As on the command line.
+        name: Name on the command line.
     """
 
     name: ClassVar[str]
 
     @abstractmethod
     def split(self, children: int, transitions: int) -> list[int]:
-        """``children`` in ``transitions`` whole quotas, each at least 1; what does not divide goes to the last.
+        """Split children into whole quotas, each at least 1; a remainder goes to the last transition.
 
         Args:
-            children: >= ``transitions``.
-            transitions: >= 1.
+            children: Number of children, >= ``transitions``.
+            transitions: Number of quotas, >= 1.
         """
 
 
 @dataclass(frozen=True)
 class UniformQuota(QuotaSchedule):
-    """The same for every transition (Kim et al. 2025, arXiv 2503.19385)."""
+    """Give every transition the same quota (Kim et al. 2025, arXiv 2503.19385)."""
 
     name = "uniform"
 
@@ -45,13 +45,13 @@ class UniformQuota(QuotaSchedule):
 
 @dataclass(frozen=True)
 class WeightedQuota(QuotaSchedule):
-    """One child for every transition, and the rest in proportion to weights along the way.
+    """Give every transition one child, and the rest in proportion to weights along the way.
 
         Q_i = 1 + floor((children - T) w_i / sum_j w_j),    i = 1..T
 
     Args:
-        weights: > 0, from the first transition to the last at equal distances; between them linearly interpolated,
-            so that they need not be as many as the transitions: (2, 1) falls to half.
+        weights: Weights > 0 at equal distances from the first transition to the last, with linear interpolation
+            between them, so that their number need not be that of the transitions: (2, 1) falls to half.
     """
 
     weights: tuple[float, ...]

@@ -1,4 +1,4 @@
-"""Rollover Budget Forcing, the paper's search."""
+"""RBF, rollover budget forcing: the search of the paper."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ from rollflow.search.rbf.quota import QuotaSchedule, UniformQuota
 
 
 class _Rollover(NamedTuple):
-    """What a chain carries beside its particle: the best reward so far and the children saved by early finds."""
+    """State of a chain beside its particle.
+
+    Args:
+        best: Best reward of the particles taken so far.
+        carry: Children left unspent by the last transition.
+    """
 
     best: float
     carry: int
@@ -25,9 +30,9 @@ class _Rollover(NamedTuple):
 
 @dataclass(frozen=True)
 class RolloverBudget(ScheduledSearch):
-    """Children one at a time; the first that beats the best so far is taken and what it saved rolls over.
+    """Draw children one at a time and take the first that beats the best so far; the unspent quota rolls over.
 
-    Each chain, with r* the best reward so far and Q the transition's share of what follows the initial draws::
+    Each chain, with r* its best reward so far and Q the transition's share of the children that the budget buys::
 
         draw n0 noises, keep the best                                         r* = its reward
         at every transition, with quota Q + carry (at the last: all that is left):
@@ -36,19 +41,19 @@ class RolloverBudget(ScheduledSearch):
             quota spent: take this step's best child, carry = 0
             r* = max(r*, r of the child taken)
 
-    Kim et al. 2025, arXiv 2503.19385, section 5 and algorithm 1. Deviation: finishing is inside the budget. Chains
-    share nothing but the total, and the best finished chain is returned. The two decisions are objects: another
-    acceptance replaces "r > r*" (whatever it stops at, this step's best child is what goes on), another quota schedule
-    the even Q.
+    Kim et al. 2025, arXiv 2503.19385, section 5 and algorithm 1. Deviation: finishing is paid for within the budget.
+    Chains share nothing but the total, and the best finished chain is returned. Both decisions are objects: another
+    acceptance replaces "r > r*" (whatever makes it stop, the step's best child goes on), and another quota schedule
+    replaces the even Q.
 
     Args:
-        chains: Independent chains, each with an even share of the budget (the paper: 2).
-        initial: n0, noises drawn at the start of each chain (the paper: 25).
-        acceptance: When to stop drawing (the paper: at a child that beats the best so far).
-        quota: Q of every transition (the paper: the same for all).
+        chains: Number of independent chains, each with an even share of the budget (the paper: 2).
+        initial: Number n0 of noises drawn at the start of each chain (the paper: 25).
+        acceptance: Rule that stops drawing (the paper: at a child that beats the best so far).
+        quota: Rule that gives each transition its quota Q (the paper: the same for all).
 
-    Cost: the whole budget, up to the remainder where a child costs more than 1 NFE; a reward call a draw. With guidance
-    one NFE, reward call and backward pass of it for the parent of every transition.
+    Cost: the whole budget, or less by a remainder if a child costs more than 1 NFE; a reward call for each draw. With
+    guidance one NFE, reward call and backward pass of it for the parent of every transition.
     """
 
     chains: int = 2
@@ -68,7 +73,7 @@ class RolloverBudget(ScheduledSearch):
         return self.chains
 
     def schedule(self, dynamics: Dynamics, surplus: int) -> Schedule:
-        """The draws of every transition before anything rolls over, which moves children but spends as many."""
+        """Return the draws of every transition before anything rolls over, which moves children but spends as many."""
         if dynamics.transitions == 0:
             return Schedule([Stage(self.initial + surplus)], finished=1)
         quotas = self.quota.split(dynamics.transitions + surplus, dynamics.transitions)
@@ -97,7 +102,7 @@ class RolloverBudget(ScheduledSearch):
     def _draw(
         self, propagator: Propagator, parent: Particles, step: int, quota: int, best: float
     ) -> Asking[tuple[Particles, int]]:
-        """Draw children of a parent until one is accepted or the quota is spent; the best of them, and their number."""
+        """Draw children until one is accepted or the quota is spent; return the best of them and their number."""
         last, taken = step == propagator.dynamics.transitions, None
         drawn = Drawn((), float(parent.reward), best)
         while len(drawn.rewards) < quota:

@@ -1,10 +1,11 @@
-"""Sequential Monte Carlo: particles weighed by what their clean estimates are worth, and resampled."""
+"""SMC, sequential Monte Carlo: particles are weighted by the rewards of their clean estimates and resampled."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
+from jaxtyping import Int64
 from torch import Tensor
 
 from rollflow.checks import real, whole
@@ -24,39 +25,41 @@ from rollflow.search.smc.weighing import Target, Weighing, log_ratio
 
 @dataclass(frozen=True)
 class SMC(ScheduledSearch):
-    """K particles, weighed by what their clean estimates are worth, and resampled where the weights are uneven.
+    """Weight K particles by the rewards of their clean estimates and resample them when the weights are uneven.
 
         x_0^i ~ N(0, I),  w^i = Z = 1,  phi_{-1} = 0
         k = 0, 1, ..., T - 1:    w^i <- w^i exp((gamma_k phi_k^i - gamma_{k-1} phi_{k-1}^i) / temperature)
                                  if ESS < c K:  A ~ resampling(w),  x^i <- x^{A_i},  Z <- Z mean(w),  w^i <- 1
                                  x_{k+1}^i ~ p(x_{k+1} | x_k^i)
 
-    with phi_{T-1} = r(x0) and gamma_{T-1} = 1 in the end, after which nothing is resampled: the weighted samples then
-    stand for p(x0) exp(r(x0) / temperature), p the law of the sampler, and Z mean(w) is an unbiased estimate of its
-    normalising constant, for any K. Weights are carried on where it does not resample.
+    with phi_{T-1} = r(x0) and gamma_{T-1} = 1 in the end, after which nothing is resampled. The weighted samples then
+    represent p(x0) exp(r(x0) / temperature), with p the law of the sampler, and Z mean(w) is an unbiased estimate of
+    its normalising constant for any K. Steps that do not resample carry the weights on.
 
-    FK steering, Singhal et al. 2025, arXiv 2501.06848; tempering as DAS, Kim, Kim & Park 2025, arXiv 2501.05803. With
-    guidance the children are drawn from N(m + shift, s^2) in place of the kernel's N(m, s^2), and their weights get the
-    ratio of the two densities (arXiv 2501.05803). Deviations: where finishing costs NFE, the finished samples are what
-    the last potential weighs; as finishing is deterministic, the estimates before it are neither scored nor resampled.
-    With a deterministic kernel, which is legal without guidance, the copies of a particle stay one. A particle whose
-    estimate must not be chosen (reward -inf) has weight 0; a step at which none may be chosen weighs nothing.
+    FK steering, Singhal et al. 2025, arXiv 2501.06848; tempering as in DAS, Kim, Kim & Park 2025, arXiv 2501.05803.
+    With guidance, children are drawn from N(m + shift, s^2) instead of the kernel's N(m, s^2), and their weights are
+    multiplied by the ratio of the two densities (arXiv 2501.05803). Deviations: if finishing costs NFE, the last
+    potential weights the finished samples; since finishing is deterministic, the estimates before it are neither scored
+    nor resampled. With a deterministic kernel, which is allowed without guidance, copies of a particle stay identical.
+    A particle whose estimate must not be chosen (reward -inf) has weight 0; a step at which none may be chosen changes
+    no weight.
 
     Args:
-        potential: phi_k.
-        temperature: > 0, in units of the reward (arXiv 2503.19385: 0.5 for VQAScore, in [0, 1]).
-        resampling: How ancestors are drawn.
-        threshold: c, in [0, 1]; 1 resamples at every step, 0 never.
-        tempering: gamma_k.
-        ratio: K of the last step over that of the first, in (0, 1]; between them K falls linearly (the "adaptive" SMC
-            of arXiv 2503.19385), with a resampling wherever it changes.
-        draw: Return one particle drawn by the final weights, not the one of the highest reward: a sample of the tilted
-            law, as far as K is large.
-        particles: K, >= 2, on average where it falls; None is what the budget buys.
+        potential: Potential phi_k.
+        temperature: Temperature > 0, in units of the reward (arXiv 2503.19385: 0.5 for VQAScore, in [0, 1]).
+        resampling: Scheme that draws ancestors.
+        threshold: Share c of K below which the effective sample size triggers resampling, in [0, 1]; 1 resamples at
+            every step, 0 never.
+        tempering: Tempering gamma_k.
+        ratio: K of the last step divided by that of the first, in (0, 1]; between them K falls linearly (the "adaptive"
+            SMC of arXiv 2503.19385), with resampling wherever it changes.
+        draw: Whether to return one particle drawn by the final weights, a sample of the tilted law for large K, instead
+            of the one with the highest reward.
+        particles: Number K of particles, >= 2, on average if it falls; None is as many as the budget buys.
 
-    Cost: K (T + F) NFE, T the sampler's steps and F the finishing; K T reward calls. Where K is what the budget
-    buys, less than one trajectory is left over. With guidance K (T - 1) backward passes, and as
-    many reward calls more where the look-ahead is not the estimate that is differentiated.
+    Cost: K (T + F) NFE, with T the sampler's steps and F the NFE of finishing; K T reward calls. If K is as many as the
+    budget buys, less than one trajectory is left over. With guidance K (T - 1) backward passes, and as many more reward
+    calls unless the look-ahead is the posterior mean that is differentiated.
     """
 
     potential: Potential = DifferencePotential()
@@ -79,7 +82,7 @@ class SMC(ScheduledSearch):
         real("ratio of smc", self.ratio, above=0, at_most=1)
 
     def _counts(self, dynamics: Dynamics, total: int) -> list[int]:
-        """K of every evaluation time, ``total`` in all or, where K is constant, a few less."""
+        """Return K of every evaluation time, ``total`` altogether, or a few less if K is constant."""
         steps = dynamics.sampler.steps
         return [total // steps] * steps if self.ratio == 1 else linear_shares(total, steps, self.ratio)
 
@@ -102,8 +105,10 @@ class SMC(ScheduledSearch):
     def _target(self) -> Target:
         return Target(self.potential, self.tempering, self.temperature)
 
-    def _ancestors(self, weighing: Weighing, propagator: Propagator, step: int, count: int) -> Tensor | None:
-        """Parents of the ``count`` particles of step ``step`` + 1; None where every particle goes on."""
+    def _ancestors(
+        self, weighing: Weighing, propagator: Propagator, step: int, count: int
+    ) -> Int64[Tensor, " {count}"] | None:
+        """Draw the ancestors of the ``count`` particles of the next step; None if every particle goes on."""
         particles = len(weighing.log_w)
         if count == particles and self.threshold < 1 and weighing.ess[-1] >= self.threshold * particles:
             return None

@@ -1,4 +1,4 @@
-"""Tempering: how far a sequential Monte Carlo search believes its potentials on the way."""
+"""Tempering: how much a sequential Monte Carlo search trusts its potentials on the way."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+from jaxtyping import Float64
 from torch import Tensor
 
 from rollflow.checks import Settings, real
@@ -14,28 +15,30 @@ from rollflow.registry import Registry
 
 
 class Tempering(Settings, ABC):
-    """gamma_k in [0, 1], never falling, by which intermediate targets are flattened: gamma_k phi_k in place of phi_k.
+    """Factors gamma_k in [0, 1] that flatten intermediate targets: gamma_k phi_k in place of phi_k.
 
-    Clean estimates of early states say little of the sample, and gamma_k how far they are believed. The last gamma is 1
-    whatever the tempering.
+    Clean estimates of early states say little about the sample; gamma_k, which never falls, is how much they count. The
+    last gamma is 1 whatever the tempering.
 
     Attributes:
-        name: As on the command line.
+        name: Name on the command line.
     """
 
     name: ClassVar[str]
 
     @abstractmethod
-    def gamma(self, step: int, steps: int, previous: float, log_w: Tensor, phi: Tensor) -> float:
-        """gamma_k at weighting number ``step`` = k of ``steps``, before the last.
+    def gamma(
+        self, step: int, steps: int, previous: float, log_w: Float64[Tensor, " B"], phi: Float64[Tensor, " B"]
+    ) -> float:
+        """Return gamma_k for weighting number ``step`` = k, which is not the last.
 
         Args:
-            step: From 0 to steps - 2.
-            steps: >= 2.
+            step: Number of the weighting, from 0 to steps - 2.
+            steps: Number of weightings, >= 2.
             previous: gamma_{k-1}; 0 at first.
-            log_w: (B,) log-weights without any potential, so that gamma makes them log_w + gamma phi; of those
-                particles whose weight is above 0.
-            phi: (B,) phi_k / temperature of the same.
+            log_w: (B,) float64 log-weights without any potential, of the particles with a weight above 0; with gamma
+                they are log_w + gamma phi.
+            phi: (B,) float64 potentials phi_k / temperature of the same particles.
         """
 
 
@@ -45,7 +48,9 @@ class NoTempering(Tempering):
 
     name = "none"
 
-    def gamma(self, step: int, steps: int, previous: float, log_w: Tensor, phi: Tensor) -> float:
+    def gamma(
+        self, step: int, steps: int, previous: float, log_w: Float64[Tensor, " B"], phi: Float64[Tensor, " B"]
+    ) -> float:
         return 1.0
 
 
@@ -55,7 +60,9 @@ class LinearTempering(Tempering):
 
     name = "linear"
 
-    def gamma(self, step: int, steps: int, previous: float, log_w: Tensor, phi: Tensor) -> float:
+    def gamma(
+        self, step: int, steps: int, previous: float, log_w: Float64[Tensor, " B"], phi: Float64[Tensor, " B"]
+    ) -> float:
         return (step + 1) / steps
 
 
@@ -64,7 +71,8 @@ class GeometricTempering(Tempering):
     """gamma_k = min(1, (1 + rate)^(k + 1) - 1) (DAS: Kim, Kim & Park 2025, arXiv 2501.05803).
 
     Args:
-        rate: > 0, theirs 0.008 for 100 steps; None is 2^(1 / steps) - 1, with which gamma gets to 1 just at the end.
+        rate: Growth per step, > 0 (the paper: 0.008 for 100 steps); None is 2^(1 / steps) - 1, with which gamma reaches
+            1 just at the end.
     """
 
     rate: float | None = None
@@ -75,7 +83,9 @@ class GeometricTempering(Tempering):
         if self.rate is not None:
             real("rate of geometric tempering", self.rate, above=0)
 
-    def gamma(self, step: int, steps: int, previous: float, log_w: Tensor, phi: Tensor) -> float:
+    def gamma(
+        self, step: int, steps: int, previous: float, log_w: Float64[Tensor, " B"], phi: Float64[Tensor, " B"]
+    ) -> float:
         growth = 2 ** (1 / steps) if self.rate is None else 1 + self.rate
         return float(min(1.0, growth ** (step + 1) - 1))
 
@@ -84,12 +94,12 @@ class GeometricTempering(Tempering):
 class AdaptiveTempering(Tempering):
     """The largest gamma_k in [gamma_{k-1}, 1] that keeps ESS >= c K, by bisection.
 
-    Jasra, Stephens, Doucet & Tsagaris 2011; arXiv 2501.05803. The weights carried so far count, and where they alone
-    are too uneven gamma stays. Z-hat is unbiased all the same, as the kernels do not depend on gamma, and every
-    gamma_k phi_k that is put in is taken out again.
+    Jasra, Stephens, Doucet & Tsagaris 2011; arXiv 2501.05803. Weights carried from earlier steps
+    count, and gamma stays as it is if they alone are too uneven. Z-hat is unbiased all the same: the kernels do not
+    depend on gamma, and every gamma_k phi_k that enters the weights is taken out again.
 
     Args:
-        keep: c, in (0, 1).
+        keep: Share c of the particles that the effective sample size must keep, in (0, 1).
     """
 
     keep: float = 0.5
@@ -99,7 +109,9 @@ class AdaptiveTempering(Tempering):
         super().__post_init__()
         real("keep of adaptive tempering", self.keep, above=0, below=1)
 
-    def gamma(self, step: int, steps: int, previous: float, log_w: Tensor, phi: Tensor) -> float:
+    def gamma(
+        self, step: int, steps: int, previous: float, log_w: Float64[Tensor, " B"], phi: Float64[Tensor, " B"]
+    ) -> float:
         def enough(gamma: float) -> bool:
             return ess(log_w + gamma * phi) >= self.keep * len(log_w)
 

@@ -1,4 +1,4 @@
-"""Weights of particles on their way to a target: what a potential, and a proposal other than the kernel, put in."""
+"""Weights of particles on their way to a target: those of potentials, and of proposals other than the kernel."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from rollflow.dynamics.kernels import GaussianKernel
+from rollflow.dynamics.shapes import States
 from rollflow.particles.weights import ess, log_mean
 from rollflow.search.propagator import Particles, Propagator
 from rollflow.search.smc.potentials import Memory, Potential
@@ -16,23 +18,23 @@ from rollflow.search.smc.tempering import Tempering
 
 
 class Weighing(NamedTuple):
-    """What the algorithm knows of its particles; (B,) tensors have one row a particle.
+    """Weights and history of a population; tensors have one row per particle.
 
     Args:
         log_w: (B,) float64 log-weights since the last resampling.
-        tilt: (B,) float64 gamma_k phi_k / temperature, the potential that is in ``log_w``.
-        memory: What the potential knows of the paths; None before the first weighting.
-        root: (B,) int64 the first ancestor of each particle.
+        tilt: (B,) float64 tempered potentials gamma_k phi_k / temperature that ``log_w`` contains.
+        memory: The potential's memory of the paths; None before the first weighting.
+        root: (B,) int64 first ancestor of each particle.
         log_z: log Z-hat up to the last resampling.
         gamma: gamma_k of every weighting.
         ess: Effective sample size after every weighting.
-        resamplings: How many there were.
+        resamplings: Number of resamplings.
     """
 
-    log_w: Tensor
-    tilt: Tensor
+    log_w: Float64[Tensor, " B"]
+    tilt: Float64[Tensor, " B"]
     memory: Memory | None
-    root: Tensor
+    root: Int64[Tensor, " B"]
     log_z: float = 0.0
     gamma: tuple[float, ...] = ()
     ess: tuple[float, ...] = ()
@@ -40,13 +42,13 @@ class Weighing(NamedTuple):
 
     @staticmethod
     def equal(particles: int) -> Weighing:
-        """Of particles just drawn."""
+        """Return equal weights, of particles just drawn."""
         nothing = torch.zeros(particles, dtype=torch.float64)
         return Weighing(nothing, nothing, None, torch.arange(particles))
 
     @property
     def log_evidence(self) -> float:
-        """log Z-hat by now."""
+        """log Z-hat up to now."""
         return self.log_z + log_mean(self.log_w)
 
     @property
@@ -54,8 +56,8 @@ class Weighing(NamedTuple):
         """Whether no particle has a weight above 0, so that none can go on."""
         return not bool((self.log_w > -torch.inf).any())
 
-    def resampled(self, ancestors: Tensor) -> Weighing:
-        """Of the particles at ``ancestors``, whose weights are in ``log_z`` from now on."""
+    def resampled(self, ancestors: Int64[Tensor, " N"]) -> Weighing:
+        """Return the state of the particles at ``ancestors``, whose weights move into ``log_z``."""
         return self._replace(
             log_w=torch.zeros(len(ancestors), dtype=torch.float64),
             tilt=self.tilt[ancestors],
@@ -68,27 +70,33 @@ class Weighing(NamedTuple):
 
 @dataclass(frozen=True)
 class Target:
-    """What the particles of step k stand for: p(x_0 ... x_k) exp(gamma_k phi_k / temperature), the Feynman-Kac model.
+    """The Feynman-Kac model: particles of step k represent p(x_0 ... x_k) exp(gamma_k phi_k / temperature).
 
         w <- w exp((gamma_k phi_k - gamma_{k-1} phi_{k-1}) / temperature)
 
     with phi_{-1} = 0, and in the end phi = r(x0) and gamma = 1.
 
     Args:
-        potential: phi_k.
-        tempering: gamma_k.
-        temperature: > 0, in units of the reward.
+        potential: Potential phi_k.
+        tempering: Tempering gamma_k.
+        temperature: Temperature > 0, in units of the reward.
     """
 
     potential: Potential
     tempering: Tempering
     temperature: float
 
-    def weigh(self, weighing: Weighing, reward: Tensor, step: int, steps: int) -> Weighing:
-        """After weighting number ``step`` of ``steps``, by rewards (B,) of the clean estimates or, at last, samples.
+    def weigh(self, weighing: Weighing, reward: Float64[Tensor, " B"], step: int, steps: int) -> Weighing:
+        """Return the state after weighting number ``step`` of ``steps``.
 
-        One with reward -inf has weight 0 from now on. Where that would leave none on the way, as when a safety checker
-        rejects what all of them look like early on, nothing is weighed at this step.
+        A particle with reward -inf has weight 0 from then on. If that would leave none before the last step, as when a
+        safety checker rejects every early estimate, nothing is weighted at this step.
+
+        Args:
+            weighing: State before.
+            reward: (B,) float64 rewards of the clean estimates or, at last, of the samples.
+            step: Number of the weighting.
+            steps: Number of weightings.
         """
         last = step == steps - 1
         memory = Memory(reward, reward) if last else self.potential.update(weighing.memory, reward)
@@ -106,10 +114,10 @@ class Target:
         return weighing._replace(log_w=log_w, tilt=tilt, memory=memory, gamma=gammas, ess=sizes)
 
 
-def log_ratio(propagator: Propagator, parents: Particles, x: Tensor, step: int) -> Tensor:
-    """log N(x; m, s) - log N(x; m + lean, s) of children x (B, ...) at time number ``step``, (B,) float64.
+def log_ratio(propagator: Propagator, parents: Particles, x: States, step: int) -> Float64[Tensor, " B"]:
+    """Return log N(x; m, s) - log N(x; m + shift, s), (B,) float64, of children x at time number ``step``.
 
-    What the kernel's law has over that which the children were drawn from; 0 where parents do not lean.
+    The density of the kernel's law relative to the one that guided children are drawn from; 0 without guidance.
     """
     if parents.guidance_shift is None:
         return torch.zeros(len(x), dtype=torch.float64)
@@ -121,4 +129,4 @@ def log_ratio(propagator: Propagator, parents: Particles, x: Tensor, step: int) 
     away = (x - mean).double().flatten(1)
     drawn = away - parents.guidance_shift.double().flatten(1)
     ratio = (drawn.square().sum(1) - away.square().sum(1)).cpu() / (2 * std**2)
-    return torch.where(ratio.isnan(), -torch.inf, ratio)  # of states that are not finite, which have weight 0
+    return torch.where(ratio.isnan(), -torch.inf, ratio)  # states that are not finite have weight 0
