@@ -9,7 +9,10 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from support import shapes
 from torch import Tensor
+
+shapes.check_shapes("rollflow.dynamics", "rollflow.particles", "rollflow.search", "rollflow.engine")
 
 from rollflow.engine import Job
 from rollflow.models.mixture.gaussian_mixture import GaussianMixture
@@ -33,6 +36,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def _no_power_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing waits for the disk, which thousands of small files would; tests of durability watch for the calls."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@pytest.fixture(autouse=True)
+def _shapes() -> None:
+    """The first calls of every function in every test have their shapes checked."""
+    shapes.renew()
 
 
 def line_mixtures() -> dict[str, GaussianMixture]:
