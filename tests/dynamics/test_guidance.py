@@ -123,7 +123,7 @@ def test_children_lean_by_the_gradient_in_the_samplers_state(interpolant: Interp
     sampler = Sampler(interpolant, steps=6, guidance=DPS(1.0, "constant"))
     propagator = Propagator(sampler.bind(model), Noise(0, 0, model.shape, model.dtype), 99)
     x = torch.linspace(-2, 2, 10, dtype=torch.float64).reshape(5, 2)
-    parents = Particles(x, torch.zeros_like(x), torch.zeros_like(x), torch.zeros(5))
+    parents = Particles(x, torch.zeros_like(x), torch.zeros_like(x), torch.zeros(5, dtype=torch.float64))
     task, conversion = Task(model, "", TARGET), propagator.dynamics.conversion
     for step in range(propagator.dynamics.transitions):
         leaning = drive(propagator.guided(parents, step), lambda request: slope(task, request))
