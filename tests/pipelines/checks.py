@@ -60,7 +60,7 @@ def samples_as_the_pipeline(tiny: Tiny, model: DiffusersModel) -> None:
     start, t = noise, torch.tensor(model.start(steps))
     if model.origin is not None:
         start = model.interpolant.alpha(t).float() * model.origin + model.interpolant.sigma(t).float() * noise
-    theirs, picture = run_by_itself(tiny, start, steps, noise if holds else None, model.calls._at)
+    theirs, picture = run_by_itself(tiny, start, steps, noise if holds else None, model.calls._layout.at)
     if model._held is not None:  # which they put there after the last step
         mask, clean = model._held
         theirs = mask * theirs + (1 - mask) * clean
