@@ -24,7 +24,7 @@ lint: .venv/.tested ## Run ruff, mypy and the import contracts
 	$(BIN)/lint-imports
 
 docs: .venv/.tested ## Build the documentation site into site/; a broken link is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 examples: .venv/.tested ## Run every script and notebook in examples/
 	@for script in examples/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -88,3 +88,18 @@ def test_every_command_is_one_of_the_program(capsys: pytest.CaptureFixture[str])
     assert len(COMMANDS) > 10
     for command in COMMANDS:
         assert re.search(rf"^  {command[1]} ", known, re.M), command
+
+
+QUICK_START = re.findall(r"```python\n(.*?)```", (ROOT / "docs/quickstart.md").read_text(), re.DOTALL)
+
+
+def test_the_quick_start_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its blocks in order, as they stand but for the largest budget."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in QUICK_START:
+        exec(block.replace("nfe=200", "nfe=100"), names)
+    assert names["result"].sample.shape == (3, 8, 8)
+    assert 0 < names["result"].spent.nfe <= 100
+    assert Path("a-house/trace.png").exists()
+    assert Path("a-house-again/result.json").exists()
