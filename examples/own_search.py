@@ -3,18 +3,18 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from rollflow import BestOfN, Search, generate, load_model
-from rollflow.errors import BudgetTooSmall
-from rollflow.requests import Asking, save
-from rollflow.sampler import Dynamics
-from rollflow.search import Cost, Progress
-from rollflow.search.propagator import Finished, Particles, Propagator
+from rollflow.requests import Asking
+from rollflow.search import Finished, Progress, Propagator
 
 
 @dataclass(frozen=True)
 class Halving(Search):
-    """N trajectories; at the evaluation time ``at`` the worse half is replaced by copies of the better half.
+    """N trajectories; at one evaluation time the worse half is replaced by copies of the better half.
+
+    An example, unpublished.
 
     Args:
         at: Share of the transitions after which the particles are compared, in (0, 1).
@@ -25,42 +25,22 @@ class Halving(Search):
     at: float = 0.5
     name = "halving"
 
-    def smallest_nfe(self, dynamics: Dynamics) -> int:
-        return dynamics.evaluate_nfe + dynamics.transitions * dynamics.child_nfe + dynamics.finish_nfe
-
-    def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
-        one = self.smallest_nfe(dynamics)
-        if nfe < one:
-            raise BudgetTooSmall(self.name, nfe, one)
-        calls = nfe // one * (dynamics.transitions + 1 + (dynamics.finish_nfe > 0))
-        return Cost(nfe // one * one, calls, calls)
-
-    def shares(self, dynamics: Dynamics, nfe: int) -> list[int]:
-        return [self.cost(dynamics, nfe).nfe]
-
     def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
-        dynamics = propagator.dynamics
-        rows = range(propagator.nfe // self.smallest_nfe(dynamics))
-        zeros = [0] * len(rows)
-        if resume is None:
-            particles = yield from propagator.start(rows, zeros)
-            done, left = 0, propagator.nfe - len(rows) * dynamics.evaluate_nfe
-            yield from save(Progress(0, particles, left, propagator.nfe - left))
-        else:
-            done, particles, left = resume.step, resume.particles, resume.nfe_left
-        for step in range(done + 1, dynamics.transitions + 1):
-            if step == max(1, round(self.at * dynamics.transitions)):
-                particles = halved(particles)
-            particles = yield from propagator.advance(particles, step, rows, zeros)
-            left -= len(rows) * dynamics.child_nfe
-            yield from save(Progress(step, particles, left, len(rows) * dynamics.child_nfe))
+        n = 1 + self.surplus(propagator)
+        halfway = max(1, round(self.at * propagator.dynamics.transitions))
+        steps, particles = propagator.begin(resume)
+        for step in steps:
+            ancestors = halved(particles.reward) if step == halfway else torch.arange(n)
+            parents = particles.rows(ancestors) if step > 0 else particles
+            particles = yield from propagator.advance(parents, step, range(n), [0] * n, guided=True)
+            yield from propagator.save(step, particles, ancestors=ancestors)
         return (yield from propagator.finish(particles))
 
 
-def halved(particles: Particles) -> Particles:
-    """The better half of the particles, twice."""
-    order = particles.reward.argsort(descending=True, stable=True)
-    return particles.rows(order[torch.arange(len(order)) // 2])
+def halved(reward: Tensor) -> Tensor:
+    """Rows of the better half, each twice; of an odd number the last of them once."""
+    best_first = reward.argsort(descending=True, stable=True)
+    return best_first[torch.arange(len(reward)) // 2]
 
 
 def main() -> None:

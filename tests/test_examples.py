@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from rollflow.search.propagator import Particles
-from rollflow.testing import ModelSuite, RewardSuite
+from rollflow.testing import ModelSuite, RewardSuite, SearchSuite
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
@@ -75,8 +74,14 @@ def test_the_own_search_keeps_to_its_budget(capsys: pytest.CaptureFixture[str]) 
 
 def test_the_worse_half_is_replaced_by_the_better() -> None:
     """Of an odd number the middle one stays once."""
-    x, reward = torch.arange(5.0)[:, None], torch.tensor([0.0, 4.0, 1.0, 3.0, 2.0], dtype=torch.float64)
-    assert script("own_search").halved(Particles(x, x, x, reward)).x.flatten().tolist() == [1, 1, 3, 3, 4]
+    reward = torch.tensor([0.0, 4.0, 1.0, 3.0, 2.0], dtype=torch.float64)
+    assert script("own_search").halved(reward).tolist() == [1, 1, 3, 3, 4]
+
+
+class TestHalving(SearchSuite):
+    @pytest.fixture
+    def search(self) -> Any:
+        return script("own_search").Halving()
 
 
 class TestTwoModes(ModelSuite):
