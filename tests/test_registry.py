@@ -145,3 +145,34 @@ def test_a_class_that_is_no_dataclass(shapes: Registry[Shape]) -> None:
 def test_text_that_cannot_be_read(shapes: Registry[Shape], text: str, settings: dict[str, str], message: str) -> None:
     with pytest.raises(RollflowError, match=message):
         shapes.make(text, settings)
+
+
+@pytest.mark.parametrize(
+    ("made", "text"),
+    [
+        (Square(), "square"),
+        (Square(3, Red(0.001, None, True)), "square(side=3, colour=red(shade=0.001, layers=none, shiny=True))"),
+        (Square(corners=(1.0, 2.5)), "square(corners=1.0;2.5)"),
+        (Plain("a"), "plain(label=a)"),
+    ],
+)
+def test_texts_of_objects(shapes: Registry[Shape], made: Shape, text: str) -> None:
+    assert shapes.text(made) == text
+    if isinstance(made, Square):
+        assert shapes.make(text) == made
+
+
+def test_objects_without_a_text(shapes: Registry[Shape]) -> None:
+    class Local(Square):
+        """In no registry, and in no module under its name."""
+
+    class Green(Red):
+        """The same."""
+
+    for made, message in (
+        (Local(), r"Local is not a registered shape"),
+        (Square(colour=Green()), r"Green is not a registered colour"),
+        (Plain("a, b", note=object()), r"<object .* cannot be written as text"),
+    ):
+        with pytest.raises(RollflowError, match=message):
+            shapes.text(made)

@@ -224,3 +224,8 @@ def options_of(kind: type[Options] = Options) -> dict[str, tuple[Field[Any], Opt
 
 
 _SAMPLING = frozenset(one.name for one in fields(SamplingOptions))
+
+
+def sampling_of(options: SamplingOptions) -> dict[str, Any]:
+    """The options of ``SamplingOptions`` by name, as arguments of ``Plan``."""
+    return {one.name: getattr(options, one.name) for one in fields(SamplingOptions)}

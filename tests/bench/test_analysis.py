@@ -222,15 +222,15 @@ def test_equal_cost_goes_on_to_every_budget() -> None:
 def test_arms_of_one_method_are_told_by_their_configuration() -> None:
     arms = (
         Arm("plain"),
-        Arm("x", "svdd", 100, "vp", "sde"),
-        Arm("y", "svdd", 50, "vp", "sde"),
-        Arm("z", "svdd", 50, "linear", "sde"),
-        Arm("u", "rbf(initial=6)", 50, "vp", "sde"),
-        Arm("v", "rbf(initial=25)", 500, "vp", "sde"),
+        Arm("x", "svdd", 100, interpolant="vp", kernel="sde"),
+        Arm("y", "svdd", 50, interpolant="vp", kernel="sde"),
+        Arm("z", "svdd", 50, interpolant="linear", kernel="sde"),
+        Arm("u", "rbf(initial=6)", 50, interpolant="vp", kernel="sde"),
+        Arm("v", "rbf(initial=25)", 500, interpolant="vp", kernel="sde"),
     )
     configured = [asdict(arm) for arm in arms]
     assert families(configured) == {"svdd, vp": {50: "y", 100: "x"}, "rbf, vp": {50: "u", 500: "v"}}
-    known = [asdict(arm) for arm in (*arms, Arm("w", "rbf(initial=6)", 500, "vp", "sde"))]
+    known = [asdict(arm) for arm in (*arms, Arm("w", "rbf(initial=6)", 500, interpolant="vp", kernel="sde"))]
     assert families(known)["rbf(initial=6), vp"] == {50: "u", 500: "w"}
     assert len(families(known)) == 2
     scaled = families([asdict(arm) for arm in PRESETS["nfe-scaling"].arms(1_000)])

@@ -161,7 +161,7 @@ def test_a_distance_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
         distance_of("lpip")
 
 
-WITH_VP = (*ARMS, Arm("RBF, VP", "rbf(initial=2)", 24, "vp", "sde", steps=4))
+WITH_VP = (*ARMS, Arm("RBF, VP", "rbf(initial=2)", 24, interpolant="vp", kernel="sde", steps=4))
 
 
 @pytest.fixture

@@ -152,7 +152,11 @@ def test_replay_reaches_for_nothing_that_the_folder_names(theirs: Path, changes:
 @pytest.mark.parametrize("field", ["method", "interpolant", "kernel", "grid", "guidance"])
 def test_arms_name_only_what_is_registered(theirs: Path, field: str) -> None:
     config = find_job(theirs, a_job(theirs))[0].config
-    refuse_untrusted(theirs, config, Arm("fine", "rbf(initial=2)", 10, "vp", "sde(diffusion=converted(latest=0.97))"))
+    refuse_untrusted(
+        theirs,
+        config,
+        Arm("fine", "rbf(initial=2)", 10, interpolant="vp", kernel="sde(diffusion=converted(latest=0.97))"),
+    )
     with pytest.raises(RollflowError, match=r"would look for 'evil:X' outside the library.*add --trust"):
         refuse_untrusted(theirs, config, Arm("a", **{field: "evil:X"}))
 

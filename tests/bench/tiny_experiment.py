@@ -20,9 +20,9 @@ from rollflow.bench.suites.load import Item, Suite
 
 ARMS = (
     Arm("plain", steps=4),
-    Arm("BoN", "bon", 24, "linear", "sde", steps=4),
-    Arm("RBF", "rbf(initial=2)", 24, "linear", "sde", steps=4),
-    Arm("SMC", "smc", 24, "linear", "sde", steps=4),
+    Arm("BoN", "bon", 24, interpolant="linear", kernel="sde", steps=4),
+    Arm("RBF", "rbf(initial=2)", 24, interpolant="linear", kernel="sde", steps=4),
+    Arm("SMC", "smc", 24, interpolant="linear", kernel="sde", steps=4),
 )
 ITEMS = (Item("a red square"), Item("two red squares", "counting", {"red square": 2}))
 

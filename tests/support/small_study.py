@@ -20,9 +20,9 @@ HOSTILE = '<script>alert("1")</script> | 100 % of_it & $2 #3'
 ITEMS = (Item("a red square"), Item(HOSTILE, "odd", {"square": 2}), Item("a unicorn"))
 ARMS = (
     Arm("plain", steps=4),
-    Arm("BoN", "bon", 24, "linear", "sde", steps=4),
-    Arm("RBF_1", "rbf(initial=2)", 24, "linear", "sde", steps=4),
-    Arm("SMC", "smc", 24, "linear", "ddim", steps=4),
+    Arm("BoN", "bon", 24, interpolant="linear", kernel="sde", steps=4),
+    Arm("RBF_1", "rbf(initial=2)", 24, interpolant="linear", kernel="sde", steps=4),
+    Arm("SMC", "smc", 24, interpolant="linear", kernel="ddim", steps=4),
 )
 
 

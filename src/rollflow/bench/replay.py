@@ -11,23 +11,18 @@ import torch
 
 import rollflow
 from rollflow.api import load_model
+from rollflow.api.trust import refuse_untrusted as refuse_choices
 from rollflow.bench.run.description import differing
 from rollflow.bench.run.experiment import Arm, Trial, job_of, model_of
 from rollflow.bench.run.provenance import provenance_of
 from rollflow.bench.run.stored import StoredExperiment, read_stored
 from rollflow.bench.suites.load import Item
-from rollflow.dynamics.grids import GRIDS
-from rollflow.dynamics.guidance import GUIDANCE
-from rollflow.dynamics.interpolants import INTERPOLANTS
-from rollflow.dynamics.kernels import KERNELS
 from rollflow.engine import Engine, JobRecord, Result, completed
 from rollflow.engine.record import digest
-from rollflow.errors import RollflowError, UnknownName
-from rollflow.models import MODELS, FlowModel, PipelineSource, find_model
-from rollflow.registry import Named, Registry
+from rollflow.errors import RollflowError
+from rollflow.models import FlowModel, PipelineSource, find_model
+from rollflow.options import options_of, sampling_of
 from rollflow.rewards import REWARDS, RewardModel
-from rollflow.rewards.pretrained.base import Pretrained
-from rollflow.search import SEARCHES
 
 
 class Replayed(NamedTuple):
@@ -99,45 +94,16 @@ def refuse_untrusted(
     Raises:
         RollflowError: In words that say what would be done, and that ``--trust`` allows it.
     """
-    if model and (config["model"] not in MODELS.names() or config.get("pipeline")):
-        raise _untrusted(folder, f"would load the model {config['model']!r}")
-    choices: list[tuple[Registry[Any], str | None]] = [
-        (SEARCHES, arm.method),
-        (INTERPOLANTS, arm.interpolant),
-        (KERNELS, arm.kernel),
-        (GRIDS, arm.grid),
-        (GUIDANCE, arm.guidance),
-        (REWARDS, config["reward"] if reward else None),
-        *((REWARDS, name) for name in config["held_out"] if held_out),
-    ]
-    for registry, text in choices:
-        if text is None:
-            continue
-        try:
-            found = registry.named(text)
-        except UnknownName:
-            raise _untrusted(folder, f"would look for {text!r} outside the library and its plug-ins") from None
-        for one in _all(found):
-            if one.texts:
-                raise _untrusted(folder, f"would use {text!r}, whose settings name a file, a model or a server")
-            if issubclass(one.kind, RewardModel) and _reaches_out(one.kind):
-                raise _untrusted(
-                    folder, f"would use {text!r}, which asks a server or a person, or may download its weights"
-                )
-
-
-def _untrusted(folder: Path, what: str) -> RollflowError:
-    return RollflowError(f"'{folder}' {what}; if you trust whoever made the folder, add --trust")
-
-
-def _all(found: Named) -> Iterator[Named]:
-    yield found
-    for part in found.parts:
-        yield from _all(part)
-
-
-def _reaches_out(kind: type[RewardModel]) -> bool:
-    return kind.remote or kind.interactive or issubclass(kind, Pretrained)
+    options = {"method": arm.method} | sampling_of(arm) | ({"reward": config["reward"]} if reward else {})
+    declared = options_of()
+    choices = [(declared[name][1].find_registry(), text) for name, text in options.items()]
+    choices += [(REWARDS, name) for name in config["held_out"] if held_out]
+    loaded = {"name": config["model"], **config["pipeline"]} if config.get("pipeline") else config["model"]
+    refuse_choices(
+        f"'{folder}'",
+        loaded if model else None,
+        [(registry, text) for registry, text in choices if registry is not None and text is not None],
+    )
 
 
 @contextmanager

@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from rollflow.api import Plan
 from rollflow.bench.probes.diversity import check_distance, diversity_nfe
 from rollflow.bench.run.schema import MOST_ROWS
 from rollflow.bench.suites.load import Item, Suite
-from rollflow.defaults import DEFAULT_STEPS
 from rollflow.engine import Job
 from rollflow.errors import BadSetting, RollflowError
 from rollflow.models import MODELS, FlowModel, PipelineSource, Source, find_model
 from rollflow.models.diffusers import read_argument
+from rollflow.options import SamplingOptions, options_of, sampling_of
 from rollflow.rewards import REWARDS, RewardModel
 
 MOST_JOBS = 1_000_000
@@ -26,30 +26,43 @@ PLACES = frozenset({"device", "offload"})
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One way to spend a budget; texts as on the command line, None what ``generate`` takes by default.
+class Arm(SamplingOptions):
+    """One way to spend a budget: options of a plan, as texts, so that a file can hold them.
+
+    An object with a text, such as ``DDIM(0.5)``, may be given in its place.
 
     Args:
-        name: As in tables: unique within an experiment.
-        method: The search, with its settings.
-        nfe: Its budget; None is one plain trajectory, ``steps`` steps of the model's own ODE, no search.
-        interpolant: The one sampled along.
-        kernel: How x_t becomes x_s.
-        grid: Where the evaluation times lie.
-        guidance: Which way children lean.
-        steps: Evaluation times.
-        finish: Whether samples are fully denoised.
+        name: Name in tables, unique within an experiment.
+        method: Search method.
+        nfe: Budget in NFE; None is the plain sample, ``steps`` steps of the model's own ODE without a search.
+
+    Raises:
+        BadSetting: If an option is an object that has no text.
     """
 
     name: str
     method: str = "bon"
     nfe: int | None = None
-    interpolant: str | None = None
-    kernel: str | None = None
-    grid: str | None = None
-    guidance: str | None = None
-    steps: int = DEFAULT_STEPS
-    finish: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name, (_, option) in options_of().items():
+            value = getattr(self, name, None)
+            registry = option.find_registry()
+            if registry is not None and isinstance(value, registry.base):
+                object.__setattr__(self, name, registry.text(value))
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields in JSON's own types.
+
+        Those that came after the first release are left out at their defaults, so that the identifiers of jobs and the
+        configurations of folders made before stay what they were.
+        """
+        fields_ = {one.name: one for one in fields(self)}
+        later = [name for name, one in fields_.items() if name not in _FIRST and getattr(self, name) != one.default]
+        return {name: getattr(self, name) for name in (*_FIRST, *later)}
+
+
+_FIRST = ("name", "method", "nfe", "interpolant", "kernel", "grid", "guidance", "steps", "finish")
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,7 @@ class Trial:
     @property
     def id(self) -> str:
         """A name for files: the same for the same job, whatever else is in the experiment."""
-        content = [asdict(self.arm), asdict(self.item), self.seed]
+        content = [self.arm.to_json(), asdict(self.item), self.seed]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -138,7 +151,7 @@ class Experiment:
         alike: dict[str, Arm] = {}
         for arm in (arm for arm in self.arms if arm.nfe is not None):
             method = arm.method if arm.kernel is None else ""  # which decides on the kernel then, and else on nothing
-            alike.setdefault(json.dumps(asdict(replace(arm, name="", method=method, nfe=None))), arm)
+            alike.setdefault(json.dumps(replace(arm, name="", method=method, nfe=None).to_json()), arm)
         told = []
         for place, item in enumerate(self.suite.items):
             for dynamics, arm in alike.items():
@@ -150,6 +163,7 @@ class Experiment:
     def config(self) -> dict[str, Any]:
         """What must be the same for a folder to be gone on with; where a pipeline runs need not be."""
         told = {key: value for key, value in asdict(self).items() if key != "suite"}
+        told["arms"] = [arm.to_json() for arm in self.arms]
         if self.diversity is None:
             del told["diversity"]
         told["pipeline"] = {key: value for key, value in told["pipeline"].items() if key not in PLACES}
@@ -188,12 +202,7 @@ def plan_of(
         held_out=held_out,
         nfe=arm.steps if arm.nfe is None else arm.nfe,
         seed=trial.noise,
-        interpolant=arm.interpolant,
-        kernel=arm.kernel,
-        grid=arm.grid,
-        guidance=arm.guidance,
-        steps=arm.steps,
-        finish=arm.finish,
+        **sampling_of(arm),
     )
 
 

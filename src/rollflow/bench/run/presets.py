@@ -28,6 +28,7 @@ DYNAMICS: dict[str, DynamicsSettings] = {
 
 TABLE_METHODS = {"SMC": "smc", "CoDe": "code", "SVDD": "svdd", "RBF": "rbf"}
 PLAIN = Arm("plain")
+_VP_NOISE = "sde(diffusion=converted(latest=0.97))"
 ONE = 2 * DEFAULT_STEPS - 1
 """NFE with room for one trajectory and its finishing, but not for a second."""
 
@@ -68,7 +69,9 @@ def vp_arms(nfe: int) -> tuple[Arm, ...]:
         PLAIN,
         Arm("RBF, Linear-SDE", "rbf", nfe, **linear),
         Arm("RBF, VP's grid only", "rbf", nfe, **linear, grid="matched"),
-        Arm("RBF, VP's diffusion only", "rbf", nfe, "linear", "sde(diffusion=converted(latest=0.97))"),
+        Arm(
+            "RBF, VP's diffusion only", "rbf", nfe, interpolant="linear", kernel="sde(diffusion=converted(latest=0.97))"
+        ),
         Arm("RBF, VP-SDE", "rbf", nfe, **vp),
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from rollflow.bench.run.schema import (
     ARM,
+    ARM_MAY,
     CONFIG,
     CONFIG_MAY,
     DIVERSITY,
@@ -109,9 +110,10 @@ def checked_config(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     """
     _check(config, CONFIG, CONFIG_MAY, where)
     for number, arm in enumerate(config["arms"]):
-        _check(arm, ARM, {}, f"arm {number + 1} in {where}")
-        if set(arm) != set(ARM):
-            raise RollflowError(f"arm {number + 1} in {where} has {', '.join(sorted(set(arm) - set(ARM)))}, not known")
+        _check(arm, ARM, ARM_MAY, f"arm {number + 1} in {where}")
+        others = sorted(set(arm) - set(ARM) - set(ARM_MAY))
+        if others:
+            raise RollflowError(f"arm {number + 1} in {where} has {', '.join(others)}, not known")
     names = [arm["name"] for arm in config["arms"]]
     for name in names:
         if names.count(name) > 1:

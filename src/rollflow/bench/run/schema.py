@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
+
+from rollflow.options import SamplingOptions
 
 MOST_ARMS = 256
 MOST_ROWS = 1 << 12
@@ -111,6 +113,12 @@ ARM: dict[str, Kind] = {
     "steps": _whole(1),
     "finish": _maybe(TRUTH),
 }
+ARM_MAY: dict[str, Kind] = {
+    one.name: Kind("an option", lambda value: value is None or isinstance(value, str | bool | int))
+    for one in fields(SamplingOptions)
+    if one.name not in ARM
+}
+"""Options that came later, and are left out at their defaults."""
 CONFIG: dict[str, Kind] = {
     "name": TEXT,
     "model": TEXT,
