@@ -1,15 +1,15 @@
-"""Conformance suites: what every search, kernel, model and reward promises, as tests to inherit.
+"""Conformance suites: the contract of searches, kernels, models and rewards, as tests to inherit.
 
-A suite is a class of tests. A subclass whose name begins with ``Test`` provides what is tested as a fixture, and pytest
-does the rest::
+A suite is a class of tests. A subclass whose name begins with ``Test`` provides the object under test as a fixture, and
+pytest does the rest::
 
     class TestBeam(SearchSuite):
         @pytest.fixture(params=[Beam(), Beam(width=3)], ids=repr)
         def search(self, request):
             return request.param
 
-The library's own go through the same suites; docs/extending says how to write others. This is the only part of rollflow
-that needs pytest, which the extra ``test`` brings: ``pip install "rollflow[test]"``.
+The library's own classes pass the same suites; docs/extending explains how to write others. This is the only part of
+rollflow that needs pytest, which the extra ``test`` installs: ``pip install "rollflow[test]"``.
 """
 
 import pytest

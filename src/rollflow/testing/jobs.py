@@ -1,4 +1,4 @@
-"""Jobs for a search under test, on a toy that is fast and exact, and what must hold of their results."""
+"""Jobs for a search under test, on a fast and exact toy, and assertions about their results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rollflow.testing.values import same
 
 
 class TwoRows(ToyModel):
-    """The toy, as if with classifier-free guidance."""
+    """The toy model with two network rows per NFE, as with classifier-free guidance."""
 
     rows_per_nfe = 2
 
@@ -47,7 +47,7 @@ SAMPLERS = {
 
 
 def along(*names: str) -> pytest.MarkDecorator:
-    """A test for each of these samplers."""
+    """Parametrise a test with these samplers."""
     return pytest.mark.parametrize("sampler", [SAMPLERS[name] for name in names], ids=names)
 
 
@@ -55,9 +55,9 @@ every_sampler = along(*SAMPLERS)
 
 
 def make(search: Search, sampler: Sampler, spare: int = 0, seed: int = 5) -> Job:
-    """A job with the smallest budget and so many NFE more; skips where the search refuses to be guided."""
-    smallest = search.smallest_nfe(sampler.bind(MODEL))
+    """Return a job with the smallest budget and ``spare`` NFE more; skip if the search refuses guidance."""
     try:
+        smallest = search.smallest_nfe(sampler.bind(MODEL))
         return Job(Task(MODEL, "left", JUDGE), search, smallest + spare, seed, sampler)
     except RollflowError as error:
         if sampler.guidance is None or isinstance(error, BudgetTooSmall):
@@ -66,16 +66,16 @@ def make(search: Search, sampler: Sampler, spare: int = 0, seed: int = 5) -> Job
 
 
 def assert_kept(job: Job, spent: Spending) -> None:
-    """What was declared is what was spent, or at most that where it is not exact; never more than the budget."""
-    told = estimate_cost(type(MODEL), job.search, job.sampler, job.nfe)
-    assert told.nfe <= job.nfe
-    assert all(getattr(spent, what) <= most for what, most in vars(told).items()), f"{spent} exceeds {told}"
+    """Assert that what was spent is what was declared, or at most that if not exact; never more than the budget."""
+    declared = estimate_cost(type(MODEL), job.search, job.sampler, job.nfe)
+    assert declared.nfe <= job.nfe
+    assert all(getattr(spent, what) <= most for what, most in vars(declared).items()), f"{spent} exceeds {declared}"
     if job.search.cost(job.dynamics, job.nfe).exact:
-        assert spent == told
+        assert spent == declared
 
 
 def assert_same(ours: Result, theirs: Result) -> None:
-    """Sample, reward, account and figures, to the last bit."""
+    """Assert that sample, reward, account and diagnostics are the same, to the last bit."""
     assert torch.equal(ours.x0, theirs.x0)
     assert torch.equal(ours.sample, theirs.sample)
     assert (ours.reward, ours.noise_level, ours.spent) == (theirs.reward, theirs.noise_level, theirs.spent)

@@ -1,4 +1,4 @@
-"""What every kernel promises: its noise, its evaluations, its rows, and whether it converges to the data law."""
+"""The contract of kernels: noise, evaluations, rows, and whether they converge to the data law."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ every_interpolant = pytest.mark.parametrize("interpolant", [Linear(), VP(), Cosi
 
 
 def times(*t: float) -> Tensor:
-    """Float64, of shape () for one and (B,) for many."""
+    """Return float64 times, of shape () for one and (B,) for several."""
     return torch.tensor(t if len(t) > 1 else t[0], dtype=torch.float64)
 
 
 def normal(seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Three states, or the noise of three."""
+    """Draw three states, or noise for three."""
     return torch.randn(SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 def stepped(kernel: Kernel, x: Tensor, t: Tensor, s: Tensor, noise: Tensor | None, path: Interpolant) -> Tensor:
-    """x_s."""
+    """Take a step and return x_s."""
     return evaluated(kernel, x, t, s, noise, path)[0]
 
 
 def evaluated(
     kernel: Kernel, x: Tensor, t: Tensor, s: Tensor, noise: Tensor | None, path: Interpolant
 ) -> tuple[Tensor, int]:
-    """x_s, and the evaluations that it took beyond v."""
+    """Take a step and return x_s and the number of evaluations beyond v."""
     flow = Pixels(path)
     return finish(kernel.step(path, x, flow.velocity(x, t), t, s, noise, ask), flow)
 
@@ -51,12 +51,12 @@ class KernelSuite:
             def kernel(self, request):
                 return request.param
 
-    A kernel whose ``step`` draws noise of its own, or that keeps something between steps, cannot pass.
+    A kernel whose ``step`` draws its own noise, or that keeps state between steps, cannot pass.
     """
 
     @pytest.fixture
     def kernel(self) -> Kernel:
-        """What is tested."""
+        """Return the kernel under test."""
         raise NotImplementedError(f"{type(self).__name__} must provide a fixture 'kernel'")
 
     def test_it_says_what_it_is(self, kernel: Kernel) -> None:
@@ -66,12 +66,12 @@ class KernelSuite:
         )
 
     def test_its_settings_are_a_value(self, kernel: Kernel) -> None:
-        """A frozen dataclass whose ``repr``, by which checkpoints know their job, tells every setting."""
+        """A frozen dataclass whose ``repr``, by which checkpoints recognise their job, shows every setting."""
         assert_value(kernel)
 
     @every_interpolant
     def test_noise_is_used_if_and_only_if_it_is_stochastic(self, kernel: Kernel, interpolant: Interpolant) -> None:
-        """A deterministic kernel ignores it; a stochastic one goes elsewhere with another, and nowhere without."""
+        """A deterministic kernel ignores it; a stochastic one depends on it and refuses to do without."""
         x, t, s = normal(0), times(0.6), times(0.4)
         with undisturbed(x):
             one, other = (stepped(kernel, x, t, s, normal(seed), interpolant) for seed in (1, 2))
@@ -85,14 +85,14 @@ class KernelSuite:
 
     @every_interpolant
     def test_it_asks_for_as_many_velocities_as_it_declares(self, kernel: Kernel, interpolant: Interpolant) -> None:
-        """``extra_nfe`` a row, or fewer where s = 0."""
+        """``extra_nfe`` a row, or fewer for s = 0."""
         x, z = normal(0), normal(1)
         assert evaluated(kernel, x, times(0.6), times(0.4), z, interpolant)[1] == len(x) * kernel.extra_nfe
         assert evaluated(kernel, x, times(0.6), times(0.0), z, interpolant)[1] <= len(x) * kernel.extra_nfe
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
     def test_shape_and_dtype_are_kept(self, kernel: Kernel, dtype: torch.dtype) -> None:
-        """Whatever they are: times are float64, states need not be, and the arithmetic agrees to single precision."""
+        """Times are float64 whatever the states are, and single precision agrees with double."""
         t, s = times(0.9, 0.6, 0.2), times(0.8, 0.5, 0.0)
         x_s = stepped(kernel, normal(0, dtype), t, s, normal(1, dtype), VP())
         assert (x_s.shape, x_s.dtype) == (SHAPE, dtype)
@@ -102,7 +102,7 @@ class KernelSuite:
 
     @every_interpolant
     def test_one_time_for_all_is_that_time_for_each(self, kernel: Kernel, interpolant: Interpolant) -> None:
-        """Times of shape () and (B,) mean the same."""
+        """Times of shape () and (B,) are equivalent."""
         for t, s in ((0.7, 0.5), (0.3, 0.0)):
             one = stepped(kernel, normal(0), times(t), times(s), normal(1), interpolant)
             each = stepped(kernel, normal(0), times(t, t, t), times(s, s, s), normal(1), interpolant)
@@ -110,7 +110,7 @@ class KernelSuite:
 
     @every_interpolant
     def test_rows_do_not_depend_on_each_other(self, kernel: Kernel, interpolant: Interpolant) -> None:
-        """Rows at times of their own go where each would alone."""
+        """Rows at different times go where each would go alone."""
         x, z, t, s = normal(0), normal(1), times(1.0, 0.6, 0.2), times(0.8, 0.5, 0.0)
         together = stepped(kernel, x, t, s, z, interpolant)
         for i in range(len(x)):
@@ -120,7 +120,7 @@ class KernelSuite:
 
     @every_interpolant
     def test_it_reaches_the_end(self, kernel: Kernel, interpolant: Interpolant) -> None:
-        """From pure noise to s = 0, in four steps or in one, nothing becomes infinite."""
+        """From pure noise to s = 0, in four steps or one, everything stays finite."""
         for way in ((1.0, 0.75, 0.5, 0.25, 0.0), (1.0, 0.0)):
             x = normal(0)
             for i, (t, s) in enumerate(pairwise(way), 1):
@@ -128,10 +128,10 @@ class KernelSuite:
             assert x.isfinite().all()
 
     def test_the_law(self, kernel: Kernel) -> None:
-        """It converges to the data law if its docstring says so, measured with its default settings.
+        """It converges to the data law if and only if its docstring says so, measured with the default settings.
 
-        Yes: what is left after 200 steps is as far from a mixture of two modes as exact samples are, and a little bias.
-        No: what is left stands clear above that, and more steps do not help.
+        Yes: after 200 steps, samples are as far from a mixture of two modes as exact samples are, up to a small bias.
+        No: they are clearly farther away, and more steps do not help.
         """
         for setting in fields(kernel):  # type: ignore[arg-type]
             if setting.default not in (MISSING, getattr(kernel, setting.name)):

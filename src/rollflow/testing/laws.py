@@ -1,4 +1,4 @@
-"""One-dimensional laws with exact velocities, how a kernel carries them, and how far from the truth it ends."""
+"""One-dimensional laws with exact velocities, and how far from them a kernel's samples end."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ PARTICLES = 8_000
 
 
 class Flow(Protocol):
-    """Anything with velocities."""
+    """Anything with a velocity."""
 
     def velocity(self, x: Tensor, t: Tensor, /) -> Tensor:
-        """(B, ...) at states x (B, ...) and times t () or (B,)."""
+        """Return velocities (B, ...) at states x (B, ...) and times t () or (B,)."""
 
 
 def two_modes(interpolant: Interpolant) -> GaussianMixture:
-    """0.5 N(-1, 0.3^2) + 0.5 N(1, 0.3^2)."""
+    """Return the mixture 0.5 N(-1, 0.3^2) + 0.5 N(1, 0.3^2)."""
     return GaussianMixture(torch.ones(2), torch.tensor([[-1.0], [1.0]]), torch.tensor([0.3, 0.3]), interpolant)
 
 
 class Pixels(NamedTuple):
-    """Samples of any shape, whose entries are two-moded each on its own."""
+    """Samples of any shape, whose entries are independent draws from ``two_modes``."""
 
     interpolant: Interpolant
 
@@ -43,13 +43,13 @@ class Pixels(NamedTuple):
 
 
 def ask(x: Tensor, s: Tensor) -> Generator[Any, Any, Tensor]:
-    """A kernel's request for the velocity at (x, s), which ``finish`` answers."""
+    """Request the velocity at (x, s), which ``finish`` answers."""
     v: Tensor = yield x, s
     return v
 
 
 def finish(step: Generator[Any, Any, Tensor], flow: Flow) -> tuple[Tensor, int]:
-    """Answer the velocity requests of a step; its result and the evaluations that it asked for."""
+    """Answer the velocity requests of a step; return its result and the number of evaluations."""
     nfe = 0
     try:
         x, s = next(step)
@@ -61,7 +61,7 @@ def finish(step: Generator[Any, Any, Tensor], flow: Flow) -> tuple[Tensor, int]:
 
 
 def run(kernel: Kernel, model: GaussianMixture, x: Tensor, steps: int, grid: Grid = EVEN, seed: int = 0) -> Tensor:
-    """Carry states x, all at once, from t = 1 to t = 0."""
+    """Take states x from t = 1 to t = 0."""
     rng = torch.Generator().manual_seed(seed)
     for t, s in pairwise(grid(steps)):
         z = torch.randn(x.shape, dtype=x.dtype, generator=rng)

@@ -1,4 +1,4 @@
-"""A job without the engine, whose specification this is: one request after another, each answered on its own."""
+"""The specification of the engine: a job whose requests are answered one after another, each on its own."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from rollflow.search import Finished, Progress
 
 
 class Answering:
-    """Answers requests of a task, and remembers them.
+    """Answers and records the requests of a task.
 
     Args:
         task: Model, prompt and reward.
 
     Attributes:
-        asked: Every request, in order.
-        spent: What their answers cost.
-        seen: (n, k) what the population that asks has had scored.
+        asked: All requests in order.
+        spent: Cost of the answers.
+        seen: (n, k) scores of the current population.
     """
 
     def __init__(self, task: Task) -> None:
@@ -35,7 +35,7 @@ class Answering:
 
     @property
     def saved(self) -> list[Progress]:
-        """The states handed over."""
+        """The saved states."""
         return [request.state for request in self.asked if isinstance(request, Save)]
 
     def __call__(self, request: Request) -> Any:
@@ -82,26 +82,26 @@ class Answering:
 
 
 def eligible(model: FlowModel, x0: Tensor) -> tuple[Tensor, Tensor]:
-    """Decoded samples, and which of them (B,) are finite and not rejected."""
+    """Return decoded samples, and which of them (B,) are finite and not rejected."""
     samples, rejected = model.screened(x0)
     finite = x0.detach().flatten(1).isfinite().all(1) & samples.detach().flatten(1).isfinite().all(1)
     return samples, finite & torch.tensor([who is None for who in rejected])
 
 
 def told(reward: RewardModel, samples: Tensor, prompt: str) -> Tensor:
-    """What the parts of a reward say: (B, k)."""
+    """Return the scores of the parts of a reward, (B, k)."""
     prompts = [prompt] * len(samples)
     return torch.stack([part.score(samples.clone(), prompts).double() for part in reward.parts], 1)
 
 
 class Alone(NamedTuple):
-    """What a job gives without the engine.
+    """The outcome of a job without the engine.
 
     Args:
-        best: What the population of the highest reward returned.
-        populations: What each returned.
-        requests: All of them.
-        spent: On their answers and on the decode of the sample that is returned.
+        best: Result of the population with the highest reward.
+        populations: Result of each population.
+        requests: All requests in order.
+        spent: Cost of their answers and of decoding the returned sample.
     """
 
     best: Finished
@@ -111,7 +111,7 @@ class Alone(NamedTuple):
 
 
 def _reconciled(job: Job, finished: list[Finished], seen: list[Tensor | None]) -> list[Finished]:
-    """Populations with rewards that can be compared: relative ones are scored against the samples of all."""
+    """Return populations with comparable rewards: relative ones are scored against the samples of all."""
     task = job.task
     finished = [one for one in finished if one.reward > -torch.inf]
     if not task.reward.relative or len(finished) <= 1:

@@ -1,4 +1,4 @@
-"""What every search promises: its budget, its account, its seed, and that it can be stopped and share a call."""
+"""The contract of searches: budget, account, seed, resuming, and independence of other jobs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ REFERENCE = re.compile(r"arXiv \d{4}\.\d{4,5}|doi\.org/\S|[Uu]npublished")
 
 
 class _Files(Observer):
-    """Writes every checkpoint to a file of its own."""
+    """Writes each checkpoint to its own file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -43,7 +43,7 @@ class _Files(Observer):
 
 
 class Fastidious(ToyReward):
-    """Gives no finite score to a third of all samples, by what they are."""
+    """A reward that is not finite for a third of all samples."""
 
     probed = False
 
@@ -60,16 +60,16 @@ class SearchSuite:
             def search(self, request):
                 return request.param
 
-    The model is a toy of two dimensions, sampled in as many ways as there are in ``SAMPLERS``.
+    The model is a two-dimensional toy, sampled in each of the ways of ``SAMPLERS``.
     """
 
     @pytest.fixture
     def search(self) -> Search:
-        """What is tested."""
+        """Return the search under test."""
         raise NotImplementedError(f"{type(self).__name__} must provide a fixture 'search'")
 
     def test_it_says_what_it_is(self, search: Search) -> None:
-        """A name; a docstring with what it does, where from (or "unpublished"), and its cost; a kernel that exists."""
+        """A name; a docstring with what it does, a reference (or "unpublished") and its cost; a kernel that exists."""
         assert_one_line(search.name, "name")
         text = docstring(type(search))
         assert REFERENCE.search(text), "the docstring cites nothing: 'arXiv 2503.19385', a doi.org link, 'unpublished'"
@@ -78,7 +78,7 @@ class SearchSuite:
             KERNELS.make(search.default_kernel)
 
     def test_its_settings_are_a_value(self, search: Search) -> None:
-        """A frozen dataclass whose ``repr``, by which checkpoints know their job, tells every setting."""
+        """A frozen dataclass whose ``repr``, by which checkpoints recognise their job, shows every setting."""
         assert_value(search)
 
     @every_sampler
@@ -95,14 +95,14 @@ class SearchSuite:
 
     @every_sampler
     def test_what_is_declared_is_spent(self, search: Search, sampler: Sampler) -> None:
-        """Of everything that costs, at budgets that divide evenly and at those that do not."""
+        """For everything that costs, at budgets that divide evenly and at others."""
         for spare in (1, 11):
             job = make(search, sampler, spare)
             assert_kept(job, alone(job).spent)
             assert sum(search.shares(job.dynamics, job.nfe)) <= job.nfe
 
     def test_the_seed_decides_everything(self, search: Search) -> None:
-        """The same seed gives the same bits, whatever was drawn before; another gives another sample."""
+        """The same seed gives the same bits, whatever was drawn before; another seed gives another sample."""
         job = make(search, SAMPLERS["linear"], 9)
         first, again, other = (alone(one).best for one in (job, job, replace(job, seed=6)))
         assert same(first, again)
@@ -110,7 +110,7 @@ class SearchSuite:
 
     @every_sampler
     def test_the_engine_gives_what_drive_gives(self, search: Search, sampler: Sampler) -> None:
-        """To the last bit, where only a few rows share a call."""
+        """To the last bit, with few rows per call."""
         job = make(search, sampler, 9)
         expected, [result] = alone(job), Engine(3, max_grad_rows=2).run([job])
         assert torch.equal(result.x0, expected.best.x0)
@@ -120,7 +120,7 @@ class SearchSuite:
 
     @along("linear", "guided-vp")
     def test_company_does_not_matter(self, search: Search, sampler: Sampler) -> None:
-        """Beside itself with another seed and beside another search on another prompt, a job ends as it does alone."""
+        """Beside the same job with another seed and another search on another prompt, a job ends as it does alone."""
         job = make(search, sampler, 9)
         other = replace(make(BestOfN(), sampler, 20), task=Task(MODEL, "right", ToyReward()))
         [single] = Engine().run([job])
@@ -129,7 +129,7 @@ class SearchSuite:
 
     @every_sampler
     def test_it_goes_on_from_every_state_saved(self, search: Search, sampler: Sampler) -> None:
-        """With the same bits and later states; each state tells what its step has spent and what is left to spend."""
+        """With the same bits and later states; each state says what its step has spent and what is left."""
         job = make(search, sampler, 13)
         share = search.shares(job.dynamics, job.nfe)[-1]
         propagator = Propagator(job.dynamics, Noise(6, 1, MODEL.shape, MODEL.dtype), share)
@@ -147,7 +147,7 @@ class SearchSuite:
 
     @along("linear", "guided-vp")
     def test_it_goes_on_from_checkpoint_files(self, search: Search, sampler: Sampler, tmp_path: Path) -> None:
-        """Whatever its states hold can be written and read, and the job ends as if it had never stopped."""
+        """Whatever its states contain can be written and read, and the job ends as if it had never stopped."""
         job, files = make(search, sampler, 13), _Files(tmp_path)
         with warnings.catch_warnings():
             warnings.simplefilter("error", RollflowWarning)  # of a state that cannot be written
@@ -157,7 +157,7 @@ class SearchSuite:
 
     @along("linear", "vp", "ddim", "one-step")
     def test_what_is_returned_is_what_was_judged(self, search: Search, sampler: Sampler) -> None:
-        """The reward is that of the sample, which is finished where the sampler says so."""
+        """The reward is that of the returned sample, which is finished if the sampler says so."""
         job = make(search, sampler, 9)
         [result] = Engine().run([job])
         assert result.reward == float(JUDGE.score(result.sample[None], ["left"]))
@@ -166,7 +166,7 @@ class SearchSuite:
 
     @along("linear", "vp")
     def test_it_goes_on_without_samples_that_must_not_be_chosen(self, search: Search, sampler: Sampler) -> None:
-        """A third of all samples have reward -inf; it returns one that has not, and spends no more than it declared."""
+        """A third of all samples have reward -inf; it returns another one and spends no more than it declared."""
         job = make(search, sampler, 60)
         job = replace(job, task=replace(job.task, reward=Fastidious(JUDGE.target)))
         with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""What the suites share: settings that are values, states that are the same, and a process that nobody disturbs."""
+"""Assertions that the suites share: about settings, equality of states, and global state of the process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def docstring(kind: type) -> str:
-    """The class's own docstring, whose first line must be a sentence of its author's."""
+    """Return a class's own docstring; fails if the author wrote none."""
     text = inspect.cleandoc(vars(kind).get("__doc__") or "")
     assert text, f"{kind.__name__} has no docstring of its own"
     assert not text.startswith(f"{kind.__name__}("), f"the docstring of {kind.__name__} is only what dataclass wrote"
@@ -21,16 +21,16 @@ def docstring(kind: type) -> str:
 
 
 def assert_one_line(text: object, what: str) -> None:
-    """A name or description is one line that says something."""
+    """Assert that a name or description is one line that is not blank."""
     assert isinstance(text, str), f"the {what} is {text!r}; expected a str"
     assert len(text.strip().splitlines()) == 1, f"the {what} is {text!r}; expected one line"
 
 
 def assert_value(thing: Any) -> None:
-    """Settings are plain values, tuples of them, or frozen dataclasses of such, which ``repr`` tells in full.
+    """Assert that settings are plain values, tuples, or frozen dataclasses of these, whose ``repr`` is complete.
 
-    A checkpoint knows by ``repr`` which job it belongs to: one that leaves a setting out would take another's for its
-    own, and one that shows an address would not know itself again.
+    A checkpoint recognises its job by ``repr``: without one of the settings it would accept the checkpoint of another
+    job, and with an address it would not recognise its own.
     """
     if isinstance(thing, tuple):
         for part in thing:
@@ -50,7 +50,7 @@ def assert_value(thing: Any) -> None:
 
 
 def same(ours: Any, theirs: Any) -> bool:
-    """Whether two states are equal to the last bit, whatever they are made of; NaN equals NaN."""
+    """Return whether two states of any structure are equal to the last bit; NaN equals NaN."""
     if isinstance(ours, Tensor) and isinstance(theirs, Tensor):
         if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
             return False
@@ -67,13 +67,13 @@ def same(ours: Any, theirs: Any) -> bool:
 
 
 def modes() -> tuple[object, ...]:
-    """What a ``with`` of torch can switch for the whole process."""
+    """Return the modes that a ``with`` of torch can switch for the whole process."""
     return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_dtype()
 
 
 @contextmanager
 def undisturbed(*tensors: Tensor) -> Iterator[None]:
-    """Fails if the block draws from torch's global generator, leaves a mode switched, or writes to the tensors."""
+    """Fail if the block draws from torch's global generator, leaves a mode switched, or writes to the tensors."""
     generator, before, copies = torch.get_rng_state(), modes(), [tensor.clone() for tensor in tensors]
     yield
     assert torch.equal(torch.get_rng_state(), generator), "it drew from torch's global generator"
