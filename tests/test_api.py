@@ -214,6 +214,7 @@ def test_renamed_names_still_work() -> None:
         assert rollflow.declared is rollflow.estimate_cost
 
 
+@pytest.mark.subprocess
 def test_importing_is_light() -> None:
     code = (
         "import sys, rollflow.cli; assert 'torch' not in sys.modules, 'help would wait for torch'\n"

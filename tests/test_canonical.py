@@ -131,6 +131,7 @@ def told() -> str:
     return "\n".join(canonical(MAKE[what]()[0]) for what in MAKE)
 
 
+@pytest.mark.subprocess
 def test_another_process_tells_the_same() -> None:
     paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": paths}

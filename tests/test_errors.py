@@ -95,6 +95,7 @@ def planned(nfe: int) -> int:
     return Plan("three cats", nfe=nfe).cost().nfe
 
 
+@pytest.mark.subprocess
 def test_a_process_pool_brings_the_error_back() -> None:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         with pytest.raises(BudgetTooSmall) as refused:

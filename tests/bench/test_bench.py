@@ -100,6 +100,7 @@ def test_hard_prompts_are_confirmed_by_further_samples(monkeypatch: pytest.Monke
     assert all(seen[prompt] == [*range(10_000, 10_040)] for prompt in twice)
 
 
+@pytest.mark.slow
 def test_plain_accuracy_counts_perfect_rewards() -> None:
     class Sign(ToyReward):
         def score(self, samples: torch.Tensor, prompts: object) -> torch.Tensor:

@@ -74,6 +74,7 @@ def test_what_is_refused_makes_no_folder(
     assert not (tmp_path / "folder").exists()
 
 
+@pytest.mark.slow
 def test_a_dry_run_looks_at_the_folder_and_leaves_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +126,7 @@ def package() -> str:
     return told.hexdigest()
 
 
+@pytest.mark.slow
 def test_nothing_is_written_into_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

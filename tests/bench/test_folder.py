@@ -99,6 +99,7 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.subprocess
 def test_what_killed_processes_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, realm, now = ExperimentFolder(tmp_path), mark().split("-")[0], time.monotonic()
     killed, far = marked(realm, dead()), marked("0" * 12, 1)
@@ -133,6 +134,7 @@ USERS += [
 USERS += [f".rollflow-{marked('0' * 12, 1)}.x.part.bak", f".{marked('0' * 12, 1)}.clock", "0123456789abcdef.pt"]
 
 
+@pytest.mark.subprocess
 def test_files_of_the_user_stay(tmp_path: Path) -> None:
     """Whatever their names and ages, wherever they lie."""
     folder = ExperimentFolder(tmp_path)

@@ -61,6 +61,7 @@ def test_one_has_it_until_it_is_given_back(tmp_path: Path) -> None:
     assert (tmp_path / "job").read_text() == second.owner
 
 
+@pytest.mark.subprocess
 def test_what_is_gone_or_asleep_is_taken_over(tmp_path: Path, clock: Clock) -> None:
     realm, process = mark().split("-")[0], dead()
     one = Leases(tmp_path)
@@ -75,6 +76,7 @@ def test_what_is_gone_or_asleep_is_taken_over(tmp_path: Path, clock: Clock) -> N
         assert one.take("job")
 
 
+@pytest.mark.subprocess
 def test_processes_are_told_apart_by_where_they_are_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Containers of one image share a name, and count from 1; another boot counts anew."""
     mine, process = mark(), dead()

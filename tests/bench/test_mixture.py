@@ -69,6 +69,7 @@ def own_figures(label: str, nfe: int, seeds: int, alone: Callable[[Job], Any]) -
     )
 
 
+@pytest.mark.slow
 def test_cells_are_what_jobs_give_one_by_one(alone: Callable[[Job], Any]) -> None:
     seeds, nfe = 4, 60
     column = mixture.measure(rare_mode(), MIXTURE_ARMS, nfe, seeds)
@@ -107,6 +108,7 @@ def test_plain_trajectories_are_the_sampler() -> None:
     assert found.nfe == 10
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_table(tmp_path: Path, alone: Callable[[Job], Any]) -> None:
     arguments = ["bench", "mixture", "--seeds", "2", "--budgets", "25,40", "--trajectories", "40", "--out"]
     assert main([*arguments, str(tmp_path)]) == 0

@@ -55,6 +55,7 @@ class Away(Redness):
         return super().score(samples, prompts)
 
 
+@pytest.mark.slow
 def test_an_outage_fails_no_job(whole: Path, tmp_path: Path) -> None:  # noqa: F811
     """Retries are left as they were, what was begun goes on, and the rest is the same to the last bit."""
     heard: list[Any] = []
@@ -72,6 +73,7 @@ def test_an_outage_fails_no_job(whole: Path, tmp_path: Path) -> None:  # noqa: F
     assert any(entry.get("resumed") for entry in JournalIndex(tmp_path).done.values())
 
 
+@pytest.mark.slow
 def test_the_command_says_what_helps(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     (tmp_path / "mine.jsonl").write_text('{"prompt": "a red square"}\n{"prompt": "a unicorn"}\n')
     options = ["--preset", "init", "--suite", str(tmp_path / "mine.jsonl"), "--nfe", "100", "--seeds", "1"]
@@ -282,6 +284,7 @@ def test_what_happened_to_a_folder_is_told_in_words(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+@pytest.mark.slow
 def test_a_disk_that_fails_ends_the_run_in_words_and_loses_nothing(
     number: int,
     whole: Path,  # noqa: F811
@@ -349,6 +352,7 @@ def test_a_folder_that_is_deleted_is_not_made_again(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_folder_at_work_is_an_experiment_of_its_own(
     whole: Path,  # noqa: F811
     tmp_path: Path,

@@ -63,7 +63,7 @@ def test_the_graded_suite_is_held_out_and_in_its_bands(graded: Suite) -> None:
 
 @pytest.mark.parametrize(
     ("samples", "every", "rows"),
-    [pytest.param(5, 1, 100, marks=pytest.mark.slow), (1, 4, 15)],
+    [pytest.param(5, 1, 100, marks=pytest.mark.exhaustive), pytest.param(1, 4, 15, marks=pytest.mark.slow)],
     ids=["whole", "a twentieth"],
 )
 def test_the_graded_suite_stays_in_its_bands(graded: Suite, samples: int, every: int, rows: int) -> None:

@@ -181,6 +181,7 @@ def test_printable_text_keeps_letters_and_writes_out_controls() -> None:
 HOSTILE = "\x1b[2J\u202e</script><script>![x](http://h/)|`$\\foo$\r\n# owned"
 
 
+@pytest.mark.slow
 def test_nothing_that_a_report_says_is_obeyed(theirs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arms = json.loads((theirs / "experiment.json").read_text())["arms"]
     configure(theirs, name=HOSTILE, arms=[arms[0] | {"name": HOSTILE}, *arms[1:]], model=HOSTILE, reward=HOSTILE)

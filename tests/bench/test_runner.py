@@ -87,6 +87,7 @@ def test_nothing_finished_is_done_again(whole: Path) -> None:
     assert len(lines(whole)) == JOBS
 
 
+@pytest.mark.subprocess
 def test_killed_it_goes_on_inside_a_prompt(whole: Path, tmp_path: Path) -> None:
     """SIGKILL after a few jobs: the rest is done by the next, from checkpoints, with the same bits."""
     script = Path(tiny_experiment.__file__)
@@ -120,6 +121,7 @@ def test_killed_it_goes_on_inside_a_prompt(whole: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "claims").iterdir()) == list((tmp_path / "checkpoints").iterdir()) == []
 
 
+@pytest.mark.subprocess
 def test_processes_share_a_folder(whole: Path, tmp_path: Path) -> None:
     """Three at once: all jobs, each once, with the same bits."""
     script = Path(tiny_experiment.__file__)
@@ -216,6 +218,7 @@ def test_no_job_is_begun_when_the_time_is_over(tmp_path: Path) -> None:
     assert list((tmp_path / "claims").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_replay_is_the_same_to_the_last_bit(whole: Path) -> None:
     for name, entry in JournalIndex(whole).done.items():
         made = replay(whole, name[:9], TinyModel(), Redness(), [Judge()])
@@ -256,6 +259,7 @@ def test_a_replay_that_differs_says_so(whole: Path) -> None:
         find(whole, "")
 
 
+@pytest.mark.slow
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From a suite of one's own to a picture that is made again; a folder of another experiment is refused."""
     (tmp_path / "mine.jsonl").write_text('{"prompt": "a red square"}\n')

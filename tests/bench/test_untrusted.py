@@ -72,6 +72,7 @@ def a_job(path: Path) -> str:
     return next((path / "images").iterdir()).stem
 
 
+@pytest.mark.slow
 def test_a_report_imports_nothing(theirs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     configure(theirs, held_out=["human(mode=evil:M)", "sum(parts=count;evil:R)", "evil:R", "evil"])
     for command in (["report", ".", "--gallery", "0"], ["compare", ".", "."]):
@@ -83,6 +84,7 @@ def test_a_report_imports_nothing(theirs: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err.endswith("add --trust\n")
 
 
+@pytest.mark.slow
 def test_plugins_are_not_loaded_by_a_report(theirs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Point:
         name = "theirs"
@@ -282,6 +284,7 @@ def test_the_environment_is_read_in_few_places() -> None:
     assert read_ <= {"TOKEN", "self.key", "DEBUG", '"LOCALAPPDATA"', '"XDG_CACHE_HOME"'}
 
 
+@pytest.mark.slow
 def test_extreme_numbers_end_soon(theirs: Path) -> None:
     """No table, figure or loop is as large as a number of the folder says."""
     config = json.loads((theirs / "experiment.json").read_text())

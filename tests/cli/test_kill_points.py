@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import kill_points
+import pytest
 
 
+@pytest.mark.subprocess
 def test_killed_at_any_point_nothing_is_lost(tmp_path: Path) -> None:
     command = [sys.executable, kill_points.__file__, str(tmp_path)]
     child = subprocess.run(command, capture_output=True, text=True, timeout=300)

@@ -40,6 +40,7 @@ def refused(capsys: pytest.CaptureFixture[str], command: str, *arguments: Path) 
 
 
 @pytest.mark.draws
+@pytest.mark.slow
 def test_report_writes_its_files_into_the_folder(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path.name for path in copy.iterdir()}
     report.report(copy, gallery=1)
@@ -142,6 +143,7 @@ def test_commands_can_be_registered(command: Callable[..., None]) -> None:
     assert "EXPERIMENT" in told.output
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_what_was_there(
     copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,6 +61,7 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> None:
 ROUNDING = {"caption": 0.01, "caption-judge": 0.02, "colorfulness": 0.05}
 
 
+@pytest.mark.slow
 def test_generate_and_score_agree_on_every_packaged_reward(
     embedded: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,6 +110,7 @@ def experiment(registered: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return ["bench", "run", *options, "--reward", JPEG, "--held-out", "judge", "--out", str(tmp_path / "run")]
 
 
+@pytest.mark.slow
 def test_bench_replay_and_report_keep_every_bit(
     experiment: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,6 +146,7 @@ def _undone(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("frames", [[0, 0, 0, 1, 1], [0, 0, 0]], ids=str)
+@pytest.mark.slow
 def test_films_of_generate_and_replay(
     frames: list[int],
     experiment: list[str],

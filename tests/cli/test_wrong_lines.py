@@ -244,6 +244,7 @@ LINES: list[tuple[list[str], str]] = [
 
 
 @pytest.mark.parametrize(("line", "told"), LINES, ids=[" ".join(line)[:60] for line, _ in LINES])
+@pytest.mark.slow
 def test_a_wrong_line_is_one_line(line: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
     code = main(line)
     out, err = capsys.readouterr()

@@ -84,6 +84,7 @@ class Tally:
         ("brightness", RewardSuite, 0),
     ],
 )
+@pytest.mark.slow
 def test_the_suite_passes(example: str, suite: Any, skipped: int, installed: Path) -> None:
     """Every test of it, in a pytest of its own; the law of a kernel is measured at its default settings alone."""
     tally, plugins = Tally(), ("cacheprovider", "faulthandler", "hypothesispytest")
@@ -94,6 +95,7 @@ def test_the_suite_passes(example: str, suite: Any, skipped: int, installed: Pat
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.slow
 def test_commands_do_what_they_say(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

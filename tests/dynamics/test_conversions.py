@@ -184,6 +184,7 @@ def test_velocity_is_the_papers_formula_and_the_targets_own(source: Interpolant,
 
 
 @every_pair
+@pytest.mark.slow
 def test_the_ode_lands_on_the_same_sample_after_conversion(source: Interpolant, target: Interpolant) -> None:
     """In one dimension the flow is the increasing map between the marginals: its end is known exactly."""
     conversion, model, law = Conversion(source, target), line(source), line(target)

@@ -49,6 +49,7 @@ def slope(task: Task, request: Grad) -> Slope:
 
 @settings(max_examples=50)
 @given(st.floats(0, 1e3), st.floats(-100, 100), st.floats(-100, 100), st.sampled_from([torch.float32, torch.float64]))
+@pytest.mark.slow
 def test_the_length_of_a_shift(scale: float, exponent: float, power: float, dtype: torch.dtype) -> None:
     """Constant: scale |gradient|; "reward": scale |gradient| / |r|; "gradient": scale; always along the gradient."""
     unit = torch.tensor([[0.6, -0.8], [-0.8, 0.6]], dtype=torch.float64)
@@ -276,6 +277,7 @@ class Last(Observer):
         self.samples = request.x0
 
 
+@pytest.mark.slow
 def test_two_thousand_chains_have_the_mean_and_variance_of_the_recursion() -> None:
     """Within four standard errors; along A, and across it, where nothing leans."""
     n, steps, scale, last = 2000, 16, 0.025, Last()
@@ -342,6 +344,7 @@ def test_the_step_size_of_the_tilted_law_for_any_interpolant(interpolant: Interp
 PROMPTS = ("three apples on snow background", "two stars", "one car above two dogs", "four houses on sky background")
 
 
+@pytest.mark.slow
 def test_gradients_through_the_embedded_networks() -> None:
     """Finite differences, up the gradient and along random directions, agree on the whole to a tenth.
 
@@ -374,6 +377,7 @@ def test_gradients_through_the_embedded_networks() -> None:
     assert float((differences - slopes).norm()) < 0.1 * float(slopes.norm())
 
 
+@pytest.mark.slow
 def test_scenes_are_guided_end_to_end() -> None:
     plan = Plan(PROMPTS[0], nfe=20, method=RolloverBudget(2, 3), steps=3, guidance="dps(scale=0.5)", seed=3)
     [guided], [plain] = (

@@ -509,6 +509,7 @@ def test_no_sound_gradient_is_refused(line: ToyModel, how: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["caption", "count", "judge", "caption-judge"])
+@pytest.mark.slow
 def test_the_gradients_of_the_scenes_rewards_are_sound(name: str) -> None:
     from rollflow.engine.executor import Executor
     from rollflow.engine.preparation import try_gradient

@@ -88,6 +88,7 @@ def same(ours: Result, theirs: Result) -> None:
 @pytest.mark.parametrize("search", SEARCHES, ids=repr)
 @pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
 @pytest.mark.parametrize("relative", [False, True], ids=["plain", "relative"])
+@pytest.mark.slow
 def test_killed_at_any_save_it_ends_with_the_same_bits(
     search: Search, sampler: Sampler, relative: bool, tmp_path: Path
 ) -> None:

@@ -197,6 +197,7 @@ def test_an_estimate_is_kept_when_finishing_fails(line: ToyModel) -> None:
     assert result.ineligible == {"network": 8}
 
 
+@pytest.mark.slow
 def test_guidance_does_not_follow_what_is_not_finite(line: ToyModel) -> None:
     """Rows beside one that is not eligible lean as they would alone."""
     sampler = Sampler(Linear(), steps=4, guidance=DPS(0.2))

@@ -93,6 +93,7 @@ def make(recipe: tuple[Search, Sampler, int, int, int], line: ToyModel, plane: T
 
 @settings(max_examples=100)
 @given(st.lists(recipes, min_size=1, max_size=5), st.integers(1, 40), st.booleans())
+@pytest.mark.slow
 def test_the_engine_equals_drive(
     line: ToyModel,
     plane: ToyModel,
@@ -116,6 +117,7 @@ def test_the_engine_equals_drive(
 
 @settings(max_examples=40)
 @given(st.lists(recipes, min_size=2, max_size=4), st.integers(1, 40), st.booleans(), st.randoms(use_true_random=False))
+@pytest.mark.slow
 def test_company_does_not_matter(
     line: ToyModel,
     plane: ToyModel,
@@ -138,6 +140,7 @@ def test_company_does_not_matter(
 
 @settings(max_examples=30)
 @given(st.integers(2, 3), st.integers(0, 60), st.lists(recipes, max_size=3), st.integers(1, 40), st.booleans())
+@pytest.mark.slow
 def test_where_a_cap_ends_a_job_does_not_depend_on_company(
     line: ToyModel,
     plane: ToyModel,
@@ -285,6 +288,7 @@ def test_computing_time_is_shared_by_rows(line: ToyModel) -> None:
     assert three.seconds == pytest.approx(3 * one.seconds)
 
 
+@pytest.mark.slow
 def test_padded_calls_are_of_one_shape_and_change_nothing(spy: Any) -> None:
     """Whatever there is to do, of velocities, gradients and rewards; what fills a call is in no account."""
 
@@ -311,6 +315,7 @@ def test_padded_calls_are_of_one_shape_and_change_nothing(spy: Any) -> None:
 
 
 @pytest.mark.parametrize("max_rows", [4, 16, 23])
+@pytest.mark.slow
 def test_no_call_is_filled_up_while_jobs_are_left(line: ToyModel, max_rows: int) -> None:
     """Whatever the sizes of requests, above the limit too: what fills a call up repeats its last row."""
     calls: dict[str, list[bool]] = {"model": [], "judge": []}
@@ -558,6 +563,7 @@ def test_a_held_out_reward_that_fails_costs_nothing_else(line: ToyModel) -> None
     assert result.missing == {"held": "ValueError: asks for nothing"}
 
 
+@pytest.mark.slow
 def test_populations_of_a_relative_reward_are_compared_with_each_other(plane: ToyModel) -> None:
     """Where all parts agree, so does the choice between chains, though each ranked its own samples alone."""
 

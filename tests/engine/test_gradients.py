@@ -142,6 +142,7 @@ recipes = st.tuples(searches, samplers, st.integers(0, 20), st.integers(0, 2**63
 
 @settings(max_examples=60)
 @given(st.lists(recipes, min_size=1, max_size=5), st.integers(1, 40), st.integers(1, 20))
+@pytest.mark.slow
 def test_the_engine_equals_drive_with_guidance(
     line: ToyModel,
     plane: ToyModel,

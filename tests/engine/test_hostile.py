@@ -132,6 +132,7 @@ def test_velocities_take_the_dtype_of_states() -> None:
 
 @pytest.mark.parametrize("search", [BestOfN(), SVDD(), SMC(), RolloverBudget(initial=3), CoDe()], ids=lambda s: s.name)
 @pytest.mark.parametrize("remote", [False, True])
+@pytest.mark.slow
 def test_a_model_may_use_its_memory_again(search: Search, remote: bool) -> None:
     class Reusing(Pictures):
         def __init__(self) -> None:
@@ -400,6 +401,7 @@ def test_a_gradient_that_is_cut_off_for_a_branch_or_some_rows_is_refused(score: 
 
 
 @pytest.mark.filterwarnings("ignore:model .* decodes pixels")
+@pytest.mark.slow
 def test_most_of_many_cut_branches_are_found() -> None:
     class Plain(Pictures):
         def decode(self, x0: Tensor) -> Tensor:
@@ -466,6 +468,7 @@ class Gone(Mean):
 
 @pytest.mark.parametrize("interpolant", [Linear(), VP()], ids=str)
 @pytest.mark.parametrize("search", [BestOfN(), SVDD(), SMC(), RolloverBudget(initial=40)], ids=lambda s: s.name)
+@pytest.mark.slow
 def test_a_result_is_small_when_it_travels(search: Search, interpolant: Any) -> None:
     sampler = Sampler(interpolant, steps=4, finish=True)
     for nfe in (search.smallest_nfe(sampler.bind(Heavy())), 400):

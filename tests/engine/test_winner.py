@@ -51,6 +51,7 @@ class Kept(Observer):
 @pytest.mark.parametrize("name", [*SEARCHES])
 @pytest.mark.parametrize("interpolant", [Linear(), VP()], ids=["free", "paid"])  # what finishing costs
 @pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.slow
 def test_the_origin_of_every_search_is_the_row_that_won(
     line: ToyModel, toy_reward: ToyReward, name: str, interpolant: Linear | VP, seed: int
 ) -> None:
@@ -63,6 +64,7 @@ def test_the_origin_of_every_search_is_the_row_that_won(
     assert torch.equal(kept.samples(population)[row], result.x0)
 
 
+@pytest.mark.slow
 def test_the_winner_is_not_always_the_first(line: ToyModel, toy_reward: ToyReward) -> None:
     jobs = [
         Job(Task(line, "wide", toy_reward), RolloverBudget(3, 3), 60, seed, Sampler(Linear(), steps=5))

@@ -136,6 +136,7 @@ def check(result: Result | None, witness: Witness, what: str) -> None:
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("where", ["network", "decoder", "reward"])
 @pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.slow
 def test_the_best_survives_whatever_goes_wrong(line: ToyModel, search: str, where: str, kind: str) -> None:
     for at in (1, 4, 7):
         for lasting in (False, True):
@@ -199,6 +200,7 @@ def interrupted_at(lines: Sequence[int]) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.slow
 def test_ctrl_c_at_any_line_of_the_engine(line: ToyModel, search: str, request: pytest.FixtureRequest) -> None:
     """And once or twice more soon after, while what was found is kept."""
     job = Job(Task(line, "wide", ToyReward()), SEARCHES[search], NFE, 0, STEPS4)

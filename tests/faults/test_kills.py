@@ -118,6 +118,7 @@ def test_generate_ends_with_the_same_bits_whatever_kills_it(
     print(f"\ngenerate, {method}: {sum(ends.values())} kills in {number} runs, {dict(sorted(ends.items()))}")
 
 
+@pytest.mark.slow
 def test_an_experiment_ends_with_the_same_bits_whatever_kills_it(
     nursery: Nursery, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

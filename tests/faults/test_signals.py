@@ -203,6 +203,7 @@ def test_a_server_ends_in_its_own_way(name: str, nursery: Nursery, tmp_path: Pat
     assert ended(child) == (0, "")
 
 
+@pytest.mark.slow
 def test_an_experiment_gives_back_what_it_was_at(host: Host, nursery: Nursery, tmp_path: Path) -> None:
     """Its reward does not answer, and the user is impatient."""
     (tmp_path / "mine.jsonl").write_text('{"prompt": "a red square"}\n')

@@ -164,6 +164,7 @@ WHOLE = [
     new=st.binary(max_size=8),
     cut=st.integers(0, 8),
 )
+@pytest.mark.slow
 def test_damaged_files_are_read_or_refused(whole: bytes, at: int, new: bytes, cut: int) -> None:
     at %= len(whole)
     damaged = whole[:at] + new + whole[at + cut :]

@@ -127,6 +127,7 @@ with RunFolder(Path(sys.argv[1])) as out:
 """
 
 
+@pytest.mark.subprocess
 def test_killed_between_any_two_files_it_still_knows_its_own(tmp_path: Path) -> None:
     """And another that is killed after that, and so on; a user's file in between is known for one, too."""
     kept(tmp_path, {"a.png": b"old", "b.png": b"old"})

@@ -14,6 +14,7 @@ CAMPAIGN = Path(__file__).with_name("campaign.py")
 LOADERS = 36
 
 
+@pytest.mark.subprocess
 def test_no_mutated_file_gets_through() -> None:
     words = [sys.executable, str(CAMPAIGN), "--cases", "12"]
     done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -21,6 +22,7 @@ def test_no_mutated_file_gets_through() -> None:
     assert done.stdout.count(" files, 0 faults") == done.stdout.count(" files, ") >= LOADERS
 
 
+@pytest.mark.subprocess
 def test_the_guard_sees_what_must_not_be_done(tmp_path: Path) -> None:
     script = f"""
 import os, sys

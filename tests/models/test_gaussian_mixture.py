@@ -39,6 +39,7 @@ def test_log_prob_is_that_of_the_noised_mixture(interpolant: Interpolant) -> Non
 
 
 @every
+@pytest.mark.slow
 def test_score_is_the_gradient_of_log_prob(interpolant: Interpolant) -> None:
     model, x = random_mixture(4, 3, interpolant), states(30, 3).requires_grad_()
     for t in (0.0, 1e-6, 0.4, 1.0):

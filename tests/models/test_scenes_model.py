@@ -63,6 +63,7 @@ def test_damaged_weights_are_told_in_one_line(tmp_path: Path, damage: str) -> No
 
 
 @pytest.mark.parametrize("model_class", [ScenesBase, ScenesTurbo])
+@pytest.mark.slow
 def test_a_model_draws_what_is_asked_for(model_class: type[FlowModel]) -> None:
     """Of all objects found in 24 plain samples, three quarters and more are of the kind that was asked for."""
     model, counter = model_class(), CountReward()
@@ -76,6 +77,7 @@ def test_a_model_draws_what_is_asked_for(model_class: type[FlowModel]) -> None:
     assert right >= 0.75 * sum(8 * count for count in (3, 2, 4))
 
 
+@pytest.mark.slow
 def test_the_turbo_model_shows_early_what_it_will_draw() -> None:
     """From one noise, the clean estimate at t = 0.7 is nearer to the finished sample than the base's is to its own."""
     gaps = []

@@ -115,6 +115,7 @@ def test_a_film_is_kept_frame_by_frame() -> None:
             assert film.convert("RGB").tobytes() == picture(frame).tobytes()
 
 
+@pytest.mark.slow
 def test_a_run_of_films_shows_a_still_and_the_film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result, recorder = recorded()
     baseline = run(Plan("a red square", nfe=90).baseline())
@@ -153,6 +154,7 @@ def test_ctrl_c_while_replacing_leaves_no_half_file(tmp_path: Path, monkeypatch:
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"old")]
 
 
+@pytest.mark.slow
 def test_write_run_writes_everything_and_nothing_of_an_earlier_run(tmp_path: Path) -> None:
     result, recorder = recorded()
     [baseline] = [run(Plan("a red square", nfe=90).baseline())]

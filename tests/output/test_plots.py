@@ -51,6 +51,7 @@ def test_path_leads_to_the_result(method: str, interpolant: str, finish: bool, s
         assert (frames[-2] if finishing else frames[-1]).reward in rewards
 
 
+@pytest.mark.slow
 def test_path_is_that_of_the_chain_that_won() -> None:
     winners = set()
     for seed in range(6):
@@ -83,6 +84,7 @@ def test_a_recorder_begins_anew_with_every_job() -> None:
 
 @pytest.mark.parametrize("at", [2, 9, 14])
 @pytest.mark.parametrize("method", ["svdd", "rbf"])
+@pytest.mark.slow
 def test_an_interrupted_path_ends_in_the_best_so_far(method: str, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TinyModel, "interrupt_at", at)
     result, recorder = recorded(method=method)
@@ -128,6 +130,7 @@ def test_best_of_n_is_not_scored_on_the_way() -> None:
     assert "not scored" in plots.filmstrip(result, recorder).axes[0].get_xlabel()
 
 
+@pytest.mark.slow
 def test_png_without_pyplot() -> None:
     result, recorder = recorded()
     with Image.open(io.BytesIO(plots.figure_png(plots.trace(result, recorder)))) as image:

@@ -40,6 +40,7 @@ def test_every_registered_scheme_is_tested() -> None:
 @every_scheme
 @settings(max_examples=12)
 @given(some_weights, st.integers(1, 9))
+@pytest.mark.slow
 def test_offspring_are_expected_to_be_count_times_weight(scheme: Resampling, weights: Tensor, count: int) -> None:
     """Within 4 standard errors: the scheme's own where offspring are floor or ceil, else those of independent draws."""
     repeats = 400
@@ -58,6 +59,7 @@ def test_offspring_are_expected_to_be_count_times_weight(scheme: Resampling, wei
 
 
 @given(some_weights, st.integers(1, 9))
+@pytest.mark.slow
 def test_systematic_is_exact_over_its_one_uniform(weights: Tensor, count: int) -> None:
     """The integral over u, by the midpoint rule, whose error is a point of the grid a boundary."""
     grid = (torch.arange(200, dtype=torch.float64) + 0.5) / 200
@@ -72,6 +74,7 @@ def test_systematic_is_exact_over_its_one_uniform(weights: Tensor, count: int) -
 @example(torch.full((10,), 0.1, dtype=torch.float64), 7, None)  # their sum ends at 1 - 2^-53
 @example(weights_of([1.0, 1e-300, 1e-300]), 3, None)
 @example(weights_of([1e-17, 1.0, 1e-17, 0.0]), 4, None)
+@pytest.mark.slow
 def test_only_the_living_are_kept_at_the_ends_of_the_unit_interval(
     scheme: Resampling, weights: Tensor, count: int, data: st.DataObject | None
 ) -> None:

@@ -342,6 +342,7 @@ def test_a_pipeline_that_was_used_is_the_same() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.subprocess
 def test_another_process_tells_the_same() -> None:
     told = "import families.flux as f, checks; print(checks.loaded(f.distilled()).identity)"
     paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])

@@ -304,7 +304,7 @@ def assert_compiled_gives_the_same(folder):
     torch.testing.assert_close(*velocities, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore")
 def test_a_compiled_denoiser_gives_the_same(folder):
     assert_compiled_gives_the_same(folder)

@@ -149,6 +149,7 @@ fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here
 
 @fork
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+@pytest.mark.subprocess
 def test_a_fork_is_refused_even_while_a_thread_is_at_work(model: DiffusersModel) -> None:
     scenes, reward = rollflow.load_model("scenes-turbo"), REWARDS.make("count")
     x = torch.zeros(1, *model.shape)
@@ -180,6 +181,7 @@ def test_a_fork_is_refused_even_while_a_thread_is_at_work(model: DiffusersModel)
 
 @fork
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+@pytest.mark.subprocess
 def test_loading_in_a_fork_needs_one_thread_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """With more it would wait for threads that are not there."""
     rollflow.load_model("scenes-turbo")

@@ -62,6 +62,7 @@ def page(text: str) -> Page:
     return Page(text)
 
 
+@pytest.mark.slow
 def test_it_loads_nothing_and_runs_nothing(page: Page, text: str) -> None:
     for tag, attributes in page.tags:
         assert tag not in {"script", "link", "iframe", "object", "form"}

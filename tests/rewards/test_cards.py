@@ -22,6 +22,7 @@ def test_every_reward_says_what_it_needs(name: str, capsys: pytest.CaptureFixtur
         assert any(line.split(maxsplit=1) == [label, value] for line in told.splitlines())
 
 
+@pytest.mark.subprocess
 def test_listing_them_loads_no_network_library() -> None:
     code = "import sys, rollflow.rewards; print(*{'transformers', 'httpx', 'fastapi', 'diffusers'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"

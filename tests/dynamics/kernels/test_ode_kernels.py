@@ -24,6 +24,7 @@ def flow_error(kernel: Kernel, interpolant: Interpolant, steps: int) -> float:
 
 @every
 @pytest.mark.parametrize(("kernel", "order"), [(Euler(), 1.0), (Heun(), 2.0), (DDIM(0.0), 1.0)], ids=str)
+@pytest.mark.slow
 def test_order_of_convergence(kernel: Kernel, order: float, interpolant: Interpolant) -> None:
     errors = [flow_error(kernel, interpolant, steps) for steps in (40, 80, 160, 320)]
     assert errors[-1] < 5 / 320**order

@@ -41,6 +41,7 @@ def test_euler_maruyama_has_the_moments_of_the_affine_recursion(
 
 @every
 @every_coefficient
+@pytest.mark.slow
 def test_euler_maruyama_keeps_the_law_to_first_order(interpolant: Interpolant, diffusion: DiffusionCoefficient) -> None:
     """Gaussian data stay Gaussian: mean and variance at t = 0, without sampling, for any g."""
     kernel, model = EulerMaruyama(diffusion), gaussian(interpolant)
@@ -135,6 +136,7 @@ def test_grid_and_coefficient_together_are_the_other_sde(interpolant: Interpolan
     assert slope(list(variances)) == pytest.approx(2.0, abs=0.1)
 
 
+@pytest.mark.slow
 def test_grid_and_coefficient_together_have_the_law_of_vp() -> None:
     """From where VP starts to the data: means and variances of the two SDEs approach each other, and the data's."""
     both, vp, conversion = EulerMaruyama(Converted()), EulerMaruyama(), Conversion(Linear(), VP())

@@ -421,6 +421,7 @@ def test_connections_are_bounded_and_told_of_once(caplog: pytest.LogCaptureFixtu
     assert len(lines) == 3
 
 
+@pytest.mark.subprocess
 def test_four_bombs_at_once_leave_a_server_with_little_memory_alive() -> None:
     """Below 1.5 GB for all that it does, libraries included, however small the bodies."""
     command = (

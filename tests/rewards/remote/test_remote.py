@@ -144,6 +144,7 @@ def jobs(model: ToyModel, reward: RewardModel) -> list[Job]:
     ]
 
 
+@pytest.mark.subprocess
 def test_a_run_whose_server_is_killed_in_the_middle_ends_as_one_in_process(line: ToyModel, tmp_path: Path) -> None:
     name = f"hosting:Mortal(marker={tmp_path / 'died'})"
     process, port = spawn(name)
