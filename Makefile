@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo fast test lint docs examples wheel clean
+.PHONY: help demo fast test exhaustive coverage lint docs examples wheel clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -11,10 +11,16 @@ demo: .venv/.installed ## Make a first picture with the embedded model
 	$(BIN)/rollflow generate "three cats to the left of two cars on grass background" --method rbf --nfe 200 --seed 2 --compare
 
 fast: .venv/.tested ## Run the tests that are neither slow nor need other processes
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not subprocess"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not subprocess and not exhaustive"
 
-test: .venv/.tested ## Run all tests, on all cores
-	$(BIN)/python -m pytest -n auto --dist worksteal
+test: .venv/.tested ## Run all tests but the exhaustive ones, on all cores
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not exhaustive"
+
+exhaustive: .venv/.tested ## Run the long forms of tests that make test runs a smaller form of
+	$(BIN)/python -m pytest -m exhaustive
+
+coverage: .venv/.tested ## Run the tests and list the lines and branches that none of them reaches
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not exhaustive" --cov
 
 lint: .venv/.tested ## Run ruff, mypy and the import contracts
 	$(BIN)/ruff check src tests tools examples
