@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from rollflow.engine.batching import Batching, CallKind, RowCall, Rows, at_rows
@@ -131,7 +132,11 @@ class Executor:
         return self.batching.limits[CallKind("score", self.numbering.id_of(reward))]
 
     def _verdict(
-        self, reward: RewardModel, samples: Tensor, faults: list[Fault | None], prompts: Sequence[str]
+        self,
+        reward: RewardModel,
+        samples: Float[Tensor, " B *sample"],
+        faults: list[Fault | None],
+        prompts: Sequence[str],
     ) -> Verdict:
         """Score the rows that have no fault; no other is given to the reward."""
         sound, faults = sound_rows(faults), [*faults]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from rollflow.requests import Slope
@@ -33,7 +34,7 @@ class Verdict(NamedTuple):
         faults: Fault of each row that is not eligible, None for the others.
     """
 
-    scores: Tensor
+    scores: Float64[Tensor, " B k"]
     faults: list[Fault | None]
 
 
@@ -49,7 +50,7 @@ class GradientVerdict(NamedTuple):
     faults: list[Fault | None]
 
 
-def finite_rows(values: Tensor) -> list[bool]:
+def finite_rows(values: Float[Tensor, " B *value"]) -> list[bool]:
     """Which rows of (B, ...) values are finite."""
     finite = values.detach().isfinite()
     rows: list[bool] = (finite.flatten(1).all(1) if values.ndim > 1 else finite).tolist()

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from rollflow.dynamics.conversions import denoised_from_velocity
+from rollflow.dynamics.shapes import States
 from rollflow.engine.batching import Rows, at_rows
 from rollflow.engine.faults import GRADIENT, Fault, finite_rows, score_not_finite, sound_rows
 from rollflow.engine.model_calls import examined, velocity
@@ -32,13 +34,15 @@ class GradientCall:
     """
 
     task: Task
-    t: Tensor
+    t: Float[Tensor, " B"]
     prompts: Sequence[str]
     conditions: Sequence[Any]
     padded: bool
     memory_limit: MemoryLimit
 
-    def __call__(self, rows: Rows, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, list[Fault | None]]:
+    def __call__(
+        self, rows: Rows, x: States
+    ) -> tuple[States, States, Float64[Tensor, " B"], States, list[Fault | None]]:
         """The fields of a ``Slope`` at states (n, ...) of these rows, and the fault of each.
 
         Raises:
@@ -67,7 +71,9 @@ class GradientCall:
         gradient[faulty.to(gradient.device)] = 0.0
         return v.detach().clone(), clean.detach(), reward, gradient, faults
 
-    def _score(self, samples: Tensor, faults: list[Fault | None], sound: list[int], prompts: list[str]) -> Tensor:
+    def _score(
+        self, samples: Float[Tensor, " B *sample"], faults: list[Fault | None], sound: list[int], prompts: list[str]
+    ) -> Float64[Tensor, " sound"]:
         """Rewards of the sound rows; where calls are padded, a sound sample stands in for each that is not."""
         rows = [row if fault is None else sound[0] for row, fault in enumerate(faults)] if self.padded else sound
         given = samples if len(sound) == len(faults) else samples[rows]
@@ -75,7 +81,7 @@ class GradientCall:
         return scores[sound] if self.padded else scores
 
 
-def _gradients(rewards: Tensor, *leaves: Tensor) -> tuple[Tensor | None, ...]:
+def _gradients(rewards: Float64[Tensor, " sound"], *leaves: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients of the sum of rewards; None for a leaf that no path leads to."""
     if not rewards.requires_grad:
         return (None,) * len(leaves)
@@ -83,7 +89,7 @@ def _gradients(rewards: Tensor, *leaves: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _with_gradient_faults(
-    task: Task, reward: Tensor, gradient: Tensor, faults: list[Fault | None]
+    task: Task, reward: Float64[Tensor, " B"], gradient: States, faults: list[Fault | None]
 ) -> list[Fault | None]:
     """The faults of all rows, after those whose reward or gradient is not finite were found."""
     found = list[Fault | None]()

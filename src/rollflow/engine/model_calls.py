@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from rollflow.dynamics.shapes import States
 from rollflow.engine.faults import DECODER, DYNAMICS, Fault, finite_rows
 from rollflow.engine.task import Task
 from rollflow.errors import BadModel
@@ -30,7 +32,7 @@ def encode(task: Task) -> Any:
     raise unreadable
 
 
-def velocity(task: Task, x: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
+def velocity(task: Task, x: States, t: Float[Tensor, " B"], conditions: Sequence[Any]) -> States:
     """Call the model's ``velocity``.
 
     Returns:
@@ -49,7 +51,7 @@ def velocity(task: Task, x: Tensor, t: Tensor, conditions: Sequence[Any]) -> Ten
     return v if torch.is_grad_enabled() else v.detach().clone()  # a model may use its own memory again
 
 
-def screened(task: Task, x0: Tensor) -> Screened:
+def screened(task: Task, x0: States) -> Screened:
     """Call the model's ``screened``.
 
     Raises:
@@ -65,7 +67,7 @@ def screened(task: Task, x0: Tensor) -> Screened:
     return Screened(samples if torch.is_grad_enabled() else samples.detach(), rejected)
 
 
-def examined(task: Task, x0: Tensor) -> tuple[Tensor, list[Fault | None]]:
+def examined(task: Task, x0: States) -> tuple[Float[Tensor, " B *sample"], list[Fault | None]]:
     """Decode clean states and find out which samples are not eligible before a reward has seen them."""
     name, clean = task.model.name, finite_rows(x0)
     samples, rejected = screened(task, x0)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
+from jaxtyping import Float64
 from torch import Tensor
 
 from rollflow.engine.job import Job
@@ -29,7 +30,9 @@ class Observer:
     def admitted(self, job: Job) -> None:
         """Called when a job begins."""
 
-    def scored(self, job: Job, population: int, request: Reward, rewards: Tensor, spent: Spending) -> None:
+    def scored(
+        self, job: Job, population: int, request: Reward, rewards: Float64[Tensor, " B"], spent: Spending
+    ) -> None:
         """Called when clean samples of a population were scored.
 
         Args:

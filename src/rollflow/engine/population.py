@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
+from rollflow.dynamics.shapes import States
 from rollflow.engine.batching import joined
 from rollflow.engine.executor import Query
 from rollflow.engine.faults import (
@@ -128,7 +130,7 @@ class Population:
         self.state = self.state.kept(state)
         self.job.saved[self.index] = self.state
 
-    def _read_scores(self, verdict: Verdict) -> Tensor:
+    def _read_scores(self, verdict: Verdict) -> Float64[Tensor, " B"]:
         """Rewards (B,) of the samples; -inf for one that is not eligible."""
         reward, faults = self.job.job.task.reward, [*verdict.faults]
         sound = sound_rows(faults)
@@ -159,7 +161,7 @@ class Population:
                 where = NETWORK if by_network else fault.where
                 self.state = self.state.faulty(where, self._located(fault.what, row, len(faults), level))
 
-    def _check_network(self, request: Velocity | Grad, v: Tensor) -> None:
+    def _check_network(self, request: Velocity | Grad, v: States) -> None:
         """Note the first velocity that is not finite although its state is."""
         if NETWORK in self.state.ineligible or bool(v.isfinite().all()):
             return
@@ -176,7 +178,7 @@ class Population:
         prompt = self.job.job.task.prompt
         return f"{what} for row {row} of {rows} of the prompt '{prompt}' at noise level {level:.2f}"
 
-    def _check_range(self, reward: RewardModel, scores: Tensor) -> None:
+    def _check_range(self, reward: RewardModel, scores: Float64[Tensor, " B"]) -> None:
         """Remember the score that lies furthest outside the range that its reward declares."""
         if reward.bounds is None:
             return

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from rollflow.dynamics.conversions import denoised_from_velocity
@@ -71,7 +72,7 @@ def may_try(reward: RewardModel) -> bool:
     return reward.probed and not (reward.interactive or reward.remote)
 
 
-def noises(task: Task, rows: int) -> Tensor:
+def noises(task: Task, rows: int) -> Float[Tensor, " rows *state"]:
     """States (rows, ...) of pure noise, always the same."""
     return Noise(0, 0, tuple(task.model.shape), task.model.dtype).normals(0, range(rows), [0] * rows)
 
@@ -150,7 +151,9 @@ def try_gradient(task: Task, condition: Any, executor: Executor) -> None:
             )
 
 
-def difference(value: Callable[[Tensor], float], x: Tensor, direction: Tensor) -> tuple[float, float] | None:
+def difference(
+    value: Callable[[Tensor], float], x: Float[Tensor, "*shape"], direction: Float[Tensor, "*shape"]
+) -> tuple[float, float] | None:
     """Measure the derivative of a function along a direction by central differences of several sizes.
 
     Returns:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from rollflow import prompts
@@ -66,8 +67,8 @@ class Result:
     """
 
     job: Job
-    sample: Tensor
-    x0: Tensor
+    sample: Float[Tensor, "*sample"]
+    x0: Float[Tensor, "*state"]
     origin: Origin
     reward: float
     parts: dict[str, float]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from rollflow.engine.background import Background
@@ -83,7 +84,7 @@ class ResultMaker:
         )
 
     def _scores(
-        self, task: Task, rewards: Sequence[RewardModel], sample: Tensor, *, in_background: bool
+        self, task: Task, rewards: Sequence[RewardModel], sample: Float[Tensor, " 1 *sample"], *, in_background: bool
     ) -> HeldOutScores:
         """Scores of the sample that is returned; after Ctrl-C only of the rewards that need not be waited for."""
 
@@ -108,7 +109,7 @@ class ResultMaker:
         return all_scores
 
 
-def _decoded(job: RunningJob, candidates: Sequence[Candidate]) -> tuple[Candidate, Tensor]:
+def _decoded(job: RunningJob, candidates: Sequence[Candidate]) -> tuple[Candidate, Float[Tensor, "*sample"]]:
     """The first candidate that is still eligible once it is decoded by itself, and its pixels."""
     what = "nothing was found"
     for candidate in candidates:
@@ -123,7 +124,7 @@ def _decoded(job: RunningJob, candidates: Sequence[Candidate]) -> tuple[Candidat
     raise BadModel(f"no sample is left to return: {what}")
 
 
-def _warnings(job: RunningJob, sample: Tensor, held_out: dict[str, float]) -> Iterator[str]:
+def _warnings(job: RunningJob, sample: Float[Tensor, "*sample"], held_out: dict[str, float]) -> Iterator[str]:
     """Warnings of the job's samples, and of the sample and the held-out scores that it returns."""
     yield from job.warnings
     if sample.ndim in (3, 4) and sample.shape[-3] == 3:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from jaxtyping import Float64
 from torch import Tensor
 
 from rollflow.errors import BadReward
@@ -12,7 +13,9 @@ from rollflow.rewards.scoring import outside
 from rollflow.runtime.callees import called
 
 
-def combined(reward: RewardModel, scores: Tensor, seen: Tensor) -> Tensor:
+def combined(
+    reward: RewardModel, scores: Float64[Tensor, " B k"], seen: Float64[Tensor, " n k"]
+) -> Float64[Tensor, " B"]:
     """Combine the scores (B, k) of a reward's parts into rewards (B,).
 
     Args:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from jaxtyping import Float
 from torch import Tensor
 
 from rollflow.engine.meter import Spending
@@ -72,7 +73,7 @@ class PopulationState:
     fault: tuple[str, str] | None = None
     outside: dict[str, float] = field(default_factory=dict)
 
-    def scored(self, request: Reward, rewards: Tensor, first_row: int | None = None) -> PopulationState:
+    def scored(self, request: Reward, rewards: Float[Tensor, " B"], first_row: int | None = None) -> PopulationState:
         """The state after samples were scored, the best of which may be the best so far.
 
         Args:
