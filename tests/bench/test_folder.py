@@ -50,7 +50,7 @@ def test_threads_may_write_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     replace, both = os.replace, threading.Barrier(2)
 
     def late(*paths: Path) -> None:
-        both.wait(10)
+        both.wait(60)
         replace(*paths)
 
     monkeypatch.setattr(os, "replace", late)

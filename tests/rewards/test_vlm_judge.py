@@ -230,7 +230,7 @@ def test_an_invalid_answer_is_asked_for_again(text: str, server: Server, make: C
         Reply("busy", 500),
         Reply("busy", 429),
         Reply("busy", 503, {"Retry-After": "soon"}),
-        Reply("too late", delay=0.6),
+        Reply("too late", delay=3.0),
         Reply("<html>", raw=True),
         Reply('{"choices": []}', raw=True),
         Reply('{"choices": [{"message": {"content": null}}]}', raw=True),
@@ -239,7 +239,7 @@ def test_an_invalid_answer_is_asked_for_again(text: str, server: Server, make: C
 )
 def test_trouble_passes(trouble: Reply, server: Server, make: Callable[..., VLMJudge]) -> None:
     server.script = [trouble] * 2
-    assert make(retries=2, timeout=0.3).score(reds(6), ["x"]).tolist() == [6]
+    assert make(retries=2, timeout=1.5 if trouble.delay else 30.0).score(reds(6), ["x"]).tolist() == [6]
     assert len(server.asked) == 3
 
 
@@ -407,7 +407,7 @@ def test_a_failure_does_not_wait_for_the_others_retries(
     started = time.monotonic()
     with pytest.raises(BadReward, match="400 no"):
         make(concurrency=2).score(reds(1, 9), ["x"] * 2)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 25
 
 
 def test_erasure_counts_the_concepts_that_are_gone(server: Server, make: Callable[..., VLMJudge]) -> None:

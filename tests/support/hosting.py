@@ -49,7 +49,7 @@ class Spy(Wavy):
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         self.calls.append(list(prompts))
         self.entered.set()
-        assert self.gate.wait(20)
+        assert self.gate.wait(60)
         if self.trouble is not None and "trouble" in prompts:
             raise self.trouble
         return super().score(samples, prompts)

@@ -329,23 +329,23 @@ def test_slow_bodies_time_out_and_leave_their_place(wavy: Host, client: httpx.Cl
     for raw in slow:
         with raw:
             assert raw.recv(1000).startswith(b"HTTP/1.1 408")
-    assert time.monotonic() < began + 3
+    assert time.monotonic() < began + 15
     assert post(client, wavy, GOOD).status_code == 200
     assert client.get(f"{wavy.url}/health").json()["requests"] == 0
 
 
 @pytest.mark.parametrize("first", [b"", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["new", "kept alive"])
 def test_requests_that_never_begin_are_hung_up_on(first: bytes, wavy: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_Punctual, "seconds", 0.3)
+    monkeypatch.setattr(_Punctual, "seconds", 1.0)
     with socket.create_connection(("127.0.0.1", wavy.port), timeout=20) as raw:
         raw.sendall(first)
         began = time.monotonic()
         assert not first or raw.recv(1000).startswith(b"HTTP/1.1 200")
         with suppress(BrokenPipeError, ConnectionResetError):
-            while time.monotonic() < began + 5:
+            while time.monotonic() < began + 60:
                 raw.sendall(b"G")
                 time.sleep(0.05)
-    assert 0.25 < time.monotonic() - began < 3
+    assert 0.8 < time.monotonic() - began < 30
 
 
 def test_no_http_at_all(wavy: Host) -> None:
@@ -355,7 +355,7 @@ def test_no_http_at_all(wavy: Host) -> None:
 
 
 def wait_for(condition: Any) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -395,7 +395,7 @@ class Crowd:
         spy.gate.clear()
         self.waiting = 0
         self.first = self.ask(numbers(1, 2), ["first"])
-        assert spy.entered.wait(10)
+        assert spy.entered.wait(60)
 
     def ask(self, samples: Tensor, prompts: Sequence[str], **headers: str) -> Future[httpx.Response]:
         self.waiting += 1

@@ -113,21 +113,21 @@ def test_a_whole_answer_has_to_come_in_time(first: bytes, then: bytes) -> None:
 
     def dripping(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(first)
-        for _ in range(200):
+        for _ in range(2000):
             handler.wfile.write(then)
             time.sleep(0.05)
 
     with server(dripping) as url:
-        reward = RemoteReward(url, timeout=0.3, patience=0)
+        reward = RemoteReward(url, timeout=0.9, patience=0)
         reward.load()
         began = time.monotonic()
-        with pytest.raises(RewardUnavailable, match=r"did not answer within 0\.3 s"):
+        with pytest.raises(RewardUnavailable, match=r"did not answer within 0\.9 s"):
             reward.score(PICTURES, PROMPTS)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 50
         judge = VLMJudge(f"{url}/v1", "m", cache=None, retries=0, timeout=0.1)
         with pytest.raises(RewardUnavailable, match=r"gave no valid answer \(tries: 1\); the last: ReadTimeout"):
             judge.score(PICTURES[:1], ["a cat"])
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 80
 
 
 def test_a_request_has_to_be_taken_in_time() -> None:
@@ -135,7 +135,7 @@ def test_a_request_has_to_be_taken_in_time() -> None:
         began = time.monotonic()
         with pytest.raises(httpx.WriteTimeout), within(0.3):
             http.post(f"http://127.0.0.1:{deaf.getsockname()[1]}/score", content=bytes(5 * 10**7))
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 60
 
 
 def test_deadlines_are_of_a_thread_and_of_a_block(host: Host) -> None:
@@ -304,7 +304,7 @@ def test_threads_end_with_an_engine_that_fails_or_is_left(line: ToyModel) -> Non
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
