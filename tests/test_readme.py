@@ -61,7 +61,7 @@ def test_ci_calls_the_test_command_first() -> None:
     """And every other target that it names exists, described by `make help`."""
     targets = dict(re.findall("^([a-z]+):.*## (.*)", (ROOT / "Makefile").read_text(), re.M))
     calls = re.findall("^make ([a-z]+)$", (ROOT / ".ci/run").read_text(), re.M)
-    assert calls == ["test", "lint", "docs", "examples", "wheel"]
+    assert calls == ["test", "exhaustive", "lint", "docs", "examples", "wheel"]
     assert {*calls, *re.findall("make ([a-z]+)", README)} <= {*targets, "lists"}
 
 
