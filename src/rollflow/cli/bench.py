@@ -229,7 +229,7 @@ def mixture(
         check_folder(out)
     setting = rare_mode()
     plain = {name: comparison.plain(setting, sampler, trajectories) for name, sampler in PLAIN.items()}
-    table: dict[int, dict[str, comparison.Outcome]] = {}
+    table: dict[int, dict[str, comparison.ProbeOutcome]] = {}
     for nfe in wanted:
         table[nfe] = comparison.measure(setting, MIXTURE_ARMS, nfe, seeds)
         command = f"rollflow bench mixture --seeds {seeds} --budgets {','.join(map(str, table))}"

@@ -33,7 +33,7 @@ from rollflow.rewards.remote.server.app import _Desk, app_of
 from rollflow.rewards.remote.server.bodies import check_media, read
 from rollflow.rewards.remote.server.host import _SELDOM
 from rollflow.rewards.remote.server.limits import Limits, Refusal
-from rollflow.rewards.remote.wire import KEY, PICTURES, TENSORS, Batch, encode
+from rollflow.rewards.remote.wire import KEY, PICTURES, TENSORS, SampleBatch, encode
 
 LIMITS = Limits(megabytes=2, rows=6, pixels=1000, characters=50, memory=4)
 JSON = {"Content-Type": PICTURES}
@@ -79,7 +79,7 @@ def tensors(entry: Any = None, prompts: Any = '["x"]', size: int = 192, **more: 
 
 
 def of(values: torch.Tensor, *prompts: str) -> bytes:
-    return encode(Batch(values, prompts or ["x"] * len(values)))
+    return encode(SampleBatch(values, prompts or ["x"] * len(values)))
 
 
 GOOD, GOOD_PICTURE = tensors(), images(png())
@@ -487,7 +487,7 @@ def test_no_shape_or_type_of_samples_is_an_error_of_the_server(name: str) -> Non
 
 
 def test_memory_that_is_short_is_no_fault_of_the_sender(monkeypatch: pytest.MonkeyPatch) -> None:
-    def decode(*_: Any) -> Batch:
+    def decode(*_: Any) -> SampleBatch:
         raise MemoryError
 
     monkeypatch.setattr("rollflow.rewards.remote.server.bodies.decode", decode)

@@ -15,7 +15,7 @@ from torch import Tensor
 from rollflow.rewards.remote.server import batcher as batching
 from rollflow.rewards.remote.server.batcher import Batcher
 from rollflow.rewards.remote.server.limits import Refusal
-from rollflow.rewards.remote.wire import Batch
+from rollflow.rewards.remote.wire import SampleBatch
 
 
 @pytest.fixture
@@ -32,8 +32,8 @@ def batcher(spy: Spy) -> Iterator[Batcher]:
     batcher.close()
 
 
-def batch(prompt: str) -> Batch:
-    return Batch(torch.rand(1, 2, generator=torch.Generator().manual_seed(len(prompt))), [prompt])
+def batch(prompt: str) -> SampleBatch:
+    return SampleBatch(torch.rand(1, 2, generator=torch.Generator().manual_seed(len(prompt))), [prompt])
 
 
 def exact(prompt: str) -> list[float]:
@@ -156,7 +156,7 @@ def test_memory_that_runs_out_is_too_much_not_a_failure(error: Exception, caplog
     spy = Spy()
     spy.trouble = error
     batcher = Batcher(spy)
-    told = batcher.submit(Batch(torch.zeros(1, 2), ["trouble"])).exception(20)
+    told = batcher.submit(SampleBatch(torch.zeros(1, 2), ["trouble"])).exception(20)
     assert isinstance(told, Refusal)
     assert (told.status, str(told)) == (413, "reward 'wavy' ran out of memory; send fewer or smaller samples")
     assert not caplog.records
@@ -167,7 +167,7 @@ def test_large_samples_share_no_call() -> None:
     spy = Spy()
     spy.gate.clear()
     batcher = Batcher(spy, numbers=20)
-    asked = [batcher.submit(Batch(torch.zeros(1, 10), [str(i)])) for i in range(5)]
+    asked = [batcher.submit(SampleBatch(torch.zeros(1, 10), [str(i)])) for i in range(5)]
     assert spy.entered.wait(60)
     spy.gate.set()
     for future in asked:

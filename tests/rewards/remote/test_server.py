@@ -31,7 +31,7 @@ from rollflow.rewards.remote.server.batcher import Batcher
 from rollflow.rewards.remote.server.bodies import read
 from rollflow.rewards.remote.server.host import _Punctual
 from rollflow.rewards.remote.server.limits import Limits, Refusal
-from rollflow.rewards.remote.wire import KEY, PICTURES, TENSORS, Batch, Scores, encode
+from rollflow.rewards.remote.wire import KEY, PICTURES, TENSORS, SampleBatch, Scores, encode
 from rollflow.rewards.scoring import scored
 
 SMALL = Limits(megabytes=0.05, rows=6, pixels=500, requests=3, seconds=0.3, characters=50)
@@ -61,7 +61,7 @@ def numbers(*shape: int) -> Tensor:
 
 
 def body_of(samples: Tensor, prompts: Sequence[str] | None = None) -> bytes:
-    return encode(Batch(samples, prompts if prompts is not None else ["a cat"] * len(samples)))
+    return encode(SampleBatch(samples, prompts if prompts is not None else ["a cat"] * len(samples)))
 
 
 def post(client: httpx.Client, host: Host, body: Any, media: str = TENSORS, **headers: str) -> httpx.Response:
@@ -368,7 +368,7 @@ def spy() -> Iterator[Spy]:
     spy.gate.set()
 
 
-SUBMITTED: list[Batch] = []
+SUBMITTED: list[SampleBatch] = []
 """What has come as far as the thread that scores."""
 
 
@@ -377,7 +377,7 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep ``SUBMITTED`` up to date."""
     submit = Batcher.submit
 
-    def noted(self: Batcher, batch: Batch, key: bytes | None = None) -> Future[list[float]]:
+    def noted(self: Batcher, batch: SampleBatch, key: bytes | None = None) -> Future[list[float]]:
         scores = submit(self, batch, key)
         SUBMITTED.append(batch)
         return scores

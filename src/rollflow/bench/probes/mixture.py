@@ -35,14 +35,14 @@ class Measured(NamedTuple):
     nfe: float
 
 
-Outcome: TypeAlias = Measured | BudgetTooSmall
-Outcomes: TypeAlias = Mapping[int, Mapping[str, Outcome]]
+ProbeOutcome: TypeAlias = Measured | BudgetTooSmall
+Outcomes: TypeAlias = Mapping[int, Mapping[str, ProbeOutcome]]
 """Cells by budget and contender."""
 
 
-def measure(setting: RareMode, arms: Mapping[str, MixtureArm], nfe: int, seeds: int) -> dict[str, Outcome]:
+def measure(setting: RareMode, arms: Mapping[str, MixtureArm], nfe: int, seeds: int) -> dict[str, ProbeOutcome]:
     """A column of the table: all contenders with one budget, from seeds 0 to ``seeds`` - 1, in one engine."""
-    task, jobs, cells = setting.task(), dict[str, list[Job]](), dict[str, Outcome]()
+    task, jobs, cells = setting.task(), dict[str, list[Job]](), dict[str, ProbeOutcome]()
     for label, (sampler, search) in arms.items():
         try:
             jobs[label] = [Job(task, search(nfe), nfe, seed, sampler) for seed in range(seeds)]

@@ -133,7 +133,7 @@ class RemoteReward(RewardModel):
 
         rows = len(samples)
         fits = rows <= self._info.max_rows and -(-samples.numel() // 3) <= (self._info.max_pixels or math.inf)
-        body = wire.encode(wire.Batch(samples, prompts)) if fits or rows == 1 else None
+        body = wire.encode(wire.SampleBatch(samples, prompts)) if fits or rows == 1 else None
         if rows > 1 and (body is None or len(body) > self._info.max_bytes):
             return self._in_halves(samples, prompts)
         headers = {"Content-Type": wire.TENSORS, wire.KEY: uuid.uuid4().hex}

@@ -25,7 +25,7 @@ KEY = "Idempotency-Key"
 TOKEN = "ROLLFLOW_TOKEN"
 
 
-class Batch(NamedTuple):
+class SampleBatch(NamedTuple):
     """Samples to score.
 
     Args:
@@ -140,7 +140,7 @@ class Failure(BaseModel):
 _PROMPTS = TypeAdapter(list[str | JsonPrompt])
 
 
-def encode(batch: Batch) -> bytes:
+def encode(batch: SampleBatch) -> bytes:
     """Encode a batch as the body of a request."""
     prompts = [
         JsonPrompt(text=str(prompt), ask=dict(prompt.ask)) if isinstance(prompt, Prompt) else str(prompt)
@@ -162,7 +162,7 @@ def header_of(body: bytes) -> bytes:
     return body[8:end]
 
 
-def decode(body: bytes, header: Mapping[str, Any]) -> Batch:
+def decode(body: bytes, header: Mapping[str, Any]) -> SampleBatch:
     """Decode a body made by ``encode``; any other body may raise any exception.
 
     Args:
@@ -170,7 +170,7 @@ def decode(body: bytes, header: Mapping[str, Any]) -> Batch:
         header: Parsed header of the file.
     """
     prompts = prompts_of(_PROMPTS.validate_json(header["__metadata__"]["prompts"]))
-    return Batch(load(body)["samples"], prompts)
+    return SampleBatch(load(body)["samples"], prompts)
 
 
 def prompts_of(prompts: Sequence[str | JsonPrompt]) -> list[str]:

@@ -15,7 +15,7 @@ import torch
 from rollflow.errors import BadReward, RewardUnavailable, RollflowError
 from rollflow.rewards.base import RewardModel
 from rollflow.rewards.remote.server.limits import Limits, Refusal
-from rollflow.rewards.remote.wire import Batch
+from rollflow.rewards.remote.wire import SampleBatch
 from rollflow.rewards.scoring import is_out_of_memory, scored
 
 _LOG = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ _REMEMBERED = 1024
 class _Waiting:
     """A request and the future of its scores."""
 
-    batch: Batch
+    batch: SampleBatch
     scores: Future[list[float]] = field(default_factory=Future)
 
     @property
@@ -64,7 +64,7 @@ class Batcher:
         """Whether submitted requests will be scored."""
         return not self._ended
 
-    def submit(self, batch: Batch, key: bytes | None = None) -> Future[list[float]]:
+    def submit(self, batch: SampleBatch, key: bytes | None = None) -> Future[list[float]]:
         """Submit a batch.
 
         Args:

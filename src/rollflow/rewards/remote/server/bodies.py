@@ -18,7 +18,7 @@ from rollflow.files.media import PictureTooLarge, open_picture
 from rollflow.files.pictures import from_pictures
 from rollflow.prompts import Prompt
 from rollflow.rewards.remote.server.limits import Limits, Refusal
-from rollflow.rewards.remote.wire import PICTURES, TENSORS, Batch, Pictures, decode, header_of, prompts_of
+from rollflow.rewards.remote.wire import PICTURES, TENSORS, Pictures, SampleBatch, decode, header_of, prompts_of
 
 _DEPTH = 24  # offset of the bits per channel in a PNG, whose header comes first and has a fixed size
 _DTYPES = ("BF16", "F16", "F32", "F64", "I16", "I32", "I64", "I8", "U8")
@@ -33,7 +33,7 @@ def _all_fit(shape: tuple[int, ...]) -> None:
     return None
 
 
-def read(media: str, body: bytes, limits: Limits, unfit: Unfit = _all_fit) -> Batch:
+def read(media: str, body: bytes, limits: Limits, unfit: Unfit = _all_fit) -> SampleBatch:
     """Read the batch in a body; sizes are checked by headers before anything is decoded.
 
     Args:
@@ -71,7 +71,7 @@ def fingerprint(key: str, body: bytes) -> bytes:
     return digest.digest()
 
 
-def _tensors(body: bytes, limits: Limits, unfit: Unfit) -> Batch:
+def _tensors(body: bytes, limits: Limits, unfit: Unfit) -> SampleBatch:
     expected = "a safetensors file with the tensor 'samples' and prompts in its metadata"
     with _Reading(expected):
         text = header_of(body)
@@ -88,14 +88,14 @@ def _tensors(body: bytes, limits: Limits, unfit: Unfit) -> Batch:
         return decode(body, header)
 
 
-def _pictures(body: bytes, limits: Limits, unfit: Unfit) -> Batch:
+def _pictures(body: bytes, limits: Limits, unfit: Unfit) -> SampleBatch:
     _check_values(body, limits)
     with _Reading('{"images": [PNG in base64, ...], "prompts": ["...", ...]}'):
         content = Pictures.model_validate_json(body)
         prompts = prompts_of(content.prompts)
     _at_most(limits.rows, len(content.images), "samples")
     _check_prompts(prompts, len(content.images), limits)
-    return Batch(_pixels(content.images, limits, unfit), prompts)
+    return SampleBatch(_pixels(content.images, limits, unfit), prompts)
 
 
 def _pixels(images: Sequence[str], limits: Limits, unfit: Unfit) -> Tensor:
@@ -139,7 +139,7 @@ def _decoded(row: int, file: bytes) -> Tensor:
     return from_pictures([with_alpha])
 
 
-def _check(batch: Batch, limits: Limits) -> None:
+def _check(batch: SampleBatch, limits: Limits) -> None:
     samples, prompts = batch
     _check_prompts(prompts, len(samples), limits)
     for row, sample in enumerate(samples if samples.is_floating_point() else ()):
