@@ -255,10 +255,10 @@ def _network() -> Iterator[Loader]:
     from rollflow.rewards.remote.client import RemoteReward
     from rollflow.rewards.remote.server.bodies import read
     from rollflow.rewards.remote.server.limits import Limits
-    from rollflow.rewards.remote.wire import PICTURES, TENSORS, Batch, Info, Scores, encode
+    from rollflow.rewards.remote.wire import PICTURES, TENSORS, Info, SampleBatch, Scores, encode
 
     limits = Limits(megabytes=1, pixels=2**16)
-    body = encode(Batch(torch.rand(2, 3, 8, 8), ["two cats", "a dog"]))
+    body = encode(SampleBatch(torch.rand(2, 3, 8, 8), ["two cats", "a dog"]))
     yield Loader("request with tensors", (body,), lambda path: read(TENSORS, path.read_bytes(), limits))
     image = base64.b64encode(_picture("PNG")).decode()
     pictures = json.dumps({"images": [image], "prompts": [{"text": "two cats", "ask": {"cat": 2}}]}).encode()
