@@ -1,6 +1,6 @@
 """Checks of settings and arguments: their types and ranges, before anything is computed or loaded.
 
-Every function returns the value as a plain Python one (a NumPy integer as an ``int``, a list as a ``tuple``) or raises
+Every function returns a plain Python value (a NumPy integer as an ``int``, a list as a ``tuple``) or raises
 ``BadSetting`` with the name, what was expected and what was got.
 """
 
@@ -25,18 +25,18 @@ from rollflow.errors import BadSetting, unknown
 T = TypeVar("T")
 
 MOST = 2**31 - 1
-"""Bound of whole numbers that have none of their own, so that nothing overflows."""
+"""Largest whole number accepted where no other bound applies, so that nothing overflows."""
 MOST_NFE = 10**7
-"""Bound of a budget, beyond which neither time nor memory would do."""
+"""Largest budget, beyond which neither time nor memory would suffice."""
 MOST_STEPS = 10**5
-"""Bound of the evaluation times of a sampler."""
+"""Largest number of evaluation times of a sampler."""
 MOST_SEED = 2**63 - 1
 
 _ARTICLES = {"a": "an", "e": "an", "i": "an", "o": "an"}
 
 
 def refused(name: str, expected: str, value: object) -> BadSetting:
-    """The error for a value that is not what was expected."""
+    """Make the error for a value that is not what was expected."""
     return BadSetting(f"{name} must be {expected}, not {_shown(value)}")
 
 
@@ -71,7 +71,7 @@ def _range(at_least: float | None, above: float | None, at_most: float | None, b
 
 
 def whole(name: str, value: object, *, at_least: int | None = None, at_most: int = MOST) -> int:
-    """A whole number; truth values are none, NumPy's are."""
+    """Check a whole number; NumPy's are accepted, truth values are not."""
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
         number = int(value)
         if (-at_most if at_least is None else at_least) <= number <= at_most:
@@ -90,7 +90,7 @@ def real(
     at_most: float | None = None,
     below: float | None = None,
 ) -> float:
-    """A finite number in a range; a whole number stays one."""
+    """Check a finite number in a range; a whole number stays one."""
     number = math.nan
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         with suppress(OverflowError):  # a whole number beyond any float
@@ -108,14 +108,14 @@ def real(
 
 
 def flag(name: str, value: object) -> bool:
-    """True or False."""
+    """Check a truth value."""
     if not isinstance(value, bool | np.bool_):
         raise refused(name, "True or False", value)
     return bool(value)
 
 
 def text(name: str, value: object, *, what: str = "a text") -> str:
-    """A text that is not blank and that can be written to a file."""
+    """Check a text that is not blank and that can be written to a file."""
     if not isinstance(value, str):
         raise refused(name, what, value)
     if not value.strip():
@@ -128,7 +128,7 @@ def text(name: str, value: object, *, what: str = "a text") -> str:
 
 
 def one_of(name: str, value: object, known: Iterable[str]) -> str:
-    """One of the names that are known."""
+    """Check that a name is one of those known."""
     if not isinstance(value, str):
         raise refused(name, f"one of {', '.join(known)}", value)
     names = list(known)
@@ -138,14 +138,14 @@ def one_of(name: str, value: object, known: Iterable[str]) -> str:
 
 
 def instance(name: str, value: object, *kinds: type[Any], what: str | None = None) -> Any:
-    """An object of one of the classes; ``what`` says it in words, where their names do not."""
+    """Check an object of one of the classes; ``what`` describes them in errors if their names do not."""
     if not isinstance(value, kinds):
         raise refused(name, what or " or ".join(_a(kind.__name__) for kind in kinds), value)
     return value
 
 
 def each(name: str, values: object, check: Callable[[str, Any], T], what: str = "a list") -> tuple[T, ...]:
-    """Every item of a list, a tuple or another collection, but not of a text or a mapping."""
+    """Check every item of a list, a tuple or another collection; texts and mappings are refused."""
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Collection):
         raise refused(name, what, values)
     return tuple(check(f"{name}[{place}]", value) for place, value in enumerate(values))
@@ -180,12 +180,12 @@ def attributes(
 def fields(settings: Any, *, owner: str | None = None) -> None:
     """Check every field of a dataclass against its annotation, and put the plain values in their place.
 
-    Understood are bool, int, float, str, classes, None, unions of these, and tuples of one kind; a float must be
-    finite. Annotations of another form, and those that cannot be resolved, are not checked.
+    The annotations bool, int, float, str, classes, None, unions of these, and tuples of one kind are checked; a float
+    must be finite. Annotations of another form, and those that cannot be resolved, are not.
 
     Args:
-        settings: The object, in its ``__post_init__``.
-        owner: What it is called in errors; None is its ``name``, or that of its class.
+        settings: Object to check, from its ``__post_init__``.
+        owner: Name of the object in errors; None takes its ``name``, or that of its class.
     """
     kind: Any = type(settings)
     of = owner if owner is not None else _called(kind)
@@ -200,7 +200,7 @@ def fields(settings: Any, *, owner: str | None = None) -> None:
 
 
 class Settings:
-    """Base of frozen dataclasses of settings: making one checks every field against its annotation (``fields``).
+    """Base class of frozen dataclasses of settings, which checks every field against its annotation (``fields``).
 
     A subclass that checks ranges in a ``__post_init__`` of its own calls this one first.
     """
@@ -224,7 +224,7 @@ def _hints(kind: Hashable) -> dict[str, Any]:
 
 
 def as_annotated(name: str, value: object, annotation: Any) -> Any:
-    """A value checked against one annotation, as ``fields`` does."""
+    """Check a value against one annotation, as ``fields`` does."""
     union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
     options = typing.get_args(annotation) if union else (annotation,)
     if type(None) in options and value is None:

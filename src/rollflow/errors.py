@@ -1,4 +1,4 @@
-"""Errors whose text says what was got, what was expected and what to do; the command line prints them in one line."""
+"""Errors whose text says what was got, what was expected and what to do; the command line prints each in one line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class RollflowError(Exception):
-    """Root of every error that a user can cause and mend.
+    """Base class of every error that a user can cause and fix.
 
     Errors can be pickled and copied with their text and attributes, whatever the arguments of their constructor.
     """
@@ -24,20 +24,20 @@ def _restored(kind: type[RollflowError], arguments: tuple[Any, ...], attributes:
 
 
 class BadSetting(RollflowError, ValueError):
-    """A setting or argument of the wrong type or out of range; raised before anything is computed."""
+    """A setting or argument has the wrong type or is out of range; raised before anything is computed."""
 
 
 class UnknownName(BadSetting):
-    """A name that no registry holds."""
+    """A name is not in its registry."""
 
 
 class BudgetTooSmall(BadSetting):
-    """A budget that the method cannot run in; ``smallest`` is the least that it can.
+    """The budget is too small for the method; ``smallest`` is the smallest that works.
 
     Args:
         method: Name of the search.
-        nfe: The budget given.
-        smallest: The smallest budget that works with the same settings.
+        nfe: Budget that was given.
+        smallest: Smallest budget that works with the same settings.
     """
 
     def __init__(self, method: str, nfe: int, smallest: int) -> None:
@@ -54,47 +54,47 @@ class BudgetTooSmall(BadSetting):
 
 
 class BudgetExceeded(RollflowError):
-    """A request beyond a cap of the meter; it was refused before anything was evaluated."""
+    """A request exceeds a cap of the meter; it was refused before anything was evaluated."""
 
 
 class BadModel(RollflowError):
-    """A model whose network or decoder raised an exception, or gave values that are not finite or of a wrong shape."""
+    """The network or decoder of a model raised an exception, or returned values that are not finite or misshapen."""
 
 
 class BadReward(RollflowError):
-    """A reward that raised an exception, refused a sample, or did not give one finite number a sample."""
+    """A reward raised an exception, refused a sample, or did not return one finite number per sample."""
 
 
 class RewardUnavailable(RollflowError):
-    """A reward that does not answer, for now; a job ends with the best that it has, and can be gone on with."""
+    """A reward does not answer for now; its job ends with the best sample so far, and can be resumed."""
 
 
 class Stopped(RollflowError):
-    """A run that its user stopped."""
+    """The user stopped the run."""
 
 
 class BadWeights(RollflowError):
-    """A weights file that is missing, cut short or not what the network expects."""
+    """A weights file is missing, truncated or not what the network expects."""
 
 
 class BadCheckpoint(RollflowError):
-    """A checkpoint that cannot be read, or that another job wrote."""
+    """A checkpoint cannot be read, or belongs to another job."""
 
 
 class FolderError(RollflowError):
-    """A folder that cannot be written to or read: a full disk or quota, or one that was moved, deleted or locked."""
+    """A folder cannot be written to or read: the disk is full, or the folder was moved, deleted or locked."""
 
 
 class NotDifferentiable(BadSetting):
-    """Guidance was asked for by a reward that no gradient flows through."""
+    """Guidance was requested with a reward that is not differentiable."""
 
 
 class RollflowWarning(UserWarning):
-    """Something that a run survives and that its user should know."""
+    """Something the user should know that does not stop the run."""
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> UnknownName:
-    """The error for an unknown name, with the nearest known ones."""
+    """Make the error for an unknown name, with the nearest known one."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5) if len(name) <= 80 else []
     hint = f"did you mean '{near[0]}'? " if near else ""
@@ -116,11 +116,11 @@ EXTRAS = {
     "scipy": "bench",
     "jinja2": "bench",
 }
-"""The extra of this package that installs a module."""
+"""The extra of this package that installs each module."""
 
 
 def described(error: BaseException) -> str:
-    """An exception in words: its type and text, and for a missing package or memory what to do about it."""
+    """Describe an exception: its type and text, and what to do about a missing package or a lack of memory."""
     try:
         text = " ".join(str(error).split())
     except Exception:  # an exception whose text cannot be had must not hide what happened
@@ -140,7 +140,7 @@ def described(error: BaseException) -> str:
 
 
 class blamed:
-    """Raise what foreign code raises as an error of this package that names who raised it.
+    """Turn what other people's code raises into an error of this package that names who raised it.
 
     Errors of this package pass as they are, and so does Ctrl-C. It is a class, since one that Ctrl-C leaves behind
     without its end is then just dropped, where a generator would be closed and take that for an error.

@@ -18,25 +18,25 @@ from rollflow.errors import BadSetting, blamed, unknown
 
 T = TypeVar("T")
 DEEPEST = 32
-"""How deep choices may be nested in the settings of others."""
+"""Deepest nesting of choices in the settings of others."""
 _CHOICE = re.compile(r"(?P<name>[\w.:\-]+)\s*(\((?P<settings>.*)\))?", re.DOTALL)
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 searched: list[str] = []
-"""Folders in which ``module:attribute`` finds modules, beside ``sys.path``; the command line adds the working one.
+"""Folders besides ``sys.path`` in which ``module:attribute`` finds modules; the command line adds the working one.
 
-They are not part of ``sys.path`` until the user names such a module: a folder from someone else, which is the working
+They are not part of ``sys.path`` until the user names such a module: a folder from somebody else, which is the working
 directory while it is looked at, could otherwise stand in for packages that are not installed, and for plug-ins.
 """
 _LONGEST = 4096
-"""Most characters of a choice of unknown origin."""
+"""Longest text, in characters, of a choice from an untrusted file."""
 
 
 class Named(NamedTuple):
-    """What a text names, found without making it.
+    """What a text names, looked up without creating it.
 
     Args:
-        kind: The class.
-        parts: What its settings name.
+        kind: Class that is named.
+        parts: Choices that its settings name.
         texts: Settings that are texts: paths, URLs, names of models.
         given: Names of all settings.
     """
@@ -51,11 +51,11 @@ class Registry(dict[str, type[T]], Generic[T]):
     """Classes of one kind by name: the library's own as a dict, others through ``find``.
 
     Args:
-        what: The kind, as in error messages.
-        base: What all of them derive from.
-        own: The library's own.
-        group: Entry-point group in which installed packages offer theirs; None where there is none.
-        check: Raises a BadSetting if a class from elsewhere says of itself what it must not; None if nothing is said.
+        what: Name of the kind in error messages.
+        base: Base class of all of them.
+        own: The library's own classes, by name.
+        group: Entry-point group in which installed packages offer theirs; None if there is none.
+        check: Function that raises a BadSetting if a class from elsewhere is unusable; None checks nothing.
     """
 
     of: ClassVar[dict[type, Registry[Any]]] = {}
@@ -80,11 +80,11 @@ class Registry(dict[str, type[T]], Generic[T]):
         return {} if self.group is None else {point.name: point for point in entry_points(group=self.group)}
 
     def find(self, name: str) -> type[T]:
-        """The class of a name: the library's own, one that a plug-in brings, or ``module:attribute``.
+        """Find the class of a name: the library's own, a plug-in's, or ``module:attribute``.
 
         Raises:
-            UnknownName: If nothing has the name.
-            BadSetting: If what it names is of another kind.
+            UnknownName: If the name is not known.
+            BadSetting: If it names something of another kind.
             RollflowError: If it cannot be imported.
         """
         if name in self:
@@ -99,7 +99,7 @@ class Registry(dict[str, type[T]], Generic[T]):
         return self._checked(name, found)
 
     def _checked(self, name: str, found: Any) -> type[T]:
-        """What a plug-in brings, if it is a class of this kind that can be made and that says what it must."""
+        """Return what a plug-in brings if it is a usable class of this kind."""
         if not (isinstance(found, type) and issubclass(found, self.base)):
             got = f"the {found!r}"[:120] if isinstance(found, type) else f"{found!r}"[:120]
             raise BadSetting(f"{self.what} '{name}' is {got}; expected a subclass of {self.base.__name__}")
@@ -114,7 +114,7 @@ class Registry(dict[str, type[T]], Generic[T]):
         return kind
 
     def named(self, text: str, *, plugins: bool = True, depth: int = 0) -> Named:
-        """What a text of unknown origin names: registered classes alone, none of which is made.
+        """Look up what a text from an untrusted file names: registered classes only, none of which is created.
 
         Args:
             text: As for ``make``.
@@ -145,7 +145,7 @@ class Registry(dict[str, type[T]], Generic[T]):
         return Named(kind, tuple(parts), tuple(texts), tuple(given))
 
     def resolve(self, text: str) -> type[T] | T:
-        """What is known of a choice: the class if the text is a name alone, so that nothing is loaded, else an object.
+        """Return what is known of a choice: the class if the text is only a name, so nothing loads; else an object.
 
         A class that says that making one loads nothing (``loads_later``) is made, which checks its settings; so is
         one of others that does not say that it does.
@@ -160,11 +160,11 @@ class Registry(dict[str, type[T]], Generic[T]):
         return self.make(text) if made else typing.cast("type[T]", kind)
 
     def names(self) -> list[str]:
-        """Every name that ``find`` knows without a colon: the library's own, then those of plug-ins."""
+        """List every name without a colon that ``find`` knows: the library's own, then those of plug-ins."""
         return [*self, *(name for name in self._plugins() if name not in self)]
 
     def make(self, text: str, settings: Mapping[str, str] | None = None) -> T:
-        """An object from text: ``name`` or ``name(setting=value, ...)``, with further settings beside it.
+        """Create an object from text, ``name`` or ``name(setting=value, ...)``, with further settings if given.
 
         Values are read as the annotation of the setting says; where that is a kind with a registry of its own, the
         value is such a text again: ``quantile(q=0.9)``.
@@ -192,7 +192,7 @@ class Registry(dict[str, type[T]], Generic[T]):
             return self._made(called, kind(**values))
 
     def text(self, made: T) -> str:
-        """The text from which ``make`` makes such an object again: ``name`` or ``name(setting=value, ...)``.
+        """Return the text from which ``make`` creates such an object again: ``name`` or ``name(setting=value, ...)``.
 
         A dataclass is written with all its settings and compared with what its text makes. Of another class, which may
         load weights when it is made, the settings are those that it keeps as attributes.
@@ -297,7 +297,7 @@ def _required(kind: type) -> list[str]:
 
 
 def assignment(text: str) -> tuple[str, str]:
-    """The two sides of ``name=value``."""
+    """Split ``name=value`` into its two sides."""
     name, equals, value = text.partition("=")
     if not (equals and name.strip()):
         raise BadSetting(f"expected SETTING=VALUE, not '{_short(text)}'")
@@ -305,7 +305,7 @@ def assignment(text: str) -> tuple[str, str]:
 
 
 def settings_of(kind: type) -> dict[str, inspect.Parameter]:
-    """Parameters of a class's constructor, with their annotations resolved."""
+    """Return the parameters of a class's constructor, with their annotations resolved."""
     with blamed(f"the settings of {kind.__name__} cannot be read from its annotations"):
         parameters = inspect.signature(kind, eval_str=True).parameters
     return {

@@ -72,6 +72,12 @@ def _taken(arguments: list[str], flag: str) -> bool:
     return True
 
 
+def _completes(arguments: Sequence[str]) -> bool:
+    """Whether this is about shell completion, which Typer ends by an exit of its own before any command runs."""
+    options = ("--install-completion", "--show-completion")
+    return "_ROLLFLOW_COMPLETE" in os.environ or any(one.startswith(options) for one in arguments[:1])
+
+
 def _run(arguments: Sequence[str]) -> int:
     try:
         code = app(args=arguments, prog_name="rollflow", standalone_mode=False, obj=arguments)
@@ -88,6 +94,8 @@ def _run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt as stop:
         return errors.report(stop)
     except BaseException as error:  # of a plug-in, which may raise or call anything
+        if isinstance(error, SystemExit) and _completes(arguments):
+            return error.code if isinstance(error.code, int) else 0
         return errors.report(error)
     if interruption.unanswered():  # Typer took it
         return errors.report(KeyboardInterrupt())

@@ -54,16 +54,16 @@ def scores(reward: RewardModel, samples: Sequence[Tensor], prompt: str) -> list[
 
 
 def score(
-    name: Annotated[str, typer.Argument(help="See 'rollflow rewards'; with settings: 'vlm-judge(model=...)'.")],
-    files: Annotated[list[Path], typer.Argument(help="Pictures (PNG, JPEG, WebP) of any sizes; animated: films.")],
-    prompt: Annotated[str, typer.Option(help="What they were made for.")],
+    name: Annotated[str, typer.Argument(help="Reward (see 'rollflow rewards'), e.g. 'vlm-judge(model=...)'.")],
+    files: Annotated[list[Path], typer.Argument(help="Pictures or animated films (PNG, JPEG, WebP) of any size.")],
+    prompt: Annotated[str, typer.Option(help="Prompt that the files were made for.")],
     ask: Annotated[
-        list[str] | None, typer.Option(help="What it asks for, airplanes=6, nudity=0; any number of times.")
+        list[str] | None, typer.Option(help="Count that the prompt asks for: airplanes=6, nudity=0; may be repeated.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="Of the reward: cpu, cuda:0, mps.  [default: its own]")] = None,
+    device: Annotated[str | None, typer.Option(help="Device of the reward, e.g. cuda:0.  [default: its own]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
-    """Score FILES by the reward NAME."""
+    """Score FILES with the reward NAME."""
     import math
 
     from rollflow.cli.tables import aligned

@@ -12,24 +12,24 @@ from rollflow.runtime import interruption
 
 
 def serve_reward(
-    name: Annotated[str, typer.Argument(help="See 'rollflow rewards'; with settings as in 'name(setting=value)'.")],
+    name: Annotated[str, typer.Argument(help="Reward (see 'rollflow rewards'), e.g. 'name(setting=value)'.")],
     host: Annotated[
-        str, typer.Option(help="Address to listen at; others than this machine need ROLLFLOW_TOKEN.")
+        str, typer.Option(help="Address to listen on; any but this machine's own requires ROLLFLOW_TOKEN.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 is any that is free.", min=0, max=65535)] = 8000,
-    max_megabytes: Annotated[float, typer.Option(help="Of a request.")] = 128,
-    max_rows: Annotated[int, typer.Option(help="Samples of a request.")] = 256,
-    max_pixels: Annotated[int, typer.Option(help="Pixels of the pictures of a request together.")] = 2**23,
-    max_requests: Annotated[int, typer.Option(help="That are read, wait or are scored at once.")] = 32,
-    max_seconds: Annotated[float, typer.Option(help="Until the body of a request is complete.")] = 120,
-    max_characters: Annotated[int, typer.Option(help="Of a prompt.")] = 10_000,
-    max_memory: Annotated[float, typer.Option(help="Megabytes of the samples of all requests that wait.")] = 2_000,
-    max_connections: Annotated[int, typer.Option(help="Open at once.")] = 256,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes any free one.", min=0, max=65535)] = 8000,
+    max_megabytes: Annotated[float, typer.Option(help="Largest request, in megabytes.")] = 128,
+    max_rows: Annotated[int, typer.Option(help="Most samples in a request.")] = 256,
+    max_pixels: Annotated[int, typer.Option(help="Most pixels in all pictures of a request together.")] = 2**23,
+    max_requests: Annotated[int, typer.Option(help="Most requests that are read, wait or are scored at once.")] = 32,
+    max_seconds: Annotated[float, typer.Option(help="Most seconds for the body of a request to arrive.")] = 120,
+    max_characters: Annotated[int, typer.Option(help="Most characters in a prompt.")] = 10_000,
+    max_memory: Annotated[float, typer.Option(help="Most megabytes of samples in all waiting requests.")] = 2_000,
+    max_connections: Annotated[int, typer.Option(help="Most open connections.")] = 256,
 ) -> None:
     """Host the reward NAME over HTTP, for searches in other processes and on other machines.
 
-    Searches use it as --reward "remote(url=http://127.0.0.1:8000)". Who asks must know the token in the environment
-    variable ROLLFLOW_TOKEN, if there is one.
+    Searches use it as --reward "remote(url=http://127.0.0.1:8000)". If the environment variable
+    ROLLFLOW_TOKEN is set, clients must send the same token.
     """
 
     with refusing(2):

@@ -51,5 +51,5 @@ def check_own(folder: Path, names: Iterable[str]) -> None:
     if foreign:
         raise BadSetting(
             f"'{folder}' holds {', '.join(foreign)}, which rollflow did not write (earlier releases did not mark all "
-            "their files); move that away, or choose another --out"
+            "their files); move that away, or choose another folder (--out)"
         )
