@@ -4,6 +4,7 @@ from __future__ import annotations
 
 _SEARCH = "tests/conformance/test_our_searches.py"
 _KERNELS = "tests/dynamics/kernels"
+_DEFAULTS = "tests/dynamics/test_defaults_of_dynamics.py"
 _EDGES = "tests/dynamics/test_edges_of_paths.py"
 _PACKAGE = "src/rollflow"
 
@@ -12,12 +13,12 @@ CORE: dict[str, list[str]] = {
     for module, tests in {
         "dynamics/interpolants": ["tests/dynamics/test_interpolants.py", "tests/dynamics/test_conversions.py", _EDGES],
         "dynamics/conversions": ["tests/dynamics/test_conversions.py", _EDGES],
-        "dynamics/grids": ["tests/dynamics/test_grids.py"],
-        "dynamics/lookahead": ["tests/test_sampler.py"],
+        "dynamics/grids": ["tests/dynamics/test_grids.py", _DEFAULTS],
+        "dynamics/lookahead": ["tests/test_sampler.py", _DEFAULTS],
         "dynamics/guidance": ["tests/dynamics/test_guidance.py"],
-        "dynamics/kernels/__init__": [f"{_KERNELS}/test_every_kernel.py"],
+        "dynamics/kernels/__init__": [_DEFAULTS],
         "dynamics/kernels/base": [f"{_KERNELS}/test_every_kernel.py"],
-        "dynamics/kernels/ode": [f"{_KERNELS}/test_ode_kernels.py"],
+        "dynamics/kernels/ode": [f"{_KERNELS}/test_ode_kernels.py", _DEFAULTS],
         "dynamics/kernels/sde": [f"{_KERNELS}/test_sde_kernels.py"],
         "dynamics/kernels/preserving": [f"{_KERNELS}/test_preserving_kernels.py"],
         "dynamics/kernels/glass": [f"{_KERNELS}/test_glass.py"],
@@ -25,13 +26,15 @@ CORE: dict[str, list[str]] = {
         "particles/weights": ["tests/particles/test_weights.py"],
         "particles/resampling": ["tests/particles/test_resampling.py", "tests/particles/test_edges.py"],
         "sampler": ["tests/test_sampler.py", "tests/test_sampler_bounds.py"],
-        "requests": ["tests/test_requests.py", "tests/search/test_best_of_n.py"],
-        "engine/meter": ["tests/engine/test_meter.py"],
-        "engine/scheduler": ["tests/engine/test_engine.py", "tests/engine/test_meter.py"],
+        "requests": ["tests/test_requests.py", "tests/test_requests_of_rows.py"],
+        "engine/meter": ["tests/engine/test_meter.py", "tests/engine/test_caps.py"],
+        "engine/scheduler": ["tests/engine/test_scheduler.py"],
         "search/__init__": [_SEARCH],
         "search/base": [_SEARCH, "tests/search"],
         "search/propagator": ["tests/search", _SEARCH, "tests/dynamics/test_guidance.py"],
         "search/streams": ["tests/search/test_streams.py"],
+        "search/cost": ["tests/search/test_cost.py"],
+        "search/rehearsal": ["tests/search/test_cost.py"],
         "search/best_of_n": ["tests/search/test_best_of_n.py", _SEARCH],
         "search/code": ["tests/search/test_code.py", _SEARCH],
         "search/paths": ["tests/search/test_paths.py", _SEARCH],

@@ -1,0 +1,60 @@
+"""Defaults and bounds of grids, look-aheads and kernels, and what unknown names of them are called."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rollflow.dynamics.grids import GRIDS, Arc, Matched, Shifted, Uniform
+from rollflow.dynamics.interpolants import VP, Linear
+from rollflow.dynamics.kernels import KERNELS, Euler, Heun
+from rollflow.dynamics.lookahead import LOOKAHEADS, ODELookahead
+from rollflow.errors import BadSetting, UnknownName
+
+
+def test_defaults() -> None:
+    assert (Shifted().shift, ODELookahead().steps) == (3.0, 2)
+    assert (Matched().interpolant, Matched().grid) == (VP(), Arc())
+    assert not any(grid.whole for grid in (Uniform(), Arc(), Shifted(), Matched()))
+    assert (Euler().stochastic, Heun().stochastic, Euler().extra_nfe, Heun().extra_nfe) == (False, False, 0, 1)
+
+
+def test_bounds_of_shifts() -> None:
+    assert (Shifted(1e-6).shift, Shifted(1e6).shift) == (1e-6, 1e6)
+    for shift in (0.9e-6, 1e6 + 0.5, 0.0):
+        with pytest.raises(BadSetting, match="shift of Shifted"):
+            Shifted(shift)
+
+
+@pytest.mark.parametrize(
+    ("registry", "what"),
+    [(GRIDS, "grid"), (KERNELS, "kernel"), (LOOKAHEADS, "look-ahead")],
+    ids=lambda one: str(one)[:10],
+)
+def test_an_unknown_name_is_called_what_it_is(registry: Any, what: str) -> None:
+    with pytest.raises(UnknownName, match=what):
+        registry.resolve("nothing-of-the-kind")
+
+
+@pytest.mark.parametrize("s", [torch.tensor(0.5), torch.tensor([0.5, 0.0, 0.25])], ids=["one", "rows"])
+def test_heun_asks_at_the_times_that_it_was_given(s: Tensor) -> None:
+    """One time stays one; of rows, those that do not end at 0."""
+    asked: list[Tensor] = []
+
+    def velocity(x: Tensor, t: Tensor) -> Generator[Any, Any, Tensor]:
+        asked.append(t)
+        yield from ()
+        return torch.zeros_like(x)
+
+    x, s = torch.ones(3, 1).double(), s.double()
+    stepping = Heun().step(Linear(), x, x, torch.tensor(0.75).double().expand(s.shape), s, None, velocity)
+    with pytest.raises(StopIteration) as stopped:
+        next(stepping)
+    assert torch.equal(asked[0], s if s.ndim == 0 else s[s > 0])
+    half = (s - 0.75) / 2
+    expected = 1 + torch.where(s > 0, half, 2 * half)
+    torch.testing.assert_close(stopped.value.value[:, 0], expected.expand(3))
