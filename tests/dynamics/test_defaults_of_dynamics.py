@@ -10,8 +10,22 @@ import torch
 from torch import Tensor
 
 from rollflow.dynamics.grids import GRIDS, Arc, Matched, Shifted, Uniform
-from rollflow.dynamics.interpolants import VP, Linear
-from rollflow.dynamics.kernels import KERNELS, Euler, Heun
+from rollflow.dynamics.interpolants import VP, Cosine, Interpolant, Linear
+from rollflow.dynamics.kernels import (
+    DDIM,
+    GLASS,
+    KERNELS,
+    Constant,
+    Euler,
+    EulerMaruyama,
+    FlowCPS,
+    Heun,
+    Memoryless,
+    Power,
+    Renoise,
+    Sigma,
+)
+from rollflow.dynamics.kernels.sde import COEFFICIENTS, Converted, log_snr_dot
 from rollflow.dynamics.lookahead import LOOKAHEADS, ODELookahead
 from rollflow.errors import BadSetting, UnknownName
 
@@ -32,7 +46,7 @@ def test_bounds_of_shifts() -> None:
 
 @pytest.mark.parametrize(
     ("registry", "what"),
-    [(GRIDS, "grid"), (KERNELS, "kernel"), (LOOKAHEADS, "look-ahead")],
+    [(GRIDS, "grid"), (KERNELS, "kernel"), (LOOKAHEADS, "look-ahead"), (COEFFICIENTS, "diffusion coefficient")],
     ids=lambda one: str(one)[:10],
 )
 def test_an_unknown_name_is_called_what_it_is(registry: Any, what: str) -> None:
@@ -58,3 +72,45 @@ def test_heun_asks_at_the_times_that_it_was_given(s: Tensor) -> None:
     half = (s - 0.75) / 2
     expected = 1 + torch.where(s > 0, half, 2 * half)
     torch.testing.assert_close(stopped.value.value[:, 0], expected.expand(3))
+
+
+def test_defaults_of_kernels() -> None:
+    assert (Power().scale, Power().exponent, Constant().value, Sigma().scale) == (3.0, 2.0, 1.0, 1.0)
+    assert (Memoryless().scale, Memoryless().latest, Converted().latest) == (1.0, 0.9, 1.0)
+    assert (Converted().inner, Converted().interpolant, EulerMaruyama().diffusion) == (Power(), VP(), Power())
+    assert (DDIM().eta, FlowCPS().n) == (1.0, 0.8)
+    stochastic = [DDIM(1.0), DDIM(0.01), FlowCPS(), FlowCPS(0.01), Renoise(), EulerMaruyama()]
+    assert all(kernel.stochastic for kernel in stochastic)
+    assert not any(kernel.stochastic for kernel in (DDIM(0.0), FlowCPS(0.0)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting", "allowed", "refused"),
+    [
+        (Power, "scale", (0.0, 0.5), (-0.5,)),
+        (Power, "exponent", (0.0, 0.5), (-0.5,)),
+        (Constant, "value", (0.0, 0.5), (-0.5,)),
+        (Sigma, "scale", (0.0, 0.5), (-0.5,)),
+        (Memoryless, "scale", (0.0, 0.5), (-0.5,)),
+        (Memoryless, "latest", (0.5, 1.0), (0.0, -0.5, 1.5)),
+        (Converted, "latest", (0.5, 1.0), (0.0, -0.5, 1.5)),
+        (DDIM, "eta", (0.0, 1.0), (-0.5, 1.5)),
+        (FlowCPS, "n", (0.0, 1.0), (-0.5, 1.5)),
+        (GLASS, "rho", (0.0, 0.99), (-0.5, 1.0)),
+        (GLASS, "steps", (1, 10**5), (0, 10**5 + 1)),
+        (ODELookahead, "steps", (1,), (0,)),
+    ],
+)
+def test_bounds_of_kernels(kind: Any, setting: str, allowed: tuple[float, ...], refused: tuple[float, ...]) -> None:
+    for value in allowed:
+        assert getattr(kind(**{setting: value}), setting) == value
+    for value in refused:
+        with pytest.raises(BadSetting, match=setting):
+            kind(**{setting: value})
+
+
+@pytest.mark.parametrize("path", [Linear(), VP(), Cosine()], ids=str)
+def test_the_derivative_of_log_snr(path: Interpolant) -> None:
+    t = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64, requires_grad=True)
+    [expected] = torch.autograd.grad(path.log_snr(t).sum(), t)
+    torch.testing.assert_close(log_snr_dot(path, t.detach()), expected)

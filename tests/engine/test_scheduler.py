@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rollflow.dynamics.interpolants import Linear
 from rollflow.engine import Caps, Engine, Job, Task
-from rollflow.engine.scheduler import Scheduler, batch_groups, cohorts, fill_batches, overlap_half
+from rollflow.engine.scheduler import Batch, Scheduler, batch_groups, cohorts, fill_batches, overlap_half
 from rollflow.requests import Decode, Grad, Reward, Save, Velocity
 from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Sampler
@@ -138,6 +138,13 @@ def test_batches() -> None:
     assert scheduled(Reward, False) == [([(1, 3)], False), ([(2, 3)], True)]
     assert scheduled(Grad, True) == [([(1, 2)], False), ([(2, 2)], False)]
     assert scheduled(Save, True) == [([(1, 3), (2, 3)], False)]
+
+
+def test_a_batch_is_computed_here_and_leaves_no_call_unfilled_unless_said_otherwise() -> None:
+    assert not Batch(Velocity, []).dispatched
+    executor: Any = SimpleNamespace(padded=True, most_rows=lambda kind: 2)
+    [batch] = Scheduler(executor, True).batches(Velocity, [population(1, 3)])
+    assert [one.query for one in batch.slices] == [(1, 2)]
 
 
 def test_all_that_is_local_is_due_and_half_of_what_is_remote() -> None:
