@@ -138,7 +138,8 @@ def mutants_of(root: Path, module: str) -> list[Mutant]:
         operator = operator_of(name)
         places = [(place, node) for node in ast_nodes(tree) for place in operator.mutation_positions(node)]
         for occurrence, ((start, _), node) in enumerate(places):
-            if map_.is_skipped(start) or (name == "core/AddNot" and _compares(node)):
+            bare_star = node.type == "operator" and node.parent.type in ("parameters", "param")  # of a signature
+            if map_.is_skipped(start) or bare_star or (name == "core/AddNot" and _compares(node)):
                 continue
             text = mutated(source, name, occurrence)
             line = start[0]

@@ -2,8 +2,9 @@
 
 ``run`` makes every mutant of every module of the core (``core.py``) that is not in the database yet and puts it to the
 module's tests, the quickest first; it can be ended at any time and goes on where it ended. ``survivors`` shows what
-lives. ``report`` writes docs/design/mutation.md. Neither is a part of the ordinary tests: all mutants take an hour on
-one core.
+lives. ``report`` writes docs/design/mutation.md and ``scores.json``; modules that stand there with all their mutants
+and have not changed since are not run again. This is no part of the ordinary tests: all mutants take an
+hour on one core.
 """
 
 from __future__ import annotations
@@ -14,38 +15,13 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
-import tomllib
 from core import CORE
 from forking import ROOT, Loop, Outcome, collected, imported, preload
 from mutants import Mutant, mutants_of
+from scores import is_done, score, write_report
 from store import Store, digest
-
-REPORT = ROOT / "docs/design/mutation.md"
-EQUIVALENT = Path(__file__).parent / "equivalent.toml"
-
-
-class Score(NamedTuple):
-    """What came of a module's mutants.
-
-    Args:
-        killed: Those that a test fails for, by time, too.
-        survivors: Those that no test fails for.
-        equivalent: Those that no test can fail for, with the reason.
-        pending: Those that were not tried.
-    """
-
-    killed: int
-    survivors: list[Mutant]
-    equivalent: list[tuple[Mutant, str]]
-    pending: int
-
-    @property
-    def percent(self) -> float:
-        tried = self.killed + len(self.survivors)
-        return 100 * self.killed / tried if tried else 100.0
 
 
 def run(modules: list[str], minutes: float) -> None:
@@ -99,6 +75,8 @@ class Trial(NamedTuple):
     def functions(self) -> None:
         """Those that can be put into functions that are loaded."""
         store = Store()
+        if is_done(self.module, store):
+            return
         pending = store.pending(mutants_of(ROOT, self.module), self.tests)
         if not pending:
             return
@@ -134,37 +112,6 @@ class Trial(NamedTuple):
         return time.monotonic() > self.deadline
 
 
-def score(module: str, store: Store) -> Score:
-    """What came of a module's mutants so far."""
-    known, equivalent = store.results(module), equivalents()
-    made = Score(0, [], [], 0)
-    killed = pending = 0
-    for mutant in mutants_of(ROOT, module):
-        status = known.get(mutant.key, ("pending", ""))[0]
-        reason = equivalent.get((module, mutant.before, mutant.after))
-        if status in ("killed", "timeout"):
-            killed += 1
-        elif reason is not None:
-            made.equivalent.append((mutant, reason))
-        elif status == "survived":
-            made.survivors.append(mutant)
-        else:
-            pending += 1
-    return made._replace(killed=killed, pending=pending)
-
-
-def equivalents() -> dict[tuple[str, str, str], str]:
-    """Why a mutant cannot be told from the module, by its module, the line as it is, and the line as it becomes."""
-    if not EQUIVALENT.exists():
-        return {}
-    content = tomllib.loads(EQUIVALENT.read_text())
-    return {
-        (f"src/rollflow/{one['module']}.py", one["line"], mutant): one["reason"]
-        for one in content.get("equivalent", [])
-        for mutant in one["mutants"]
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("run", "survivors", "report"))
@@ -174,18 +121,14 @@ def main() -> None:
     modules = [one for one in CORE if not given.modules or any(part in one for part in given.modules)]
     if given.command == "run":
         run(modules, given.minutes)
-        return
-    store = Store()
-    scores = {module: score(module, store) for module in modules}
-    if given.command == "survivors":
-        for module, made in scores.items():
-            for one in made.survivors:
-                print(f"{module}:{one.line} ({one.operator})\n    {one.before}\n    {one.after}")
-    for module, made in scores.items():
-        print(
-            f"{module}: {made.percent:.1f} % of {made.killed + len(made.survivors)}; "
-            f"{len(made.equivalent)} equivalent, {made.pending} pending"
-        )
+    elif given.command == "report":
+        print(write_report(Store()))
+    else:
+        for module in modules:
+            made = score(module, Store())
+            for before, after in made.survivors:
+                print(f"{module}\n    {before}\n    {after}")
+            print(f"{module}: {made.line}")
 
 
 if __name__ == "__main__":

@@ -89,8 +89,13 @@ class _Bare(ast.NodeTransformer):
 def code_digest(module: str) -> str:
     """Of what a module does, whatever its comments, texts and annotations are."""
     tree = ast.parse((ROOT / module).read_text())
-    tree.body = [one for one in tree.body if not isinstance(one, ast.Import | ast.ImportFrom)]
+    tree.body = [one for one in tree.body if not isinstance(one, ast.Import | ast.ImportFrom) and not is_alias(one)]
     return hashlib.sha256(ast.dump(_Bare().visit(tree)).encode()).hexdigest()[:16]
+
+
+def is_alias(node: ast.stmt) -> bool:
+    """Whether a statement names a type."""
+    return isinstance(node, ast.AnnAssign) and "TypeAlias" in ast.unparse(node.annotation)
 
 
 def digest(paths: list[str]) -> str:
