@@ -14,7 +14,7 @@ import torch
 from rollflow.bench.intervals import bootstrap, rank_correlation
 from rollflow.bench.probes.signal import signal_curve
 from rollflow.bench.suites import difficulty
-from rollflow.bench.suites.difficulty import Graded, held_out_captions, plain_accuracy, save_suite, sort_into_tiers
+from rollflow.bench.suites.difficulty import Graded, held_out_captions, plain_accuracy, save_suite, sort_by_difficulty
 from rollflow.bench.suites.load import Item, Suite, load
 from rollflow.dynamics.interpolants import Linear
 from rollflow.dynamics.kernels import Euler
@@ -70,7 +70,7 @@ def test_grading_sorts_prompts_into_their_bands_and_the_suite_comes_back(tmp_pat
             thresholds = torch.tensor([{"a": 0.0, "b": -9.0}[prompt] for prompt in prompts])
             return -(samples[:, 0] > thresholds).double()
 
-    suite = sort_into_tiers(plain_accuracy(toy(), Known(), ["a", "b"], seeds=range(100), steps=4), per_tier=60)
+    suite = sort_by_difficulty(plain_accuracy(toy(), Known(), ["a", "b"], seeds=range(100), steps=4), per_difficulty=60)
     assert [row.prompt for row in suite["easy"]] == ["a"]
     assert suite["medium"] == []
     assert suite["hard"] == [Graded("b", 0.0)]
@@ -93,7 +93,9 @@ def test_hard_prompts_are_confirmed_by_further_samples(monkeypatch: pytest.Monke
         return {prompt: [float(late.get(prompt, 1e9) <= seed) for seed in seeds] for prompt in some}
 
     monkeypatch.setattr(difficulty, "plain_accuracy", accuracy)
-    told = difficulty.grade(toy(), ToyReward(), candidates=8, samples=10, confirming=30, per_tier=2, steps=4, seed=3)
+    told = difficulty.grade(
+        toy(), ToyReward(), candidates=8, samples=10, confirming=30, per_difficulty=2, steps=4, seed=3
+    )
     assert told == {"easy": [], "medium": [], "hard": [Graded(prompts[2], 0.0), Graded(prompts[3], 0.0)]}
     twice = [prompt for prompt in prompts if len(seen[prompt]) == 40]
     assert twice == [prompts[1], prompts[2], prompts[3], prompts[5]]

@@ -32,7 +32,7 @@ BAD = [
     (["--reward", ""], "unknown reward ''"),
     (["--suite", ""], "unknown suite ''"),
     (["--held-out", "nosuch"], "unknown reward 'nosuch'"),
-    (["--held-out", "judge", "--held-out", "judge"], "judge, judge"),
+    (["--held-out", "judge", "--held-out", "judge"], "got 'judge' twice"),
     (["--minutes", "nan"], "got nan"),
     (["--minutes", "-1"], "got -1.0"),
     (["--minutes", "inf"], "got inf"),
@@ -153,16 +153,17 @@ def test_nothing_is_written_into_the_package(
 
 
 def test_an_empty_suite_is_not_written(tmp_path: Path, line: object) -> None:
-    with pytest.raises(RollflowError, match="no prompt lies in any tier"):
+    with pytest.raises(RollflowError, match="no prompt is easy, medium or hard"):
         difficulty.save_suite({"easy": [], "hard": []}, line, tmp_path / "new" / "a.jsonl")  # type: ignore[arg-type]
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"candidates": 0}, {"candidates": -1}, {"samples": 0}, {"confirming": -1}, {"per_tier": -1}, {"steps": 0}]
+    "wrong",
+    [{"candidates": 0}, {"candidates": -1}, {"samples": 0}, {"confirming": -1}, {"per_difficulty": -1}, {"steps": 0}],
 )
 def test_grading_refuses_numbers_that_never_end(wrong: dict[str, int]) -> None:
-    right = {"candidates": 1, "samples": 1, "confirming": 0, "per_tier": 1, "steps": 2, "seed": 0}
+    right = {"candidates": 1, "samples": 1, "confirming": 0, "per_difficulty": 1, "steps": 2, "seed": 0}
     with pytest.raises(BadSetting, match="expected"):
         difficulty.grade(None, None, **(right | wrong))  # type: ignore[arg-type]
 

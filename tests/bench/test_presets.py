@@ -18,7 +18,7 @@ from rollflow.rewards import REWARDS
 
 
 def made(name: str, *, quick: bool) -> Experiment:
-    return experiment_of(name, DEFAULT_MODEL, embedded=True, quick=quick, max_rows=64)
+    return experiment_of(name, DEFAULT_MODEL, family="scenes", quick=quick, max_rows=64)
 
 
 @pytest.mark.parametrize("quick", [True, False], ids=["quick", "full"])

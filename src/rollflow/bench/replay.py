@@ -75,19 +75,15 @@ def trial_of(config: dict[str, Any], record: JobRecord) -> Trial:
 
 
 def refuse_untrusted(
-    folder: Path, config: Mapping[str, Any], arm: Arm, *, model: bool = True, reward: bool = True, held_out: bool = True
+    path: Path, config: Mapping[str, Any], arm: Arm, *, model: bool = True, reward: bool = True, held_out: bool = True
 ) -> None:
-    """Refuse what an experiment folder must not do on a machine whose user does not trust it.
-
-    Its names may be those of the library and of installed plug-ins, with settings that are numbers or such names again.
-    It may not name a module, nor a file, a model or a server, neither in the settings of what it names, nor by the
-    choice of a reward that downloads weights, asks a server, or asks at the terminal.
+    """Refuse what an experiment must not do on a machine whose user does not trust it; see ``api.trust``.
 
     Args:
-        folder: Of the experiment.
-        config: The content of its ``experiment.json``.
-        arm: Of the job.
-        model: Whether its model is taken from the folder; so with the others.
+        path: Folder or file of the experiment.
+        config: Its configuration.
+        arm: Arm of the job.
+        model: Whether the model is taken from the experiment.
         reward: Whether the reward is.
         held_out: Whether the held-out rewards are.
 
@@ -100,7 +96,7 @@ def refuse_untrusted(
     choices += [(REWARDS, name) for name in config["held_out"] if held_out]
     loaded = {"name": config["model"], **config["pipeline"]} if config.get("pipeline") else config["model"]
     refuse_choices(
-        f"'{folder}'",
+        f"'{path}'",
         loaded if model else None,
         [(registry, text) for registry, text in choices if registry is not None and text is not None],
     )

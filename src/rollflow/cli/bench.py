@@ -28,7 +28,9 @@ def grade(
     candidates: Annotated[int, typer.Option(help="Held-out prompts to grade.", min=1, max=MOST_PROMPTS)] = 1000,
     samples: Annotated[int, typer.Option(help="Plain samples a prompt.", min=1)] = 16,
     confirming: Annotated[int, typer.Option(help="Further samples of a prompt that seems hard.", min=0)] = 64,
-    per_tier: Annotated[int, typer.Option(help="Prompts to keep in each tier.", min=1)] = 60,
+    per_difficulty: Annotated[
+        int, typer.Option("--per-difficulty", "--per-tier", help="Number of prompts to keep of each difficulty.", min=1)
+    ] = 60,
     steps: Annotated[int, typer.Option(help="Steps of the plain sample.", min=1, max=MOST_STEPS)] = 10,
     seed: Annotated[int, typer.Option(help="Of the candidates.", min=0)] = 11,
 ) -> None:
@@ -52,13 +54,13 @@ def grade(
             candidates=candidates,
             samples=samples,
             confirming=confirming,
-            per_tier=per_tier,
+            per_difficulty=per_difficulty,
             steps=steps,
             seed=seed,
         )
         difficulty.save_suite(suite, flow, out)
-    for tier, graded in suite.items():
-        typer.echo(f"{tier}: {len(graded)} prompts, such as '{graded[0].prompt if graded else 'none'}'")
+    for level, graded in suite.items():
+        typer.echo(f"{level}: {len(graded)} prompts, such as '{graded[0].prompt if graded else 'none'}'")
 
 
 @app.command()
@@ -70,7 +72,7 @@ def signal(
     kernel: Annotated[str, typer.Option(help="Kernel of the trajectories, on the linear interpolant.")] = "sde",
     steps: Annotated[int, typer.Option(help="Steps of a trajectory.", min=2, max=MOST_STEPS)] = 20,
     seed: Annotated[int, typer.Option(help="Of prompts and trajectories.", min=0, max=MOST_SEED)] = 0,
-    out: Annotated[Path, typer.Option(help="Folder of the plot and its table.")] = Path("docs/results"),
+    out: Annotated[Path, typer.Option(help="Folder of the plot and its table.")] = Path("."),
 ) -> None:
     """Within a prompt, how the clean estimate's reward ranks trajectories as the finished sample's does."""
     from rollflow.bench.probes.plots import signal as signal_plot
@@ -136,7 +138,7 @@ def diversity(
     few_step: options.FewStep = None,
     revision: options.Revision = None,
     seed: Annotated[int, typer.Option(help="Of all noise.", min=0, max=MOST_SEED)] = 0,
-    out: Annotated[Path, typer.Option(help="Folder of the table.")] = Path("docs/results"),
+    out: Annotated[Path, typer.Option(help="Folder of the table.")] = Path("."),
 ) -> None:
     """How far apart samples of one noise come to lie, by the dynamics of the paper's ablation of VP."""
     from rollflow.api import Plan, load_model
@@ -148,11 +150,11 @@ def diversity(
     from rollflow.cli.settings import pipeline
     from rollflow.files.atomic import check_folder, write
     from rollflow.files.own import check_own
-    from rollflow.models import MODELS, find_model
+    from rollflow.models import find_model
 
     with refusing(2):
-        find_model(model)
-        embedded, preset = model in MODELS, PRESETS["ablation-vp"]
+        source, preset = find_model(model), PRESETS["ablation-vp"]
+        embedded = source.suite_family == "scenes"
         items = load(suite or (preset.suite if embedded else preset.real)).first(prompts).items
         far = distance_of(distance or ("scenes" if embedded else "lpips"))
         given = pipeline(
@@ -167,9 +169,9 @@ def diversity(
             revision=revision,
         )
         texts = [item.prompt for item in items]
-        if embedded:
+        if isinstance(source, type) and source.suite_family:
             for text in texts:
-                MODELS[model].check_prompt(text)
+                source.check_prompt(text)
         shown = re.sub(r"[^\w.-]+", "-", model.rstrip("/").rpartition("/")[2])
         check_own(out, [f"diversity-{shown}.md"])
         check_folder(out)
@@ -206,7 +208,7 @@ def mixture(
         int, typer.Option(min=1, max=10_000_000, help="Plain trajectories of each dynamics.")
     ] = 10_000,
     out: Annotated[Path, typer.Option(help="Folder of the plot and its tables, written after every budget.")] = Path(
-        "docs/results"
+        "."
     ),
 ) -> None:
     """Every search at equal budgets on a mixture with a hard-to-hit mode: reward against budget."""

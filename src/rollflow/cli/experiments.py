@@ -63,12 +63,11 @@ def run(
     from rollflow.bench.run.presets import experiment_of
     from rollflow.bench.run.runner import Runner, check_limits
     from rollflow.errors import FolderError, RewardUnavailable
-    from rollflow.models import MODELS, find_model
+    from rollflow.models import find_model
     from rollflow.registry import assignment
 
     with refusing(2):
         check_limits(retries, minutes)
-        find_model(model)
         pipeline = {
             "arguments": dict(map(assignment, pipeline_arg or [])),
             "device": device,
@@ -82,7 +81,7 @@ def run(
         experiment = experiment_of(
             preset,
             model,
-            embedded=model in MODELS,
+            family=find_model(model).suite_family,
             quick=quick,
             suite=suite,
             reward=reward,

@@ -14,12 +14,10 @@ from rollflow.bench.run.stored import read_stored
 from rollflow.engine import JobRecord
 from rollflow.errors import RollflowError
 from rollflow.files.printable import printable
+from rollflow.rewards import REWARDS
 
 Cells: TypeAlias = dict[tuple[str, int], float]
 """A number for each (prompt, seed)."""
-
-REWARDS_WITH_ACCURACY = frozenset({"count", "counting", "judge"})
-"""Those that are 0 where all is as asked for and negative elsewhere, so that the share of zeros is an accuracy."""
 
 
 class Measure(NamedTuple):
@@ -236,5 +234,13 @@ def _accuracy(measure: Measure) -> list[Measure]:
         value = measure.of(record)
         return None if value is None else float(value == 0)
 
-    known = measure.name.partition("(")[0].strip() in REWARDS_WITH_ACCURACY
-    return [measure._replace(of=of, accuracy=True)] if known else []
+    return [measure._replace(of=of, accuracy=True)] if _zero_is_perfect(measure.name) else []
+
+
+def _zero_is_perfect(reward: str) -> bool:
+    """Whether a reward of the library says by 0 that all is as asked for; of others nothing is looked up."""
+    try:
+        kind = REWARDS.named(reward.partition("(")[0].strip(), plugins=False).kind
+        return bool(getattr(kind, "zero_is_perfect", False))
+    except RollflowError:
+        return False

@@ -14,7 +14,7 @@ from rollflow.bench.run.schema import MOST_ROWS
 from rollflow.bench.suites.load import Item, Suite
 from rollflow.engine import Job
 from rollflow.errors import BadSetting, RollflowError
-from rollflow.models import MODELS, FlowModel, PipelineSource, Source, find_model
+from rollflow.models import FlowModel, PipelineSource, Source, find_model
 from rollflow.models.diffusers import read_argument
 from rollflow.options import SamplingOptions, options_of, sampling_of
 from rollflow.rewards import REWARDS, RewardModel
@@ -229,7 +229,8 @@ def check(experiment: Experiment) -> None:
     check_size(experiment)
     if experiment.diversity is not None:
         check_distance(experiment.diversity.distance)
-    readers: list[Any] = [MODELS[experiment.model]] if experiment.model in MODELS else []
+    model = find_model(experiment.model)
+    readers: list[Any] = [model] if model.suite_family else []  # of a pipeline every prompt can be read
     for text in (experiment.reward, *experiment.held_out):
         readers += _parts(REWARDS.resolve(text))
     for item in experiment.suite.items:

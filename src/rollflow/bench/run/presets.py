@@ -214,7 +214,7 @@ def experiment_of(
     preset: str,
     model: str,
     *,
-    embedded: bool,
+    family: str | None,
     quick: bool = False,
     suite: str | None = None,
     reward: str | None = None,
@@ -231,7 +231,7 @@ def experiment_of(
     Args:
         preset: One of ``PRESETS``.
         model: Name of the flow model.
-        embedded: Whether it is one of scenes, whose prompts and rewards are its own.
+        family: ``suite_family`` of the model; models of ``scenes`` have prompts and rewards of their own.
         quick: The small form.
         suite: Prompts.
         reward: That searches optimise.
@@ -248,7 +248,7 @@ def experiment_of(
     """
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
-    known = PRESETS[preset]
+    known, embedded = PRESETS[preset], family == "scenes"
     full = known.nfe, known.prompts if embedded else known.real_prompts, known.seeds
     own = known.quick if quick else full
     wanted = load((known.suite if embedded else known.real) if suite is None else suite)

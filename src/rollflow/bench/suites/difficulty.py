@@ -23,7 +23,7 @@ from rollflow.sampler import Sampler
 from rollflow.search import BestOfN
 
 BANDS: dict[str, tuple[float, float]] = {"easy": (0.30, 0.60), "medium": (0.05, 0.20), "hard": (0.0, 0.02)}
-"""Share of plain samples with all counts right, by tier."""
+"""Share of plain samples with all counts right, by difficulty."""
 
 PATIENCE = 20_000
 """Captions drawn in a row, none of them new, after which there are no more."""
@@ -100,16 +100,16 @@ def grade(
     candidates: int,
     samples: int,
     confirming: int,
-    per_tier: int,
+    per_difficulty: int,
     steps: int,
     seed: int,
 ) -> dict[str, list[Graded]]:
-    """Sample held-out candidates plainly and sort them into tiers, at most ``per_tier`` of each.
+    """Sample held-out candidates plainly and sort them by difficulty, at most ``per_difficulty`` of each.
 
     A few samples, none of them right, do not show that a prompt is hard: sixteen miss a chance of one in ten for one
     prompt in five. Hard prompts are therefore confirmed by ``confirming`` samples more, and graded by all of them.
 
-    Grading uses seeds from 10,000 up, so that what is later reported of the tiers is measured afresh.
+    Grading uses seeds from 10,000 up, so that what is later reported of each difficulty is measured afresh.
 
     Raises:
         BadSetting: On a number below 1, or below 0 of ``confirming``.
@@ -118,7 +118,7 @@ def grade(
         ("candidates", candidates, 1),
         ("samples", samples, 1),
         ("confirming samples", confirming, 0),
-        ("prompts of a tier", per_tier, 1),
+        ("prompts of a difficulty", per_difficulty, 1),
         ("steps", steps, 1),
     ):
         if number < least:
@@ -130,20 +130,21 @@ def grade(
     prompts = [str(caption) for caption in held_out_captions(candidates, seed)]
     end = 10_000 + samples
     at_first = right(prompts, range(10_000, end))
-    doubtful = [row.prompt for row in sort_into_tiers(at_first, len(prompts))["hard"]]
+    doubtful = [row.prompt for row in sort_by_difficulty(at_first, len(prompts))["hard"]]
     hard: list[Graded] = []
-    while doubtful and len(hard) < per_tier:
-        some, doubtful = doubtful[:per_tier], doubtful[per_tier:]
+    while doubtful and len(hard) < per_difficulty:
+        some, doubtful = doubtful[:per_difficulty], doubtful[per_difficulty:]
         more = right(some, range(end, end + confirming))
-        hard += sort_into_tiers({prompt: at_first[prompt] + more[prompt] for prompt in some}, per_tier)["hard"]
-    return sort_into_tiers(at_first, per_tier) | {"hard": hard[:per_tier]}
+        hard += sort_by_difficulty({prompt: at_first[prompt] + more[prompt] for prompt in some}, per_difficulty)["hard"]
+    return sort_by_difficulty(at_first, per_difficulty) | {"hard": hard[:per_difficulty]}
 
 
-def sort_into_tiers(right: dict[str, list[float]], per_tier: int) -> dict[str, list[Graded]]:
-    """The first ``per_tier`` prompts of each band; prompts between the bands are in none."""
+def sort_by_difficulty(right: dict[str, list[float]], per_difficulty: int) -> dict[str, list[Graded]]:
+    """The first ``per_difficulty`` prompts of each band; prompts between the bands are in none."""
     shares = [Graded(prompt, float(np.mean(values))) for prompt, values in right.items()]
     return {
-        tier: [row for row in shares if low <= row.accuracy <= high][:per_tier] for tier, (low, high) in BANDS.items()
+        difficulty: [row for row in shares if low <= row.accuracy <= high][:per_difficulty]
+        for difficulty, (low, high) in BANDS.items()
     }
 
 
@@ -152,21 +153,23 @@ def beside(path: Path) -> str:
     return f"{path.stem}.graded.json"
 
 
-def save_suite(tiers: dict[str, list[Graded]], model: FlowModel, path: Path) -> None:
-    """Write the graded prompts as a suite whose categories are the tiers.
+def save_suite(by_difficulty: dict[str, list[Graded]], model: FlowModel, path: Path) -> None:
+    """Write the graded prompts as a suite whose categories are the difficulties.
 
     Beside it, as ``.graded.json``, are the model's name and, by prompt, the share of its plain samples that had all
     counts right.
 
     Raises:
-        RollflowError: If no prompt is in any tier.
+        RollflowError: If no prompt has any of the difficulties.
         FolderError: If the folder cannot be written to, or is the installed package's.
     """
-    if not any(tiers.values()):
-        raise RollflowError("no prompt lies in any tier, so that there is no suite to write; grade more candidates")
+    if not any(by_difficulty.values()):
+        raise RollflowError(
+            "no prompt is easy, medium or hard by its share of right samples, so there is no suite to write; grade more candidates"
+        )
     check_folder(path.parent)
-    items = tuple(Item(row.prompt, tier) for tier, rows in tiers.items() for row in rows)
+    items = tuple(Item(row.prompt, difficulty) for difficulty, rows in by_difficulty.items() for row in rows)
     suite = Suite(path.stem, f"{VERSION}, {model.name}", items)
-    accuracy = {row.prompt: row.accuracy for rows in tiers.values() for row in rows}
+    accuracy = {row.prompt: row.accuracy for rows in by_difficulty.values() for row in rows}
     graded = json.dumps({"model": model.name, "accuracy": accuracy}, indent=1) + "\n"
     write(path.parent, {path.name: lines_of(suite).encode(), beside(path): graded.encode()})
