@@ -60,7 +60,7 @@ def test_an_outage_fails_no_job(whole: Path, tmp_path: Path) -> None:  # noqa: F
     """Retries are left as they were, what was begun goes on, and the rest is the same to the last bit."""
     heard: list[Any] = []
     for _ in range(3):
-        runner = Runner(experiment(), tmp_path, retries=0, told=lambda *what: heard.append(what))
+        runner = Runner(experiment(), tmp_path, retries=0, job_ended=lambda *what: heard.append(what))
         with pytest.raises(RewardUnavailable, match="does not answer"):
             runner.run(TinyModel(), Away(8), [Judge()])
         assert runner.index.failures == {}
@@ -124,8 +124,8 @@ def test_a_job_that_cannot_be_made_fails_alone(tmp_path: Path) -> None:
 
 def _spoilt(tree: Any, kind: str) -> Any:
     if isinstance(tree, dict):
-        if kind == "class" and str(tree.get("class", "")).endswith(":Checkpoint"):
-            return {**tree, "class": "rollflow.engine.checkpoint:Nothing"}
+        if kind == "class" and str(tree.get("class", "")).endswith("Checkpoint"):
+            return {**tree, "class": "Nothing"}
         if kind == "populations" and "populations" in tree:
             return {**tree, "populations": tree["populations"] * 3}
         return {key: _spoilt(part, kind) for key, part in tree.items()}
@@ -177,12 +177,12 @@ def test_a_checkpoint_that_cannot_be_used_is_none(
     for path in checkpoints:
         spoil(path, kind)
     warned: list[str] = []
-    runner, _ = run(tmp_path, retries=0, warned=warned.append)
+    runner, _ = run(tmp_path, retries=0, warn=warned.append)
     assert runner.index.failures == {}
     assert told(tmp_path) == told(whole)
     if kind != "extra":
         assert len(warned) == len(checkpoints)
-        assert all("a checkpoint cannot be used, and its job begins anew: '" in warning for warning in warned)
+        assert all("a checkpoint cannot be used, so its job starts again: '" in warning for warning in warned)
 
 
 def test_a_full_disk_costs_checkpoints_alone(whole: Path, tmp_path: Path, monkeypatch: Any) -> None:  # noqa: F811
@@ -191,7 +191,7 @@ def test_a_full_disk_costs_checkpoints_alone(whole: Path, tmp_path: Path, monkey
 
     monkeypatch.setattr(heartbeat, "save_checkpoint", full)
     warnings: list[str] = []
-    run(tmp_path, checkpoint_seconds=0.0, warned=warnings.append)
+    run(tmp_path, checkpoint_seconds=0.0, warn=warnings.append)
     assert told(tmp_path) == told(whole)
     assert len(warnings) == 1
     assert f"the disk of '{tmp_path}' is full" in warnings[0]
@@ -339,7 +339,7 @@ def test_a_folder_that_is_moved_goes_on_where_it_is(
     )  # the process that had the claims is this one, and alive
     first, second = tmp_path / "first", tmp_path / "second"
     with pytest.raises(FolderError, match=r"'.*first' is gone: it was moved or deleted"):
-        run(first, told=_after(3, lambda: first.rename(second)), checkpoint_seconds=0.0)
+        run(first, job_ended=_after(3, lambda: first.rename(second)), checkpoint_seconds=0.0)
     assert not first.exists()
     assert len(JournalIndex(second).done) >= 3
     run(second)
@@ -348,7 +348,7 @@ def test_a_folder_that_is_moved_goes_on_where_it_is(
 
 def test_a_folder_that_is_deleted_is_not_made_again(tmp_path: Path) -> None:
     with pytest.raises(FolderError, match=r"'.*run' is gone: it was moved or deleted"):
-        run(tmp_path / "run", told=_after(3, lambda: shutil.rmtree(tmp_path / "run")), checkpoint_seconds=0.0)
+        run(tmp_path / "run", job_ended=_after(3, lambda: shutil.rmtree(tmp_path / "run")), checkpoint_seconds=0.0)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -361,7 +361,7 @@ def test_a_copy_of_a_folder_at_work_is_an_experiment_of_its_own(
     """Claims in it are those of a process that is alive, and gives no sign of life there."""
     monkeypatch.setattr("rollflow.bench.run.leases.LEASE", 1.5)
     first, copy = tmp_path / "first", tmp_path / "copy"
-    run(first, told=_after(3, lambda: shutil.copytree(first, copy)), checkpoint_seconds=0.0)
+    run(first, job_ended=_after(3, lambda: shutil.copytree(first, copy)), checkpoint_seconds=0.0)
     assert list((copy / "claims").iterdir())
     assert 3 <= len(JournalIndex(copy).done) < JOBS
     run(copy)
@@ -392,7 +392,7 @@ def test_the_command_says_in_one_line_what_became_of_its_folder(
 
     acts: dict[str, Callable[[], object]] = {"move": lambda: out.rename(tmp_path / "moved"), "fill": fill}
     with monkeypatch.context() as patched:
-        patched.setattr("rollflow.cli.experiments._told", _after(2, acts[act]))
+        patched.setattr("rollflow.cli.experiments._job_ended", _after(2, acts[act]))
         assert main(arguments) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert len(errors) == 1

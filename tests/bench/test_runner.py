@@ -176,7 +176,7 @@ def test_a_folder_of_another_experiment_is_refused(whole: Path) -> None:
 
 
 def test_arms_are_told_by_their_names(tmp_path: Path) -> None:
-    with pytest.raises(RollflowError, match="arms are told by their names, which differ; got BoN, BoN"):
+    with pytest.raises(RollflowError, match="arm names must be distinct; got 'BoN' twice"):
         Runner(experiment(arms=(ARMS[1], ARMS[1])), tmp_path)
 
 
@@ -197,7 +197,7 @@ class Moody(Redness):
 def test_what_fails_is_recorded_tried_again_and_counted(whole: Path, tmp_path: Path) -> None:
     two = experiment(arms=ARMS[1:2], seeds=1)
     heard: list[Any] = []
-    runner = Runner(two, tmp_path, retries=2, told=lambda *what: heard.append(what))
+    runner = Runner(two, tmp_path, retries=2, job_ended=lambda *what: heard.append(what))
     runner.run(TinyModel(), Moody(99), [Judge()])
     [name] = runner.index.failures
     assert runner.index.failures[name] == ["BadReward: reward 'caption' failed: LookupError: no square"] * 3

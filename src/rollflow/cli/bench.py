@@ -1,4 +1,4 @@
-"""``rollflow bench``: the measurements in docs/results, each by one command."""
+"""``rollflow bench``: measurements of searches, rewards and samples, each by one command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rollflow.cli.errors import refusing
 from rollflow.defaults import DEFAULT_MODEL
 from rollflow.errors import BadSetting
 
-app = typer.Typer(help="Reproduce the tables and plots of docs/results.", no_args_is_help=True)
+app = typer.Typer(help="Run experiments and measurements.", no_args_is_help=True)
 
 MOST_PROMPTS, MOST_STEPS, MOST_TRAJECTORIES, MOST_SEED = 10_000, 10_000, 4096, 2**63 - 1
 Model = Annotated[str, typer.Option(help="Name of the flow model.")]
@@ -23,16 +23,18 @@ Model = Annotated[str, typer.Option(help="Name of the flow model.")]
 
 @app.command()
 def grade(
-    out: Annotated[Path, typer.Option(help="Suite to write, NAME.jsonl; its grades go beside it.")],
+    out: Annotated[Path, typer.Option(help="Suite file to write, NAME.jsonl; the grades go beside it.")],
     model: Model = DEFAULT_MODEL,
-    candidates: Annotated[int, typer.Option(help="Held-out prompts to grade.", min=1, max=MOST_PROMPTS)] = 1000,
-    samples: Annotated[int, typer.Option(help="Plain samples a prompt.", min=1)] = 16,
-    confirming: Annotated[int, typer.Option(help="Further samples of a prompt that seems hard.", min=0)] = 64,
+    candidates: Annotated[
+        int, typer.Option(help="Number of held-out prompts to grade.", min=1, max=MOST_PROMPTS)
+    ] = 1000,
+    samples: Annotated[int, typer.Option(help="Number of plain samples per prompt.", min=1)] = 16,
+    confirming: Annotated[int, typer.Option(help="Number of further samples of a prompt that seems hard.", min=0)] = 64,
     per_difficulty: Annotated[
         int, typer.Option("--per-difficulty", "--per-tier", help="Number of prompts to keep of each difficulty.", min=1)
     ] = 60,
-    steps: Annotated[int, typer.Option(help="Steps of the plain sample.", min=1, max=MOST_STEPS)] = 10,
-    seed: Annotated[int, typer.Option(help="Of the candidates.", min=0)] = 11,
+    steps: Annotated[int, typer.Option(help="Number of steps of a plain sample.", min=1, max=MOST_STEPS)] = 10,
+    seed: Annotated[int, typer.Option(help="Seed that candidates are drawn with.", min=0)] = 11,
 ) -> None:
     """Grade held-out prompts into easy, medium and hard by what the plain sample gets right."""
     from rollflow.bench.suites import difficulty
@@ -67,14 +69,16 @@ def grade(
 def signal(
     model: Model = DEFAULT_MODEL,
     reward: Annotated[str, typer.Option(help="Name of the reward.")] = "count",
-    prompts: Annotated[int, typer.Option(help="Held-out prompts.", min=1, max=MOST_PROMPTS)] = 40,
-    trajectories: Annotated[int, typer.Option(help="Trajectories a prompt.", min=3, max=MOST_TRAJECTORIES)] = 24,
+    prompts: Annotated[int, typer.Option(help="Number of held-out prompts.", min=1, max=MOST_PROMPTS)] = 40,
+    trajectories: Annotated[
+        int, typer.Option(help="Number of trajectories per prompt.", min=3, max=MOST_TRAJECTORIES)
+    ] = 24,
     kernel: Annotated[str, typer.Option(help="Kernel of the trajectories, on the linear interpolant.")] = "sde",
-    steps: Annotated[int, typer.Option(help="Steps of a trajectory.", min=2, max=MOST_STEPS)] = 20,
-    seed: Annotated[int, typer.Option(help="Of prompts and trajectories.", min=0, max=MOST_SEED)] = 0,
-    out: Annotated[Path, typer.Option(help="Folder of the plot and its table.")] = Path("."),
+    steps: Annotated[int, typer.Option(help="Number of steps of a trajectory.", min=2, max=MOST_STEPS)] = 20,
+    seed: Annotated[int, typer.Option(help="Seed of prompts and trajectories.", min=0, max=MOST_SEED)] = 0,
+    out: Annotated[Path, typer.Option(help="Output folder for the plot and its table.")] = Path("."),
 ) -> None:
-    """Within a prompt, how the clean estimate's reward ranks trajectories as the finished sample's does."""
+    """Measure how early the reward of a clean estimate ranks trajectories as the finished sample's reward does."""
     from rollflow.bench.probes.plots import signal as signal_plot
     from rollflow.bench.probes.signal import signal_curve
     from rollflow.bench.suites.difficulty import held_out_captions
@@ -120,14 +124,16 @@ def diversity(
     context: typer.Context,
     model: Model = DEFAULT_MODEL,
     suite: Annotated[
-        str | None, typer.Option(help="Prompts: a name, NAME=COPY of a published set, or a file.  [default: by model]")
+        str | None,
+        typer.Option(help="Suite of prompts: a name, NAME=COPY of a published set, or a file.  [default: by model]"),
     ] = None,
-    prompts: Annotated[int, typer.Option(help="How many of them.", min=1)] = 40,
+    prompts: Annotated[int, typer.Option(help="Number of prompts to take from the suite.", min=1)] = 40,
     trajectories: Annotated[
-        int, typer.Option(help="Trajectories a prompt, of one noise.", min=2, max=MOST_TRAJECTORIES)
+        int, typer.Option(help="Number of trajectories per prompt, all from one noise.", min=2, max=MOST_TRAJECTORIES)
     ] = 16,
     distance: Annotated[
-        str | None, typer.Option(help="Of samples: scenes, for the embedded model, or lpips.  [default: by model]")
+        str | None,
+        typer.Option(help="Distance of samples: scenes (for the embedded models) or lpips.  [default: by model]"),
     ] = None,
     pipeline_arg: options.PipelineArg = None,
     device: options.Device = None,
@@ -137,10 +143,10 @@ def diversity(
     compiled: options.Compile = None,
     few_step: options.FewStep = None,
     revision: options.Revision = None,
-    seed: Annotated[int, typer.Option(help="Of all noise.", min=0, max=MOST_SEED)] = 0,
-    out: Annotated[Path, typer.Option(help="Folder of the table.")] = Path("."),
+    seed: Annotated[int, typer.Option(help="Seed of all noise.", min=0, max=MOST_SEED)] = 0,
+    out: Annotated[Path, typer.Option(help="Output folder for the table.")] = Path("."),
 ) -> None:
-    """How far apart samples of one noise come to lie, by the dynamics of the paper's ablation of VP."""
+    """Measure how far apart samples of one noise lie, for the dynamics of the paper's ablation of VP."""
     from rollflow.api import Plan, load_model
     from rollflow.bench.probes.diversity import distance_of
     from rollflow.bench.probes.diversity import diversity as measured
@@ -202,16 +208,16 @@ def diversity(
 
 @app.command()
 def mixture(
-    seeds: Annotated[int, typer.Option(min=1, max=100_000, help="Seeds a cell.")] = 200,
-    budgets: Annotated[str, typer.Option(help="NFE of every search, with commas between.")] = "25,50,100,200,400,800",
+    seeds: Annotated[int, typer.Option(min=1, max=100_000, help="Number of seeds per cell.")] = 200,
+    budgets: Annotated[str, typer.Option(help="Budgets in NFE, separated by commas.")] = "25,50,100,200,400,800",
     trajectories: Annotated[
-        int, typer.Option(min=1, max=10_000_000, help="Plain trajectories of each dynamics.")
+        int, typer.Option(min=1, max=10_000_000, help="Number of plain trajectories of each dynamics.")
     ] = 10_000,
-    out: Annotated[Path, typer.Option(help="Folder of the plot and its tables, written after every budget.")] = Path(
-        "."
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Output folder for the plot and its tables, written after every budget.")
+    ] = Path("."),
 ) -> None:
-    """Every search at equal budgets on a mixture with a hard-to-hit mode: reward against budget."""
+    """Compare every search at equal budgets on a mixture with a mode that is hard to hit."""
     from rollflow.bench.probes import mixture as comparison
     from rollflow.bench.probes.arms import MIXTURE_ARMS, PLAIN
     from rollflow.bench.probes.plots import budgets as budgets_plot
@@ -223,9 +229,9 @@ def mixture(
     try:
         wanted = [int(nfe) for nfe in budgets.split(",")]
     except ValueError:
-        raise typer.BadParameter(f"budgets are whole numbers with commas between, not '{budgets}'") from None
+        raise typer.BadParameter(f"expected whole numbers separated by commas as budgets, got '{budgets}'") from None
     if len(set(wanted)) < len(wanted) or not all(1 <= nfe <= 1_000_000 for nfe in wanted):
-        raise typer.BadParameter(f"budgets are different numbers from 1 to 1000000, not '{budgets}'")
+        raise typer.BadParameter(f"expected distinct budgets from 1 to 1000000, got '{budgets}'")
     with refusing(2):
         check_own(out, ["mixture.md", "mixture.png"])
         check_folder(out)

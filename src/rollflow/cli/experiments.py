@@ -18,23 +18,28 @@ from rollflow.runtime import interruption
 
 def run(
     context: typer.Context,
-    preset: Annotated[str, typer.Option(help="Experiment of the paper; 'rollflow bench presets' lists them.")],
-    out: Annotated[Path, typer.Option(help="Folder; one that is there is gone on with.")],
-    model: Annotated[str, typer.Option(help="See 'rollflow models'; or a pipeline of diffusers.")] = DEFAULT_MODEL,
-    quick: Annotated[bool, typer.Option("--quick", help="A small form, in minutes.")] = False,
+    preset: Annotated[str, typer.Option(help="Preset experiment; 'rollflow bench presets' lists them.")],
+    out: Annotated[Path, typer.Option(help="Output folder; an existing experiment is resumed.")],
+    model: Annotated[
+        str, typer.Option(help="Flow model ('rollflow models' lists them) or diffusers pipeline.")
+    ] = DEFAULT_MODEL,
+    quick: Annotated[bool, typer.Option("--quick", help="Run a small version that takes minutes.")] = False,
     suite: Annotated[
-        str | None, typer.Option(help="Prompts: a name, NAME=COPY of a published set, or a file.  [default: by preset]")
+        str | None,
+        typer.Option(help="Suite of prompts: a name, NAME=COPY of a published set, or a file.  [default: by preset]"),
     ] = None,
-    reward: Annotated[str | None, typer.Option(help="That searches optimise.  [default: by preset]")] = None,
+    reward: Annotated[str | None, typer.Option(help="Reward that searches optimise.  [default: by preset]")] = None,
     held_out: Annotated[
-        list[str] | None, typer.Option(help="That no search sees; any number of times.  [default: by preset]")
+        list[str] | None, typer.Option(help="Held-out reward, which no search sees; repeatable.  [default: by preset]")
     ] = None,
     nfe: Annotated[int | None, typer.Option(help="Budget of every search.  [default: by preset]", min=1)] = None,
-    prompts: Annotated[int | None, typer.Option(help="How many of the suite.  [default: by preset]", min=1)] = None,
-    seeds: Annotated[int | None, typer.Option(help="Seeds a prompt.  [default: by preset]", min=1)] = None,
+    prompts: Annotated[
+        int | None, typer.Option(help="Number of prompts to take from the suite.  [default: by preset]", min=1)
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Number of seeds per prompt.  [default: by preset]", min=1)] = None,
     distance: Annotated[
         str | None,
-        typer.Option(help="Of samples, where diversity is measured: scenes, lpips, none.  [default: by model]"),
+        typer.Option(help="Distance for measuring diversity: scenes, lpips or none.  [default: by model]"),
     ] = None,
     pipeline_arg: options.PipelineArg = None,
     device: options.Device = None,
@@ -45,17 +50,17 @@ def run(
     few_step: options.FewStep = None,
     revision: options.Revision = None,
     resume: Annotated[
-        bool, typer.Option("--resume/--no-resume", help="Go on with an experiment that is there, or refuse its folder.")
+        bool, typer.Option("--resume/--no-resume", help="Resume an existing experiment, or refuse its folder.")
     ] = True,
-    max_rows: Annotated[int, typer.Option(help="Rows of every call of the model.", min=1, max=4096)] = 64,
-    retries: Annotated[int, typer.Option(help="Of a job that fails.", min=0)] = 1,
-    minutes: Annotated[float | None, typer.Option(help="Begin no job after so long.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost; load nothing.")] = False,
+    max_rows: Annotated[int, typer.Option(help="Number of rows in every call of the model.", min=1, max=4096)] = 64,
+    retries: Annotated[int, typer.Option(help="Number of retries of a failed job.", min=0)] = 1,
+    minutes: Annotated[float | None, typer.Option(help="Start no new jobs after this many minutes.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cost and load nothing.")] = False,
 ) -> None:
     """Run an experiment: every arm on every prompt with every seed.
 
-    Any number of processes may run the same command at once; each job is done by one of them. What was killed is gone
-    on with by running the command again.
+    Any number of processes may run the same command at once; each job is done by one of them. A killed run is resumed
+    by the same command.
     """
     from rollflow.bench.probes.diversity import check_distance
     from rollflow.bench.run.experiment import check, costs_of, diversity_cost
@@ -111,9 +116,9 @@ def run(
             retries=retries,
             minutes=minutes,
             command=command,
-            told=_told,
-            measured=_measured,
-            warned=warn,
+            job_ended=_job_ended,
+            measurement_ended=_measurement_ended,
+            warn=warn,
         )
     same = "the same command" if resume else "the same command with --resume"
     interrupted, goes_on, broken, code = False, True, False, 0
@@ -170,7 +175,7 @@ def _advice(runner: Any, same: str | None) -> str:
     return "".join(f"; {one}" for one in told)
 
 
-def _told(trial: Any, error: Exception | None, done: int, jobs: int) -> None:
+def _job_ended(trial: Any, error: Exception | None, done: int, jobs: int) -> None:
     if error is not None:
         told = f"failed: {trial.arm.name}, '{trial.item.prompt}', seed {trial.seed}: {error}"
         print(printable(" ".join(told.split())), file=sys.stderr)
@@ -178,7 +183,7 @@ def _told(trial: Any, error: Exception | None, done: int, jobs: int) -> None:
         print(f"{done} of {jobs} jobs", file=sys.stderr)
 
 
-def _measured(done: int, measurements: int) -> None:
+def _measurement_ended(done: int, measurements: int) -> None:
     if done % max(1, measurements // 10) == 0 or done == measurements:
         print(f"{done} of {measurements} measurements of diversity", file=sys.stderr)
 
@@ -211,7 +216,7 @@ def pack(
 
 
 def presets() -> None:
-    """List the experiments."""
+    """List the preset experiments."""
     from rollflow.bench.run.presets import PRESETS
     from rollflow.cli.tables import aligned
 

@@ -1,4 +1,4 @@
-"""What goes on beside the jobs of an experiment: their checkpoints, and signs of life."""
+"""What runs beside the jobs of an experiment: their checkpoints and heartbeats."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ class _Step(NamedTuple):
 
 
 class JobObserver(Observer):
-    """Per job, what the journal tells of it beside its result, and its checkpoint from time to time.
+    """Observes jobs: saves their checkpoints from time to time, and keeps what their records need beside the result.
 
-    A disk that fails does not fail the jobs: ``warned`` is told, once, and it is tried again when the next is due.
+    A disk that fails does not fail the jobs: ``warn`` is called, once, and it is tried again when the next is due.
 
     Args:
-        folder: Where checkpoints go.
-        every: Seconds between two of one job.
-        warned: Told what went wrong.
+        folder: Folder for the checkpoints.
+        every: Seconds between two checkpoints of one job.
+        warn: Called with what went wrong.
     """
 
-    def __init__(self, folder: ExperimentFolder, every: float, warned: Callable[[str], None]) -> None:
-        self.folder, self.every, self.warned = folder, every, warned
+    def __init__(self, folder: ExperimentFolder, every: float, warn: Callable[[str], None]) -> None:
+        self.folder, self.every, self.warn = folder, every, warn
         self._names: dict[int, str] = {}
         self._steps: dict[int, list[dict[int, _Step]]] = {}
         self._saved: dict[int, float] = {}
@@ -47,7 +47,7 @@ class JobObserver(Observer):
         self._failing = False
 
     def begin(self, job: Job, name: str) -> None:
-        """From now on, a job is watched."""
+        """Begin to observe a job."""
         self._names[id(job)] = name
 
     def saved(self, job: Job, population: int, progress: Progress) -> None:
@@ -90,7 +90,7 @@ class JobObserver(Observer):
         return told
 
     def forget(self, job: Job) -> None:
-        """From now on, a job is not watched."""
+        """Stop observing a job."""
         for kept in (self._names, self._saved, self._latest, self._steps, self._of):
             kept.pop(id(job), None)
 
@@ -101,26 +101,26 @@ class JobObserver(Observer):
         except (OSError, TypeError) as error:
             if not self._failing:
                 why = trouble(self.folder.path, error) if isinstance(error, OSError) else error
-                self.warned(f"a checkpoint could not be written, without which a killed job begins anew: {why}")
+                self.warn(f"a checkpoint could not be written, without which a killed job starts again: {why}")
             self._failing = True
         else:
             self._failing = False
 
 
 class Heartbeat:
-    """Gives signs of life for the jobs of this process, in a thread of its own, and gives them back at the end.
+    """Renews the leases of this process in a thread of its own, and gives them back at the end.
 
     Args:
-        folder: Of the jobs.
-        warned: Told, once, of signs that could not be given; the next are given all the same.
+        folder: Folder of the experiment.
+        warn: Called, once, when a heartbeat fails; later ones are given all the same.
 
     Attributes:
-        names: Of the jobs.
+        names: Ids of the jobs that this process works on.
     """
 
-    def __init__(self, folder: ExperimentFolder, warned: Callable[[str], None], every: float = LEASE / 8) -> None:
+    def __init__(self, folder: ExperimentFolder, warn: Callable[[str], None], every: float = LEASE / 8) -> None:
         self._path, self._leases = folder.path, folder.leases
-        self._warned, self._every, self.names = warned, every, set[str]()
+        self._warn, self._every, self.names = warn, every, set[str]()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
@@ -132,13 +132,13 @@ class Heartbeat:
             except OSError as error:
                 if not failing:
                     why = trouble(self._path, error)
-                    self._warned(f"no sign of life could be given, without which others take jobs over: {why}")
+                    self._warn(f"a heartbeat failed, without which other processes take jobs over: {why}")
                 failing = True
             else:
                 failing = False
 
     def take(self, name: str) -> bool:
-        """Take a job, and give signs of life for it; False if another has it.
+        """Take a job and renew its lease from now on; return False if another process has it.
 
         Raises:
             FolderError: If the folder cannot be used any more.

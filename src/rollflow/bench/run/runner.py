@@ -38,28 +38,28 @@ def check_limits(retries: int, minutes: float | None) -> None:
 
 
 class Runner:
-    """An experiment, in a folder.
+    """Runs an experiment in a folder.
 
-    A job that has been done is never done again. One that was begun, by a run that is no more, goes on from its last
-    checkpoint. One that failed is tried again, ``retries`` times over all runs, and then given up. Jobs that another
-    process is at are left to it.
+    A job that is done is never done again. One that an earlier run began continues from its last checkpoint. One that
+    failed is retried, ``retries`` times over all runs, and then given up. Jobs that another process is working on are
+    left to it.
 
     Args:
-        experiment: What to do.
-        folder: Where; of the same experiment or new.
-        resume: Whether an experiment that is there may be gone on with.
-        retries: Of a job that fails.
-        checkpoint_seconds: Between two checkpoints of one job.
-        minutes: No job is begun after so long; None is no limit.
-        command: That the experiment is begun by, for reports.
-        told: Called with every job that has ended, what failed it (None if nothing did), and how many of how many are
-            done.
-        measured: Called after every measurement of diversity with how many of how many are done.
-        warned: Called with what a user should know and the run does not stop at; from any thread.
+        experiment: Experiment to run.
+        folder: Folder of the same experiment, or a new one.
+        resume: Whether an existing experiment may be resumed.
+        retries: Number of retries of a failed job.
+        checkpoint_seconds: Time between two checkpoints of one job.
+        minutes: Time after which no new jobs are started; None for no limit.
+        command: Command that begins the experiment, for reports.
+        job_ended: Called with every job that has ended, its error if it failed, the number of jobs that are done and
+            the number of all jobs.
+        measurement_ended: Called after every measurement of diversity with the number that is done and that of all.
+        warn: Called with problems that do not stop the run; from any thread.
 
     Raises:
-        RollflowError: If the folder is another experiment's, or any's and ``resume`` is false, or cannot be written
-            to; also what ``Plan`` raises of an arm, before anything loads or is written.
+        RollflowError: If the folder holds another experiment, or any and ``resume`` is false, or cannot be written to;
+            also what ``Plan`` raises for an arm, before anything is loaded or written.
     """
 
     def __init__(
@@ -72,18 +72,19 @@ class Runner:
         checkpoint_seconds: float = 10.0,
         minutes: float | None = None,
         command: str | None = None,
-        told: Callable[[Trial, Exception | None, int, int], None] = lambda *_: None,
-        measured: Callable[[int, int], None] = lambda *_: None,
-        warned: Callable[[str], None] = lambda _: None,
+        job_ended: Callable[[Trial, Exception | None, int, int], None] = lambda *_: None,
+        measurement_ended: Callable[[int, int], None] = lambda *_: None,
+        warn: Callable[[str], None] = lambda _: None,
     ) -> None:
         check_limits(retries, minutes)
         check_size(experiment)
         self.experiment, self.retries = experiment, retries
-        self.told, self.measured, self.warned = told, measured, warned
+        self.job_ended, self.measurement_ended, self.warn = job_ended, measurement_ended, warn
         self.trials = list({trial.id: trial for trial in experiment.trials()}.values())  # a prompt may come twice
         names = [arm.name for arm in experiment.arms]
         if len(set(names)) < len(names):
-            raise RollflowError(f"arms are told by their names, which differ; got {', '.join(names)}")
+            twice = next(name for name in names if names.count(name) > 1)
+            raise RollflowError(f"arm names must be distinct; got {twice!r} twice")
         costs_of(experiment)
         self.measurements = experiment.measurements()
         refuse_other(folder, experiment.config(), resume=resume)  # before anything is written
@@ -91,7 +92,7 @@ class Runner:
         self.folder.set_up(experiment.config(), command, resume=resume)
         self.index = JournalIndex(folder)
         self._until = math.inf if minutes is None else time.monotonic() + 60 * minutes
-        self._watch = JobObserver(self.folder, checkpoint_seconds, warned)
+        self._watch = JobObserver(self.folder, checkpoint_seconds, warn)
 
     def run(
         self,
@@ -99,14 +100,14 @@ class Runner:
         reward: RewardModel | None = None,
         held_out: list[RewardModel] | None = None,
     ) -> None:
-        """Do what is left to do, then measure what is left to measure; ends when nothing is, or the time is over.
+        """Run the jobs that are left, then the measurements, until none is left or the time is over.
 
-        However it ends, what was begun goes on from where it stood when the experiment is run again.
+        However it ends, a later run of the same experiment continues every job where it stood.
 
         Args:
-            model: In place of that of the name, if it is loaded already; so with all.
-            reward: That searches optimise.
-            held_out: That no search sees.
+            model: Loaded model, in place of the one that the experiment names.
+            reward: Reward that searches optimise, in place of the one that the experiment names.
+            held_out: Held-out rewards, in place of those that the experiment names.
 
         Raises:
             RewardUnavailable: If the reward does not answer; no job counts as failed by that.
@@ -123,11 +124,11 @@ class Runner:
         distance = None if spread is None else distance_of(spread.distance)
         others = self.folder.identify(provenance_of(model, reward, judges))
         if others:
-            self.warned(f"the experiment was begun with other versions: {'; '.join(others)}")
+            self.warn(f"the experiment was begun with other versions: {'; '.join(others)}")
         engine = Engine(self.experiment.max_rows, [self._watch], padded=True)
         self._tidy()
         waited = 0
-        with Heartbeat(self.folder, self.warned) as heartbeat:
+        with Heartbeat(self.folder, self.warn) as heartbeat:
             try:
                 while self._open():
                     running: dict[int, Trial] = {}
@@ -139,9 +140,9 @@ class Runner:
                         break
                     waited += 1
                     if waited == _PATIENCE:
-                        self.warned(
-                            f"what is left is with other processes; a job of one that gives no sign of life for "
-                            f"{LEASE:.0f} s is taken over"
+                        self.warn(
+                            f"other processes work on the jobs that are left; jobs of one without a heartbeat for "
+                            f"{LEASE:.0f} s are taken over"
                         )
                     time.sleep(1)  # what is left is with other processes, or has failed and is tried again
             except KeyboardInterrupt:
@@ -219,7 +220,7 @@ class Runner:
             finally:
                 heartbeat.give_back(name)
             self.index.refresh()
-            self.measured(len(self.index.diversity), len(self.measurements))
+            self.measurement_ended(len(self.index.diversity), len(self.measurements))
 
     def _job(self, trial: Trial, model: FlowModel, reward: RewardModel, judges: list[RewardModel]) -> Job:
         """The job, from its checkpoint if there is one that can be used."""
@@ -230,7 +231,7 @@ class Runner:
             resumed = replace(job, resume=load_checkpoint(job, path))
             resumed.populations()
         except Exception as error:  # whatever is wrong with it, the job can do without
-            self.warned(f"a checkpoint cannot be used, and its job begins anew: {error}")
+            self.warn(f"a checkpoint cannot be used, so its job starts again: {error}")
             discard(path)
             return job
         return resumed
@@ -267,4 +268,4 @@ class Runner:
     def _let_go(self, trial: Trial, error: Exception | None, heartbeat: Heartbeat) -> None:
         heartbeat.give_back(trial.id)
         self.index.refresh()
-        self.told(trial, error, len(self.index.done), len(self.trials))
+        self.job_ended(trial, error, len(self.index.done), len(self.trials))

@@ -165,7 +165,8 @@ def save_suite(by_difficulty: dict[str, list[Graded]], model: FlowModel, path: P
     """
     if not any(by_difficulty.values()):
         raise RollflowError(
-            "no prompt is easy, medium or hard by its share of right samples, so there is no suite to write; grade more candidates"
+            "no prompt is easy, medium or hard by its share of right samples, so there is no suite to write; grade "
+            "more candidates"
         )
     check_folder(path.parent)
     items = tuple(Item(row.prompt, difficulty) for difficulty, rows in by_difficulty.items() for row in rows)
