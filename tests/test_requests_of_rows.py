@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rollflow.requests import Decode, Grad, Request, Reward, Save, Velocity, grad, some_rows
+from rollflow.requests import Decode, Grad, Request, Reward, Save, Velocity, grad, slice_rows
 
 X, T = torch.arange(12.0).reshape(4, 3), torch.tensor([0.9, 0.7, 0.5, 0.3])
 
@@ -13,9 +13,9 @@ X, T = torch.arange(12.0).reshape(4, 3), torch.tensor([0.9, 0.7, 0.5, 0.3])
 @pytest.mark.parametrize(
     "request_", [Velocity(X, T), Grad(X, T, 0.4), Reward(X, 0.4), Decode(X)], ids=lambda r: type(r).__name__
 )
-def test_some_rows(request_: Request) -> None:
+def test_rows_of_a_request(request_: Request) -> None:
     """Every tensor is cut, and nothing else is."""
-    part = some_rows(request_, 1, 3)
+    part = slice_rows(request_, 1, 3)
     assert type(part) is type(request_)
     for name, value in vars(request_).items():
         if isinstance(value, torch.Tensor):
@@ -25,7 +25,7 @@ def test_some_rows(request_: Request) -> None:
 
 
 def test_a_save_has_no_rows() -> None:
-    assert vars(some_rows(Save("state"), 0, 0)) == {"state": "state"}
+    assert vars(slice_rows(Save("state"), 0, 0)) == {"state": "state"}
 
 
 @pytest.mark.parametrize("t", [torch.tensor(0.3), T], ids=["one", "rows"])

@@ -111,7 +111,7 @@ def test_the_conversion_leads_from_the_model_to_the_sampler(line: ToyModel) -> N
     ids=str,
 )
 def test_a_grid_that_does_not_fall_from_1_to_0_is_refused(line: ToyModel, times: tuple[float, ...]) -> None:
-    with pytest.raises(BadSetting, match="gives no 3 times that fall from 1 to 0 in 2 steps"):
+    with pytest.raises(BadSetting, match="do not fall from 1 to 0 in 2 steps"):
         _ = Sampler(Linear(), grid=Given(times), steps=2).bind(line).times
 
 

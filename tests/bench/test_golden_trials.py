@@ -12,8 +12,18 @@ from rollflow.engine import Engine
 
 ARMS = {
     "plain": Arm("plain"),
-    "bon": Arm("BoN", "bon", 24, "linear", "sde", steps=4),
-    "rbf": Arm("RBF, all", "rbf(initial=2)", 500, "vp", "ddim(eta=0.5)", "arc", "dps(scale=2.0)", 7, True),
+    "bon": Arm("BoN", "bon", 24, interpolant="linear", kernel="sde", steps=4),
+    "rbf": Arm(
+        "RBF, all",
+        "rbf(initial=2)",
+        500,
+        interpolant="vp",
+        kernel="ddim(eta=0.5)",
+        grid="arc",
+        guidance="dps(scale=2.0)",
+        steps=7,
+        finish=True,
+    ),
     "smc": Arm("SMC", "smc", 24, finish=False),
 }
 ITEMS = {

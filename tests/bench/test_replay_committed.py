@@ -53,16 +53,16 @@ def test_a_committed_job(name: str, job: str) -> None:
     path = RESULTS / f"{name}.jsonl.gz"
     stored, record = find(path, job)
     trial = trial_of(stored.config, record)
-    assert (trial.id, trial.noise) == (job, record["noise"])
+    assert (trial.id, trial.noise) == (job, record.noise)
     again = replay(path, job)
     assert again.provenance == []
     result = again.result
     spent = {key: getattr(result.spent, key) for key in ("nfe", "network_rows", "reward_calls", "decodes")}
-    assert spent == {key: record[key] for key in spent}
-    assert (result.noise_level, result.interrupted) == (record["noise_level"], False)
-    assert result.reward == pytest.approx(record["reward"], abs=1e-5)
-    for judge, score in record["held_out"].items():
+    assert spent == {key: getattr(record, key) for key in spent}
+    assert (result.noise_level, result.interrupted) == (record.noise_level, False)
+    assert result.reward == pytest.approx(record.reward, abs=1e-5)
+    for judge, score in record.held_out.items():
         assert result.held_out[judge] == pytest.approx(score, abs=1e-3)
     if again.versions == [] and arithmetic() == THEN:
         assert again.same
-        assert (result.reward, len(result.trace)) == (record["reward"], len(record["trace"]))
+        assert (result.reward, len(result.trace)) == (record.reward, len(record.trace))

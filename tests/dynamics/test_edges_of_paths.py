@@ -33,8 +33,8 @@ def test_an_unknown_path_is_called_so() -> None:
 
 def test_one_time_is_a_float_and_times_of_rows_are_a_tensor() -> None:
     """Which coefficients are remembered at."""
-    rows = torch.tensor([0.25, 0.5])
-    assert type(as_float(torch.tensor(0.25))) is float
+    rows = torch.tensor([0.25, 0.5], dtype=torch.float64)
+    assert type(as_float(torch.tensor(0.25, dtype=torch.float64))) is float
     assert as_float(rows) is rows
 
 

@@ -111,7 +111,7 @@ def test_copies_just_below_a_whole_number_are_whole() -> None:
 
 @pytest.mark.parametrize("total", [1 + 1e-8, 1 - 1e-8])
 def test_weights_that_do_not_sum_to_1_are_refused(total: float) -> None:
-    with pytest.raises(ValueError, match="sum 1"):
+    with pytest.raises(ValueError, match="sum to 1"):
         Multinomial()(tensor(0.5 * total, 0.5 * total), tensor(0.1), 1)
     assert Multinomial()(tensor(0.5, 0.5 + 1e-10), tensor(0.1), 1).tolist() == [0]
 
