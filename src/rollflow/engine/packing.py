@@ -9,6 +9,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import safetensors.torch
 import torch
+from jaxtyping import AbstractArray
 from torch import Tensor
 
 
@@ -145,6 +146,8 @@ def _fits(value: Any, annotation: Any) -> bool:
         return isinstance(value, dict) and all(_fits(k, inner[0]) and _fits(v, inner[1]) for k, v in value.items())
     if annotation is Any:
         return True
+    if isinstance(annotation, type) and issubclass(annotation, AbstractArray):
+        return isinstance(value, annotation.array_type)  # its shape is compared with the model's later
     if annotation is None or annotation is type(None):
         return value is None
     if annotation is float:
