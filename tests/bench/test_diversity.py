@@ -183,13 +183,13 @@ def test_an_experiment_measures_each_dynamics_once(spread: Experiment, tmp_path:
     """On every prompt, as the function does; the report has a row for each."""
     run(tmp_path, experiment=spread)
     study = read(tmp_path)
-    assert [(entry["arm"], entry["prompt"]) for entry in study.diversity] == [
+    assert [(entry.arm, entry.prompt) for entry in study.diversity] == [
         (arm, item.prompt) for item in ITEMS for arm in ("BoN", "RBF, VP")
     ]
     for (_, trial), entry in zip(spread.measurements(), study.diversity, strict=True):
         sampler = Sampler(VP() if trial.arm.interpolant == "vp" else Linear(), EulerMaruyama(), steps=4)
         of = diversity(TinyModel(), [trial.item.prompt], sampler, squared, trajectories=3, seed=trial.noise)
-        assert entry["diversity"] == of.of[trial.item.prompt] > 0
+        assert entry.diversity == of.of[trial.item.prompt] > 0
     table = tables.diversity(study)
     assert [row[:2] for row in table.rows] == [("BoN", 2), ("RBF, VP", 2)]
     assert "('squared') of 3 trajectories" in table.notes[0]
