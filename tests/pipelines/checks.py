@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ class Brightness(RewardModel):
     name = "brightness"
     differentiable = True
 
-    def score(self, samples: Tensor, prompts: list[str]) -> Tensor:
+    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         return samples.double().flatten(1).mean(1)
 
 
@@ -82,7 +83,8 @@ def run_by_itself(
     pipeline = copy.copy(tiny.pipeline)
     pipeline.scheduler = copy.deepcopy(pipeline.scheduler)
     pipeline.set_progress_bar_config(disable=True)
-    states, step, prepare = [], pipeline.scheduler.step, getattr(pipeline, "prepare_latents", None)
+    states, step = list[Tensor](), pipeline.scheduler.step
+    prepare: Any = getattr(pipeline, "prepare_latents", None)
 
     @functools.wraps(step)
     def stepped(*args: Any, **kwargs: Any) -> Any:
@@ -112,8 +114,8 @@ def run_by_itself(
 
 def stochastic_steps_without_diffusion(tiny: Tiny, model: DiffusersModel) -> None:
     """The SDE of diffusion 0 is the ODE."""
-    ends = [sampled(model, PROMPTS[0], kernel)[1] for kernel in (Euler(), EulerMaruyama(Constant(0.0)))]
-    assert_near(*ends, 1e-6, "end points")
+    ode, sde = (sampled(model, PROMPTS[0], kernel)[1] for kernel in (Euler(), EulerMaruyama(Constant(0.0))))
+    assert_near(ode, sde, 1e-6, "end points")
 
 
 @torch.no_grad()

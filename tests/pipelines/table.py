@@ -7,6 +7,7 @@ there is a tiny one of, with what came of the checks.
 from __future__ import annotations
 
 import inspect
+import sys
 import warnings
 from pathlib import Path
 
@@ -51,8 +52,9 @@ def flow_pipelines() -> dict[str, type]:
     found = {}
     for name in sorted(dir(diffusers)):
         kind = getattr(diffusers, name) if name.endswith("Pipeline") else None
-        own = isinstance(kind, type) and kind.__module__.startswith("diffusers.pipelines.")
-        if own and "FlowMatch" in inspect.getsource(inspect.getmodule(kind)):
+        if not isinstance(kind, type) or not kind.__module__.startswith("diffusers.pipelines."):
+            continue
+        if "FlowMatch" in inspect.getsource(sys.modules[kind.__module__]):
             found[name] = kind
     return found
 

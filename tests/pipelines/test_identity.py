@@ -238,7 +238,7 @@ def test_a_safety_checker_is_part_of_it() -> None:
 class Layer(nn.Module):
     """What rollflow reads of a layer of peft, by the names that it has there."""
 
-    def __init__(self, own: nn.Module) -> None:
+    def __init__(self, own: nn.Linear) -> None:
         super().__init__()
         self.base_layer = own
         self.scaling, self._active_adapter, self.merged_adapters = {"one": 1.0, "two": 1.0}, ["one"], list[str]()
@@ -246,7 +246,7 @@ class Layer(nn.Module):
         self.lora_A = nn.ModuleDict({name: nn.Linear(own.in_features, 2, bias=False) for name in self.scaling})
         self.lora_B = nn.ModuleDict({name: nn.Linear(2, own.out_features, bias=False) for name in self.scaling})
         for name, part in [*self.lora_A.items(), *self.lora_B.items()]:
-            nn.init.constant_(part.weight, 0.1 if name == "one" else 0.2)
+            nn.init.constant_(part.get_parameter("weight"), 0.1 if name == "one" else 0.2)
 
     @property
     def active_adapters(self) -> list[str]:
@@ -257,7 +257,7 @@ class Layer(nn.Module):
         return self._disable_adapters
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        made = self.base_layer(x)
+        made: torch.Tensor = self.base_layer(x)
         if not self._disable_adapters:
             for name in self._active_adapter:
                 made = made + self.scaling[name] * self.lora_B[name](self.lora_A[name](x))
@@ -303,7 +303,7 @@ def test_adapters_by_name_strength_and_state() -> None:
     told["fused"] = model.identity
     assert "fused one" in told["fused"]
     for layer in layers:
-        layer.lora_A["one"].weight.data += 0.01
+        layer.lora_A["one"].get_parameter("weight").data += 0.01
     told["trained"] = model.identity
     assert len(set(told.values())) == len(told)
 
@@ -359,6 +359,6 @@ def test_a_run_changes_nothing() -> None:
         before = model.identity
         leaf = torch.randn(2, *model.shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
         v = model.velocity(leaf, torch.tensor([0.6, 0.6]).double(), [model.encode("a cat")] * 2)
-        Brightness().score(model.decode(v), ["a cat"] * 2).sum().backward()
+        torch.autograd.backward(Brightness().score(model.decode(v), ["a cat"] * 2).sum())
         model.grid(3)
         assert model.identity == before

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import pytest
 
 pytest.importorskip("diffusers")
 
 from checks import CHECKS, loaded
-from families import FAMILIES, cosmos2, hunyuan_image
+from families import FAMILIES, Tiny, cosmos2, hunyuan_image
 
-from rollflow import RollflowError
+from rollflow import DiffusersModel, RollflowError
 
 pytestmark = [  # what the networks themselves warn of
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
@@ -20,7 +21,7 @@ pytestmark = [  # what the networks themselves warn of
 
 
 @functools.lru_cache(maxsize=1)
-def made(name: str):
+def made(name: str) -> tuple[Tiny, DiffusersModel]:
     tiny = FAMILIES[name]()
     return tiny, loaded(tiny)
 
@@ -32,16 +33,16 @@ CORE = {"FluxPipeline, true guidance", "StableDiffusion3Pipeline", "WanPipeline"
 @pytest.mark.parametrize(
     "name", [name if name in CORE else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
 )
-def test_pipeline(name, check):
+def test_pipeline(name: str, check: Callable[[Tiny, DiffusersModel], None]) -> None:
     check(*made(name))
 
 
-def test_a_mean_flow_is_refused():
+def test_a_mean_flow_is_refused() -> None:
     with pytest.raises(RollflowError, match="mean flow"):
         loaded(hunyuan_image.mean_flow())
 
 
-def test_a_pipeline_that_has_been_used_loads_as_well():
+def test_a_pipeline_that_has_been_used_loads_as_well() -> None:
     tiny = FAMILIES["StableDiffusion3Pipeline"]()
     before = loaded(tiny)
     tiny.pipeline("a cat", num_inference_steps=2, output_type="latent", **tiny.arguments)
@@ -50,13 +51,13 @@ def test_a_pipeline_that_has_been_used_loads_as_well():
     assert before.own_times(3).equal(after.own_times(3))
 
 
-def test_states_that_grow_with_their_noise_are_refused():
+def test_states_that_grow_with_their_noise_are_refused() -> None:
     with pytest.raises(RollflowError, match="noise levels up to"):
         loaded(cosmos2.FAMILIES["Cosmos2TextToImagePipeline"]())
 
 
 @pytest.mark.parametrize(("name", "argument"), [("Lumina2Pipeline", "cfg_trunc_ratio")])
-def test_guidance_by_the_number_of_the_step_is_refused(name, argument):
+def test_guidance_by_the_number_of_the_step_is_refused(name: str, argument: str) -> None:
     tiny = FAMILIES[name]()
     with pytest.raises(RollflowError, match="number of the step"):
         loaded(tiny._replace(arguments={**tiny.arguments, argument: 0.5}))

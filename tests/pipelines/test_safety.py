@@ -137,7 +137,7 @@ def test_a_checker_set_on_the_pipeline_itself() -> None:
 
 
 def test_watermarks_count_too() -> None:
-    class Watermarked(StableDiffusionPipeline):
+    class Watermarked(StableDiffusionPipeline):  # type: ignore[misc]  # diffusers has no types here
         def run_safety_checker(self, image: Tensor, *_: Any) -> Any:
             return image, [True, False, False], [False, False, True]
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import pytest
 
@@ -17,6 +19,7 @@ from checks import Brightness
 from families import FAMILIES
 from huggingface_hub import errors as hub
 from PIL import Image
+from torch import Tensor
 
 import rollflow
 from rollflow import BadModel, BadSetting, PipelineSource, RollflowError, UnknownName, load_model
@@ -41,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_folder_from_the_command_line(folder, tmp_path, capsys):
+def test_a_folder_from_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     code = main(["generate", "a cat", "--model", str(folder), *SMALL, "--compare", "--out", str(out), "--json"])
     printed = capsys.readouterr()
@@ -52,26 +55,27 @@ def test_a_folder_from_the_command_line(folder, tmp_path, capsys):
         assert image.size == baseline.size
 
 
-def test_the_same_from_python(folder):
+def test_the_same_from_python(folder: Path) -> None:
     given = {"height": 16, "width": 16, "max_sequence_length": 16}
     tiny = FAMILIES[FLUX]()
-    settings = {"reward": Brightness(), "method": "rbf(initial=2, chains=1)", "nfe": 8, "steps": 3}
     results = [
-        rollflow.generate("a cat", model=model, **settings)
+        rollflow.generate("a cat", model=model, reward=Brightness(), method="rbf(initial=2, chains=1)", nfe=8, steps=3)
         for model in (PipelineSource(str(folder), given), load_model(tiny.pipeline, tiny.arguments))
     ]
     # Not to the last bit, which where the weights lie in memory decides.
     torch.testing.assert_close(results[0].sample, results[1].sample, rtol=0, atol=1e-5)
 
 
-def test_a_dry_run_loads_no_weights(folder, capsys, monkeypatch):
+def test_a_dry_run_loads_no_weights(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(PipelineSource, "load", lambda self: pytest.fail("loaded"))
     assert main(["generate", "a cat", "--model", str(folder), *SMALL, "--dry-run", "--json"]) == 0
     cost = json.loads(capsys.readouterr().out)["search"]
     assert (cost["nfe"], cost["network_rows"]) == (8, None)
 
 
-def test_what_a_folder_tells_before_it_is_loaded(folder, tmp_path):
+def test_what_a_folder_tells_before_it_is_loaded(folder: Path, tmp_path: Path) -> None:
     assert PipelineSource(str(folder)).interpolant == Linear()
     assert not PipelineSource(str(folder)).few_step
     assert PipelineSource(str(folder), distilled=True).few_step
@@ -83,7 +87,7 @@ def test_what_a_folder_tells_before_it_is_loaded(folder, tmp_path):
     assert isinstance(PipelineSource(str(diffusion)).interpolant, Discrete)
 
 
-def test_the_pipeline_itself_is_left_as_it_was():
+def test_the_pipeline_itself_is_left_as_it_was() -> None:
     tiny = FAMILIES[FLUX]()
     before = dict(vars(tiny.pipeline))
     load_model(tiny.pipeline, tiny.arguments).encode("a cat")
@@ -101,12 +105,12 @@ def test_the_pipeline_itself_is_left_as_it_was():
         ({"quantize": "2bit"}, "8bit"),
     ],
 )
-def test_bad_settings(settings, said):
+def test_bad_settings(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(RollflowError, match=said):
         PipelineSource("owner/name", **settings)
 
 
-def test_a_misspelt_argument_of_the_pipeline(folder):
+def test_a_misspelt_argument_of_the_pipeline(folder: Path) -> None:
     with pytest.raises(UnknownName, match="did you mean 'guidance_scale'"):
         PipelineSource(str(folder), {"guidance_scal": 3}).load()
 
@@ -123,7 +127,7 @@ def test_a_misspelt_argument_of_the_pipeline(folder):
         ("output_type", "decoded"),
     ],
 )
-def test_an_argument_that_the_search_decides(folder, argument, decides):
+def test_an_argument_that_the_search_decides(folder: Path, argument: str, decides: str) -> None:
     with pytest.raises(UnknownName, match=f"^{argument} of FluxPipeline cannot be set: .*{decides}"):
         PipelineSource(str(folder), {argument: 1}).load()
 
@@ -136,7 +140,9 @@ def test_an_argument_that_the_search_decides(folder, argument, decides):
         ("callback_on_step_end", "f", "must be a function, not 'f'"),
     ],
 )
-def test_a_value_of_another_type_is_refused_before_anything_loads(folder, capsys, argument, value, said):
+def test_a_value_of_another_type_is_refused_before_anything_loads(
+    folder: Path, capsys: pytest.CaptureFixture[str], argument: str, value: Any, said: str
+) -> None:
     with pytest.raises(BadSetting, match=said):
         _ = PipelineSource(str(folder), {argument: value}).kind
     if isinstance(value, str):
@@ -146,15 +152,17 @@ def test_a_value_of_another_type_is_refused_before_anything_loads(folder, capsys
         assert said in line
 
 
-def raises(error):
-    def call(*args, **kwargs):
+def raises(error: Exception) -> Callable[..., NoReturn]:
+    def call(*args: object, **kwargs: object) -> NoReturn:
         raise error
 
     return call
 
 
 @pytest.mark.parametrize("error", [TypeError("no such thing"), AttributeError("none"), AssertionError(), KeyError("k")])
-def test_what_a_pipeline_raises_is_told_in_one_line_that_names_it(error, monkeypatch):
+def test_what_a_pipeline_raises_is_told_in_one_line_that_names_it(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tiny = FAMILIES[FLUX]()
     told = type(error).__name__
     with monkeypatch.context() as patch:
@@ -174,7 +182,7 @@ def test_what_a_pipeline_raises_is_told_in_one_line_that_names_it(error, monkeyp
             call()
 
 
-def test_a_scheduler_that_does_not_fit_is_named():
+def test_a_scheduler_that_does_not_fit_is_named() -> None:
     tiny = FAMILIES[FLUX]()
     settings = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
     tiny.pipeline.scheduler = diffusers.DPMSolverMultistepScheduler(**settings)
@@ -184,12 +192,12 @@ def test_a_scheduler_that_does_not_fit_is_named():
         load_model(tiny.pipeline, tiny.arguments)
 
 
-def test_memory_that_runs_out_is_told_from_errors(monkeypatch):
+def test_memory_that_runs_out_is_told_from_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = FAMILIES[FLUX]()
-    model, rows = load_model(tiny.pipeline, tiny.arguments), []
+    model, rows = load_model(tiny.pipeline, tiny.arguments), list[int]()
     decode = tiny.pipeline.vae.decode
 
-    def small(latents, *args, **kwargs):
+    def small(latents: Tensor, *args: Any, **kwargs: Any) -> Any:
         rows.append(len(latents))
         if len(latents) > 1:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2 bytes")
@@ -200,7 +208,7 @@ def test_memory_that_runs_out_is_told_from_errors(monkeypatch):
     assert rows == [2, 1, 1]
 
 
-def test_folders_that_hold_no_pipeline(folder, tmp_path):
+def test_folders_that_hold_no_pipeline(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RollflowError, match=r"has no model_index\.json"):
         PipelineSource(str(tmp_path)).load()
     index = tmp_path / "model_index.json"
@@ -236,7 +244,9 @@ def test_folders_that_hold_no_pipeline(folder, tmp_path):
         ('["diffusers", "DDIMScheduler"]', '{"num_train_timesteps": "x"}', "does not fit a DDIMScheduler"),
     ],
 )
-def test_schedulers_that_cannot_be_read(tmp_path, capsys, scheduler, config, said):
+def test_schedulers_that_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], scheduler: str, config: str, said: str
+) -> None:
     (tmp_path / "model_index.json").write_text(f'{{"_class_name": "FluxPipeline", "scheduler": {scheduler}}}')
     (tmp_path / "scheduler").mkdir()
     (tmp_path / "scheduler/scheduler_config.json").write_text(config)
@@ -245,7 +255,7 @@ def test_schedulers_that_cannot_be_read(tmp_path, capsys, scheduler, config, sai
     assert said in line
 
 
-def test_weights_that_are_cut_short(folder, tmp_path):
+def test_weights_that_are_cut_short(folder: Path, tmp_path: Path) -> None:
     import shutil
 
     broken = shutil.copytree(folder, tmp_path / "broken")
@@ -265,8 +275,10 @@ def test_weights_that_are_cut_short(folder, tmp_path):
         (hub.EntryNotFoundError, "so it is not a diffusers pipeline"),
     ],
 )
-def test_a_repository_that_cannot_be_read(error, said, monkeypatch, capsys):
-    def refused(*_, **__):
+def test_a_repository_that_cannot_be_read(
+    error: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*_: object, **__: object) -> NoReturn:
         raise error.__new__(error)
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", refused)
@@ -277,12 +289,12 @@ def test_a_repository_that_cannot_be_read(error, said, monkeypatch, capsys):
     assert "owner/name" in line
 
 
-def test_options_of_pipelines_on_another_model(capsys):
+def test_options_of_pipelines_on_another_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "a cat", "--model", "scenes-base", "--dtype", "bfloat16"]) == 2
     assert "--dtype is only for diffusers pipelines" in capsys.readouterr().err
 
 
-def test_bfloat16_networks_under_float32_states(folder):
+def test_bfloat16_networks_under_float32_states(folder: Path) -> None:
     given = {"height": 16, "width": 16, "max_sequence_length": 16}
     model = PipelineSource(str(folder), given, dtype="bfloat16").load()
     assert model.calls.pipeline.transformer.dtype == torch.bfloat16
@@ -293,7 +305,7 @@ def test_bfloat16_networks_under_float32_states(folder):
     assert result.spent.nfe == 8
 
 
-def assert_compiled_gives_the_same(folder):
+def assert_compiled_gives_the_same(folder: Path) -> None:
     given = {"height": 16, "width": 16, "max_sequence_length": 16}
     x, t = torch.randn(2, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([0.8, 0.3]).double()
     velocities = []
@@ -306,16 +318,16 @@ def assert_compiled_gives_the_same(folder):
 
 @pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore")
-def test_a_compiled_denoiser_gives_the_same(folder):
+def test_a_compiled_denoiser_gives_the_same(folder: Path) -> None:
     assert_compiled_gives_the_same(folder)
 
 
-def test_the_compiled_denoiser_is_what_is_called(folder, monkeypatch):
+def test_the_compiled_denoiser_is_what_is_called(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And gives the same, by a compiler that returns what it is given."""
-    calls = []
+    calls = list[str]()
 
-    def compile_nothing(function):
-        def compiled(*args, **kwargs):
+    def compile_nothing(function: Any) -> Callable[..., Any]:
+        def compiled(*args: Any, **kwargs: Any) -> Any:
             calls.append(type(function.__self__).__name__)
             return function(*args, **kwargs)
 
@@ -329,15 +341,17 @@ def test_the_compiled_denoiser_is_what_is_called(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("how", "offload", "moved"), [("8bit", "model", None), ("4bit", "none", "cuda"), (None, "sequential", None)]
 )
-def test_quantisation_and_offload_are_diffusers_own(folder, monkeypatch, how, offload, moved):
+def test_quantisation_and_offload_are_diffusers_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, how: str | None, offload: str, moved: str | None
+) -> None:
     """As it is told them where there is a GPU; nothing here can run it."""
-    said = {}
+    said = dict[str, Any]()
 
     class Told:
-        def __getattr__(self, name):
+        def __getattr__(self, name: str) -> Callable[..., Any]:
             return lambda *args, **kwargs: said.setdefault(name, (args, kwargs))
 
-    def from_pretrained(name, **settings):
+    def from_pretrained(name: str, **settings: Any) -> Told:
         said["quantization"] = settings.get("quantization_config")
         return Told()
 
@@ -356,7 +370,7 @@ def test_quantisation_and_offload_are_diffusers_own(folder, monkeypatch, how, of
     assert ("enable_sequential_cpu_offload" in said) == (offload == "sequential")
 
 
-def test_values_from_the_command_line(tmp_path):
+def test_values_from_the_command_line(tmp_path: Path) -> None:
     Image.new("RGB", (2, 3)).save(tmp_path / "a.png")
     assert read_argument(str(tmp_path / "a.png")).size == (2, 3)
     assert [read_argument(text) for text in ("3", "0.5", "None", "fog, rain")] == [3, 0.5, None, "fog, rain"]
@@ -364,9 +378,9 @@ def test_values_from_the_command_line(tmp_path):
         read_argument(str(tmp_path / "b.png"))
 
 
-def test_auto_device_and_dtype(monkeypatch):
-    monkeypatch.setattr(source.torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(source.torch.backends.mps, "is_available", lambda: False)
+def test_auto_device_and_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     here = PipelineSource("owner/name")
     assert (here._device.type, here._dtype) == ("cpu", torch.float32)
 
@@ -374,15 +388,17 @@ def test_auto_device_and_dtype(monkeypatch):
 class Apart(torch.nn.Module):
     """In place of LPIPS."""
 
-    def __init__(self, **settings):
+    def __init__(self, **settings: object) -> None:
         super().__init__()
 
-    def forward(self, x, y):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return (x - y).abs().mean((1, 2, 3), keepdim=True)
 
 
 @pytest.mark.slow
-def test_a_preset_of_the_bench_on_a_pipeline(folder, tmp_path, capsys, monkeypatch):
+def test_a_preset_of_the_bench_on_a_pipeline(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By --model, with a real reward and the shipped prompts; a picture of it is made again, bit for bit."""
     given = [
         *SMALL[:6],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import os
 import pickle
 import threading
@@ -35,8 +36,8 @@ def model() -> DiffusersModel:
 
 
 def found(model: Any, seed: int) -> Tensor:
-    settings = {"reward": Brightness(), "method": "svdd", "nfe": 12, "steps": 3, "seed": seed}
-    return rollflow.generate(PROMPTS[seed % 2], model=model, **settings).x0
+    prompt = PROMPTS[seed % 2]
+    return rollflow.generate(prompt, model=model, reward=Brightness(), method="svdd", nfe=12, steps=3, seed=seed).x0
 
 
 def in_threads(calls: list[Callable[[], Any]]) -> list[Any]:
@@ -46,7 +47,7 @@ def in_threads(calls: list[Callable[[], Any]]) -> list[Any]:
 
 def test_threads_that_search_on_one_pipeline_get_what_they_would_alone(model: DiffusersModel) -> None:
     alone = [found(model, seed) for seed in range(4)]
-    together = in_threads([lambda seed=seed: found(model, seed) for seed in range(4)])
+    together = in_threads([functools.partial(found, model, seed) for seed in range(4)])
     assert all(a.equal(b) for a, b in zip(together, alone, strict=True))
 
 

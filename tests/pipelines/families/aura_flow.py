@@ -7,7 +7,7 @@ from diffusers import AuraFlowPipeline, AuraFlowTransformer2DModel
 from transformers import UMT5Config, UMT5EncoderModel
 
 from families.family import Family, Tiny
-from families.parts import VOCABULARY, WIDTH, autoencoder, euler, seeded, tokenizer
+from families.parts import VOCABULARY, WIDTH, autoencoder, euler, in_eval_mode, seeded, tokenizer
 
 
 def aura_flow() -> Tiny:
@@ -28,7 +28,7 @@ def aura_flow() -> Tiny:
     config = UMT5Config(vocab_size=len(VOCABULARY), d_model=WIDTH, d_ff=WIDTH, d_kv=8, num_layers=1, num_heads=4)
     pipeline = AuraFlowPipeline(
         tokenizer=tokenizer(),
-        text_encoder=UMT5EncoderModel(config).eval(),
+        text_encoder=in_eval_mode(UMT5EncoderModel(config)),
         vae=autoencoder(4),
         transformer=transformer,
         scheduler=euler(shift=1.73),

@@ -7,7 +7,7 @@ from transformers import SmolLM3Config, SmolLM3ForCausalLM
 
 from families import wan
 from families.family import Family, Tiny
-from families.parts import LANGUAGE_MODEL, WIDTH, autoencoder, euler, seeded, t5, tokenizer
+from families.parts import LANGUAGE_MODEL, WIDTH, autoencoder, euler, in_eval_mode, seeded, t5, tokenizer
 
 GUIDED = {"negative_prompt": "fog", "guidance_scale": 5.0}
 
@@ -46,7 +46,8 @@ def fibo() -> Tiny:
         text_encoder_dim=WIDTH,
     ).eval()
     seeded(2)
-    text_encoder = SmolLM3ForCausalLM(SmolLM3Config(**LANGUAGE_MODEL)).eval()
+    config = SmolLM3Config(**LANGUAGE_MODEL)  # type: ignore[misc]  # takes head_dim, which it does not declare
+    text_encoder = in_eval_mode(SmolLM3ForCausalLM(config))
     pipeline = BriaFiboPipeline(
         scheduler=euler(use_dynamic_shifting=True),
         vae=wan.autoencoder(),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from diffusers import AutoencoderKLCogVideoX, CogVideoXPipeline, CogVideoXTransformer3DModel
-from torch import nn
 
 from families.family import Family, Tiny
 from families.parts import WIDTH, ddim, seeded, t5, tokenizer
 
 
-def _autoencoder() -> nn.Module:
+def _autoencoder() -> AutoencoderKLCogVideoX:
     """Twice down in space and in time."""
     seeded(3)
     return AutoencoderKLCogVideoX(

@@ -6,7 +6,7 @@ from diffusers import CogView4Pipeline, CogView4Transformer2DModel
 from transformers import GlmConfig, GlmModel
 
 from families.family import Family, Tiny
-from families.parts import LANGUAGE_MODEL, WIDTH, autoencoder, euler, seeded, tokenizer
+from families.parts import LANGUAGE_MODEL, WIDTH, autoencoder, euler, in_eval_mode, seeded, tokenizer
 
 
 def cogview4() -> Tiny:
@@ -25,7 +25,7 @@ def cogview4() -> Tiny:
     seeded(2)
     pipeline = CogView4Pipeline(
         tokenizer=tokenizer(),
-        text_encoder=GlmModel(GlmConfig(**LANGUAGE_MODEL)).eval(),
+        text_encoder=in_eval_mode(GlmModel(GlmConfig(**LANGUAGE_MODEL))),
         vae=autoencoder(4),
         transformer=transformer,
         scheduler=euler(

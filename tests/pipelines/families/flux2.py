@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from families.family import Family, Tiny
-from families.parts import LANGUAGE_MODEL, WIDTH, euler, mask, picture, seeded, tokenizer
+from families.parts import LANGUAGE_MODEL, WIDTH, euler, in_eval_mode, mask, picture, seeded, tokenizer
 
 LAYERS = (1, 2)
 """Of the language model, from whose states the text is made."""
@@ -31,7 +31,7 @@ LAST_WORDS = "{{ messages[-1].content if messages[-1].content is string else mes
 """A chat template without the long system message, which would leave no room for the prompt."""
 
 
-def _transformer(guidance_embeds: bool) -> nn.Module:
+def _transformer(guidance_embeds: bool) -> Flux2Transformer2DModel:
     seeded()
     return Flux2Transformer2DModel(
         in_channels=16,
@@ -47,7 +47,7 @@ def _transformer(guidance_embeds: bool) -> nn.Module:
     ).eval()
 
 
-def _autoencoder() -> nn.Module:
+def _autoencoder() -> AutoencoderKLFlux2:
     """Twice down, with statistics of its latents that are not those of a standard normal."""
     seeded(3)
     autoencoder = AutoencoderKLFlux2(
@@ -78,12 +78,12 @@ def _mistral() -> nn.Module:
         "patch_size": 4,
     }
     text = {"model_type": "mistral", **LANGUAGE_MODEL}
-    return Mistral3ForConditionalGeneration(Mistral3Config(vision_config=vision, text_config=text)).eval()
+    return in_eval_mode(Mistral3ForConditionalGeneration(Mistral3Config(vision_config=vision, text_config=text)))
 
 
 def _qwen() -> nn.Module:
     seeded(2)
-    return Qwen3ForCausalLM(Qwen3Config(**LANGUAGE_MODEL)).eval()
+    return in_eval_mode(Qwen3ForCausalLM(Qwen3Config(**LANGUAGE_MODEL)))
 
 
 def _chatting() -> PreTrainedTokenizerFast:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import GlmImagePipeline, GlmImageTransformer2DModel
 from torch import nn
@@ -9,16 +11,29 @@ from transformers import GlmImageConfig, GlmImageForConditionalGeneration
 from transformers.tokenization_utils_base import BatchEncoding
 
 from families.family import Family, Tiny
-from families.parts import LANGUAGE_MODEL, VOCABULARY, WIDTH, autoencoder, euler, opened, seeded, t5, tokenizer
+from families.parts import (
+    LANGUAGE_MODEL,
+    VOCABULARY,
+    WIDTH,
+    autoencoder,
+    euler,
+    in_eval_mode,
+    opened,
+    seeded,
+    t5,
+    tokenizer,
+)
 from families.qwen import EYES, TextProcessor
 
 
 class Asking(TextProcessor):
     """Asks for pictures of one token each, after a preview of one."""
 
-    def apply_chat_template(self, conversations: list[list[dict]], padding: bool, **_: object) -> BatchEncoding:
+    def apply_chat_template(  # type: ignore[override]  # which is declared to return text, even where it tokenizes
+        self, conversations: list[list[dict[str, Any]]], padding: bool, **_: object
+    ) -> BatchEncoding:
         texts = [turns[-1]["content"][-1]["text"] for turns in conversations]
-        asked = self.tokenizer(texts, padding=padding, return_tensors="pt")
+        asked: BatchEncoding = self.tokenizer(texts, padding=padding, return_tensors="pt")
         asked["image_grid_thw"] = torch.ones(2 * len(texts), 3, dtype=torch.long)
         asked["images_per_sample"] = torch.full((len(texts),), 2)
         return asked
@@ -32,7 +47,7 @@ def _foretelling() -> nn.Module:
         vision_config={**EYES, "image_size": 8},
         vq_config={"embed_dim": WIDTH, "num_embeddings": len(VOCABULARY), "latent_channels": WIDTH},
     )
-    model = GlmImageForConditionalGeneration(config).eval()
+    model = in_eval_mode(GlmImageForConditionalGeneration(config))
     model.generation_config.top_k = 1  # it is told to sample; so it says the same every time
     return model
 

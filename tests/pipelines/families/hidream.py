@@ -6,7 +6,7 @@ from diffusers import HiDreamImagePipeline, HiDreamImageTransformer2DModel
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from families.family import Family, Tiny
-from families.parts import LANGUAGE_MODEL, WIDTH, autoencoder, clip, euler, seeded, t5, tokenizer
+from families.parts import LANGUAGE_MODEL, WIDTH, autoencoder, clip, euler, in_eval_mode, seeded, t5, tokenizer
 
 
 def image() -> Tiny:
@@ -27,7 +27,9 @@ def image() -> Tiny:
     for block in (*transformer.double_stream_blocks, *transformer.single_stream_blocks):
         block.block.ff_i.train()  # else its experts take no part in gradients
     seeded(2)
-    llama = LlamaForCausalLM(LlamaConfig(**LANGUAGE_MODEL, attn_implementation="eager")).eval()
+    config = LlamaConfig(**LANGUAGE_MODEL)
+    config._attn_implementation = "eager"
+    llama = in_eval_mode(LlamaForCausalLM(config))
     pipeline = HiDreamImagePipeline(
         scheduler=euler(shift=3.0),
         vae=autoencoder(4),

@@ -6,7 +6,7 @@ from diffusers import HunyuanDiT2DModel, HunyuanDiTPipeline
 from transformers import BertConfig, BertModel
 
 from families.family import Family, Tiny
-from families.parts import VOCABULARY, WIDTH, autoencoder, ddim, seeded, t5, tokenizer
+from families.parts import VOCABULARY, WIDTH, autoencoder, ddim, in_eval_mode, seeded, t5, tokenizer
 
 
 def text_to_image() -> Tiny:
@@ -40,7 +40,7 @@ def text_to_image() -> Tiny:
             up_block_types=("UpDecoderBlock2D",) * 4,
             shift_factor=None,
         ),
-        text_encoder=BertModel(bert).eval(),
+        text_encoder=in_eval_mode(BertModel(bert)),
         tokenizer=tokenizer(),
         transformer=transformer,
         scheduler=ddim(prediction_type="v_prediction", beta_end=0.03),

@@ -17,7 +17,7 @@ from families.qwen import qwen2_5_vl
 SIZE = {"height": 8, "width": 8}
 
 
-def _transformer(distilled: bool) -> nn.Module:
+def _transformer(distilled: bool) -> HunyuanImageTransformer2DModel:
     seeded()
     transformer = HunyuanImageTransformer2DModel(
         in_channels=4,

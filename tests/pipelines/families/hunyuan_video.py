@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
-from torch import nn
 from transformers import LlamaConfig, LlamaModel
 
 from families.family import Family, Tiny
-from families.parts import LANGUAGE_MODEL, WIDTH, clip, euler, seeded, tokenizer
+from families.parts import LANGUAGE_MODEL, WIDTH, LanguageModel, clip, euler, in_eval_mode, seeded, tokenizer
 
 SIZE = {"height": 16, "width": 16, "num_frames": 5, "max_sequence_length": 16}
 
 
-def autoencoder() -> nn.Module:
+def autoencoder() -> AutoencoderKLHunyuanVideo:
     """Four times down in space and in time."""
     seeded(3)
     return AutoencoderKLHunyuanVideo(
@@ -42,9 +41,9 @@ def _components() -> dict[str, object]:
         rope_axes_dim=(4, 4, 4),
     ).eval()
     seeded(2)
-    language_model = LlamaConfig(**{**LANGUAGE_MODEL, "num_hidden_layers": 3})  # the last two are not read
+    settings: LanguageModel = {**LANGUAGE_MODEL, "num_hidden_layers": 3}  # the last two are not read
     return {
-        "text_encoder": LlamaModel(language_model).eval(),
+        "text_encoder": in_eval_mode(LlamaModel(LlamaConfig(**settings))),
         "tokenizer": tokenizer(),
         "transformer": transformer,
         "vae": autoencoder(),

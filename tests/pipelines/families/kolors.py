@@ -21,12 +21,12 @@ class Positioned(PreTrainedTokenizerFast):
     """Pads on the left, and counts from where the text begins."""
 
     def __call__(self, text: list[str], **settings: object) -> BatchEncoding:
-        tokens = super().__call__(text, padding_side="left", **settings)
+        tokens: BatchEncoding = super().__call__(text, padding_side="left", **settings)
         tokens["position_ids"] = (tokens["attention_mask"].cumsum(1) - 1).clamp(min=0)
         return tokens
 
 
-def _chat_glm() -> nn.Module:
+def _chat_glm() -> ChatGLMModel:
     config = ChatGLMConfig(
         num_layers=2,
         padded_vocab_size=len(VOCABULARY),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from diffusers import LongCatImageEditPipeline, LongCatImagePipeline, LongCatImageTransformer2DModel
 from diffusers.pipelines.longcat_image import pipeline_longcat_image_edit
-from torch import nn
 
 from families.family import Family, Tiny
 from families.parts import WIDTH, autoencoder, enlarge_less, euler, picture, seeded, tokenizer
@@ -13,7 +12,7 @@ from families.qwen import SIGHTS, PictureProcessor, qwen2_5_vl
 GUIDED = {"negative_prompt": "fog", "guidance_scale": 4.5}
 
 
-def _transformer() -> nn.Module:
+def _transformer() -> LongCatImageTransformer2DModel:
     seeded()
     return LongCatImageTransformer2DModel(
         in_channels=64,

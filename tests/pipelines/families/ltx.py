@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from diffusers import AutoencoderKLLTXVideo, LTXImageToVideoPipeline, LTXPipeline, LTXVideoTransformer3DModel
-from torch import nn
 
 from families.family import Family, Tiny
 from families.parts import WIDTH, euler, picture, seeded, t5, tokenizer
 
 
-def _autoencoder() -> nn.Module:
+def _autoencoder() -> AutoencoderKLLTXVideo:
     """Sixteen times down in space, four times in time; its decoder is told a time."""
     seeded(3)
     return AutoencoderKLLTXVideo(

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import Gemma2Config, Gemma2Model, GemmaConfig, GemmaModel
 
 from families.family import Family, Tiny
-from families.parts import LANGUAGE_MODEL, WIDTH, autoencoder, euler, seeded, tokenizer
+from families.parts import LANGUAGE_MODEL, WIDTH, autoencoder, euler, in_eval_mode, seeded, tokenizer
 
 GUIDED = {"height": 32, "width": 32, "negative_prompt": "fog", "guidance_scale": 4.0}
 
@@ -46,7 +46,7 @@ def next_generation() -> Tiny:
         transformer=transformer,
         scheduler=euler(),
         vae=_autoencoder(),
-        text_encoder=GemmaModel(GemmaConfig(**LANGUAGE_MODEL)).eval(),
+        text_encoder=in_eval_mode(GemmaModel(GemmaConfig(**LANGUAGE_MODEL))),
         tokenizer=tokenizer(),
     )
     return Tiny(pipeline, {**GUIDED, "clean_caption": False})
@@ -72,7 +72,7 @@ def image() -> Tiny:
         transformer=transformer,
         scheduler=euler(shift=6.0),
         vae=_autoencoder(),
-        text_encoder=Gemma2Model(Gemma2Config(**LANGUAGE_MODEL)).eval(),
+        text_encoder=in_eval_mode(Gemma2Model(Gemma2Config(**LANGUAGE_MODEL))),
         tokenizer=tokenizer(),
     )
     return Tiny(pipeline, {**GUIDED, "max_sequence_length": 32, "system_prompt": ""})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import string
-from types import ModuleType
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -25,7 +25,25 @@ VOCABULARY = ["<pad>", "</s>", "<unk>", *string.ascii_letters, *string.digits, *
 WIDTH = 32
 """Of all text encoders."""
 
-LANGUAGE_MODEL = {
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class LanguageModel(TypedDict):
+    """Settings that the configurations of language models have in common."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    pad_token_id: int
+    bos_token_id: int
+    eos_token_id: int
+
+
+LANGUAGE_MODEL: LanguageModel = {
     "vocab_size": len(VOCABULARY),
     "hidden_size": WIDTH,
     "intermediate_size": WIDTH,
@@ -63,7 +81,7 @@ def mask(width: int = 16, height: int = 16) -> Image.Image:
     return Image.fromarray(np.where(np.arange(width) * 2 < width, 0, 255).astype(np.uint8)[None].repeat(height, 0))
 
 
-def enlarge_less(module: ModuleType) -> None:
+def enlarge_less(module: Any) -> None:
     """Let an editing pipeline enlarge pictures to 128 x 128 pixels, where it says 1024 x 1024.
 
     Args:
@@ -79,7 +97,13 @@ def seeded(seed: int = 0) -> None:
     torch.manual_seed(seed)
 
 
-def opened(network: nn.Module) -> nn.Module:
+def in_eval_mode(network: Network) -> Network:
+    """``network.eval()`` with its type, which transformers' own method does not declare."""
+    network.train(False)
+    return network
+
+
+def opened(network: Network) -> Network:
     """With small normals for the weights that start at zero, such as gates: all that it is told reaches its output."""
     seeded(4)
     for weight in network.parameters():
@@ -102,13 +126,13 @@ def clip(projected: bool = False) -> nn.Module:
         eos_token_id=1,
         pad_token_id=0,
     )
-    return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config).eval()
+    return in_eval_mode(CLIPTextModelWithProjection(config) if projected else CLIPTextModel(config))
 
 
 def t5(width: int = WIDTH) -> nn.Module:
     seeded(2)
     config = T5Config(vocab_size=len(VOCABULARY), d_model=width, d_ff=WIDTH, d_kv=8, num_layers=1, num_heads=4)
-    return T5EncoderModel(config).eval()
+    return in_eval_mode(T5EncoderModel(config))
 
 
 def autoencoder(channels: int, **settings: object) -> AutoencoderKL:

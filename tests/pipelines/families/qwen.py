@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from families.parts import LANGUAGE_MODEL, VOCABULARY, WIDTH, seeded, tokenizer
+from families.parts import LANGUAGE_MODEL, VOCABULARY, WIDTH, in_eval_mode, seeded, tokenizer
 
 LAST_WORDS = "{{ messages[-1].content if messages[-1].content is string else messages[-1].content[0].text }}"
 """A chat template of nothing but the prompt."""
@@ -41,7 +41,7 @@ class TextProcessor(ProcessorMixin):
     image_token = "<|image_pad|>"
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast | None = None, chat_template: str | None = None) -> None:
-        super().__init__(tokenizer, chat_template=chat_template)
+        super().__init__(tokenizer, chat_template=chat_template)  # type: ignore[no-untyped-call]  # transformers'
 
 
 SIGHTS = (TextProcessor.image_token, "<|vision_start|>")
@@ -62,7 +62,7 @@ class PictureProcessor:
         self.image_processor = Qwen2VLImageProcessorPil(patch_size=2, min_pixels=16, max_pixels=64)
 
     def __call__(self, text: Sequence[str], images: Sequence[Image.Image], **settings: object) -> BatchFeature:
-        shown = self.image_processor(images=images, return_tensors="pt")
+        shown = self.image_processor(images=list(images), return_tensors="pt")
         lengths = (shown["image_grid_thw"].prod(1) // self.image_processor.merge_size**2).tolist()
         for length in lengths:
             text = [one.replace(SIGHTS[0], "\t" * length, 1) for one in text]
@@ -82,16 +82,16 @@ def qwen2_5_vl(sights: int = 0) -> nn.Module:
     size = {"vocab_size": len(VOCABULARY) + sights}
     text = {**LANGUAGE_MODEL, **size, "rope_parameters": {"rope_type": "default", "mrope_section": [2, 2, 4]}}
     config = Qwen2_5_VLConfig(text_config=text, vision_config=EYES, image_token_id=len(VOCABULARY))
-    return Qwen2_5_VLForConditionalGeneration(config).eval()
+    return in_eval_mode(Qwen2_5_VLForConditionalGeneration(config))
 
 
 def qwen3() -> nn.Module:
     seeded(2)
-    return Qwen3Model(Qwen3Config(**LANGUAGE_MODEL)).eval()
+    return in_eval_mode(Qwen3Model(Qwen3Config(**LANGUAGE_MODEL)))
 
 
 def qwen3_vl() -> nn.Module:
     seeded(2)
     text = {**LANGUAGE_MODEL, "rope_parameters": {"rope_type": "default", "mrope_section": [4, 2, 2]}}
     vision = {**EYES, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
-    return Qwen3VLForConditionalGeneration(Qwen3VLConfig(text_config=text, vision_config=vision)).eval()
+    return in_eval_mode(Qwen3VLForConditionalGeneration(Qwen3VLConfig(text_config=text, vision_config=vision)))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from diffusers import AutoencoderDC, SanaPAGPipeline, SanaPipeline, SanaTransformer2DModel
-from torch import nn
 from transformers import Gemma2Config, Gemma2Model
 
 from families.family import Family, Tiny
-from families.parts import LANGUAGE_MODEL, WIDTH, euler, seeded, tokenizer
+from families.parts import LANGUAGE_MODEL, WIDTH, euler, in_eval_mode, seeded, tokenizer
 
 SIZE = {
     "height": 32,
@@ -19,7 +18,7 @@ SIZE = {
 GUIDED = {**SIZE, "negative_prompt": "fog", "guidance_scale": 4.5}
 
 
-def _autoencoder() -> nn.Module:
+def _autoencoder() -> AutoencoderDC:
     """Four times down, the last block with linear attention."""
     seeded(3)
     sides = {
@@ -39,7 +38,7 @@ def _autoencoder() -> nn.Module:
     ).eval()
 
 
-def transformer(**settings: object) -> nn.Module:
+def transformer(**settings: object) -> SanaTransformer2DModel:
     seeded()
     return SanaTransformer2DModel(
         in_channels=4,
@@ -58,7 +57,7 @@ def transformer(**settings: object) -> nn.Module:
 
 def components() -> dict[str, object]:
     seeded(2)
-    text_encoder = Gemma2Model(Gemma2Config(**LANGUAGE_MODEL)).eval()
+    text_encoder = in_eval_mode(Gemma2Model(Gemma2Config(**LANGUAGE_MODEL)))
     return {
         "tokenizer": tokenizer(),
         "text_encoder": text_encoder,

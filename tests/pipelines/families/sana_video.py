@@ -6,7 +6,7 @@ from diffusers import SanaImageToVideoPipeline, SanaVideoPipeline, SanaVideoTran
 from transformers import Gemma2Config, Gemma2Model
 
 from families.family import Family, Tiny
-from families.parts import LANGUAGE_MODEL, WIDTH, euler, picture, seeded, tokenizer
+from families.parts import LANGUAGE_MODEL, WIDTH, euler, in_eval_mode, picture, seeded, tokenizer
 from families.wan import autoencoder
 
 GUIDED = {
@@ -39,7 +39,7 @@ def _components() -> dict[str, object]:
     seeded(2)
     return {
         "tokenizer": tokenizer(),
-        "text_encoder": Gemma2Model(Gemma2Config(**LANGUAGE_MODEL)).eval(),
+        "text_encoder": in_eval_mode(Gemma2Model(Gemma2Config(**LANGUAGE_MODEL))),
         "vae": autoencoder(),
         "transformer": transformer,
         "scheduler": euler(shift=8.0),

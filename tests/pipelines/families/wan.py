@@ -13,7 +13,7 @@ from torch import nn
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
 from families.family import Family, Tiny
-from families.parts import WIDTH, euler, picture, seeded, t5, tokenizer
+from families.parts import WIDTH, euler, in_eval_mode, picture, seeded, t5, tokenizer
 
 GUIDED = {
     "height": 16,
@@ -67,7 +67,7 @@ def _image_encoder() -> nn.Module:
         image_size=8,
         patch_size=4,
     )
-    return CLIPVisionModel(config).eval()
+    return in_eval_mode(CLIPVisionModel(config))
 
 
 def _components(**settings: int) -> dict[str, object]:

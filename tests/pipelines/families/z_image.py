@@ -9,7 +9,6 @@ from diffusers import (
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
-from torch import nn
 
 from families.family import Family, Tiny
 from families.parts import WIDTH, autoencoder, euler, mask, opened, picture, seeded
@@ -19,7 +18,7 @@ SIZE = {"height": 16, "width": 16, "max_sequence_length": 16}
 GUIDED = {"negative_prompt": "fog", "guidance_scale": 4.0}
 
 
-def _transformer() -> nn.Module:
+def _transformer() -> ZImageTransformer2DModel:
     seeded()
     transformer = ZImageTransformer2DModel(
         in_channels=4,

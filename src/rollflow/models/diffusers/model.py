@@ -106,7 +106,7 @@ class DiffusersModel(FlowModel):
                 if self.calls.strength is not None:
                     self._look_at_picture()
                 self.rows_per_nfe, self.mixes_times = self._measured()  # type: ignore[misc]
-        self.grid = Own(self)
+        self.grid: Grid = Own(self)
 
     def _explained(self, pipeline: Any, kind: type[RollflowError]) -> AbstractContextManager[None]:
         return explained(self.name, pipeline, self.arguments, kind)
