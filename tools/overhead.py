@@ -13,7 +13,7 @@ import argparse
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class Brightness(RewardModel):
 
     name = "brightness"
 
-    def score(self, samples: Tensor, prompts: list[str]) -> Tensor:
+    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         return samples.double().flatten(1).mean(1)
 
 
@@ -84,7 +84,8 @@ def timed(width: int, layers: int) -> tuple[DiffusersModel, Timed, list[Timed]]:
     pipeline, arguments = large(width, layers)
     model = DiffusersModel(pipeline, arguments)
     network, encoder, decoder = Timed(pipeline.transformer.forward), Timed(model.encode), Timed(model.decode)
-    pipeline.transformer.forward, model.encode, model.decode = network, encoder, decoder
+    pipeline.transformer.forward = network
+    vars(model).update(encode=encoder, decode=decoder)  # in place of its methods
     return model, network, [encoder, decoder]
 
 

@@ -85,7 +85,7 @@ def recognised(judge: JudgeReward, samples: Tensor) -> list[float]:
     """
     found: list[float] = []
     near = np.ones((5, 5), bool)
-    for part in samples.split(64):
+    for part in torch.split(samples, 64):
         peaks = judge.detector.peaks(part)
         for row, picture in enumerate(part):
             drawn = ((picture - background(picture)).abs().amax(0) > 0.15).numpy()
@@ -150,7 +150,7 @@ def rendered_accuracy(count: int) -> list[str]:
     truth = torch.stack([torch.bincount(torch.from_numpy(s.kinds), minlength=len(KINDS)) for s in scenes])
     lines = []
     for reward in (CountReward(), JudgeReward()):
-        found = torch.cat([reward.counts(part) for part in pixels.split(128)])
+        found = torch.cat([reward.counts(part) for part in torch.split(pixels, 128)])
         lines.append(f"| {reward.name} | {bootstrap((found == truth).all(1).double().numpy()).percent()} |")
     return lines
 

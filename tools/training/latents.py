@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import data
-from loop import MODEL_WEIGHTS
+from loop import MODEL_WEIGHTS, channels_last
 from rollflow.models.loading import load_weights
 from rollflow.models.scenes.grammar import Caption
 from rollflow.models.scenes.networks import Autoencoder, DiT
@@ -36,7 +36,7 @@ def autoencoder(device: torch.device) -> Autoencoder:
     """The shipped autoencoder, frozen."""
     network = Autoencoder()
     load_weights(network, MODEL_WEIGHTS / "autoencoder.safetensors", device)
-    return network.to(memory_format=torch.channels_last)
+    return channels_last(network)
 
 
 def encoded(count: int, seed: int, device: torch.device, cache: Path) -> Latents:

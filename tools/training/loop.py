@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import save_file
@@ -25,6 +26,8 @@ REWARD_WEIGHTS = Path(__file__).parents[2] / "src/rollflow/rewards/scenes/weight
 
 LONGEST_STEP = 30.0
 """Seconds that one step counts for at most: a longer one was stopped (kill -STOP) and let go on (kill -CONT)."""
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,12 @@ def options(name: str, minutes: float, doc: str | None, which: tuple[str, ...] =
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(given.seed)
     return Options(chosen, given.minutes, given.seed, out, given.from_package, torch.device(given.device))
+
+
+def channels_last(network: Network) -> Network:
+    """The network, with its weights in the order in memory that convolutions are fastest in."""
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's overloads omit this call
+    return network
 
 
 def optimizers(network: nn.Module, lr: float, muon_lr: float | None = None) -> list[torch.optim.Optimizer]:
@@ -135,8 +144,8 @@ class Loop:
         weight = min(self.ema, (1 + self.step) / (10 + self.step))
         for mean, now in zip(self.average.parameters(), self.network.parameters(), strict=True):
             mean.lerp_(now, 1 - weight)
-        for mean, now in zip(self.average.buffers(), self.network.buffers(), strict=True):
-            mean.copy_(now)
+        for kept, latest in zip(self.average.buffers(), self.network.buffers(), strict=True):
+            kept.copy_(latest)
 
     def run(self) -> nn.Module:
         """Train; returns the averaged network."""
@@ -148,7 +157,7 @@ class Loop:
             loss = self.loss(self.step)
             for optimizer in self.optimizers:
                 optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
             for optimizer in self.optimizers:
                 optimizer.step()

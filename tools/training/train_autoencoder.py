@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import data
-from loop import MODEL_WEIGHTS, Loop, optimizers, options, ship
+from loop import MODEL_WEIGHTS, Loop, channels_last, optimizers, options, ship
 from rollflow.models.scenes.networks import Autoencoder
 
 POOL = 16_384
@@ -24,13 +24,13 @@ def main() -> None:
     given = options("autoencoder", 15, __doc__)
     rng = np.random.default_rng(given.seed)
     pool = data.pixels_of([data.render(data.draw_caption(rng), rng) for _ in range(POOL)])
-    network = Autoencoder().to(given.device, memory_format=torch.channels_last)
+    network = channels_last(Autoencoder().to(given.device))
 
     def loss(step: int) -> Tensor:
         generator = torch.Generator().manual_seed(given.seed + step)
         x = normalised(pool[torch.randint(POOL, (BATCH,), generator=generator)], given.device)
-        z = network.encoder(x)
-        y = network.decoder(z + LATENT_NOISE * torch.randn(z.shape, generator=generator).to(z))
+        z: Tensor = network.encoder(x)
+        y: Tensor = network.decoder(z + LATENT_NOISE * torch.randn(z.shape, generator=generator).to(z))
         edges = (y.diff(dim=-1) - x.diff(dim=-1)).abs().mean() + (y.diff(dim=-2) - x.diff(dim=-2)).abs().mean()
         return (y - x).square().mean() + 0.1 * (y - x).abs().mean() + 0.1 * edges + 1e-4 * z.square().mean()
 
@@ -48,7 +48,7 @@ def main() -> None:
     average = Loop(given, network, optimizers(network, 2e-3), loss, sheet, report_seconds=120).run()
     assert isinstance(average, Autoencoder)
     with torch.no_grad():
-        z = torch.cat([average.encoder(normalised(part, given.device)) for part in pool[:4096].split(256)])
+        z = torch.cat([average.encoder(normalised(part, given.device)) for part in torch.split(pool[:4096], 256)])
     average.mean.copy_(z.mean((0, 2, 3))[:, None, None])
     average.std.copy_(z.std((0, 2, 3))[:, None, None])
     ship(average, MODEL_WEIGHTS / "autoencoder.safetensors", {"seed": str(given.seed), "minutes": str(given.minutes)})

@@ -46,7 +46,7 @@ class Trained(nn.Module):
     def forward(self, x: Tensor, t: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         velocity = self.network(x, t, tokens)
         hidden = F.layer_norm(self._middle[:, TOKEN_SLOTS:], (self.network.width,))
-        logits = cast(Tensor, self.layout(hidden)).transpose(1, 2).unflatten(2, (4, 4))
+        logits = torch.unflatten(self.layout(hidden).transpose(1, 2), 2, (4, 4))
         return velocity, F.pixel_shuffle(logits, 2)
 
 
@@ -69,7 +69,7 @@ def main() -> None:
         dropped = (torch.rand(BATCH, 1, generator=generator) < 0.1).to(device)
         x_t = torch.lerp(x0, noise, t[:, None, None, None])
         velocity, layout = compiled(x_t, t, tokens.masked_fill(dropped, DiT.NULL))
-        flow_matching = (velocity - (noise - x0)).square().mean()
+        flow_matching: Tensor = (velocity - (noise - x0)).square().mean()
         return flow_matching + LAYOUT_WEIGHT * F.cross_entropy(layout, pool.layout[rows].long())
 
     def sheet(average: nn.Module, step: int) -> None:

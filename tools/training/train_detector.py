@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import data
 from latents import autoencoder, guided
-from loop import MODEL_WEIGHTS, REWARD_WEIGHTS, Loop, optimizers, options, ship
+from loop import MODEL_WEIGHTS, REWARD_WEIGHTS, Loop, channels_last, optimizers, options, ship
 from rollflow.models.loading import load_weights
 from rollflow.models.scenes.grammar import KINDS, VOCABULARY_SIZE
 from rollflow.models.scenes.model import ScenesBase
@@ -132,7 +132,7 @@ def colours(x: Tensor, generator: torch.Generator) -> Tensor:
 @torch.no_grad()
 def accuracy(network: SceneDetector, held_out: Pictures, sort: str) -> float:
     """Share of pictures in which every count of every kind is right."""
-    found = torch.cat([network.peaks(part.float() / 255).counts() for part in held_out.pixels[sort].split(128)])
+    found = torch.cat([network.peaks(part.float() / 255).counts() for part in torch.split(held_out.pixels[sort], 128)])
     return float((found == held_out.counts()).all(1).float().mean())
 
 
@@ -140,7 +140,11 @@ def calibrate(network: SceneDetector, held_out: Pictures) -> None:
     """Fit ``scale`` and ``offset`` to the likelihood of the counts, of the kinds present, over all sorts."""
     with torch.no_grad():
         raw = torch.cat(
-            [network.peaks(part.float() / 255).logits for sort in SORTS for part in held_out.pixels[sort].split(128)]
+            [
+                network.peaks(part.float() / 255).logits
+                for sort in SORTS
+                for part in torch.split(held_out.pixels[sort], 128)
+            ]
         )
     counts = held_out.counts().repeat(len(SORTS), 1)
     present = counts > 0
@@ -150,7 +154,7 @@ def calibrate(network: SceneDetector, held_out: Pictures) -> None:
         law = count_probability((log_scale.exp() * raw[present] + offset).sigmoid(), counts[present])
         loss = -law.clamp_min(1e-12).log().mean()
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
     network.scale.fill_(log_scale.exp().item())
     network.offset.fill_(offset.item())
@@ -160,7 +164,7 @@ def calibrate(network: SceneDetector, held_out: Pictures) -> None:
 def main() -> None:
     given = options("detector", 8, __doc__, ("detector", "judge"))
     judge = given.which == "judge"
-    network: SceneDetector = (ConvNeXtDetector() if judge else PyramidDetector()).to(memory_format=torch.channels_last)
+    network: SceneDetector = channels_last(ConvNeXtDetector() if judge else PyramidDetector())
     augment = colours if judge else noise_and_blur
     seed = given.seed + (1000 if judge else 0)
     cpu = torch.device("cpu")

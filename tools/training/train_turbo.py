@@ -73,7 +73,7 @@ def paths(seed: int, device: torch.device, folder: Path) -> Paths:
             x = torch.randn(PART, 16, 8, 8, generator=torch.Generator().manual_seed(1000 * seed + part)).to(device)
             states = [x]
             for t, s in itertools.pairwise(grid):
-                halves = zip(x.split(BATCH), tokens.split(BATCH), strict=True)
+                halves = zip(torch.split(x, BATCH), torch.split(tokens, BATCH), strict=True)
                 v = [
                     guided(compiled, y, torch.full((BATCH,), t, device=device), k, ScenesBase.guidance)
                     for y, k in halves
@@ -111,7 +111,8 @@ def main() -> None:
         target = torch.where(_rows(leg) < FOLLOWED, along_leg, to_end)
         residual = _rows(t) * (compiled(x_t, t, pool.tokens[rows]) - target)
         weight = 1 / (t + 0.1)
-        return (weight * residual.square().mean((1, 2, 3))).mean()
+        mean: Tensor = (weight * residual.square().mean((1, 2, 3))).mean()
+        return mean
 
     @torch.no_grad()
     def error(network: DiT, part: slice) -> float:
