@@ -32,7 +32,7 @@ def old(tmp_path: Path) -> Path:
     """A folder as the first release left it: two prompts of a committed experiment, all of its arms."""
     if not COMMITTED.is_file():
         pytest.skip("a source distribution has no results")
-    path, lines = tmp_path / "old", unpacked(COMMITTED)
+    path, lines = tmp_path / "old", iter(unpacked(COMMITTED))
     path.mkdir()
     head = head_of(next(lines), COMMITTED)
     config = head.config | {"seeds": 1, "suite": head.config["suite"] | {"prompts": 2}}

@@ -28,7 +28,7 @@ _LEFT: list[list[int]] = []
 """How many of them are left, by function."""
 
 
-class ShapeError(TypeError):
+class ShapeError(AssertionError):
     """A tensor of another shape or type than the signature says."""
 
 

@@ -62,38 +62,38 @@ class Account:
         self._mean = isinstance(dynamics.sampler.lookahead, Tweedie)
         self._denoised = dynamics.finishing_steps > 1
 
-    def evaluate(self, rows: int, *, score: bool = True, guided: bool = False) -> None:
+    def add_evaluations(self, rows: int, *, score: bool = True, guided: bool = False) -> None:
         """States evaluated; a guided evaluation has scored the posterior mean already."""
         guided = guided and self._guided
         self.nfe += rows * (self._evaluate if score else 1)
         if guided:
             self._differentiate(rows)
         if score and not (guided and self._mean):
-            self.score(rows)
+            self.add_scores(rows)
 
-    def guide(self, rows: int) -> None:
+    def add_guidance(self, rows: int) -> None:
         """Parents that get their guidance shift."""
         if self._guided:
             self.nfe += rows
             self._differentiate(rows)
 
-    def move(self, rows: int) -> None:
+    def add_moves(self, rows: int) -> None:
         """Particles moved by the kernel."""
         self.nfe += rows * self._move
 
-    def denoise(self, rows: int) -> None:
+    def add_denoising(self, rows: int) -> None:
         """Particles finished and scored, unless their clean estimates are what is returned."""
         if self._denoised:
             self.nfe += rows * self._finish
-            self.score(rows)
+            self.add_scores(rows)
 
-    def score(self, rows: int) -> None:
+    def add_scores(self, rows: int) -> None:
         """Samples decoded and scored."""
         self.reward_calls += rows
         self.decodes += rows
 
     def _differentiate(self, rows: int) -> None:
-        self.score(rows)
+        self.add_scores(rows)
         self.backward_passes += rows
 
     def open(self, left: int) -> None:
@@ -147,11 +147,11 @@ class Schedule(NamedTuple):
         """The cost of the population."""
         account = Account(dynamics)
         for i, (rows, score, guided, parents, fresh, times) in enumerate(self.stages):
-            account.guide(parents)
-            account.evaluate(rows * times, score=score, guided=guided)
+            account.add_guidance(parents)
+            account.add_evaluations(rows * times, score=score, guided=guided)
             if i > 0 and not fresh:
-                account.move(rows * times)
-        account.denoise(self.finished)
+                account.add_moves(rows * times)
+        account.add_denoising(self.finished)
         return account.cost
 
 

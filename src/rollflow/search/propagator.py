@@ -176,7 +176,7 @@ class Propagator:
                 parents at no further NFE. A row then takes a backward pass, and a decode and a reward call unless its
                 posterior mean is what is scored.
         """
-        self.account.evaluate(len(x), score=score, guided=guided)
+        self.account.add_evaluations(len(x), score=score, guided=guided)
         conversion, guidance = self.dynamics.conversion, self.dynamics.sampler.guidance
         x_model, t = conversion.to_source(x, s), conversion.time(s)
         lookahead, source = self.dynamics.sampler.lookahead if score else Tweedie(), self.dynamics.source
@@ -209,7 +209,7 @@ class Propagator:
         return (yield from self._guide(particles, step))
 
     def _guide(self, particles: Particles, step: int) -> Asking[Particles]:
-        self.account.guide(len(particles.x))
+        self.account.add_guidance(len(particles.x))
         conversion, s, guidance = self.dynamics.conversion, self.time(step), self.dynamics.sampler.guidance
         assert guidance is not None
         x, t = conversion.to_source(particles.x, s), conversion.time(s)
@@ -230,7 +230,7 @@ class Propagator:
         self, parents: Particles, t: Float64[Tensor, ""], s: Float64[Tensor, ""], noise: States | None
     ) -> Asking[States]:
         """Draw one child of each parent, from time t () to s (), unevaluated: the kernel's ``extra_nfe`` NFE a row."""
-        self.account.move(len(parents.x))
+        self.account.add_moves(len(parents.x))
         sampler = self.dynamics.sampler
         v = self.dynamics.conversion.velocity(parents.u, parents.x, t)
         x = yield from sampler.kernel.step(sampler.interpolant, parents.x, v, t, s, noise, self._velocity)
@@ -270,7 +270,7 @@ class Propagator:
 
         Where finishing is free, the clean estimates are what is returned, and their rewards are known already.
         """
-        self.account.denoise(len(particles.x))
+        self.account.add_denoising(len(particles.x))
         if self.dynamics.finishing_steps > 1:
             conversion, s = self.dynamics.conversion, self.time(self.dynamics.transitions)
             x, t = conversion.to_source(particles.x, s), conversion.time(s)

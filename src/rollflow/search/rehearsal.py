@@ -30,23 +30,23 @@ class Rehearsal(Propagator):
 
     def evaluate(self, x: States, s: Tensor, *, score: bool = True, guided: bool = False) -> Asking[Particles]:
         yield from ()
-        self.account.evaluate(len(x), score=score, guided=guided)
+        self.account.add_evaluations(len(x), score=score, guided=guided)
         shift = x if guided and self.dynamics.sampler.guidance is not None else None
         return Particles(x, x, x, torch.zeros(len(x), dtype=torch.float64), shift)
 
     def _guide(self, particles: Particles, step: int) -> Asking[Particles]:
         yield from ()
-        self.account.guide(len(particles.x))
+        self.account.add_guidance(len(particles.x))
         return particles._replace(guidance_shift=particles.x)
 
     def move(self, parents: Particles, t: Tensor, s: Tensor, noise: States | None) -> Asking[States]:
         yield from ()
-        self.account.move(len(parents.x))
+        self.account.add_moves(len(parents.x))
         return parents.x
 
     def denoise(self, particles: Particles) -> Asking[Particles]:
         yield from ()
-        self.account.denoise(len(particles.x))
+        self.account.add_denoising(len(particles.x))
         return particles
 
     def answer(self, request: Request) -> Any:
@@ -56,11 +56,11 @@ class Rehearsal(Propagator):
                 self.account.nfe += len(x)
                 return torch.zeros_like(x)
             case Reward(x0):
-                self.account.score(len(x0))
+                self.account.add_scores(len(x0))
                 return torch.zeros(len(x0), dtype=torch.float64)
             case Grad(x):
                 self.account.nfe += len(x)
-                self.account.score(len(x))
+                self.account.add_scores(len(x))
                 self.account.backward_passes += len(x)
                 zeros = torch.zeros_like(x)
                 return Slope(zeros, zeros, torch.zeros(len(x), dtype=torch.float64), zeros)

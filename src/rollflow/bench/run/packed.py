@@ -6,7 +6,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,20 +51,21 @@ def packed(head: Head, records: Sequence[bytes]) -> bytes:
     return file.getvalue()
 
 
-def unpacked(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a packed file, head first, reading no more than ``MOST_PACKED`` bytes in all.
+def unpacked(path: Path) -> list[bytes]:
+    """Return the lines of a packed file, head first, reading no more than ``MOST_PACKED`` bytes in all.
 
     Raises:
         RollflowError: If it cannot be read or is too large.
     """
-    total = 0
+    lines, total = list[bytes](), 0
     try:
         with open_regular(path, MOST_PACKED) as file, gzip.GzipFile(fileobj=file) as stream:
             while line := stream.readline(MOST_LINE):
                 total += len(line)
                 if len(line) == MOST_LINE or total > MOST_PACKED:
                     raise ValueError(f"it holds more than {MOST_PACKED:,} bytes, or a line of {MOST_LINE:,}")
-                yield line.rstrip(b"\n")
+                lines.append(line.rstrip(b"\n"))
+        return lines
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise RollflowError(
             f"'{path}' cannot be read: {error}; expected a folder of 'rollflow bench run' or a file of 'rollflow bench "

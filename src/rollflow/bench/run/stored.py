@@ -70,7 +70,7 @@ def read_stored(path: Path) -> StoredExperiment:
         index: RecordIndex = JournalIndex(path, checks.record)
         checks.warn()
         return StoredExperiment(path, config, read_command(path), index)
-    lines = packed.unpacked(path)
+    lines = iter(packed.unpacked(path))
     head = packed.head_of(next(lines, b""), path)
     config = checked_config(head.config, f"the configuration in '{path}'")
     checks, index = _Checks(path, config), RecordIndex()
