@@ -24,7 +24,7 @@ from rollflow.sampler import Sampler
 from rollflow.search import SVDD, BestOfN
 
 STEPS4 = Sampler(Linear(), steps=4)
-PATIENCE = 30.0  # seconds that a machine may be busy with something else
+PATIENCE = 120.0  # seconds that a machine may be busy with something else
 
 
 class Away(ToyReward):

@@ -45,7 +45,7 @@ def test_particles_of_weight_zero_count_in_the_mean_alone() -> None:
 def test_nothing_left_and_nonsense_are_errors(function: object) -> None:
     assert callable(function)
     with pytest.raises(RollflowError, match=r"all 2 particles have weight 0.* higher temperature"):
-        function(torch.tensor([-INF, -INF]))
+        function(torch.tensor([-INF, -INF], dtype=torch.float64))
     for bad in (math.nan, INF):
         with pytest.raises(RollflowError, match=f"not NaN; got .*{bad}"):
-            function(torch.tensor([0.0, bad]))
+            function(torch.tensor([0.0, bad], dtype=torch.float64))
