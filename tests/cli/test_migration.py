@@ -6,6 +6,7 @@ left out here, and by an experiment of two arms, one prompt and one seed.
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import shutil
@@ -28,7 +29,11 @@ def generated(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def experiment(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(OLD / "experiment", tmp_path / "experiment"))
+    folder = Path(shutil.copytree(OLD / "experiment", tmp_path / "experiment"))
+    packed = folder / "journal-1.jsonl.gz"  # the repository holds no uncompressed journal
+    packed.with_suffix("").write_bytes(gzip.decompress(packed.read_bytes()))
+    packed.unlink()
+    return folder
 
 
 def test_a_finished_run_is_not_run_again(generated: Path, capsys: pytest.CaptureFixture[str]) -> None:
