@@ -22,6 +22,11 @@ exhaustive: .venv/.tested ## Run the long forms of tests that make test runs a s
 coverage: .venv/.tested ## Run the tests and list the lines and branches that none of them reaches
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not exhaustive" --cov
 
+mutation: .venv/.tested ## Try the tests on mutants of the core (an hour; it resumes) and write their score
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[mutation]"
+	OMP_NUM_THREADS=1 $(BIN)/python tools/mutation/mutate.py run
+	$(BIN)/python tools/mutation/mutate.py report
+
 lint: .venv/.tested ## Run ruff, mypy and the import contracts
 	$(BIN)/ruff check src tests tools examples
 	$(BIN)/ruff format --check src tests tools examples
@@ -35,6 +40,9 @@ docs: .venv/.tested ## Build the documentation site into site/; a broken link is
 examples: .venv/.tested ## Run every script and notebook in examples/
 	@for script in examples/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 	$(BIN)/python tools/run_notebooks.py
+
+tables: .venv/.tested ## Write the tables of docs/results again from results/
+	$(BIN)/python tools/tables.py
 
 wheel: .venv/.installed ## Build the wheel, install it in an empty environment and run its demo
 	$(BIN)/python tools/check_wheel.py
