@@ -46,7 +46,7 @@ def arithmetic() -> str:
 
 @pytest.mark.parametrize(
     ("name", "job"),
-    [("init", "a49eb0a0aa7d8980"), pytest.param("init", "fb631d6f27810151", marks=pytest.mark.slow)],
+    [("init", "a49eb0a0aa7d8980"), pytest.param("init", "fb631d6f27810151", marks=pytest.mark.exhaustive)],
     ids=["plain", "svdd"],
 )
 def test_a_committed_job(name: str, job: str) -> None:

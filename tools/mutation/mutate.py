@@ -35,9 +35,7 @@ def run(modules: list[str], minutes: float) -> None:
                 print(f"{module}: failed", flush=True)
                 break
         made = score(module, Store())
-        print(
-            f"{module}: {made.percent:.1f} %, {made.pending} pending, in {time.monotonic() - begun:.0f} s", flush=True
-        )
+        print(f"{module}: {made.line}, in {time.monotonic() - begun:.0f} s", flush=True)
         if time.monotonic() > deadline:
             break
 
