@@ -98,7 +98,7 @@ class SamplingOptions:
     interpolant: str | Interpolant | None = field(
         default=None,
         metadata=option(
-            "Path that is sampled along: vp, linear, cosine, polynomial.",
+            "Interpolant between noise and data: vp, linear, cosine, polynomial.",
             registry="rollflow.dynamics.interpolants:INTERPOLANTS",
             unset="by model",
             settings=True,

@@ -89,7 +89,7 @@ def test_the_command_says_what_helps(tmp_path: Path, capsys: pytest.CaptureFixtu
     monkeypatch.setattr(TinyModel, "interrupt_at", 2)
     assert main([*arguments, "--retries", "0"]) == 130
     told = capsys.readouterr().err
-    assert "of 14 jobs are done, and the same command goes on" in told
+    assert "of 14 jobs are done, and the same command resumes the run" in told
     assert "sample to keep" not in told
     monkeypatch.setattr(TinyModel, "interrupt_at", None)
     assert main([*arguments, "--retries", "0"]) == 1

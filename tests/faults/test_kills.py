@@ -151,7 +151,7 @@ def test_an_experiment_ends_with_the_same_bits_whatever_kills_it(
             done = set(JournalIndex(folder / "x").done) if (folder / "x").exists() else set()
             assert done >= before, "what was done is done"
             if code > 0 and "jobs are done" in child.stderr:
-                assert f"{len(done)} of 14 jobs are done, and the same command goes on" in child.stderr
+                assert f"{len(done)} of 14 jobs are done, and the same command resumes the run" in child.stderr
             ends[f"{by.name}: {code}"] += 1
             before = done
         assert code == 0, child.stderr

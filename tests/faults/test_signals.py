@@ -221,7 +221,7 @@ def test_an_experiment_gives_back_what_it_was_at(host: Host, nursery: Nursery, t
     done = len(JournalIndex(tmp_path / "x").done)
     assert (code, said) == (
         143,
-        f"error: interrupted by SIGTERM; {done} of 7 jobs are done, and the same command goes on",
+        f"error: interrupted by SIGTERM; {done} of 7 jobs are done, and the same command resumes the run",
     )
     assert list((tmp_path / "x/claims").iterdir()) == []
     assert any(checkpoints.glob("*.pt"))

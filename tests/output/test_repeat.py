@@ -348,3 +348,16 @@ def test_a_plan_runs_in_a_folder_and_goes_on_there() -> None:
 def test_what_needs_a_folder_says_so() -> None:
     with pytest.raises(BadSetting, match="need a folder; give out"):
         Plan(PROMPT, nfe=90).run(resume=True)
+
+
+def test_a_picture_in_place_of_a_result_is_refused_in_words(tmp_path: Path) -> None:
+    picture = tmp_path / "image.png"
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(RollflowError) as refused:
+        read_run(picture)
+    assert str(refused.value) == f"cannot read '{picture}': it is not text; expected the result.json of a run"
+
+
+def test_a_velocity_without_a_shape_is_told_of_the_pair() -> None:
+    with pytest.raises(BadSetting, match=r"model must be a name or FlowModel or Source or a pair \(velocity, shape\)"):
+        Plan("x", model=lambda x, t: x)  # type: ignore[arg-type]

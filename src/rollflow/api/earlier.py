@@ -72,7 +72,7 @@ def read_run(path: Path) -> EarlierRun:
     try:
         content = read_json(read_text(file))
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
+        why = getattr(error, "strerror", None) or ("it is not text" if isinstance(error, UnicodeError) else error)
         raise RollflowError(f"cannot read '{file}': {why}; expected the result.json of a run") from None
     if not isinstance(content, dict):
         raise RollflowError(f"'{file}' is not the result.json of a run: it holds no object")

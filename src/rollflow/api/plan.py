@@ -40,7 +40,8 @@ def _named(choice: str | T, registry: Registry[T]) -> T:
 
 def _chosen(name: str, value: T, *kinds: type[Any]) -> T:
     """The value if it is a name or an object of one of the classes; else raise a BadSetting."""
-    what = " or ".join(["a name", *(kind.__name__ for kind in kinds if kind is not NoneType)])
+    pair = ["a pair (velocity, shape)"] if FlowModel in kinds else []
+    what = " or ".join(["a name", *(kind.__name__ for kind in kinds if kind is not NoneType), *pair])
     checks.instance(name, value, str, *kinds, what=what)
     if isinstance(value, RewardModel):
         check_reward(name, value)

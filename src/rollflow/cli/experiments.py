@@ -141,7 +141,7 @@ def run(
         unmeasured = len(runner.measurements) - len(runner.index.diversity)
         if interrupted:
             why = interruption.described()
-            code = errors.interrupted(f"{why}; {done} of {jobs} jobs are done, and {same} goes on")
+            code = errors.interrupted(f"{why}; {done} of {jobs} jobs are done, and {same} resumes the run")
         elif done < jobs and not broken:
             complain(f"{jobs - done} of {jobs} jobs are not done{_advice(runner, same if goes_on else None)}")
         elif unmeasured and not broken:
@@ -228,7 +228,12 @@ def replay(
         Path,
         typer.Argument(help="Folder of 'rollflow bench run', or file of 'rollflow bench pack'.", metavar="EXPERIMENT"),
     ],
-    job: Annotated[str, typer.Argument(help="Id of the job, or the beginning of it; its file in 'images' has it.")],
+    job: Annotated[
+        str,
+        typer.Argument(
+            help="Id of the job, or its beginning; ids are the names of the files in 'images'.", metavar="JOB"
+        ),
+    ],
     out: Annotated[
         Path | None, typer.Option(help="Picture to write: .png, or .webp with every frame of a film.  [default: none]")
     ] = None,

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 def command(
     prompt: Annotated[
-        str | None, typer.Argument(help="Description of the sample, e.g. 'three cats on grass background'.")
+        str | None,
+        typer.Argument(help="Description of the sample, e.g. 'three cats on grass background'.", metavar="PROMPT"),
     ] = None,
     context: typer.Context = None,  # type: ignore[assignment]  # given by Typer
     ask: Annotated[
@@ -69,7 +70,7 @@ def command(
 ) -> None:
     """Make the best sample for PROMPT within a budget.
 
-    With --from, PROMPT and every option of the search are those of an earlier run, but for those given.
+    With --from, PROMPT and all options of the search come from an earlier run, except those given here.
     """
     from rollflow.api.earlier import read_run
     from rollflow.cli import tables

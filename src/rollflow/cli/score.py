@@ -54,8 +54,12 @@ def scores(reward: RewardModel, samples: Sequence[Tensor], prompt: str) -> list[
 
 
 def score(
-    name: Annotated[str, typer.Argument(help="Reward (see 'rollflow rewards'), e.g. 'vlm-judge(model=...)'.")],
-    files: Annotated[list[Path], typer.Argument(help="Pictures or animated films (PNG, JPEG, WebP) of any size.")],
+    name: Annotated[
+        str, typer.Argument(help="Reward (see 'rollflow rewards'), e.g. 'vlm-judge(model=...)'.", metavar="NAME")
+    ],
+    files: Annotated[
+        list[Path], typer.Argument(help="Pictures or animated films (PNG, JPEG, WebP) of any size.", metavar="FILES")
+    ],
     prompt: Annotated[str, typer.Option(help="Prompt that the files were made for.")],
     ask: Annotated[
         list[str] | None, typer.Option(help="Count that the prompt asks for: airplanes=6, nudity=0; may be repeated.")

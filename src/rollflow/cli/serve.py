@@ -12,7 +12,9 @@ from rollflow.runtime import interruption
 
 
 def serve_reward(
-    name: Annotated[str, typer.Argument(help="Reward (see 'rollflow rewards'), e.g. 'name(setting=value)'.")],
+    name: Annotated[
+        str, typer.Argument(help="Reward (see 'rollflow rewards'), e.g. 'name(setting=value)'.", metavar="NAME")
+    ],
     host: Annotated[
         str, typer.Option(help="Address to listen on; any but this machine's own requires ROLLFLOW_TOKEN.")
     ] = "127.0.0.1",
