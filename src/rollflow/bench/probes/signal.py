@@ -15,9 +15,8 @@ from rollflow.errors import BadSetting
 from rollflow.models.base import FlowModel
 from rollflow.requests import Asking, Reward
 from rollflow.rewards.base import RewardModel
-from rollflow.sampler import Dynamics, Sampler
+from rollflow.sampler import Sampler
 from rollflow.search.base import Search
-from rollflow.search.cost import Cost
 from rollflow.search.propagator import Finished, Progress, Propagator
 
 
@@ -31,17 +30,6 @@ class Watched(Search):
 
     trajectories: int
     name = "watched"
-
-    def smallest_nfe(self, dynamics: Dynamics) -> int:
-        return self.cost(dynamics, 0).nfe
-
-    def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
-        one = dynamics.evaluate_nfe + dynamics.transitions * dynamics.child_nfe + dynamics.finish_nfe
-        calls = self.trajectories * (1 + dynamics.transitions + (dynamics.finish_nfe > 0))
-        return Cost(self.trajectories * one, calls, calls)
-
-    def shares(self, dynamics: Dynamics, nfe: int) -> list[int]:
-        return [self.cost(dynamics, nfe).nfe]
 
     def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
         rows, zeros = range(self.trajectories), [0] * self.trajectories
