@@ -102,7 +102,7 @@ def test_noises_are_taken_in_turn() -> None:
 
 
 def test_one_trajectory_has_no_distance() -> None:
-    with pytest.raises(RollflowError, match="at least 2 trajectories, not 1"):
+    with pytest.raises(RollflowError, match="at least 2 trajectories, got 1"):
         diversity(modes(), ["a"], Sampler(), squared, trajectories=1)
 
 

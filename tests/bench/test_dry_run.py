@@ -83,9 +83,9 @@ def test_a_dry_run_looks_at_the_folder_and_leaves_it(
     (tmp_path / "file").touch()
     before = sorted(tmp_path.rglob("*"))
     for out, told in (
-        ("theirs", "is of another experiment: "),
-        ("file", "is no folder"),
-        ("file/below", "is no folder"),
+        ("theirs", "belongs to another experiment: "),
+        ("file", "is not a folder"),
+        ("file/below", "is not a folder"),
         (str(Path(rollflow.__file__).parent / "out"), "lies inside the installed package"),
     ):
         for dry in ([], ["--dry-run"]):
@@ -98,7 +98,7 @@ def test_a_dry_run_looks_at_the_folder_and_leaves_it(
 
 def test_a_folder_in_which_nothing_was_done_may_be_removed(tmp_path: Path) -> None:
     ExperimentFolder(tmp_path).set_up({"reward": "cuont"})
-    with pytest.raises(RollflowError, match=r'reward was "cuont", is "count"; no job .* you may remove the folder'):
+    with pytest.raises(RollflowError, match=r'reward was "cuont", is "count"; none of its jobs .* remove the folder'):
         refuse_other(tmp_path, {"reward": "count"})
     ExperimentFolder(tmp_path).record({"id": "a"})
     with pytest.raises(RollflowError, match=r'is "count"; choose another folder'):
@@ -170,7 +170,7 @@ def test_grading_refuses_numbers_that_never_end(wrong: dict[str, int]) -> None:
 
 def test_captions_end_where_there_are_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(difficulty, "PATIENCE", 2_000)
-    with pytest.raises(BadSetting, match="no 5000 different captions to be had, only"):
+    with pytest.raises(BadSetting, match="cannot draw 5000 distinct captions, only"):
         difficulty.held_out_captions(5000, 0, totals=(1, 1))
     for count, seed in ((0, 0), (-1, 0), (1, -1)):
         with pytest.raises(BadSetting, match="expected 1 or more captions and a seed of 0 or more"):
@@ -179,7 +179,7 @@ def test_captions_end_where_there_are_no_more(monkeypatch: pytest.MonkeyPatch) -
 
 def test_ranks_need_trajectories_and_prompts() -> None:
     for prompts, trajectories in (([], 8), (["a"], 1), (["a"], 2)):
-        with pytest.raises(BadSetting, match="ranks need 3 trajectories and a prompt"):
+        with pytest.raises(BadSetting, match="a rank correlation needs at least 3 trajectories and 1 prompt"):
             signal_curve(None, ToyReward(), prompts, Sampler(), trajectories=trajectories)  # type: ignore[arg-type]
 
 

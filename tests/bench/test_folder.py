@@ -41,7 +41,7 @@ def test_of_two_that_set_a_folder_up_at_once_one_is_refused(tmp_path: Path, monk
 
 def test_an_experiment_is_gone_on_with_only_where_that_is_meant(tmp_path: Path) -> None:
     ExperimentFolder(tmp_path).set_up({"nfe": 1}, resume=False)
-    with pytest.raises(RollflowError, match="holds an experiment already; go on with it by --resume"):
+    with pytest.raises(RollflowError, match="already holds an experiment; resume it with --resume"):
         ExperimentFolder(tmp_path).set_up({"nfe": 1}, resume=False)
     ExperimentFolder(tmp_path).set_up({"nfe": 1})
 
@@ -182,5 +182,5 @@ def test_nothing_is_written_through_a_link_to_another_folder(part: str, tmp_path
 
 def test_a_journal_that_is_a_link_to_itself_is_refused(tmp_path: Path) -> None:
     (tmp_path / "journal-a.jsonl").symlink_to("journal-a.jsonl")
-    with pytest.raises(RollflowError, match=r"leads to itself|symbolic links"):
+    with pytest.raises(RollflowError, match=r"leads back to itself|symbolic links"):
         JournalIndex(tmp_path)

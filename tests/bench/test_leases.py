@@ -103,12 +103,12 @@ def test_signs_of_life_are_given_for_ones_own_alone(tmp_path: Path, clock: Clock
     assert first.take("job")
     assert not second.take("job")
     clock.lease()
-    second.alive(["job", "other"])
+    second.renew(["job", "other"])
     assert second.take("job"), "nobody but its owner gives a sign of life for a claim"
     assert not first.take("job")
     clock.lease()
     os.utime(tmp_path / "job", (0, 0))
-    second.alive(["job"])
+    second.renew(["job"])
     assert not first.take("job")
     first.give_back("job")
     assert (tmp_path / "job").read_text() == second.owner, "taken over meanwhile"
@@ -128,14 +128,14 @@ def test_a_claim_that_was_made_meanwhile_is_put_back(
     (tmp_path / "job").write_text("nobody")
     assert not first.take("job")
     watched(second, clock)
-    judged, taken = second._given_up, []
+    judged, taken = second._abandoned, []
 
     def late(name: str, claim: Any) -> bool:
         verdict = judged(name, claim)
         taken.append(first.take("job"))
         return verdict
 
-    monkeypatch.setattr(second, "_given_up", late)
+    monkeypatch.setattr(second, "_abandoned", late)
     assert not second.take("job")
     assert taken == [True, False]
     assert (tmp_path / "job").read_text() == first.owner
@@ -147,14 +147,14 @@ def test_an_owner_that_woke_up_keeps_its_claim(tmp_path: Path, monkeypatch: pyte
     assert first.take("job")
     os.utime(tmp_path / "job", (0, 0))
     watched(second, clock)
-    judged = second._given_up
+    judged = second._abandoned
 
     def late(name: str, claim: Any) -> bool:
         verdict = judged(name, claim)
-        first.alive(["job"])
+        first.renew(["job"])
         return verdict
 
-    monkeypatch.setattr(second, "_given_up", late)
+    monkeypatch.setattr(second, "_abandoned", late)
     assert not second.take("job")
     assert (tmp_path / "job").read_text() == first.owner
 
@@ -179,7 +179,7 @@ def test_a_clock_that_jumps_takes_nothing_from_anyone(
     assert second.take("job")
 
 
-def test_leases_of_a_copied_folder_are_given_up(tmp_path: Path, clock: Clock) -> None:
+def test_leases_of_a_copied_folder_are_abandoned(tmp_path: Path, clock: Clock) -> None:
     """Their owner is alive, but gives its signs of life in the folder that was copied."""
     (tmp_path / "original").mkdir()
     owner = Leases(tmp_path / "original")
@@ -188,7 +188,7 @@ def test_leases_of_a_copied_folder_are_given_up(tmp_path: Path, clock: Clock) ->
     copy = Leases(tmp_path / "copy")
     assert not copy.take("job")
     clock.lease()
-    owner.alive(["job"])
+    owner.renew(["job"])
     assert copy.take("job")
     owner.give_back("job")
     assert (tmp_path / "copy/job").read_text() == copy.owner

@@ -88,10 +88,10 @@ def test_arms_have_their_fields_and_names_of_their_own(theirs: Path) -> None:
     with pytest.raises(RollflowError, match=r"arm 1 in .* 'nfe' is -1"):
         read_stored(theirs)
     configure(theirs, arms=[arms[0] | {"run": "rm"}, *arms[1:]])
-    with pytest.raises(RollflowError, match=r"arm 1 in .* has run, not known"):
+    with pytest.raises(RollflowError, match=r"arm 1 in .* has unknown settings: \"run\""):
         read_stored(theirs)
     configure(theirs, arms=[*arms, arms[0]])
-    with pytest.raises(RollflowError, match="two arms of the name"):
+    with pytest.raises(RollflowError, match=r"arm names in .* must be distinct; got \".*\" twice"):
         read_stored(theirs)
 
 
@@ -106,7 +106,7 @@ def bad(**changes: Any) -> dict[str, Any]:
         ([], "it is [], expected an object"),
         (None, "it is null, expected an object"),
         ({"id": "0" * 16}, "it has no 'arm'"),
-        (bad(arm="nosuch"), """is of the arm "nosuch", which the experiment does not have"""),
+        (bad(arm="nosuch"), """belongs to the arm "nosuch", which the experiment does not have"""),
         (bad(arm=["BoN"]), "'arm' is"),
         (bad(seed="absent"), "it has no 'seed'"),
         (bad(seed=-1), "'seed' is -1"),
@@ -115,7 +115,7 @@ def bad(**changes: Any) -> dict[str, Any]:
         (bad(reward="0.5"), """'reward' is "0.5", expected a number"""),
         (bad(reward=1e300), "'reward' is 1e+300"),
         (bad(reward=True), "'reward' is true"),
-        (bad(held_out=[1]), "'held_out' is [1], expected by name"),
+        (bad(held_out=[1]), "'held_out' is [1], expected an object whose values are each"),
         (bad(held_out={"judge": "high"}), "'held_out' is"),
         (bad(trace=[]), "'trace' is []"),
         (bad(trace=[[1, 2, 3]]), "'trace' is"),

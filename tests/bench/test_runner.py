@@ -276,10 +276,10 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / f"run/images/{name}.png").read_bytes()
     assert main([*arguments, "--no-resume"]) == 2
     assert main([*arguments, "--no-resume", "--dry-run"]) == 2
-    assert capsys.readouterr().err.count("holds an experiment already") == 2
+    assert capsys.readouterr().err.count("already holds an experiment") == 2
     assert main([*arguments, "--resume"]) == 0
     assert main([*arguments, "--nfe", "90"]) == 2
-    assert "is of another experiment: arms[1].nfe was 100, is 90" in capsys.readouterr().err
+    assert "belongs to another experiment: arms[1].nfe was 100, is 90" in capsys.readouterr().err
     assert main(["bench", "run", "--preset", "innit", "--out", str(tmp_path / "run")]) == 2
     assert "did you mean 'init'?" in capsys.readouterr().err
     assert main(["bench", "presets"]) == 0

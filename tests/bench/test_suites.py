@@ -107,10 +107,10 @@ def test_what_cannot_be_fetched_says_where_it_is_got_by_hand(monkeypatch: pytest
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
     with pytest.raises(
-        RollflowError, match=r"^nateraw/parti-prompts cannot be reached: no network at all; get Part.*=PATH$"
+        RollflowError, match=r"^nateraw/parti-prompts cannot be reached: no network at all; download Part.*=PATH$"
     ):
         load("partiprompts")
-    with pytest.raises(RollflowError, match=r"not fetched by itself; get numeracy_val.txt .*Karine-Huang.*=PATH$"):
+    with pytest.raises(RollflowError, match=r"fetched automatically; download numeracy_val.txt .*Karine-Huang.*=PATH$"):
         load("t2i-compbench-numeracy")
 
 
@@ -176,9 +176,9 @@ def test_a_text_file_is_a_prompt_a_line_and_says_each_once(tmp_path: Path) -> No
     [
         ("a.yaml", "prompts: [", "while parsing a flow node"),
         ("a.yaml", "", "no list of prompts"),
-        ("a.yaml", "- 3\n", "3 has no text as its prompt"),
+        ("a.yaml", "- 3\n", "3 has no prompt that is a text"),
         ("a.yaml", "- {category: x}\n", "no text as its prompt"),
-        ("a.yaml", "- {prompt: a, asks: {b: 1}}\n", "has asks; known are prompt, category, ask"),
+        ("a.yaml", "- {prompt: a, asks: {b: 1}}\n", "has the unknown keys asks; known are prompt, category, ask"),
         ("a.yaml", "- {prompt: a, ask: {b: 1.5}}\n", "whole numbers"),
         ("a.yaml", "- {prompt: a, ask: {b: -1}}\n", ">= 0"),
         ("a.jsonl", '{"prompt": "a"}\n{"prompt"\n', "line 2: "),

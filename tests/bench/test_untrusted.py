@@ -249,7 +249,7 @@ def test_journals_without_end_are_not_read(theirs: Path) -> None:
         read(theirs)
     with (theirs / "journal-z.jsonl").open("wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(RollflowError, match=r"at most 1073741824 are read"):
+    with pytest.raises(RollflowError, match=r"at most 1073741824 can be read"):
         read(theirs)
 
 

@@ -1,4 +1,4 @@
-"""Every search with the dynamics and settings that it is compared with, from the smallest budgets on."""
+"""The arms of the comparison on the mixture: every search with its dynamics and settings."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class MixtureArm(NamedTuple):
     """A search with its dynamics.
 
     Args:
-        sampler: How particles move.
-        search: The search, of a budget in NFE.
+        sampler: Dynamics of the particles.
+        search: Function from the budget in NFE to the search.
     """
 
     sampler: Sampler
@@ -26,27 +26,27 @@ class MixtureArm(NamedTuple):
 
 
 def paths(nfe: int) -> SearchOverPaths:
-    """The settings of arXiv 2503.19385 from 100 NFE on; below that, where they do not fit, one stream of 2 copies."""
+    """Return the settings of arXiv 2503.19385 from 100 NFE on, and one stream of 2 copies for smaller budgets."""
     return SearchOverPaths() if nfe >= 100 else SearchOverPaths(streams=1, copies=2)
 
 
 def rollover(nfe: int) -> RolloverBudget:
-    """The settings of arXiv 2503.19385 from 200 NFE on; below that a quarter of each chain's share goes to noises."""
+    """Return the settings of arXiv 2503.19385 from 200 NFE on; below, noises take a quarter of each chain's share."""
     return RolloverBudget(initial=max(1, min(25, nfe // 8)))
 
 
-TEMPERATURE, FALL, LEAN = 0.5, 0.25, 0.1
+TEMPERATURE, RATIO, GUIDANCE = 0.5, 0.25, 0.1
 ODE = Sampler(interpolant=Linear(), kernel=Euler(), finish=True)
 SDE = Sampler(interpolant=Linear(), kernel=EulerMaruyama(), finish=True)
 CONVERTED = Sampler(interpolant=VP(), kernel=EulerMaruyama(), finish=True)
-GUIDED = replace(SDE, guidance=DPS(LEAN))
+GUIDED = replace(SDE, guidance=DPS(GUIDANCE))
 
 MIXTURE_ARMS: dict[str, MixtureArm] = {
     "best of N, Linear-ODE": MixtureArm(ODE, lambda nfe: BestOfN()),
     "best of N, Linear-SDE": MixtureArm(SDE, lambda nfe: BestOfN()),
     "search over paths, Linear-ODE": MixtureArm(ODE, paths),
     "SMC, Linear-SDE": MixtureArm(SDE, lambda nfe: SMC(temperature=TEMPERATURE)),
-    "SMC, falling, Linear-SDE": MixtureArm(SDE, lambda nfe: SMC(temperature=TEMPERATURE, ratio=FALL)),
+    "SMC, falling, Linear-SDE": MixtureArm(SDE, lambda nfe: SMC(temperature=TEMPERATURE, ratio=RATIO)),
     "CoDe, Linear-SDE": MixtureArm(SDE, lambda nfe: CoDe()),
     "SVDD, argmax, Linear-SDE": MixtureArm(SDE, lambda nfe: SVDD()),
     "SVDD, softmax, Linear-SDE": MixtureArm(SDE, lambda nfe: SVDD(temperature=TEMPERATURE)),
@@ -63,14 +63,15 @@ Settings are those of arXiv 2503.19385 where it has them; 10 evaluation times, f
 
 - Search over paths: 2 streams of 5 copies; below 100 NFE, where these do not fit, one stream of 2 copies.
 - SMC: the difference potential, resampling at every step, temperature {TEMPERATURE}; falling: K of the last step is
-  {FALL} times that of the first. The softmax of SVDD has the same temperature.
+  {RATIO} times that of the first. The softmax of SVDD has the same temperature.
 - CoDe and SVDD: 2 streams.
 - RBF: 2 chains of 25 noises each from 200 NFE on; below that a quarter of each chain's share, since 25 noises would
   leave a chain little or nothing. On the linear interpolant the exact clean estimate at noise level 1 is the same for
   every noise, so that these draws cannot help here: the row with one noise shows what they cost.
-- DPS: every step leans by {LEAN}, the standard deviation of a mode. This choice decides how often the mode is hit: more
+- DPS: every step leans by {GUIDANCE}, the standard deviation of a mode. This choice decides how often the mode is hit: \
+more
   for longer steps, less for shorter ones. Each parent in RBF pays one NFE for its gradient, best of N differentiates
   the evaluations that it makes anyway; backward passes are not counted as NFE.
 - "needs n": the search cannot run in the budget with these settings; n is the smallest that it can.
 """
-"""What a reader of the table must know of them."""
+"""Notes on the arms' settings for readers of the table."""

@@ -1,4 +1,4 @@
-"""How far apart samples come to lie that set out from one noise: what a search has to choose from."""
+"""Diversity of samples from one initial noise: what a search has to choose from."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from rollflow.sampler import Dynamics, Sampler
 from rollflow.search.propagator import Propagator
 
 SampleDistance: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""Of decoded samples (P, ...) to others, one by one: (P,), 0 or more, symmetric, 0 for equal ones."""
+"""Pairwise distance of two batches of decoded samples (P, ...): (P,), non-negative, symmetric, 0 for equal samples."""
 
 
 @dataclass(frozen=True)
 class Perceptual:
-    """A distance of pictures in the features of a network, as LPIPS forms it, with uniform weights.
+    """Distance of pictures in the features of a network, formed as in LPIPS but with uniform weights.
 
         d(x, y) = sum_l mean_hw || f_l(x)_hw / |f_l(x)_hw| - f_l(y)_hw / |f_l(y)_hw| ||^2
 
     Zhang et al. 2018, arXiv 1801.03924, equation 1. Deviation: w_l = 1, so that a layer gives twice the mean cosine
-    distance of its features; LPIPS fits w to human judgements, and takes networks that were trained on photographs.
-    Distances by different features cannot be compared.
+    distance of its features; LPIPS fits w to human judgements, and uses networks trained on photographs. Distances by
+    different features cannot be compared.
 
     Args:
-        features: Pictures (B, 3, H, W) in [0, 1] to the features of each layer, (B, C_l, H_l, W_l).
+        features: Function from pictures (B, 3, H, W) in [0, 1] to the features of each layer, (B, C_l, H_l, W_l).
     """
 
     features: Callable[[Tensor], Sequence[Tensor]]
@@ -54,7 +54,7 @@ def _unit(features: Tensor) -> Tensor:
 
 
 def scenes_distance() -> Perceptual:
-    """In the features of the held-out judge, which no search sees: its patches, and what each of its blocks makes."""
+    """Return the distance in the features of the held-out judge, which no search sees: its patches and all blocks."""
     judge = ConvNeXtDetector()
     load_weights(judge, WEIGHTS / JudgeReward.file)
 
@@ -68,7 +68,7 @@ def scenes_distance() -> Perceptual:
 
 
 def lpips_distance() -> SampleDistance:
-    """LPIPS with AlexNet (arXiv 1801.03924), by the package ``lpips``; of films, the mean over frames.
+    """Return LPIPS with AlexNet (arXiv 1801.03924) from the package ``lpips``; for videos the mean over frames.
 
     Raises:
         RollflowError: If the package is not installed.
@@ -76,7 +76,7 @@ def lpips_distance() -> SampleDistance:
     try:
         import lpips
     except ImportError:
-        raise RollflowError("the distance 'lpips' needs the package of that name; pip install lpips") from None
+        raise RollflowError("the distance 'lpips' needs the package lpips; pip install lpips") from None
     network = lpips.LPIPS(net="alex", verbose=False).eval()
 
     def distance(x: Tensor, y: Tensor) -> Tensor:
@@ -87,50 +87,50 @@ def lpips_distance() -> SampleDistance:
 
 
 DISTANCES: dict[str, Callable[[], SampleDistance]] = {"scenes": scenes_distance, "lpips": lpips_distance}
-"""By name."""
+"""Constructors of distances by name."""
 
 
 def check_distance(name: str) -> None:
-    """Refuse a distance that cannot be had, without loading anything.
+    """Raise an error if a distance is not available, without loading anything.
 
     Raises:
-        UnknownName: If there is none of that name.
+        UnknownName: If there is no distance of that name.
         RollflowError: If its package is not installed.
     """
     if name not in DISTANCES:
         raise unknown("distance", name, DISTANCES)
     if name == "lpips" and "lpips" not in sys.modules and find_spec("lpips") is None:
-        raise RollflowError("the distance 'lpips' needs the package of that name; pip install lpips")
+        raise RollflowError("the distance 'lpips' needs the package lpips; pip install lpips")
 
 
 def distance_of(name: str) -> SampleDistance:
-    """A distance by its name.
+    """Load a distance by its name.
 
     Raises:
-        UnknownName: If there is none of that name.
-        RollflowError: If it cannot be had.
+        UnknownName: If there is no distance of that name.
+        RollflowError: If it is not available.
     """
     check_distance(name)
     return DISTANCES[name]()
 
 
 def mean_pairwise(samples: Tensor, distance: SampleDistance) -> float:
-    """Mean distance of the pairs of different samples (n, ...), n of 2 or more."""
+    """Return the mean distance over all pairs of samples (n, ...), n at least 2."""
     rows = (distance(one.expand_as(later), later) for one, later in _pairs(samples))
     return float(torch.cat(list(rows)).mean())
 
 
 def _pairs(samples: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every sample, and those after it."""
+    """Yield every sample with those after it."""
     return ((samples[i], samples[i + 1 :]) for i in range(len(samples) - 1))
 
 
 class Diversity(NamedTuple):
-    """Mean pairwise distance of samples of one noise.
+    """Mean pairwise distance of samples from one noise.
 
     Args:
-        mean: Over prompts, with its interval.
-        of: By prompt.
+        mean: Mean over prompts with its interval.
+        of: Value of each prompt.
     """
 
     mean: Interval
@@ -147,24 +147,25 @@ def diversity(
     seed: int = 0,
     noises: int = 1,
 ) -> Diversity:
-    """What the kernel's noise alone makes of one initial noise: table 1 of arXiv 2503.19385 (there LPIPS-MPD, on FLUX).
+    """Measure the diversity due to the kernel's noise alone: table 1 of arXiv 2503.19385 (there LPIPS-MPD, on FLUX).
 
-    For every prompt one noise is drawn, the same for all samplers of a seed, and trajectories that share nothing else.
-    As many noises as trajectories tell what there is to reach.
+    For every prompt one initial noise is drawn, which depends on the seed but not on the sampler, and trajectories
+    that share nothing else. With as many noises as trajectories it measures the diversity that could be reached.
 
     Args:
-        model: Decodes to what ``distance`` takes.
-        prompts: Different ones.
-        sampler: How they move; what it returns, estimates or finished samples, is compared.
-        distance: ``scenes_distance()`` for the embedded model, ``lpips_distance()`` for others.
-        trajectories: A prompt, 2 or more, all in one call of the model.
-        seed: Of all noise.
-        noises: That they set out from in turn, 1 to ``trajectories``.
+        model: Flow model whose decoded samples ``distance`` accepts.
+        prompts: Distinct prompts.
+        sampler: Dynamics of the trajectories; the samples that it returns, estimates or finished, are compared.
+        distance: Distance between samples: ``scenes_distance()`` for the embedded model, ``lpips_distance()`` for
+            others.
+        trajectories: Number of trajectories per prompt, at least 2, all in one call of the model.
+        seed: Seed of all random draws.
+        noises: Number of initial noises, which the trajectories start from in turn, 1 to ``trajectories``.
 
-    Cost: that of ``diversity_nfe`` a prompt.
+    Cost: ``diversity_nfe`` for each prompt.
 
     Raises:
-        RollflowError: On fewer than two trajectories.
+        RollflowError: If there are fewer than two trajectories.
     """
     of = {prompt: diversity_of(model, prompt, sampler, distance, trajectories, seed, noises) for prompt in prompts}
     return Diversity(interval(list(of.values()), seed=seed), of)
@@ -180,21 +181,21 @@ def diversity_of(
     seed: int,
     noises: int = 1,
 ) -> float:
-    """The same of one prompt."""
+    """Measure the diversity for one prompt; see ``diversity``."""
     if trajectories < 2:
-        raise RollflowError(f"distances need at least 2 trajectories, not {trajectories}")
+        raise RollflowError(f"distances need at least 2 trajectories, got {trajectories}")
     propagator = Propagator(sampler.bind(model), Noise(seed, 0, model.shape, model.dtype), 0, model.origin)
     clean = drive(_samples(propagator, trajectories, noises), _answering(model, model.encode(prompt)))
     return mean_pairwise(model.decode(clean), distance)
 
 
 def diversity_nfe(dynamics: Dynamics, trajectories: int, noises: int = 1) -> int:
-    """NFE of the diversity of one prompt: one evaluation of each noise, and the ways from there."""
+    """Return the NFE of the diversity of one prompt: one evaluation per noise, and the trajectories from there."""
     return noises + trajectories * (dynamics.transitions * dynamics.propagate_nfe + dynamics.finish_nfe)
 
 
 def _samples(propagator: Propagator, count: int, noises: int) -> Asking[Tensor]:
-    """Samples of ``count`` trajectories, of which those of one noise part at the first step."""
+    """Sample ``count`` trajectories, of which those from the same noise separate at the first step."""
     roots = yield from propagator.start(range(noises), [0] * noises, score=False)
     particles = roots.rows(torch.arange(count) % noises)
     for step in range(1, propagator.dynamics.transitions + 1):
@@ -203,7 +204,7 @@ def _samples(propagator: Propagator, count: int, noises: int) -> Asking[Tensor]:
 
 
 def _answering(model: FlowModel, condition: Any) -> Callable[[Request], Tensor]:
-    """Answers velocities; rewards, which nothing here looks at, are 0."""
+    """Return a function that answers requests for velocities; rewards, which are not used here, are 0."""
 
     def answer(request: Request) -> Tensor:
         match request:
@@ -211,6 +212,6 @@ def _answering(model: FlowModel, condition: Any) -> Callable[[Request], Tensor]:
                 return model.velocity(x, t, [condition] * len(x))
             case Reward(x0):
                 return torch.zeros(len(x0), dtype=torch.float64)
-        raise TypeError(f"nothing that is walked here asks {request!r}")
+        raise TypeError(f"expected a request for velocities or rewards, got {request!r}")
 
     return answer

@@ -1,4 +1,4 @@
-"""The comparison of searches on a mixture with a hard-to-hit mode: reward against budget, every search at each."""
+"""Comparison of searches on a mixture with a hard-to-hit mode: reward of every search against budget."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Measured(NamedTuple):
     """A cell of the table.
 
     Args:
-        reward: Of the returned sample, mean over seeds.
-        hits: Share of the seeds whose sample hits the rewarded mode.
-        nfe: Spent by a job, mean over seeds.
+        reward: Reward of the returned sample, mean over seeds.
+        hits: Share of seeds whose sample hits the rewarded mode.
+        nfe: NFE spent by a job, mean over seeds.
     """
 
     reward: Interval
@@ -37,11 +37,11 @@ class Measured(NamedTuple):
 
 ProbeOutcome: TypeAlias = Measured | BudgetTooSmall
 Outcomes: TypeAlias = Mapping[int, Mapping[str, ProbeOutcome]]
-"""Cells by budget and contender."""
+"""Cells by budget and arm."""
 
 
 def measure(setting: RareMode, arms: Mapping[str, MixtureArm], nfe: int, seeds: int) -> dict[str, ProbeOutcome]:
-    """A column of the table: all contenders with one budget, from seeds 0 to ``seeds`` - 1, in one engine."""
+    """Measure a column of the table: all arms with one budget and seeds 0 to ``seeds`` - 1, in one engine."""
     task, jobs, cells = setting.task(), dict[str, list[Job]](), dict[str, ProbeOutcome]()
     for label, (sampler, search) in arms.items():
         try:
@@ -49,9 +49,9 @@ def measure(setting: RareMode, arms: Mapping[str, MixtureArm], nfe: int, seeds: 
         except BudgetTooSmall as error:
             cells[label] = error
     engine = Engine(_MAX_ROWS, max_grad_rows=_MAX_ROWS)
-    results = iter(completed(engine.run(job for some in jobs.values() for job in some)))
-    for label, some in jobs.items():
-        own = [next(results) for _ in some]
+    results = iter(completed(engine.run(job for of_arm in jobs.values() for job in of_arm)))
+    for label, of_arm in jobs.items():
+        own = [next(results) for _ in of_arm]
         hits = setting.hits(torch.stack([result.x0 for result in own])).double()
         spent = float(np.mean([result.spent.nfe for result in own]))
         cells[label] = Measured(bootstrap([result.reward for result in own]), bootstrap(hits.numpy()), spent)
@@ -59,7 +59,7 @@ def measure(setting: RareMode, arms: Mapping[str, MixtureArm], nfe: int, seeds: 
 
 
 class _Finished(Observer):
-    """The finished samples of a best of N and their rewards, which it has scored all at once."""
+    """Records the finished samples of best of N and their rewards, which are scored all at once."""
 
     x0: Tensor
     reward: Tensor
@@ -69,7 +69,7 @@ class _Finished(Observer):
 
 
 def plain(setting: RareMode, sampler: Sampler, trajectories: int) -> Measured:
-    """Trajectories that nobody selects: what few steps make of the law. The NFE are those of one."""
+    """Measure trajectories without selection, which show the effect of few steps; the NFE are of one trajectory."""
     task, search, samples = setting.task(), BestOfN(), _Finished()
     one = search.smallest_nfe(sampler.bind(task.model))
     completed(Engine(_MAX_ROWS, [samples]).run([Job(task, search, trajectories * one, sampler=sampler)]))
@@ -78,7 +78,7 @@ def plain(setting: RareMode, sampler: Sampler, trajectories: int) -> Measured:
 
 
 def exact(setting: RareMode, budgets: Iterable[int]) -> dict[str, dict[int, float]]:
-    """Expected rewards in closed form by budget: constants, but for the best of as many samples as 10 steps buy."""
+    """Return expected rewards in closed form by budget: of one sample, and of the best of NFE / 10 samples."""
     rewards, of = setting.expected_reward(), {nfe: max(1, nfe // 10) for nfe in budgets}
     return {
         "exact: one sample of the mixture": dict.fromkeys(of, float(setting.mixture.weights @ rewards)),
@@ -88,13 +88,13 @@ def exact(setting: RareMode, budgets: Iterable[int]) -> dict[str, dict[int, floa
 
 
 def curves(table: Outcomes) -> dict[str, dict[int, Interval]]:
-    """Reward against budget of every contender, where it can run."""
-    found: dict[str, dict[int, Interval]] = {}
+    """Return the reward of every arm by budget, where it can run."""
+    by_arm: dict[str, dict[int, Interval]] = {}
     for nfe, column in table.items():
         for label, cell in column.items():
             if isinstance(cell, Measured):
-                found.setdefault(label, {})[nfe] = cell.reward
-    return found
+                by_arm.setdefault(label, {})[nfe] = cell.reward
+    return by_arm
 
 
 def _reward(value: Interval) -> str:
@@ -106,7 +106,7 @@ def _row(label: str, cells: Iterable[str]) -> str:
 
 
 def _rows(table: Outcomes, show: Callable[[Measured], str]) -> str:
-    """The table with a row for every contender and a column for every budget."""
+    """Return the table with a row for every arm and a column for every budget."""
     lines = [_row("search", [f"{nfe} NFE" for nfe in table]), "|---" * (1 + len(table)) + "|"]
     for label in next(iter(table.values())):
         cells = [column[label] for column in table.values()]
@@ -115,12 +115,14 @@ def _rows(table: Outcomes, show: Callable[[Measured], str]) -> str:
 
 
 def markdown(setting: RareMode, table: Outcomes, trajectories: Mapping[str, Measured], command: str, seeds: int) -> str:
-    """The report: tables of reward, hits and spending, what is known exactly, and the signal.
+    """Return the report: tables of reward, hits and spending, the exact values, and the signal.
 
     Args:
-        trajectories: ``plain`` ones by the name of their dynamics.
-        command: What wrote it.
-        seeds: Of every cell.
+        setting: Mixture with its rewarded mode.
+        table: Measured cells by budget and arm.
+        trajectories: Measurements by ``plain``, by the name of their dynamics.
+        command: Command that wrote the report.
+        seeds: Number of seeds of every cell.
     """
     mixture, mode, probability = setting.mixture, setting.mode, setting.hit_probability()
     one, own = float(mixture.weights @ probability), float(probability[mode])

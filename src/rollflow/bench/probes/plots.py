@@ -1,4 +1,4 @@
-"""Figures of the measurements: the reward signal, and reward against budget on the mixture."""
+"""Figures of the reward signal and of reward against budget."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rollflow.output.plots import short
 
 
 def signal(curves: Mapping[str, Sequence[SignalPoint]]) -> Figure:
-    """How early rewards tell trajectories apart: rank correlation with the finished sample's against noise level."""
+    """Plot the rank correlation of rewards with those of the finished samples against noise level."""
     figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")
     axes = figure.subplots()
     for label, curve in curves.items():
@@ -31,7 +31,7 @@ def budgets(
     exact: Mapping[str, Mapping[int, float]],
     reward: str = "reward",
 ) -> Figure:
-    """Rewards against budget in NFE: means with their 95 % bands, and in black what is known exactly."""
+    """Plot rewards against budget in NFE: means with their 95 % bands, and exact values in black."""
     figure = Figure(figsize=(10, 5), dpi=120, layout="constrained")
     axes = figure.subplots()
     for i, (label, curve) in enumerate(curves.items()):

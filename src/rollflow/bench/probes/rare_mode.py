@@ -1,4 +1,4 @@
-"""A mixture whose rewarded mode is hard to hit, and what is known of it exactly."""
+"""A mixture whose rewarded mode is hard to hit, and its exact properties."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from rollflow.models.mixture.model import ToyModel
 from rollflow.rewards.toy import ToyReward
 
 REACH = 3.0
-"""A sample hits a mode if every coordinate lies within so many of its standard deviations of its centre."""
+"""A sample hits a mode if every coordinate lies within this many standard deviations of the mode's centre."""
 
 
 @dataclass(frozen=True, eq=False)
 class RareMode:
-    """A mixture of which one mode is rewarded: r(x0) = -|x0 - mu|^2, mu that mode's centre.
+    """A mixture with one rewarded mode: r(x0) = -|x0 - mu|^2, where mu is the centre of that mode.
 
     Args:
-        mixture: Of K modes in d dimensions.
-        mode: Which of them is rewarded.
+        mixture: Mixture of K modes in d dimensions.
+        mode: Index of the rewarded mode.
     """
 
     mixture: GaussianMixture
@@ -33,7 +33,7 @@ class RareMode:
 
     @property
     def centre(self) -> Tensor:
-        """mu, of shape (d,)."""
+        """Centre mu of the rewarded mode, of shape (d,)."""
         return self.mixture.means[self.mode]
 
     @property
@@ -42,33 +42,39 @@ class RareMode:
         return self.mixture.stds[self.mode]
 
     def task(self) -> Task:
-        """The mixture as a model, and the reward."""
+        """Return the task with the mixture as its model, and the reward."""
         return Task(ToyModel({"rare": self.mixture}), "rare", ToyReward(self.centre))
 
     def hits(self, x0: Tensor) -> Tensor:
-        """Which samples (B, d) hit the rewarded mode: (B,) bool."""
+        """Return which samples (B, d) hit the rewarded mode, a bool of shape (B,)."""
         return ((x0 - self.centre).abs() < REACH * self.std).all(-1)
 
     def _squares(self) -> Tensor:
-        """|mu_k - mu|^2, of shape (K,)."""
+        """Return |mu_k - mu|^2, of shape (K,)."""
         return (self.mixture.means - self.centre).square().sum(-1)
 
     def expected_reward(self) -> Tensor:
-        """Of an exact sample of each mode, (K,): -(|mu_k - mu|^2 + d s_k^2)."""
+        """Return the expected reward of an exact sample of each mode, (K,): -(|mu_k - mu|^2 + d s_k^2)."""
         return -(self._squares() + len(self.centre) * self.mixture.stds**2)
 
     def hit_probability(self) -> Tensor:
-        """That an exact sample of each mode hits the rewarded one, (K,): a product over coordinates."""
+        """Return the probability that an exact sample of each mode hits the rewarded one, (K,).
+
+        It is a product over coordinates.
+        """
         apart, reach = self.centre - self.mixture.means, REACH * self.std
         upper, lower = ((apart + side) / self.mixture.stds[:, None] for side in (reach, -reach))
         inside: Tensor = torch.special.ndtr(upper) - torch.special.ndtr(lower)
         return inside.prod(-1)
 
     def best_of(self, n: int) -> float:
-        """Expected reward of the best of n exact samples, -int P(-r > y)^n dy over y > 0, by Simpson's rule.
+        """Return the expected reward of the best of n exact samples, -int P(-r > y)^n dy over y > 0, by Simpson's rule.
 
-        -r is of mode k, with probability w_k, and then s_k^2 times a noncentral chi-squared variable of d degrees of
-        freedom and noncentrality |mu_k - mu|^2 / s_k^2.
+        With probability w_k, a sample is of mode k; -r is then s_k^2 times a noncentral chi-squared variable with d
+        degrees of freedom and noncentrality |mu_k - mu|^2 / s_k^2.
+
+        Raises:
+            RollflowError: If scipy is not installed.
         """
         try:
             from scipy.integrate import simpson
@@ -83,10 +89,15 @@ class RareMode:
         return -float(simpson(above**n * 2 * root, x=root))
 
     def signal(self, t: float, draws: int = 20_000, seed: int = 0) -> float:
-        """P(r(E[x0 | x_t]) is higher for an x_t of the rewarded mode than for one of another), ties halved.
+        """Return the probability that r(E[x0 | x_t]) is higher for an x_t of the rewarded mode than for one of another.
 
-        The area under the ROC curve of the clean estimate's reward: 0.5 says nothing, 1 everything. Both kinds of x_t
-        are drawn exactly, ``draws`` of each: it is what any sampler with the flow's marginals meets.
+        Ties count as one half. This is the area under the ROC curve of the clean estimate's reward: 0.5 means no
+        signal, 1 a perfect one. Both kinds of x_t are drawn exactly, as any sampler with the flow's marginals does.
+
+        Args:
+            t: Noise level.
+            draws: Number of draws of each kind.
+            seed: Seed of the draws.
         """
         mixture, generator = self.mixture, torch.Generator().manual_seed(seed)
         rewarded = torch.zeros_like(mixture.weights)
@@ -103,6 +114,6 @@ class RareMode:
 
 
 def rare_mode() -> RareMode:
-    """Eight dimensions, five modes of standard deviation 0.1 on axes of their own, the rewarded one of weight 2 %."""
+    """Return a mixture in eight dimensions of five modes on separate axes, the rewarded one of weight 2 %."""
     weights = torch.tensor([0.02, 0.38, 0.30, 0.20, 0.10])
     return RareMode(GaussianMixture(weights, torch.eye(5, 8), torch.full((5,), 0.1)))

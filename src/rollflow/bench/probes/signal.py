@@ -1,4 +1,4 @@
-"""How early a reward can tell good trajectories from bad ones: the signal that a search lives on."""
+"""Reward signal: how early a reward can tell good trajectories from bad ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Watched(Search):
     """Independent trajectories whose clean estimates are scored at every step; nothing is selected.
 
     Args:
-        trajectories: How many.
+        trajectories: Number of trajectories.
     """
 
     trajectories: int
@@ -40,12 +40,12 @@ class Watched(Search):
 
 
 class SignalPoint(NamedTuple):
-    """At one noise level: rank correlation, within a prompt, of the estimate's reward with the finished sample's.
+    """Rank correlation within a prompt of the clean estimate's reward with the finished sample's, at one noise level.
 
     Args:
-        noise_level: Of the state that the clean estimate was made from.
+        noise_level: Noise level of the state that the clean estimate was made from.
         correlation: Mean over prompts with its interval.
-        prompts: How many prompts have a correlation (where neither reward is constant).
+        prompts: Number of prompts that have a correlation, since neither reward is constant.
     """
 
     noise_level: float
@@ -54,7 +54,7 @@ class SignalPoint(NamedTuple):
 
 
 class _Scores(Observer):
-    """Rewards of every job by noise level, in the order of the trajectories."""
+    """Records the rewards of every job by noise level, in the order of the trajectories."""
 
     def __init__(self) -> None:
         self.of: dict[str, dict[float, list[float]]] = defaultdict(dict)
@@ -73,17 +73,24 @@ def signal_curve(
     seed: int = 0,
     max_rows: int = 96,
 ) -> list[SignalPoint]:
-    """The curve for any model and reward, from the first noise level to the last.
+    """Measure the signal of a reward on a model, from the first noise level to the last.
 
     Args:
-        sampler: Should finish, so that the last score of a trajectory is a sample's.
-        trajectories: A prompt, 3 or more.
+        model: Flow model to sample from.
+        reward: Reward to measure.
+        prompts: Prompts to average over.
+        sampler: Dynamics of the trajectories; it should finish, so that the last score of a trajectory is a sample's.
+        trajectories: Number of trajectories per prompt, at least 3.
+        seed: Seed of all random draws.
+        max_rows: Largest number of rows in a call of the model.
 
     Raises:
-        BadSetting: On fewer, or no prompts.
+        BadSetting: If there are fewer than 3 trajectories or no prompts.
     """
     if trajectories < 3 or not prompts:
-        raise BadSetting(f"ranks need 3 trajectories and a prompt, got {trajectories} and {len(prompts)} prompts")
+        raise BadSetting(
+            f"a rank correlation needs at least 3 trajectories and 1 prompt, got {trajectories} and {len(prompts)}"
+        )
     search, scores = Watched(trajectories), _Scores()
     dynamics = sampler.bind(model)
     nfe = search.smallest_nfe(dynamics)
@@ -93,8 +100,8 @@ def signal_curve(
     points = []
     for level in sorted(next(iter(scores.of.values())), reverse=True):
         if level > last:
-            found = [rank_correlation(by_level[level], by_level[last]) for by_level in scores.of.values()]
-            known = [value for value in found if value is not None]
+            correlations = [rank_correlation(by_level[level], by_level[last]) for by_level in scores.of.values()]
+            known = [value for value in correlations if value is not None]
             if known:
                 points.append(SignalPoint(level, interval(known, seed=seed), len(known)))
     return points

@@ -1,4 +1,4 @@
-"""What an experiment is: arms, prompts and seeds, in texts alone, so that a file can hold it."""
+"""Experiments: arms, prompts and seeds, described by text alone so that a file can hold them."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from rollflow.options import SamplingOptions, options_of, sampling_of
 from rollflow.rewards import REWARDS, RewardModel
 
 MOST_JOBS = 1_000_000
-"""Of one experiment."""
+"""Largest number of jobs in an experiment."""
 PLACES = frozenset({"device", "offload"})
-"""Settings of a pipeline that say where it runs, in which processes at one experiment may differ."""
+"""Settings of a pipeline that decide where it runs; processes that share an experiment may differ in them."""
 
 
 @dataclass(frozen=True)
 class Arm(SamplingOptions):
-    """One way to spend a budget: options of a plan, as texts, so that a file can hold them.
+    """One way to spend a budget: options of a plan, as text so that a file can hold them.
 
-    An object with a text, such as ``DDIM(0.5)``, may be given in its place.
+    An object that has a text form, such as ``DDIM(0.5)``, can be given instead of its text.
 
     Args:
         name: Name in tables, unique within an experiment.
         method: Search method.
-        nfe: Budget in NFE; None is the plain sample, ``steps`` steps of the model's own ODE without a search.
+        nfe: Budget in NFE; None for the plain sample, ``steps`` steps of the model's own ODE without a search.
 
     Raises:
-        BadSetting: If an option is an object that has no text.
+        BadSetting: If an option is an object without a text form.
     """
 
     name: str
@@ -52,10 +52,10 @@ class Arm(SamplingOptions):
                 object.__setattr__(self, name, registry.text(value))
 
     def to_json(self) -> dict[str, Any]:
-        """The fields in JSON's own types.
+        """Return the fields as JSON types.
 
-        Those that came after the first release are left out at their defaults, so that the identifiers of jobs and the
-        configurations of folders made before stay what they were.
+        Fields added after the first release are omitted at their defaults, so that the ids of jobs and the
+        configurations of earlier folders stay the same.
         """
         fields_ = {one.name: one for one in fields(self)}
         later = [name for name, one in fields_.items() if name not in _FIRST and getattr(self, name) != one.default]
@@ -70,10 +70,10 @@ class Trial:
     """One job of an experiment.
 
     Args:
-        arm: How.
-        place: Of the prompt in its suite.
-        item: The prompt.
-        seed: The same for all arms, so that they can be compared pair by pair.
+        arm: Arm that the job belongs to.
+        place: Index of the prompt in its suite.
+        item: Prompt with its category.
+        seed: Seed, shared by all arms so that they can be compared pair by pair.
     """
 
     arm: Arm
@@ -83,24 +83,24 @@ class Trial:
 
     @property
     def noise(self) -> int:
-        """The seed of all its noise: another for every prompt, so that prompts are independent of each other."""
+        """Seed of all its noise; it differs between prompts, so that they are independent of each other."""
         content = json.dumps([self.item.prompt, self.seed])
         return int.from_bytes(hashlib.sha256(content.encode()).digest()[:8], "big") >> 1
 
     @property
     def id(self) -> str:
-        """A name for files: the same for the same job, whatever else is in the experiment."""
+        """Name in files; the same job has the same id, whatever else the experiment contains."""
         content = [self.arm.to_json(), asdict(self.item), self.seed]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Spread:
-    """That the diversity of samples of one noise is measured, too (``bench.diversity``).
+    """Settings for measuring the diversity of samples from one noise (``bench.diversity``).
 
     Args:
-        trajectories: A prompt, for the dynamics of every arm that searches.
-        distance: Name of the distance of samples.
+        trajectories: Number of trajectories per prompt, for the dynamics of every arm that searches.
+        distance: Name of the distance between samples.
     """
 
     trajectories: int
@@ -112,18 +112,18 @@ class Experiment:
     """Every arm on every prompt with every seed.
 
     Args:
-        name: Of the experiment.
+        name: Name of the experiment.
         model: Name of the flow model.
-        pipeline: Where that is a pipeline of diffusers, how it is loaded and called: settings of ``PipelineSource``,
-            its ``arguments`` in texts as on the command line.
-        reward: That searches optimise; a text with settings.
-        held_out: That no search sees.
-        suite: The prompts.
-        arms: In the order of the tables.
-        seeds: How many, from 0.
-        max_rows: Rows of every call of the model; calls of fewer are padded, so that a job has the same bits in any
-            company and can be replayed alone.
-        diversity: What is measured beside the jobs; None is nothing.
+        pipeline: Settings of ``PipelineSource`` if the model is a diffusers pipeline, with its ``arguments`` as text,
+            as on the command line.
+        reward: Reward that searches optimise, as text with settings.
+        held_out: Rewards that no search sees.
+        suite: Prompts.
+        arms: Arms in the order of the tables.
+        seeds: Number of seeds, counted from 0.
+        max_rows: Rows of every call of the model; smaller calls are padded, so that a job has the same bits whatever
+            runs beside it and can be replayed alone.
+        diversity: Settings for measuring diversity beside the jobs; None measures nothing.
     """
 
     name: str
@@ -138,50 +138,59 @@ class Experiment:
     diversity: Spread | None = None
 
     def trials(self) -> Iterator[Trial]:
-        """Every job, seed by seed, then prompt by prompt, so that an unfinished experiment is a fair smaller one."""
+        """Yield every job, seed by seed, then prompt by prompt, so that an unfinished experiment is a fair smaller one.
+
+        Within a prompt the arms follow in their order.
+        """
         for seed in range(self.seeds):
             for place, item in enumerate(self.suite.items):
                 for arm in self.arms:
                     yield Trial(arm, place, item, seed)
 
     def measurements(self) -> list[tuple[str, Trial]]:
-        """What diversity is measured of, a prompt and an arm each, of arms that move alike the first; with ids."""
+        """Return the measurements of diversity with their ids, one per prompt and dynamics.
+
+        The first of the arms with the same dynamics stands for all of them.
+        """
         if self.diversity is None:
             return []
         alike: dict[str, Arm] = {}
         for arm in (arm for arm in self.arms if arm.nfe is not None):
-            method = arm.method if arm.kernel is None else ""  # which decides on the kernel then, and else on nothing
+            method = arm.method if arm.kernel is None else ""  # it matters only where it chooses the kernel
             alike.setdefault(json.dumps(replace(arm, name="", method=method, nfe=None).to_json()), arm)
-        told = []
+        measurements = []
         for place, item in enumerate(self.suite.items):
             for dynamics, arm in alike.items():
                 content = json.dumps([dynamics, asdict(item), asdict(self.diversity)], sort_keys=True)
                 name = f"diversity-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
-                told.append((name, Trial(arm, place, item, 0)))
-        return told
+                measurements.append((name, Trial(arm, place, item, 0)))
+        return measurements
 
     def config(self) -> dict[str, Any]:
-        """What must be the same for a folder to be gone on with; where a pipeline runs need not be."""
-        told = {key: value for key, value in asdict(self).items() if key != "suite"}
-        told["arms"] = [arm.to_json() for arm in self.arms]
+        """Return the configuration that must match for a folder to be resumed; the device of a pipeline may differ."""
+        content = {key: value for key, value in asdict(self).items() if key != "suite"}
+        content["arms"] = [arm.to_json() for arm in self.arms]
         if self.diversity is None:
-            del told["diversity"]
-        told["pipeline"] = {key: value for key, value in told["pipeline"].items() if key not in PLACES}
+            del content["diversity"]
+        content["pipeline"] = {key: value for key, value in content["pipeline"].items() if key not in PLACES}
         suite = {"name": self.suite.name, "version": self.suite.version, "prompts": len(self.suite.items)}
-        config: dict[str, Any] = json.loads(json.dumps(told | {"suite": suite | {"sha256": self.suite.digest}}))
+        config: dict[str, Any] = json.loads(json.dumps(content | {"suite": suite | {"sha256": self.suite.digest}}))
         return config
 
 
 def model_of(name: str, pipeline: Mapping[str, Any]) -> str | PipelineSource:
-    """The model of an experiment, not loaded.
+    """Return the model of an experiment, not loaded.
 
     Raises:
-        RollflowError: On settings that a pipeline does not have, or that are of another model.
+        RollflowError: If a pipeline does not have one of the settings, or the model is not a pipeline.
     """
     if not pipeline:
         return name
     if not isinstance(find_model(name), PipelineSource):
-        raise RollflowError(f"{', '.join(pipeline)}: of pipelines of diffusers alone, which '{name}' is not")
+        raise RollflowError(
+            f"'{name}' does not take {', '.join(pipeline)}: only diffusers pipelines do; remove the settings or choose "
+            "a pipeline"
+        )
     arguments = {key: read_argument(value) for key, value in pipeline.get("arguments", {}).items()}
     return PipelineSource(name, **{**pipeline, "arguments": arguments})
 
@@ -192,7 +201,7 @@ def plan_of(
     reward: str | RewardModel,
     held_out: list[str] | list[RewardModel],
 ) -> Plan:
-    """The plan of a job, for names (what it costs) or for what they name (to run it)."""
+    """Return the plan of a job, with names to compute its cost or with loaded objects to run it."""
     arm = trial.arm
     return Plan(
         trial.item.asked,
@@ -207,30 +216,30 @@ def plan_of(
 
 
 def check_size(experiment: Experiment) -> None:
-    """Raise a BadSetting if an experiment is too large for a folder, or has no jobs."""
+    """Raise a BadSetting if an experiment is too large or has no jobs."""
     jobs = len(experiment.arms) * len(experiment.suite.items) * experiment.seeds
     if not 1 <= jobs <= MOST_JOBS:
         raise BadSetting(
             f"expected 1 to {MOST_JOBS} jobs, got {jobs}: {len(experiment.arms)} arms, {len(experiment.suite.items)} "
-            f"prompts, {experiment.seeds} seeds; take fewer prompts or seeds"
+            f"prompts, {experiment.seeds} seeds; change the number of prompts or seeds"
         )
     if not 1 <= experiment.max_rows <= MOST_ROWS:
-        raise BadSetting(f"expected 1 to {MOST_ROWS} rows of a call, got {experiment.max_rows}")
+        raise BadSetting(f"max_rows must be between 1 and {MOST_ROWS}, got {experiment.max_rows}")
 
 
 def check(experiment: Experiment) -> None:
-    """Refuse what the run of an experiment by its names would refuse or fail at, without loading anything.
+    """Raise the errors that running an experiment would raise, without loading anything.
 
     Raises:
-        BadSetting: On an experiment that is too large, an unknown name or setting, or a prompt that the model or a
+        BadSetting: If the experiment is too large, has an unknown name or setting, or a prompt that the model or a
             reward cannot read.
-        RollflowError: On a package that is missing, and as ``costs_of``.
+        RollflowError: If a package is missing, or ``costs_of`` raises it.
     """
     check_size(experiment)
     if experiment.diversity is not None:
         check_distance(experiment.diversity.distance)
     model = find_model(experiment.model)
-    readers: list[Any] = [model] if model.suite_family else []  # of a pipeline every prompt can be read
+    readers: list[Any] = [model] if model.suite_family else []  # a pipeline can read every prompt
     for text in (experiment.reward, *experiment.held_out):
         readers += _parts(REWARDS.resolve(text))
     for item in experiment.suite.items:
@@ -243,14 +252,14 @@ def check(experiment: Experiment) -> None:
 
 
 def _parts(reward: RewardModel | type[RewardModel]) -> list[RewardModel | type[RewardModel]]:
-    """The rewards that one is made of, and those that these are made of."""
+    """Return the parts of a reward, recursively."""
     if isinstance(reward, type) or reward.parts == (reward,):
         return [reward]
     return [one for part in reward.parts for one in _parts(part)]
 
 
 def costs_of(experiment: Experiment) -> dict[str, int]:
-    """NFE of each arm, over all its jobs, told without loading anything; raises what ``Plan`` does."""
+    """Return the NFE of each arm over all its jobs, without loading anything; raises what ``Plan`` does."""
     model, costs = model_of(experiment.model, experiment.pipeline), {}
     declared = REWARDS.resolve(experiment.reward)
     reward = experiment.reward if isinstance(declared, type) else declared  # made once, not for each arm
@@ -264,7 +273,7 @@ def costs_of(experiment: Experiment) -> dict[str, int]:
 
 
 def diversity_cost(experiment: Experiment) -> int:
-    """NFE of measuring the diversity, told without loading anything."""
+    """Return the NFE of measuring the diversity, without loading anything."""
     if experiment.diversity is None:
         return 0
     model, nfe = model_of(experiment.model, experiment.pipeline), 0
@@ -275,6 +284,6 @@ def diversity_cost(experiment: Experiment) -> int:
 
 
 def job_of(trial: Trial, model: FlowModel, reward: RewardModel, held_out: list[RewardModel]) -> Job:
-    """The job itself."""
+    """Return the job of a trial for the engine."""
     plan = plan_of(trial, model, reward, held_out)
     return plan.baseline() if trial.arm.nfe is None else plan.job()

@@ -1,4 +1,4 @@
-"""The folder of an experiment: what was done, who does what, and how it was set up; made to be killed at any moment."""
+"""The folder of an experiment: configuration, records and leases, consistent if a process is killed at any moment."""
 
 from __future__ import annotations
 
@@ -32,18 +32,19 @@ _PARTS = ("claims", "checkpoints", "images")
 class ExperimentFolder:
     """Files of an experiment, shared by all processes that work on it.
 
-    ``experiment.json`` is how it was set up, ``command.txt`` by which command, ``identities.json`` with which weights;
-    ``journal-*.jsonl`` what was done, a file a process, so that no two write to one; ``claims/`` who is at which job;
-    ``checkpoints/`` how far; ``images/`` what came of it.
+    ``experiment.json`` holds the configuration, ``command.txt`` the command that began the experiment,
+    ``identities.json`` its weights and versions; ``journal-*.jsonl`` the records, one file per process so that no two
+    processes write to the same file; ``claims/`` the leases of jobs, ``checkpoints/`` their saved states, ``images/``
+    their pictures.
 
     Args:
-        path: Of the folder; made if need be.
+        path: Path of the folder, which is created if it does not exist.
 
     Attributes:
-        leases: Who is at which job.
+        leases: Leases of the jobs.
 
     Raises:
-        FolderError: If it cannot be written to; so does every method.
+        FolderError: If the folder cannot be written to; every method raises it, too.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,16 +57,16 @@ class ExperimentFolder:
         self._journal = path / f"journal-{host}-{self.leases.owner}.jsonl"
 
     def set_up(self, config: dict[str, Any], command: str | None = None, *, resume: bool = True) -> None:
-        """Remember the configuration, or compare it with the one that is there.
+        """Write the configuration, or compare it with the existing one.
 
         Args:
-            config: In JSON's own types.
-            command: That begins the experiment, if it is one.
-            resume: Whether an experiment that is there may be gone on with.
+            config: Configuration in JSON types.
+            command: Command that begins the experiment, if there is one.
+            resume: Whether an existing experiment may be resumed.
 
         Raises:
-            RollflowError: If the folder is another experiment's, whose differences are named; or any's, and
-                ``resume`` is false.
+            RollflowError: If the folder belongs to another experiment (the message names the differences), or to any
+                experiment and ``resume`` is false.
         """
         path = self.path / CONFIG
         with using(self.path):
@@ -75,16 +76,16 @@ class ExperimentFolder:
         refuse_other(self.path, config, resume=begun or resume)
 
     def identify(self, identities: dict[str, Any]) -> list[str]:
-        """Remember with which weights and versions the experiment is run, or compare them with those that are there.
+        """Write the weights and versions that the experiment is run with, or compare them with the existing ones.
 
         Args:
-            identities: As of ``identities.provenance_of``.
+            identities: Weights and versions, as returned by ``provenance.provenance_of``.
 
         Returns:
-            Where versions differ.
+            Versions that differ.
 
         Raises:
-            RollflowError: If anything else differs, which is named, or if the file cannot be read.
+            RollflowError: If anything else differs (the message names it), or if the file cannot be read.
         """
         path = self.path / PROVENANCE
         with using(self.path):
@@ -96,14 +97,14 @@ class ExperimentFolder:
         if other:
             raise RollflowError(
                 f"'{self.path}' was begun with other weights or settings: {'; '.join(other)}; "
-                "go on with those, or choose another folder"
+                "use the original ones, or choose another folder"
             )
         return list(differences(theirs["versions"], identities["versions"]))
 
     def record(self, record: dict[str, Any]) -> None:
-        """Append to the journal; the record is on disk when this returns.
+        """Append a record to the journal; it is on disk when this returns.
 
-        A line that a kill or a full disk has cut short does not fit its checksum; the next record begins a new one.
+        A line cut short by a kill or a full disk does not match its checksum; the next record begins a new line.
         """
         line = line_of(record)
         with using(self.path), self._journal.open("a+b") as file:
@@ -118,9 +119,9 @@ class ExperimentFolder:
                 sync(self.path)
 
     def tidy(self, over: Iterable[str]) -> None:
-        """Remove what killed processes have left: claims and checkpoints of jobs that are over, and temporary files.
+        """Remove the remains of killed processes: leases and checkpoints of jobs that are over, and temporary files.
 
-        Nothing else is touched: other files in the folder are the user's. What cannot be removed stays.
+        Other files in the folder belong to the user and are not touched. Files that cannot be removed stay.
 
         Args:
             over: Ids of the experiment's jobs that are done or given up.
@@ -133,61 +134,61 @@ class ExperimentFolder:
                     discard(self.checkpoint(name))
             for folder in (self.path, self.leases.path, self.path / "checkpoints", self.path / "images"):
                 for part in parts_of(folder):
-                    if self._left(part):
+                    if self._abandoned(part):
                         discard(part)
 
-    def _left(self, part: Path) -> bool:
-        """Whether nobody writes a temporary file any more: its process is gone, or it has not changed for long."""
+    def _abandoned(self, part: Path) -> bool:
+        """Return whether a temporary file's process has ended, or the file has not changed for a long time."""
         try:
-            found = part.stat()
+            status = part.stat()
         except FileNotFoundError:
             return False
-        still = self._stillness.of(str(part), (found.st_mtime_ns, found.st_size))
+        still = self._stillness.of(str(part), (status.st_mtime_ns, status.st_size))
         return gone(part.name) or still > LEASE
 
     def checkpoint(self, name: str) -> Path:
-        """Where a job's checkpoint is."""
+        """Return the path of a job's checkpoint."""
         return self.path / "checkpoints" / f"{name}.pt"
 
     def keep_image(self, name: str, png: bytes) -> None:
-        """Write a job's picture, whole or not at all; it is on disk when this returns."""
+        """Write a job's picture atomically; it is on disk when this returns."""
         with using(self.path):
             write(self.path / "images", {f"{name}.png": png})
 
 
 def refuse_other(path: Path, config: dict[str, Any], *, resume: bool = True) -> None:
-    """Refuse a folder that an experiment cannot be run in; nothing is written, so that a dry run may ask.
+    """Raise an error if an experiment cannot be run in a folder; nothing is written, so that a dry run can call this.
 
     Args:
-        path: Of the folder, which need not be there.
-        config: Of the experiment.
-        resume: Whether an experiment that is there may be gone on with.
+        path: Path of the folder, which need not exist.
+        config: Configuration of the experiment.
+        resume: Whether an existing experiment may be resumed.
 
     Raises:
-        RollflowError: If the folder is another experiment's, whose differences are named; or any's, and ``resume`` is
-            false; or no folder; or one whose parts lie elsewhere.
+        RollflowError: If the folder belongs to another experiment (the message names the differences), or to any
+            experiment and ``resume`` is false; if the path is not a folder; or if parts of it are links elsewhere.
     """
     check_outside(path)
-    there = next(one for one in (path, *path.absolute().parents) if os.path.lexists(one))
-    if not there.is_dir():
-        raise RollflowError(f"'{there}' is no folder; choose another")
-    if not os.access(there, os.W_OK):
-        raise RollflowError(f"cannot write to the folder '{there}'; choose another")
+    existing = next(parent for parent in (path, *path.absolute().parents) if os.path.lexists(parent))
+    if not existing.is_dir():
+        raise RollflowError(f"'{existing}' is not a folder; choose another path")
+    if not os.access(existing, os.W_OK):
+        raise RollflowError(f"cannot write to the folder '{existing}'; choose another")
     for part in _PARTS:
         if not (path / part).resolve().is_relative_to(path.resolve()):
             raise RollflowError(
-                f"'{path / part}' is a link to another folder, which is not written to; remove the link"
+                f"'{path / part}' is a link to another folder, to which nothing is written; remove the link"
             )
     if not os.path.lexists(path / CONFIG):
         return
     if not resume:
         raise RollflowError(
-            f"the folder '{path}' holds an experiment already; go on with it by --resume, or choose another folder"
+            f"the folder '{path}' already holds an experiment; resume it with --resume, or choose another folder"
         )
     other = list(differences(read_config(path), config))
     if other:
         unused = not any(path.glob(PATTERN)) and not any((path / "checkpoints").glob("*.pt"))
-        mend = "no job of it has ended or was saved, so that you may remove the folder; or " if unused else ""
+        mend = "none of its jobs has ended or been saved, so remove the folder or " if unused else ""
         raise RollflowError(
-            f"the folder '{path}' is of another experiment: {'; '.join(other)}; {mend}choose another folder"
+            f"the folder '{path}' belongs to another experiment: {'; '.join(other)}; {mend}choose another folder"
         )

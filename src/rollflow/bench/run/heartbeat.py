@@ -1,4 +1,4 @@
-"""What runs beside the jobs of an experiment: their checkpoints and heartbeats."""
+"""Checkpoints and lease renewals of the jobs of an experiment."""
 
 from __future__ import annotations
 
@@ -20,21 +20,26 @@ from rollflow.search import Progress
 
 
 class _Step(NamedTuple):
-    """What a population spent on a step, and the parent of each particle; None is its own row."""
+    """A step of a population.
+
+    Args:
+        nfe: NFE spent on this step.
+        parents: Row of each particle's parent in the step before; None if each row continues.
+    """
 
     nfe: int
     parents: list[int] | None
 
 
 class JobObserver(Observer):
-    """Observes jobs: saves their checkpoints from time to time, and keeps what their records need beside the result.
+    """Saves checkpoints of jobs periodically, and collects what their records need beside the result.
 
-    A disk that fails does not fail the jobs: ``warn`` is called, once, and it is tried again when the next is due.
+    A disk that fails does not fail the jobs: ``warn`` is called once, and the next checkpoint is tried when it is due.
 
     Args:
         folder: Folder for the checkpoints.
-        every: Seconds between two checkpoints of one job.
-        warn: Called with what went wrong.
+        every: Seconds between two checkpoints of a job.
+        warn: Function called with a description of what went wrong.
     """
 
     def __init__(self, folder: ExperimentFolder, every: float, warn: Callable[[str], None]) -> None:
@@ -65,11 +70,11 @@ class JobObserver(Observer):
             self._saved[id(job)] = now
 
     def has_moved(self, job: Job) -> bool:
-        """Whether a job has made a step since it was begun or resumed."""
+        """Return whether a job has completed a step since it was begun or resumed."""
         return id(job) in self._latest
 
     def save_all(self) -> None:
-        """Write a checkpoint of every job that is watched, now; one that Ctrl-C interrupts is written once more."""
+        """Write a checkpoint of every observed job now; one that Ctrl-C interrupts is written again."""
         for job, checkpoint in list(self._latest.values()):
             try:
                 self._save(job, checkpoint)
@@ -77,17 +82,17 @@ class JobObserver(Observer):
                 self._save(job, checkpoint)
 
     def account(self, job: Job) -> dict[str, Any]:
-        """What each population spent on each step and, where particles were drawn anew, from whom.
+        """Return the NFE of each population by step and, where particles were resampled, their ancestors.
 
-        Of a job that was resumed only the steps since then are known; which they are is told, too.
+        Of a resumed job only the steps since it was resumed are known; the result includes their numbers.
         """
         populations = [[(step, steps[step]) for step in sorted(steps)] for steps in self._steps.get(id(job), [])]
-        told: dict[str, Any] = {"quota": [[step.nfe for _, step in steps] for steps in populations]}
+        account: dict[str, Any] = {"quota": [[step.nfe for _, step in steps] for steps in populations]}
         if any(step.parents for steps in populations for _, step in steps):
-            told["ancestors"] = [[step.parents for _, step in steps] for steps in populations]
+            account["ancestors"] = [[step.parents for _, step in steps] for steps in populations]
         if job.resume is not None:
-            told |= {"resumed": True, "steps": [[number for number, _ in steps] for steps in populations]}
-        return told
+            account |= {"resumed": True, "steps": [[number for number, _ in steps] for steps in populations]}
+        return account
 
     def forget(self, job: Job) -> None:
         """Stop observing a job."""
@@ -101,7 +106,7 @@ class JobObserver(Observer):
         except (OSError, TypeError) as error:
             if not self._failing:
                 why = trouble(self.folder.path, error) if isinstance(error, OSError) else error
-                self.warn(f"a checkpoint could not be written, without which a killed job starts again: {why}")
+                self.warn(f"a checkpoint could not be written, so that a killed job would start over: {why}")
             self._failing = True
         else:
             self._failing = False
@@ -112,7 +117,8 @@ class Heartbeat:
 
     Args:
         folder: Folder of the experiment.
-        warn: Called, once, when a heartbeat fails; later ones are given all the same.
+        warn: Function called when a renewal fails, once until one succeeds; later renewals are still tried.
+        every: Seconds between renewals.
 
     Attributes:
         names: Ids of the jobs that this process works on.
@@ -128,11 +134,11 @@ class Heartbeat:
         failing = False
         while not self._stop.wait(self._every):
             try:
-                self._leases.alive(list(self.names))
+                self._leases.renew(list(self.names))
             except OSError as error:
                 if not failing:
                     why = trouble(self._path, error)
-                    self._warn(f"a heartbeat failed, without which other processes take jobs over: {why}")
+                    self._warn(f"leases could not be renewed, so that other processes may take over jobs: {why}")
                 failing = True
             else:
                 failing = False
@@ -150,7 +156,7 @@ class Heartbeat:
         return taken
 
     def give_back(self, name: str) -> None:
-        """Let go of a job.
+        """Give a job back.
 
         Raises:
             FolderError: If the folder cannot be used any more.
@@ -170,5 +176,5 @@ class Heartbeat:
             interruption.wind_up()
         self._stop.set()
         for name in list(self.names):
-            with suppress(FolderError):  # a claim that stays behind is taken over, as its process is gone
+            with suppress(FolderError):  # a lease that stays is taken over once this process has ended
                 self.give_back(name)

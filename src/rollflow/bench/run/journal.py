@@ -1,4 +1,4 @@
-"""Journals of an experiment: lines of JSON behind their checksums, and an index of what they record."""
+"""Journals of an experiment: lines of JSON, each after its checksum, and an index of their records."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ MOST_JOURNALS = 1 << 30
 
 
 def line_of(record: dict[str, Any]) -> bytes:
-    """A record as a line of a journal: the CRC-32 of its JSON, a space, and its JSON."""
+    """Return a record as a line of a journal: the CRC-32 of its JSON, a space, and the JSON."""
     content = json.dumps(record, allow_nan=False).encode()
     return b"%08x %s\n" % (zlib.crc32(content), content)
 
 
 def check_size(folder: Path) -> None:
-    """Raise a RollflowError if the journals of a folder are too large to be kept in memory."""
+    """Raise a RollflowError if the journals of a folder are too large to keep in memory."""
     total = sum(path.stat().st_size for path in folder.glob(PATTERN))
     if total > MOST_JOURNALS:
-        raise RollflowError(f"the journals of '{folder}' have {total} bytes; at most {MOST_JOURNALS} are read")
+        raise RollflowError(f"the journals of '{folder}' have {total} bytes; at most {MOST_JOURNALS} can be read")
 
 
 def any_record(line: bytes, where: str) -> dict[str, Any] | None:
-    """A line of a journal, if it says which job it is of; a running experiment checks no more than that."""
+    """Return a line's record if it has a job's id, without further checks, for a running experiment; else None."""
     try:
         record = parsed(line)
     except ValueError:
@@ -44,9 +44,9 @@ class RecordIndex:
     """Records of an experiment by the id of their job.
 
     Attributes:
-        done: Record of every job that is done.
-        failures: Errors of every job that failed, whether or not it was done later.
-        failed: Last failure record of each of these.
+        done: Record of every finished job.
+        failures: Errors of every job that failed, even if it finished later.
+        failed: Last failure record of every such job.
         diversity: Record of every measurement of diversity.
     """
 
@@ -57,7 +57,7 @@ class RecordIndex:
         self.diversity: dict[str, dict[str, Any]] = {}
 
     def add(self, record: dict[str, Any]) -> None:
-        """Add a record; of a job that was done twice the first stays."""
+        """Add a record; if a job was done twice, the first record is kept."""
         if "error" in record:
             self.failures[record["id"]].append(str(record["error"]))
             self.failed[record["id"]] = record
@@ -68,11 +68,11 @@ class RecordIndex:
 
 
 class JournalIndex(RecordIndex):
-    """Index of the journals of all processes that work in a folder; each refresh reads on from the last.
+    """Index of the journals of all processes that work in a folder; each refresh continues where the last one ended.
 
     Args:
         folder: Folder of the experiment.
-        check: Called with the content and the place of each line; returns the record, or None to leave the line out.
+        check: Function of the content and the location of a line that returns its record, or None to omit it.
     """
 
     def __init__(self, folder: Path, check: Callable[[bytes, str], dict[str, Any] | None] = any_record) -> None:
@@ -83,7 +83,7 @@ class JournalIndex(RecordIndex):
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the lines that are new; lines that a kill or a full disk has cut short are skipped."""
+        """Read the new lines; lines cut short by a kill or a full disk are skipped."""
         for journal in sorted(self._folder.glob(PATTERN)):
             start, number = self._read.get(journal, (0, 0))
             with using(self._folder), self._opened(journal.name) as file:

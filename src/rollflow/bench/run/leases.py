@@ -1,4 +1,4 @@
-"""Who is at which job: files that one process alone can make, and that others take over when it is gone."""
+"""Leases of jobs: files that only one process can create, and that others take over when that process has ended."""
 
 from __future__ import annotations
 
@@ -17,28 +17,33 @@ from rollflow.files.atomic import create, link, part_of
 from rollflow.files.shared import gone, mark
 
 LEASE = 120.0
-"""Seconds without a sign of life after which a claim is given up whose process is not certain to be gone."""
+"""Seconds without renewal after which a lease expires if its process may still be running."""
 
 
 class _Lease(NamedTuple):
-    """What a claim says: whose it is, and the stamp of that one's last sign of life."""
+    """Content of a lease.
+
+    Args:
+        owner: Mark of the process that holds it.
+        seen: Time of the last renewal, in nanoseconds of the file system's clock.
+    """
 
     owner: str
     seen: int
 
 
 class Stillness:
-    """For how long things have not changed, as far as this process has watched them, by its own monotonic clock.
+    """Measures how long values have stayed unchanged while this process watched, by its own monotonic clock.
 
-    Clocks that jump (a suspended machine, one that is set, a file server's) do not matter: stamps are compared with
-    each other alone, never with a clock.
+    Jumping clocks (of a suspended machine, a clock that is set, a file server) do not matter: time stamps are only
+    compared with each other, never with a clock.
     """
 
     def __init__(self) -> None:
         self._since: dict[str, tuple[Hashable, float]] = {}
 
     def of(self, name: str, value: Hashable) -> float:
-        """Seconds since a thing was first seen to have the value that it has now."""
+        """Return the seconds since ``name`` was first seen with its present value."""
         now = time.monotonic()
         known = self._since.get(name)
         if known is None or known[0] != value:
@@ -50,10 +55,10 @@ class Leases:
     """The leases in a folder, for a process that takes jobs.
 
     Args:
-        path: Of the folder.
+        path: Folder with one file per lease.
 
     Attributes:
-        owner: Mark of this process, which its leases hold.
+        owner: Mark of this process, written into its leases.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,28 +66,28 @@ class Leases:
         self._stillness = Stillness()
 
     def take(self, name: str) -> bool:
-        """Take a job; False if another has it.
+        """Take a job; return False if another process has it.
 
-        A claim is taken over if its process is gone, or if this one has watched it for ``LEASE`` seconds without a sign
-        of life.
+        A lease is taken over if its process has ended, or if this process has watched it for ``LEASE`` seconds without
+        a renewal.
         """
         path = self.path / name
         for _ in range(3):
             if create(path, self.owner.encode(), durable=False):
                 return True
-            claim = _read(path)
-            if claim is None:
+            lease = _read(path)
+            if lease is None:
                 continue  # given back just now
-            if not self._given_up(name, claim):
+            if not self._abandoned(name, lease):
                 return False
-            _remove(path, partial(eq, claim))
+            _remove(path, partial(eq, lease))
         return False
 
-    def alive(self, names: Iterable[str]) -> None:
-        """A sign of life for jobs, as far as they are still one's own.
+    def renew(self, names: Iterable[str]) -> None:
+        """Renew the leases of jobs that this process still holds.
 
         Raises:
-            OSError: If it cannot be given.
+            OSError: If a lease cannot be renewed.
         """
         for name in names:
             if self._is_own(_read(self.path / name)):
@@ -90,29 +95,29 @@ class Leases:
                     os.utime(self.path / name)
 
     def give_back(self, name: str) -> None:
-        """Let go of a job, if it is still one's own."""
+        """Give a job back, if this process still holds it."""
         if self._is_own(_read(self.path / name)):
             _remove(self.path / name, self._is_own)
 
     def tidy(self, names: Iterable[str]) -> None:
         """Remove the abandoned leases of these jobs."""
         for name in set(names) & set(os.listdir(self.path)):
-            claim = _read(self.path / name)
-            if claim is not None and self._given_up(name, claim):
-                _remove(self.path / name, partial(eq, claim))
+            lease = _read(self.path / name)
+            if lease is not None and self._abandoned(name, lease):
+                _remove(self.path / name, partial(eq, lease))
 
-    def _is_own(self, claim: _Lease | None) -> bool:
-        return claim is not None and claim.owner == self.owner
+    def _is_own(self, lease: _Lease | None) -> bool:
+        return lease is not None and lease.owner == self.owner
 
-    def _given_up(self, name: str, claim: _Lease) -> bool:
-        return gone(claim.owner) or self._stillness.of(name, claim) > LEASE
+    def _abandoned(self, name: str, lease: _Lease) -> bool:
+        return gone(lease.owner) or self._stillness.of(name, lease) > LEASE
 
 
 def _read(path: Path) -> _Lease | None:
-    """What a claim says; None if there is none.
+    """Read a lease; return None if there is none.
 
     Raises:
-        OSError: If it cannot be read, or is not a regular file: nothing is read through a link, or waits for a pipe.
+        OSError: If it cannot be read, or is not a regular file: links are not followed, and pipes are not waited for.
     """
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
@@ -124,17 +129,17 @@ def _read(path: Path) -> _Lease | None:
 
 
 def _remove(path: Path, expected: Callable[[_Lease], bool]) -> None:
-    """Remove a claim, unless another has taken its place since it was looked at.
+    """Remove a lease, unless another one has replaced it since it was read.
 
-    Only one of those who try can move it away. What it has moved it reads again, and puts it back if need be; if a
-    third has taken the job in that moment, two are at it, which costs time and nothing else.
+    Only one process can move the file away. It then reads the moved file again, and restores it if it is not the
+    expected one; if a third process has taken the job meanwhile, two of them run it, which costs only time.
     """
     aside = part_of(path)
     try:
         os.rename(path, aside)
     except FileNotFoundError:
         return
-    claim = _read(aside)
-    if claim is not None and not expected(claim):
+    lease = _read(aside)
+    if lease is not None and not expected(lease):
         link(aside, path)
     aside.unlink(missing_ok=True)

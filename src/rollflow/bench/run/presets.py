@@ -13,7 +13,7 @@ from rollflow.errors import unknown
 
 
 class DynamicsSettings(TypedDict):
-    """Of an ``Arm``."""
+    """Settings of an ``Arm`` that name its dynamics."""
 
     interpolant: str
     kernel: str
@@ -24,17 +24,17 @@ DYNAMICS: dict[str, DynamicsSettings] = {
     "Linear-SDE": {"interpolant": "linear", "kernel": "sde"},
     "VP-SDE": {"interpolant": "vp", "kernel": "sde"},
 }
-"""The three of the paper's tables."""
+"""The three dynamics of the paper's tables."""
 
 TABLE_METHODS = {"SMC": "smc", "CoDe": "code", "SVDD": "svdd", "RBF": "rbf"}
 PLAIN = Arm("plain")
 _VP_NOISE = "sde(diffusion=converted(latest=0.97))"
 ONE = 2 * DEFAULT_STEPS - 1
-"""NFE with room for one trajectory and its finishing, but not for a second."""
+"""NFE that suffice for one trajectory and its finishing, but not for two."""
 
 
 def table_arms(nfe: int) -> tuple[Arm, ...]:
-    """Rows and columns of tables 1 and 2: best of N and search over paths along the ODE, the rest along all three."""
+    """Return the arms of tables 1 and 2: best of N and search over paths on the ODE, the others on all dynamics."""
     ode = DYNAMICS["Linear-ODE"]
     arms = [
         PLAIN,
@@ -47,7 +47,7 @@ def table_arms(nfe: int) -> tuple[Arm, ...]:
 
 
 def aesthetic_arms(nfe: int) -> tuple[Arm, ...]:
-    """Rows of the aesthetic table: gradients alone, and with searches."""
+    """Return the arms of the aesthetic table: gradients alone and combined with searches."""
     arms = [PLAIN, Arm("BoN, Linear-ODE", "bon", nfe, **DYNAMICS["Linear-ODE"])]
     for name in ("Linear-SDE", "VP-SDE"):
         of = DYNAMICS[name]
@@ -63,7 +63,7 @@ def aesthetic_arms(nfe: int) -> tuple[Arm, ...]:
 
 
 def vp_arms(nfe: int) -> tuple[Arm, ...]:
-    """Section 5: what of the VP-SDE helps, its time grid, its diffusion coefficient, or both."""
+    """Return the arms of section 5: the VP-SDE's time grid, its diffusion coefficient, and both."""
     linear, vp = DYNAMICS["Linear-SDE"], DYNAMICS["VP-SDE"]
     return (
         PLAIN,
@@ -77,7 +77,7 @@ def vp_arms(nfe: int) -> tuple[Arm, ...]:
 
 
 def scaling_arms(budgets: tuple[int, ...]) -> tuple[Arm, ...]:
-    """Reward against budget; 25 noises a chain, as the paper has them, do not fit into the smallest budgets."""
+    """Return arms at several budgets; the smallest ones do not allow the paper's 25 initial noises per chain."""
     arms = [PLAIN]
     for nfe in budgets:
         arms.append(Arm(f"BoN, Linear-ODE, {nfe}", "bon", nfe, **DYNAMICS["Linear-ODE"]))
@@ -89,7 +89,7 @@ def scaling_arms(budgets: tuple[int, ...]) -> tuple[Arm, ...]:
 
 
 def initial_arms(nfe: int) -> tuple[Arm, ...]:
-    """With the first draws of noise and without."""
+    """Return arms with and without several initial noises."""
     arms = [PLAIN]
     for name in ("Linear-SDE", "VP-SDE"):
         arms += [
@@ -101,7 +101,7 @@ def initial_arms(nfe: int) -> tuple[Arm, ...]:
 
 
 def search_arms(nfe: int) -> tuple[Arm, ...]:
-    """What a search adds to each dynamics: one trajectory, best of N, SVDD and RBF."""
+    """Return the arms for each dynamics: one trajectory, best of N, SVDD and RBF."""
     dynamics = DYNAMICS | {"Linear-DDIM(1)": DynamicsSettings(interpolant="linear", kernel="ddim")}
     arms = []
     for name, of in dynamics.items():
@@ -116,23 +116,23 @@ def search_arms(nfe: int) -> tuple[Arm, ...]:
 
 @dataclass(frozen=True)
 class Preset:
-    """An experiment but for its model.
+    """An experiment without its model.
 
     Args:
-        about: One line.
-        suite: Its prompts on the embedded model ...
-        real: ... and on a pipeline of diffusers.
-        reward: On the embedded model ...
-        real_reward: ... and on a pipeline.
-        held_out: Held-out rewards, on the embedded model ...
-        real_held_out: ... and on a pipeline.
-        arms: Of a budget in NFE.
-        nfe: The budget.
-        prompts: How many of the suite on the embedded model ...
-        real_prompts: ... and on a pipeline; None is all.
-        seeds: Seeds a prompt.
+        about: Description in one line.
+        suite: Suite of prompts for the embedded model.
+        real: Suite of prompts for a diffusers pipeline.
+        reward: Reward for the embedded model.
+        real_reward: Reward for a pipeline.
+        held_out: Held-out rewards for the embedded model.
+        real_held_out: Held-out rewards for a pipeline.
+        arms: Function from the budget in NFE to the arms.
+        nfe: Budget in NFE.
+        prompts: Number of prompts for the embedded model; None uses the whole suite.
+        real_prompts: Number of prompts for a pipeline; None uses the whole suite.
+        seeds: Number of seeds per prompt.
         quick: Budget, prompts and seeds of ``--quick``.
-        trajectories: A prompt, of which diversity is measured; 0 is none.
+        trajectories: Trajectories per prompt for measuring diversity; 0 measures nothing.
     """
 
     about: str
@@ -226,25 +226,25 @@ def experiment_of(
     max_rows: int,
     pipeline: Mapping[str, Any] | None = None,
 ) -> Experiment:
-    """A preset on a model; whatever is given takes the place of the preset's own.
+    """Return the experiment of a preset on a model; arguments that are given override the preset.
 
     Args:
-        preset: One of ``PRESETS``.
+        preset: Name of the preset, from ``PRESETS``.
         model: Name of the flow model.
-        family: ``suite_family`` of the model; models of ``scenes`` have prompts and rewards of their own.
-        quick: The small form.
-        suite: Prompts.
-        reward: That searches optimise.
-        held_out: That no search sees.
-        nfe: Budget of every search.
-        prompts: How many of the suite.
-        seeds: Seeds a prompt.
-        distance: Of samples, where the preset measures diversity; ``none`` measures nothing.
+        family: ``suite_family`` of the model; models of ``scenes`` have their own prompts and rewards.
+        quick: Whether to use the small form of the preset.
+        suite: Suite of prompts.
+        reward: Reward that searches optimise.
+        held_out: Rewards that no search sees.
+        nfe: Budget of every search, in NFE.
+        prompts: Number of prompts from the suite.
+        seeds: Number of seeds per prompt.
+        distance: Distance between samples if the preset measures diversity; ``none`` measures nothing.
         max_rows: Rows of every call of the model.
-        pipeline: How a pipeline of diffusers is loaded and called.
+        pipeline: Settings that load and call a diffusers pipeline.
 
     Raises:
-        UnknownName: On an unknown preset or suite.
+        UnknownName: If the preset or the suite is unknown.
     """
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)

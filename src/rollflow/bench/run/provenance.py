@@ -1,4 +1,4 @@
-"""With what an experiment is run: what tells its model and its rewards from others of the same names."""
+"""Provenance of an experiment: the identities of its model and rewards, and the versions that run it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from rollflow.rewards import RewardModel
 
 
 def provenance_of(model: FlowModel, reward: RewardModel, held_out: Sequence[RewardModel]) -> dict[str, Any]:
-    """What ``identities.json`` says; the rewards are loaded.
+    """Return the content of ``identities.json``; this loads the rewards.
 
-    The precision of a pipeline is its device's where it was not asked for, and devices may differ.
+    A pipeline's precision is included because, unless it is set, it depends on the device.
     """
-    told = versions()
+    installed = versions()
     return {
         "model": model.identity,
         **({"dtype": str(model.calls.pipeline.dtype)} if isinstance(model, DiffusersModel) else {}),
         "reward": reward.identity,
         "held_out": [judge.identity for judge in held_out],
-        "versions": {name: told[name] for name in ("rollflow", "torch")},
+        "versions": {name: installed[name] for name in ("rollflow", "torch")},
     }

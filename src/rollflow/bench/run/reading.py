@@ -1,4 +1,4 @@
-"""Files of an experiment folder, which may come from anyone: of bounded size, inside the folder, and of known types."""
+"""Reading of untrusted experiment folders: files of bounded size, inside the folder, with values of known types."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ from rollflow.errors import RollflowError
 from rollflow.files.documents import read_text
 
 MOST_BYTES = 1 << 22
-"""Of a file that is read whole."""
+"""Largest size of a file that is read whole, in bytes."""
 MOST_LINE = 1 << 24
-"""Bytes of a line of a journal."""
+"""Largest length of a journal's line, in bytes."""
 _DEEPEST = 32
 _JOB = re.compile(r"[0-9a-f]{16}")
 _MEASUREMENT = re.compile(r"diversity-[0-9a-f]{16}")
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path of a regular file of a folder.
+    """Return the path of a regular file in a folder.
 
     Raises:
-        FileNotFoundError: If there is none of that name.
-        ValueError: If it is not a regular file, or a link to a file outside the folder.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a regular file, or links to a file outside the folder.
     """
     path = folder / name
     try:
         real = path.resolve(strict=True)
-    except RuntimeError:  # as Python before 3.13 says it
-        raise ValueError(f"{name} is a link that leads to itself") from None
+    except RuntimeError:  # raised for loops of links by Python before 3.13
+        raise ValueError(f"{name} is a link that leads back to itself") from None
     if not real.is_relative_to(folder.resolve()):
         raise ValueError(f"{name} is a link to a file outside the folder")
     if not stat.S_ISREG(real.stat().st_mode):
@@ -58,36 +58,36 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def text_inside(folder: Path, name: str) -> str:
-    """The text of a small file of a folder.
+    """Return the text of a small file in a folder.
 
     Raises:
         OSError: If it cannot be read.
-        ValueError: If it is too large, is no text, or lies outside the folder.
+        ValueError: If it is too large, is not text, or lies outside the folder.
     """
     return read_text(inside(folder, name), max_bytes=MOST_BYTES)
 
 
 def parsed(text: str | bytes) -> Any:
-    """What JSON says.
+    """Parse JSON.
 
     Raises:
-        ValueError: If it is not JSON, is nested too deep, or has a number that is not finite.
+        ValueError: If it is not JSON, is nested too deeply, or contains a number that is not finite.
     """
     try:
         content = json.loads(text, parse_constant=_refuse)
     except RecursionError:
-        raise ValueError("it is nested too deep") from None
+        raise ValueError("it is nested too deeply") from None
     if _depth(content) > _DEEPEST:
-        raise ValueError("it is nested too deep")
+        raise ValueError("it is nested too deeply")
     return content
 
 
 def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{constant} is not a number in JSON")
 
 
 def _depth(content: Any) -> int:
-    """How deep lists and objects are nested; no deeper than is asked for."""
+    """Return how deeply lists and objects are nested, counted to just beyond ``_DEEPEST``."""
     depth, level = 0, [content]
     while level and depth <= _DEEPEST:
         nested = [one for one in level if isinstance(one, dict | list)]
@@ -98,40 +98,46 @@ def _depth(content: Any) -> int:
 
 
 def is_job(name: object) -> bool:
-    """Whether something is the id of a job or of a measurement; such an id is safe as the name of a file."""
+    """Return whether something is the id of a job or of a measurement, which is safe as a file name."""
     return isinstance(name, str) and bool(_JOB.fullmatch(name) or _MEASUREMENT.fullmatch(name))
 
 
 def checked_config(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The content of ``experiment.json``, if it is such.
+    """Check the content of ``experiment.json`` and return it.
 
     Raises:
-        RollflowError: If it is not, with what was expected; so do the others.
+        RollflowError: If it is malformed; the message says what was expected.
     """
     _check(config, CONFIG, CONFIG_MAY, where)
     for number, arm in enumerate(config["arms"]):
         _check(arm, ARM, ARM_MAY, f"arm {number + 1} in {where}")
         others = sorted(set(arm) - set(ARM) - set(ARM_MAY))
         if others:
-            raise RollflowError(f"arm {number + 1} in {where} has {', '.join(others)}, not known")
+            raise RollflowError(
+                f"arm {number + 1} in {where} has unknown settings: {', '.join(map(short, others))}; this release of "
+                "rollflow may be too old to read it"
+            )
     names = [arm["name"] for arm in config["arms"]]
     for name in names:
         if names.count(name) > 1:
-            raise RollflowError(f"{where} has two arms of the name {short(name)}; arm names must be distinct")
+            raise RollflowError(f"arm names in {where} must be distinct; got {short(name)} twice")
     return dict(config)
 
 
 def checked_provenance(identities: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The content of ``identities.json``, if it is such."""
+    """Check the content of ``identities.json`` and return it; raises as ``checked_config``."""
     _check(identities, PROVENANCE, {}, where)
     return dict(identities)
 
 
 def checked_record(line: bytes, arms: Collection[str], where: str) -> dict[str, Any] | None:
-    """Read a line of a journal: of a job that is done or has failed, or of a measurement.
+    """Read a line of a journal: the record of a finished or failed job, or of a measurement.
 
     Returns:
-        The record as it stands there; None if its id is not one of this package: ids are names of files.
+        The record, unchanged; None if its id is not that of a job or a measurement, since ids serve as file names.
+
+    Raises:
+        RollflowError: If it is malformed; the message says what was expected.
     """
     try:
         record = parsed(line)
@@ -150,7 +156,7 @@ def checked_record(line: bytes, arms: Collection[str], where: str) -> dict[str, 
             raise RollflowError(f"{where} cannot be used: {error}") from None
         _check(present, TRIAL | DONE, TRIAL_MAY | DONE_MAY, where)
     if record["arm"] not in arms:
-        raise RollflowError(f"{where} is of the arm {short(record['arm'])}, which the experiment does not have")
+        raise RollflowError(f"{where} belongs to the arm {short(record['arm'])}, which the experiment does not have")
     return record
 
 

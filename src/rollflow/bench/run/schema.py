@@ -1,4 +1,4 @@
-"""Types of the values in an experiment's files, by which files of unknown origin are checked."""
+"""Types of the values in an experiment's files, used to check files of unknown origin."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ MOST_ROWS = 1 << 12
 
 @dataclass(frozen=True)
 class Kind:
-    """What a value of JSON must be.
+    """Type of a JSON value.
 
     Args:
-        says: In words.
-        fits: Whether a value is that.
+        says: Description for error messages.
+        fits: Function that tells whether a value is of this type.
     """
 
     says: str
@@ -40,7 +40,7 @@ def _list_of(kind: Kind, least: int = 0, most: int = 1 << 20) -> Kind:
 
 def _by_name(kind: Kind) -> Kind:
     return Kind(
-        f"by name {kind.says}",
+        f"an object whose values are each {kind.says}",
         lambda value: isinstance(value, dict) and all(kind.fits(part) for part in value.values()),
     )
 
@@ -56,7 +56,7 @@ def _object(needed: Mapping[str, Kind], others: Mapping[str, Kind] | None = None
     return Kind(f"an object with {', '.join(needed)}", fits)
 
 
-_MOST = 1e100  # whose squares are still numbers
+_MOST = 1e100  # its square does not overflow
 ANY = Kind("anything", lambda value: True)
 TEXT = Kind("a text", lambda value: isinstance(value, str))
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))
@@ -90,7 +90,7 @@ FIGURES = Kind(
 
 
 def _has_parents(steps: Any) -> bool:
-    """Whether the parents of each step are rows of the step before; None is that each row goes on."""
+    """Return whether the parents of each step are rows of the step before; None means that each row continues."""
     if not _list_of(_maybe(_list_of(_whole(0, 1 << 20)))).fits(steps):
         return False
     count = max((max(step) + 1 for step in steps if step), default=0)
@@ -118,7 +118,7 @@ ARM_MAY: dict[str, Kind] = {
     for one in fields(SamplingOptions)
     if one.name not in ARM
 }
-"""Options that came later, and are left out at their defaults."""
+"""Options added after the first release, omitted at their defaults."""
 CONFIG: dict[str, Kind] = {
     "name": TEXT,
     "model": TEXT,
@@ -172,11 +172,11 @@ DONE_MAY: dict[str, Kind] = {
     "resumed": TRUTH,
     "steps": _maybe(_list_of(_list_of(_whole()))),
 }
-"""Fields of ``JobRecord``; those that it writes only where they differ from their default may be missing."""
+"""Fields of ``JobRecord`` that may be missing, since they are written only if they differ from their defaults."""
 
 
 def misfit(content: Mapping[str, Any], needed: Mapping[str, Kind], others: Mapping[str, Kind]) -> str | None:
-    """What is wrong with an object; None if nothing is."""
+    """Return what is wrong with an object; None if nothing is."""
     for key in needed:
         if key not in content:
             return f"it has no '{key}'"
@@ -187,5 +187,6 @@ def misfit(content: Mapping[str, Any], needed: Mapping[str, Kind], others: Mappi
 
 
 def short(value: Any) -> str:
+    """Return the JSON of a value, shortened to 80 characters."""
     text = json.dumps(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,1 +1,1 @@
-"""Suites of prompts: shipped, published and of one's own."""
+"""Suites of prompts: shipped, published and user-supplied."""

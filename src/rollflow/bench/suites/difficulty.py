@@ -1,4 +1,4 @@
-"""Prompts graded by what the plain sample gets right: a suite that it solves leaves a search nothing to do."""
+"""Grading of prompts by the accuracy of plain samples: a suite that these solve leaves a search nothing to do."""
 
 from __future__ import annotations
 
@@ -23,27 +23,37 @@ from rollflow.sampler import Sampler
 from rollflow.search import BestOfN
 
 BANDS: dict[str, tuple[float, float]] = {"easy": (0.30, 0.60), "medium": (0.05, 0.20), "hard": (0.0, 0.02)}
-"""Share of plain samples with all counts right, by difficulty."""
+"""Bounds on the share of plain samples with all counts right, by difficulty."""
 
 PATIENCE = 20_000
-"""Captions drawn in a row, none of them new, after which there are no more."""
+"""Number of consecutive captions without a new one after which drawing stops."""
 
 VERSION = 2
-"""Of how prompts are graded; version 1 did not confirm that hard ones are."""
+"""Version of the grading; version 1 did not confirm hard prompts by more samples."""
 
 
 class Graded(NamedTuple):
-    """A prompt and the share of its plain samples that had all counts right."""
+    """A prompt and its difficulty.
+
+    Args:
+        prompt: Text of the prompt.
+        accuracy: Share of its plain samples that have all counts right.
+    """
 
     prompt: str
     accuracy: float
 
 
 def held_out_captions(count: int, seed: int, totals: tuple[int, int] = (2, 16)) -> list[Caption]:
-    """Different captions of the evaluation tenth, totals tried in turn; of a single object there are but few.
+    """Draw distinct captions from the tenth held out of training, cycling through the total numbers of objects.
+
+    Args:
+        count: Number of captions.
+        seed: Seed of the draws.
+        totals: Smallest and largest total number of objects; of a single object there are few captions.
 
     Raises:
-        BadSetting: On a count below 1, a negative seed, or more captions than there are.
+        BadSetting: If the count is below 1, the seed negative, or there are fewer captions.
     """
     if count < 1 or seed < 0:
         raise BadSetting(f"expected 1 or more captions and a seed of 0 or more, got {count} and {seed}")
@@ -62,12 +72,12 @@ def held_out_captions(count: int, seed: int, totals: tuple[int, int] = (2, 16)) 
         if caption.held_out and caption not in captions:
             captions[caption], drawn = None, 0
         if drawn > PATIENCE:
-            raise BadSetting(f"there are no {count} different captions to be had, only {len(captions)}; ask for fewer")
+            raise BadSetting(f"cannot draw {count} distinct captions, only {len(captions)}; ask for fewer")
     return list(captions)
 
 
 class _Right(Observer):
-    """Whether each finished sample's reward was perfect, by prompt."""
+    """Records by prompt whether each finished sample's reward was perfect: 1.0 or 0.0."""
 
     def __init__(self) -> None:
         self.of: dict[str, list[float]] = {}
@@ -85,7 +95,16 @@ def plain_accuracy(
     steps: int,
     max_rows: int = 96,
 ) -> dict[str, list[float]]:
-    """For every prompt, whether each seed's plain sample (linear ODE, finished) has all counts right by the judge."""
+    """Return for every prompt whether each seed's plain sample (linear ODE, finished) has all counts right: 1.0 or 0.0.
+
+    Args:
+        model: Flow model to sample from.
+        judge: Reward that is 0 if all counts are right.
+        prompts: Prompts to sample.
+        seeds: Seeds of the samples, one sample each.
+        steps: Number of steps of a sample.
+        max_rows: Largest number of rows in a call of the model.
+    """
     sampler = Sampler(interpolant=Linear(), kernel=Euler(), steps=steps, finish=True)
     right = _Right()
     jobs = [Job(Task(model, prompt, judge), BestOfN(), steps, seed, sampler) for prompt in prompts for seed in seeds]
@@ -104,25 +123,35 @@ def grade(
     steps: int,
     seed: int,
 ) -> dict[str, list[Graded]]:
-    """Sample held-out candidates plainly and sort them by difficulty, at most ``per_difficulty`` of each.
+    """Grade held-out candidates by plain samples and sort them by difficulty.
 
-    A few samples, none of them right, do not show that a prompt is hard: sixteen miss a chance of one in ten for one
-    prompt in five. Hard prompts are therefore confirmed by ``confirming`` samples more, and graded by all of them.
+    A few samples without success do not show that a prompt is hard: of prompts with a success rate of 1 in 10, one in
+    five has none in sixteen samples. Hard prompts are therefore sampled again, and graded by all of their samples.
 
-    Grading uses seeds from 10,000 up, so that what is later reported of each difficulty is measured afresh.
+    Grading uses seeds from 10,000 up, so that later measurements of each difficulty are independent of it.
+
+    Args:
+        model: Flow model to sample from.
+        judge: Reward that is 0 if all counts are right.
+        candidates: Number of held-out captions to grade.
+        samples: Number of samples per candidate.
+        confirming: Number of further samples for each hard candidate.
+        per_difficulty: Largest number of prompts of each difficulty.
+        steps: Number of steps of a sample.
+        seed: Seed that candidates are drawn with.
 
     Raises:
-        BadSetting: On a number below 1, or below 0 of ``confirming``.
+        BadSetting: If ``confirming`` is negative or another number is below 1.
     """
     for what, number, least in (
         ("candidates", candidates, 1),
         ("samples", samples, 1),
         ("confirming samples", confirming, 0),
-        ("prompts of a difficulty", per_difficulty, 1),
+        ("prompts per difficulty", per_difficulty, 1),
         ("steps", steps, 1),
     ):
         if number < least:
-            raise BadSetting(f"expected {least} or more {what}, got {number}")
+            raise BadSetting(f"expected at least {least} {what}, got {number}")
 
     def right(prompts: Sequence[str], seeds: range) -> dict[str, list[float]]:
         return plain_accuracy(model, judge, prompts, seeds=seeds, steps=steps)
@@ -133,14 +162,15 @@ def grade(
     doubtful = [row.prompt for row in sort_by_difficulty(at_first, len(prompts))["hard"]]
     hard: list[Graded] = []
     while doubtful and len(hard) < per_difficulty:
-        some, doubtful = doubtful[:per_difficulty], doubtful[per_difficulty:]
-        more = right(some, range(end, end + confirming))
-        hard += sort_by_difficulty({prompt: at_first[prompt] + more[prompt] for prompt in some}, per_difficulty)["hard"]
+        batch, doubtful = doubtful[:per_difficulty], doubtful[per_difficulty:]
+        more = right(batch, range(end, end + confirming))
+        both = {prompt: at_first[prompt] + more[prompt] for prompt in batch}
+        hard += sort_by_difficulty(both, per_difficulty)["hard"]
     return sort_by_difficulty(at_first, per_difficulty) | {"hard": hard[:per_difficulty]}
 
 
 def sort_by_difficulty(right: dict[str, list[float]], per_difficulty: int) -> dict[str, list[Graded]]:
-    """The first ``per_difficulty`` prompts of each band; prompts between the bands are in none."""
+    """Return the first ``per_difficulty`` prompts of each band; prompts between the bands are dropped."""
     shares = [Graded(prompt, float(np.mean(values))) for prompt, values in right.items()]
     return {
         difficulty: [row for row in shares if low <= row.accuracy <= high][:per_difficulty]
@@ -149,23 +179,28 @@ def sort_by_difficulty(right: dict[str, list[float]], per_difficulty: int) -> di
 
 
 def beside(path: Path) -> str:
-    """Name of the file of grades beside a suite."""
+    """Return the name of the file of grades that lies beside a suite."""
     return f"{path.stem}.graded.json"
 
 
 def save_suite(by_difficulty: dict[str, list[Graded]], model: FlowModel, path: Path) -> None:
     """Write the graded prompts as a suite whose categories are the difficulties.
 
-    Beside it, as ``.graded.json``, are the model's name and, by prompt, the share of its plain samples that had all
-    counts right.
+    A file ``.graded.json`` beside it holds the model's name and each prompt's share of plain samples with all counts
+    right.
+
+    Args:
+        by_difficulty: Graded prompts, by difficulty.
+        model: Flow model that they were graded with.
+        path: Path of the suite's file.
 
     Raises:
-        RollflowError: If no prompt has any of the difficulties.
-        FolderError: If the folder cannot be written to, or is the installed package's.
+        RollflowError: If there are no prompts.
+        FolderError: If the folder cannot be written to, or belongs to the installed package.
     """
     if not any(by_difficulty.values()):
         raise RollflowError(
-            "no prompt is easy, medium or hard by its share of right samples, so there is no suite to write; grade "
+            "no prompt is easy, medium or hard by its share of correct samples, so there is no suite to write; grade "
             "more candidates"
         )
     check_folder(path.parent)

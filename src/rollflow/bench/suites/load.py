@@ -1,4 +1,4 @@
-"""Suites of prompts: those shipped here, published ones, and a user's own file."""
+"""Loading of suites of prompts: shipped with the package, published, or from a user's file."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ DATA = Path(__file__).parent / "data"
 
 
 def load(name: str) -> Suite:
-    """A suite by its name, or from a file; an entry that stands in it twice is kept once, since its jobs are the same.
+    """Load a suite by its name or from a file; duplicate entries are dropped, since their jobs are the same.
 
     Args:
-        name: One of ``shipped()``; one of ``PUBLISHED``, fetched from the hub, or read from a local copy as
-            ``drawbench=copy.csv``; or the path of a file of one's own: YAML, JSON or JSONL with a ``prompt`` an entry
-            and, if there are such, its ``category`` and ``ask``; or a text file, a prompt a line.
+        name: Name in ``shipped()``; name in ``PUBLISHED``, fetched from the hub or read from a local copy as in
+            ``drawbench=copy.csv``; or path of a file: YAML, JSON or JSONL whose entries have a ``prompt`` and
+            optionally a ``category`` and an ``ask``, or text with one prompt per line.
 
     Raises:
-        UnknownName: If nothing has the name.
-        RollflowError: If it cannot be had or read.
+        UnknownName: If there is no such suite.
+        RollflowError: If it cannot be fetched or read.
     """
     published, _, copy = name.partition("=")
     if published in PUBLISHED:
@@ -43,12 +43,12 @@ def load(name: str) -> Suite:
 
 
 def shipped() -> list[str]:
-    """Names of the suites in the package."""
+    """Return the names of the suites in the package."""
     return sorted(path.stem for path in DATA.glob("*.jsonl"))
 
 
 def lines_of(suite: Suite) -> str:
-    """A suite as JSONL: a line that names it, then one a prompt."""
+    """Return a suite as JSONL: a line with its name and version, then one line per prompt."""
     lines: list[dict[str, Any]] = [{"suite": suite.name, "version": suite.version}]
     for item in suite.items:
         line: dict[str, Any] = {"prompt": item.prompt}
@@ -61,7 +61,7 @@ def lines_of(suite: Suite) -> str:
 
 
 def save(suite: Suite, path: Path) -> None:
-    """Write a suite to a file of JSON lines, whole or not at all."""
+    """Write a suite to a JSONL file, atomically."""
     write(path.parent, {path.name: lines_of(suite).encode()})
 
 
@@ -81,24 +81,24 @@ def _of_file(path: Path) -> Suite:
     except (ValueError, RollflowError) as error:
         line = " ".join(str(error).split())
         raise RollflowError(
-            f"the suite '{path}' cannot be read: {line:.500}; expected entries with a prompt each"
+            f"the suite '{path}' cannot be read: {line:.500}; expected entries that each have a prompt"
         ) from error
     return _checked(Suite(str(head.get("suite", path.stem)), str(head.get("version", "")), items), str(path))
 
 
 def _of_document(read: Any) -> tuple[dict[str, Any], list[Any]]:
-    """The head and the entries of a list of prompts, or of a mapping that has one under ``prompts``."""
+    """Return the head and the entries of a list of prompts, or of a mapping with such a list under ``prompts``."""
     head = read if isinstance(read, dict) else {"prompts": read}
     entries = head.get("prompts")
     if not isinstance(entries, list):
-        raise ValueError("there is no list of prompts")
+        raise ValueError("it has no list of prompts")
     return head, entries
 
 
 def _of_lines(text: str) -> tuple[dict[str, Any], list[Any]]:
-    """The head, if the first line is one, and an entry a line."""
+    """Return the head, if the first line is one, and the entries, one per line."""
     entries = []
-    for number, line in enumerate(text.split("\n"), 1):  # other ends of lines may stand in a prompt
+    for number, line in enumerate(text.split("\n"), 1):  # a prompt may contain other line separators
         try:
             entries += [read_json(line)] if line.strip() else []
         except ValueError as error:
@@ -110,22 +110,24 @@ def _of_lines(text: str) -> tuple[dict[str, Any], list[Any]]:
 def _item(entry: Any) -> Item:
     known = {"prompt": entry} if isinstance(entry, str) else entry
     if not isinstance(known, dict) or not isinstance(known.get("prompt"), str):
-        raise ValueError(f"{json.dumps(entry, default=str)[:200]} has no text as its prompt")
-    strange = known.keys() - {"prompt", "category", "ask"}
-    if strange:
-        raise ValueError(f"an entry has {', '.join(sorted(map(str, strange)))}; known are prompt, category, ask")
+        raise ValueError(f"{json.dumps(entry, default=str)[:200]} has no prompt that is a text")
+    others = known.keys() - {"prompt", "category", "ask"}
+    if others:
+        raise ValueError(
+            f"an entry has the unknown keys {', '.join(sorted(map(str, others)))}; known are prompt, category, ask"
+        )
     ask = known.get("ask")
     if ask is not None:
         if not isinstance(ask, dict) or not all(type(count) is int for count in ask.values()):
-            raise ValueError(f"'ask' of '{known['prompt']}' is not things with whole numbers")
+            raise ValueError(f"'ask' of '{known['prompt']}' must map names of things to whole numbers")
         ask = Prompt(known["prompt"], {str(thing): count for thing, count in ask.items()}).ask
     return Item(known["prompt"].strip(), str(known.get("category") or ""), ask)
 
 
 def _checked(suite: Suite, where: str) -> Suite:
     if not suite.items or not all(item.prompt for item in suite.items):
-        raise RollflowError(f"the suite '{where}' has no prompts, or an empty one")
-    different: dict[str, Item] = {}
+        raise RollflowError(f"the suite '{where}' has no prompts, or an empty one; every entry needs a prompt")
+    distinct: dict[str, Item] = {}
     for item in suite.items:
-        different.setdefault(json.dumps(asdict(item), sort_keys=True), item)
-    return replace(suite, items=tuple(different.values()))
+        distinct.setdefault(json.dumps(asdict(item), sort_keys=True), item)
+    return replace(suite, items=tuple(distinct.values()))

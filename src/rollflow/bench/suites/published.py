@@ -1,4 +1,4 @@
-"""Published sets of prompts: fetched from their authors, or read from a copy, and never part of the package."""
+"""Published sets of prompts, fetched from their authors or read from a copy; they are not part of the package."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rollflow.prompts import NUMBERS
 from rollflow.prompts.plurals import singular
 
 Reader: TypeAlias = Callable[[Sequence[str]], Iterable[Item]]
-"""Texts of a set's files to its prompts."""
+"""Function from the texts of a set's files to its prompts."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class PublishedSuite:
     """A published set of prompts.
 
     Args:
-        repository: Of the hub, a dataset; None where it has to be got by hand.
-        files: As they are called there, and those beside the first in a copy.
-        read: What they say.
-        source: Where it was published.
-        licence: As its authors state it.
+        repository: Dataset repository on the Hugging Face hub; None if the files must be downloaded by hand.
+        files: Names of the files, both in the repository and in a copy.
+        read: Function that reads the prompts from the texts of the files.
+        source: Publication and its address.
+        licence: Licence that its authors state.
     """
 
     repository: str | None
@@ -40,14 +40,14 @@ class PublishedSuite:
     licence: str
 
     def suite(self, name: str, copy: Path | None) -> Suite:
-        """Its prompts, under ``name``; versioned by the content of its files.
+        """Return its prompts as a suite whose version is a digest of its files.
 
         Args:
-            name: As on the command line.
-            copy: The first of its files, whatever it is called, or the folder of them; None fetches them.
+            name: Name of the suite, as on the command line.
+            copy: Folder with the files, or path of the first one under any name; None fetches them.
 
         Raises:
-            RollflowError: If they cannot be had or read.
+            RollflowError: If the files cannot be fetched or read.
         """
         texts = [text_of(path) for path in (self._fetched(name) if copy is None else self._beside(copy))]
         try:
@@ -55,7 +55,7 @@ class PublishedSuite:
         except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
             what = f"has no {error}" if isinstance(error, KeyError) else str(error)
             raise RollflowError(
-                f"'{copy or self.repository}' is not {' and '.join(self.files)} of {self.source}: {what}"
+                f"'{copy or self.repository}' does not contain {' and '.join(self.files)} of {self.source}: {what}"
             ) from error
         return Suite(name, hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12], items)
 
@@ -65,14 +65,14 @@ class PublishedSuite:
         return [copy, *(copy.with_name(file) for file in self.files[1:])]
 
     def _fetched(self, name: str) -> list[Path]:
-        by_hand = f"get {' and '.join(self.files)} ({self.source}) and say {name}=PATH"
+        by_hand = f"download {' and '.join(self.files)} ({self.source}) and use {name}=PATH"
         if self.repository is None:
-            raise RollflowError(f"{name} is not fetched by itself; {by_hand}")
+            raise RollflowError(f"{name} cannot be fetched automatically; {by_hand}")
         try:
             from huggingface_hub import hf_hub_download
         except ImportError:
             raise RollflowError(
-                f"{name} is fetched by huggingface_hub; pip install huggingface_hub, or {by_hand}"
+                f"fetching {name} needs the package huggingface_hub; pip install huggingface_hub, or {by_hand}"
             ) from None
         try:
             return [Path(hf_hub_download(self.repository, file, repo_type="dataset")) for file in self.files]
@@ -82,7 +82,7 @@ class PublishedSuite:
 
 
 def text_of(path: Path) -> str:
-    """The text of a suite's file, without the mark that spreadsheets set before it."""
+    """Return the text of a suite's file, without the byte order mark that spreadsheets write."""
     try:
         return read_text(path, encoding="utf-8-sig")
     except (OSError, ValueError) as error:
@@ -90,7 +90,7 @@ def text_of(path: Path) -> str:
 
 
 class _Tabs(csv.excel_tab):
-    """Quotation marks are part of the text."""
+    """Tab-separated values in which quotation marks are part of the text."""
 
     quoting = csv.QUOTE_NONE
 
@@ -104,10 +104,10 @@ def _table(prompt: str, category: str, dialect: type[csv.Dialect]) -> Reader:
 
 
 def _numeracy(texts: Sequence[str]) -> Iterable[Item]:
-    """A prompt a line, sorted by how many kinds of thing it asks for, which is made the category.
+    """Read one prompt per line; the category is the number of kinds of things that it asks for.
 
-    Its things are single words, so that what is done with them ("three apples rolled off") is not taken for a part of
-    their names; "a" counts in a list alone ("a cup, two pens and a bowl", but not "gathered for a picnic").
+    Names of things are single words, so that what follows them ("three apples rolled off") is not taken for a part of
+    the name; "a" counts as one only in a list ("a cup, two pens and a bowl", but not "gathered for a picnic").
     """
     for line in filter(None, map(str.strip, texts[0].splitlines())):
         words, ask = re.findall(r"\w+|,", line.lower()), dict[str, int]()
@@ -118,11 +118,11 @@ def _numeracy(texts: Sequence[str]) -> Iterable[Item]:
 
 
 ADVANCED = ("counting", "comparison", "differentiation", "negation", "universal")
-"""Skills of GenAI-Bench beyond attribute, scene and relations."""
+"""Advanced skills of GenAI-Bench, beyond attribute, scene and relations."""
 
 
 def _genai(least: int) -> Reader:
-    """Prompts of ``genai_image.json`` of at least so many advanced skills, by ``genai_skills.json``."""
+    """Return a reader of the prompts in ``genai_image.json`` with at least this many skills in ``ADVANCED``."""
 
     def read(texts: Sequence[str]) -> Iterable[Item]:
         prompts, skills = read_json(texts[0]), read_json(texts[1])
@@ -165,5 +165,5 @@ PUBLISHED: dict[str, PublishedSuite] = {
         "Apache-2.0",
     ),
 }
-"""Published sets by name; ``genai-bench-compositional`` is what arXiv 2503.19385, section 7.1, is measured on: all
-prompts "that contain three or more advanced compositional elements", there 121."""
+"""Published sets by name; ``genai-bench-compositional`` is the set of arXiv 2503.19385, section 7.1: all prompts "that
+contain three or more advanced compositional elements", there 121."""

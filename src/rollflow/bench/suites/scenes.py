@@ -1,4 +1,6 @@
-"""The shipped suites of the embedded model's own captions, none of which it was trained on; made anew by::
+"""The shipped suites of the embedded model's own captions, none of which it was trained on.
+
+The following command generates them again::
 
 python -c "from rollflow.bench.suites.scenes import write; write('FOLDER')"
 """
@@ -17,23 +19,23 @@ from rollflow.files.atomic import write as write_files
 from rollflow.models.scenes.grammar import BACKGROUNDS, KINDS, RELATIONS, Caption, Group
 
 MOST = 8
-"""Of one kind, by the grammar."""
+"""Largest number of objects of one kind in the grammar."""
 
 
 def composition() -> Suite:
-    """120 of two kinds, 30 in each spatial relation, which is the category, of 2 to 10 objects in turn."""
+    """Return 120 captions of two kinds and 2 to 10 objects, 30 per spatial relation, which is the category."""
     strata = [(RELATIONS[1 + i % 4], 2 + (i // 4 + 3 * (i % 4)) % 9) for i in range(120)]
     return _drawn("scenes-composition", 0, strata, 1, lambda caption: caption.relation)
 
 
 def aesthetic() -> Suite:
-    """60 of one kind or two, 10 on each background, which is the category, of 2 to 11 objects in turn."""
+    """Return 60 captions of one or two kinds and 2 to 11 objects, 10 per background, which is the category."""
     strata = [(BACKGROUNDS[i % 6], 2 + (i // 6 + i % 6) % 10) for i in range(60)]
     return _drawn("scenes-aesthetic", 1, strata, 0, lambda caption: caption.background)
 
 
 def write(folder: str) -> None:
-    """Write both to a folder, from which a maintainer copies them into the sources."""
+    """Write both suites to a folder, from which a maintainer copies them into the sources."""
     check_folder(Path(folder))
     write_files(
         Path(folder), {f"{suite.name}.jsonl": lines_of(suite).encode() for suite in (composition(), aesthetic())}
@@ -43,7 +45,7 @@ def write(folder: str) -> None:
 def _drawn(
     name: str, seed: int, strata: list[tuple[str, int]], fewest: int, category_of: Callable[[Caption], str]
 ) -> Suite:
-    """A held-out caption for each category and total, all different."""
+    """Draw distinct held-out captions, one for each category and total number of objects."""
     rng, items = np.random.default_rng(seed), dict[Caption, Item]()
     for category, total in strata:
         for caption in _captions(rng, total, fewest):
@@ -54,7 +56,7 @@ def _drawn(
 
 
 def _captions(rng: np.random.Generator, total: int, fewest: int) -> Iterator[Caption]:
-    """Captions of ``total`` objects, without end, of each kind ``fewest`` or more; 0 leaves a caption of one kind."""
+    """Yield captions of ``total`` objects endlessly, with at least ``fewest`` of each kind; 0 allows a single kind."""
     while True:
         first = int(rng.integers(max(total - MOST, fewest), min(total - fewest, MOST) + 1))
         counts = [n for n in (first, total - first) if n]

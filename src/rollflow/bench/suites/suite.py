@@ -1,4 +1,4 @@
-"""Prompts under a name: what an experiment is run on."""
+"""Suites: the named sets of prompts that experiments run on."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Item:
     """One prompt of a suite.
 
     Args:
-        prompt: What to make.
-        category: What kind of prompt it is; empty where the suite has no kinds.
-        ask: What it asks for, by thing; None leaves that to the prompt's words.
+        prompt: Text of the prompt.
+        category: Category of the prompt; empty if the suite has none.
+        ask: Number of each thing that the prompt asks for; None reads it from the prompt's words.
     """
 
     prompt: str
@@ -27,18 +27,18 @@ class Item:
 
     @property
     def asked(self) -> str:
-        """The prompt as a job takes it."""
+        """Prompt as a job takes it."""
         return self.prompt if self.ask is None else Prompt(self.prompt, self.ask)
 
 
 @dataclass(frozen=True)
 class Suite:
-    """Prompts under a name.
+    """A named set of prompts.
 
     Args:
-        name: As on the command line.
-        version: Of its content.
-        items: The prompts, in their order.
+        name: Name on the command line.
+        version: Version of the content.
+        items: Prompts in their order.
     """
 
     name: str
@@ -47,15 +47,15 @@ class Suite:
 
     @property
     def digest(self) -> str:
-        """Of all that its prompts say, so that two suites of one name can be told apart."""
+        """SHA-256 of all prompts, which distinguishes suites of the same name."""
         return hashlib.sha256(json.dumps([asdict(item) for item in self.items], sort_keys=True).encode()).hexdigest()
 
     def first(self, count: int) -> Suite:
-        """The first ``count`` prompts, as many of each category as of any other while there are: it may be sorted."""
+        """Return the first ``count`` prompts, evenly from all categories, since the suite may be sorted by category."""
         seen: Counter[str] = Counter()
-        turns = []
+        ranks = []
         for place, item in enumerate(self.items):
-            turns.append((seen[item.category], place))
+            ranks.append((seen[item.category], place))
             seen[item.category] += 1
-        kept = sorted(place for _, place in sorted(turns)[:count])
+        kept = sorted(place for _, place in sorted(ranks)[:count])
         return replace(self, items=tuple(self.items[place] for place in kept))
