@@ -177,7 +177,7 @@ def test_a_text_file_is_a_prompt_a_line_and_says_each_once(tmp_path: Path) -> No
         ("a.yaml", "prompts: [", "while parsing a flow node"),
         ("a.yaml", "", "no list of prompts"),
         ("a.yaml", "- 3\n", "3 has no prompt that is a text"),
-        ("a.yaml", "- {category: x}\n", "no text as its prompt"),
+        ("a.yaml", "- {category: x}\n", "no prompt that is a text"),
         ("a.yaml", "- {prompt: a, asks: {b: 1}}\n", "has the unknown keys asks; known are prompt, category, ask"),
         ("a.yaml", "- {prompt: a, ask: {b: 1.5}}\n", "whole numbers"),
         ("a.yaml", "- {prompt: a, ask: {b: -1}}\n", ">= 0"),

@@ -68,8 +68,8 @@ Settings are those of arXiv 2503.19385 where it has them; 10 evaluation times, f
 - RBF: 2 chains of 25 noises each from 200 NFE on; below that a quarter of each chain's share, since 25 noises would
   leave a chain little or nothing. On the linear interpolant the exact clean estimate at noise level 1 is the same for
   every noise, so that these draws cannot help here: the row with one noise shows what they cost.
-- DPS: every step leans by {GUIDANCE}, the standard deviation of a mode. This choice decides how often the mode is hit: \
-more
+- DPS: every step leans by {GUIDANCE}, the standard deviation of a mode. This choice decides how often the mode is \
+hit: more
   for longer steps, less for shorter ones. Each parent in RBF pays one NFE for its gradient, best of N differentiates
   the evaluations that it makes anyway; backward passes are not counted as NFE.
 - "needs n": the search cannot run in the budget with these settings; n is the smallest that it can.
