@@ -235,7 +235,7 @@ def test_a_reward_that_lacks_a_package_says_how_to_get_it(monkeypatch: pytest.Mo
 def test_a_registry_shows_what_is_wrong_with_a_class() -> None:
     shapes: Registry[ToyReward] = Registry("toy", ToyReward, {})
     for name in ("..:x", ":", "a:", ":b", "a..b:c", "1:2"):
-        with pytest.raises(BadSetting, match="is no name; a class of your own is module:attribute"):
+        with pytest.raises(BadSetting, match="is not a valid name; name a class of your own as module:attribute"):
             shapes.find(name)
 
 

@@ -1,4 +1,4 @@
-"""Values as texts that are the same for the same value, in any process: no order of a set, no address in memory."""
+"""Canonical texts of values: equal for equal values in any process, whatever the order of sets or memory addresses."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ import torch
 from torch import Tensor, nn
 
 DEEPEST, DEEPEST_OBJECT = 100, 8
-"""Of what lies deeper within containers and settings, or within so many other objects, only the type is told."""
+"""Deepest nesting, in all and in objects that are neither containers nor settings; beyond it only types are written."""
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def stable_repr(value: Any) -> str:
-    """An object's own repr where that tells all of it, as of settings that are plain values, else ``canonical``."""
+    """Return an object's own repr if it is complete, as for settings with plain values, else its ``canonical`` text."""
     return repr(value) if _plain(value) else canonical(value)
 
 
 def _plain(value: Any) -> bool:
-    """Whether the repr of a value tells it from every other; that of an array or a set does not."""
+    """Whether the repr of a value identifies it; that of an array or a set does not."""
     if is_dataclass(value) and not isinstance(value, type):
         return all(one.repr and _plain(getattr(value, one.name, None)) for one in fields(value))
     if isinstance(value, list | tuple):
@@ -38,45 +38,47 @@ def _plain(value: Any) -> bool:
 
 
 def canonical(value: Any) -> str:
-    """A value as a text: arrays, tensors and pictures by content, callables by name, source and what they hold.
+    """Describe a value as text: arrays, tensors and pictures by content, callables by name, source and enclosed values.
 
-    Objects are told by their configuration, else by their attributes.
+    Other objects are described by their configuration if they have one, and by their attributes otherwise.
     """
-    return _told(value, (), 0)
+    return _described(value, (), 0)
 
 
-def with_settings(name: str, made: Any, unimportant: Container[str] = ("device", "batch_size")) -> str:
-    """A name, and the settings of an object's constructor that it keeps under their names and that are not the usual.
+def with_settings(name: str, owner: Any, unimportant: Container[str] = ("device", "batch_size")) -> str:
+    """Return a name with the settings of an object that differ from their defaults, as ``name(setting=value, ...)``.
+
+    A setting is a parameter of the constructor that the object keeps as an attribute of the same name.
 
     Args:
-        name: Of what it is.
-        made: The object.
+        name: Name of the object.
+        owner: Object whose settings are listed.
         unimportant: Settings on which no result depends.
     """
-    told = []
-    for setting, parameter in inspect.signature(type(made)).parameters.items():
-        value = vars(made).get(setting, vars(made).get(f"_{setting}", parameter.default))
+    settings = []
+    for setting, parameter in inspect.signature(type(owner)).parameters.items():
+        value = vars(owner).get(setting, vars(owner).get(f"_{setting}", parameter.default))
         if setting not in unimportant and canonical(value) != canonical(parameter.default):
-            told.append(f"{setting}={canonical(value)}")
-    return f"{name}({', '.join(told)})" if told else name
+            settings.append(f"{setting}={canonical(value)}")
+    return f"{name}({', '.join(settings)})" if settings else name
 
 
 def digest(*contents: bytes | str) -> str:
-    """The beginning of a SHA-256."""
-    told = hashlib.sha256()
+    """Return the beginning of the SHA-256 of contents."""
+    sha = hashlib.sha256()
     for content in contents:
-        told.update(content.encode() if isinstance(content, str) else content)
-        told.update(b"\0")
-    return told.hexdigest()[:16]
+        sha.update(content.encode() if isinstance(content, str) else content)
+        sha.update(b"\0")
+    return sha.hexdigest()[:16]
 
 
-def _told(value: Any, within: tuple[int, ...], objects: int) -> str:
-    """A value as text.
+def _described(value: Any, within: tuple[int, ...], objects: int) -> str:
+    """Describe a value as text.
 
     Args:
-        value: Anything.
-        within: Objects around it, by their ``id``.
-        objects: How many of them are neither containers nor settings.
+        value: Value to describe.
+        within: Ids of the objects that contain it.
+        objects: Number of those that are neither containers nor settings.
     """
     if isinstance(value, np.generic) and value.dtype.kind in "biufcSU":
         value = value.item()
@@ -87,28 +89,28 @@ def _told(value: Any, within: tuple[int, ...], objects: int) -> str:
         return known
     if id(value) in within or len(within) >= DEEPEST or objects >= DEEPEST_OBJECT:
         return _name(type(value))
-    told = functools.partial(_told, within=(*within, id(value)), objects=objects)
+    describe = functools.partial(_described, within=(*within, id(value)), objects=objects)
     if isinstance(value, Mapping):
-        return f"{{{_joined((f'{told(key)}: {told(part)}' for key, part in value.items()), True)}}}"
+        return f"{{{_joined((f'{describe(key)}: {describe(part)}' for key, part in value.items()), True)}}}"
     if isinstance(value, set | frozenset):
-        return f"{{{_joined(map(told, value), True)}}}"
+        return f"{{{_joined(map(describe, value), True)}}}"
     if isinstance(value, list | tuple):
-        return f"[{_joined(map(told, value))}]"
+        return f"[{_joined(map(describe, value))}]"
     if isinstance(value, np.ndarray):  # of objects
-        return f"ndarray {value.shape} {told(value.tolist())}"
+        return f"ndarray {value.shape} {describe(value.tolist())}"
     if isinstance(value, functools.partial):
-        return f"partial({told([value.func, value.args, value.keywords])})"
+        return f"partial({describe([value.func, value.args, value.keywords])})"
     if isinstance(value, types.MethodType | types.BuiltinMethodType) and value.__self__ is not None:
-        return f"{told(value.__self__)}.{value.__name__} {told(getattr(value, '__func__', None))}"
+        return f"{describe(value.__self__)}.{value.__name__} {describe(getattr(value, '__func__', None))}"
     if isinstance(value, types.FunctionType):
-        return _function(value, told)
+        return _function(value, describe)
     if is_dataclass(value) and not _configured(value):
-        return f"{_name(type(value))}({told({one.name: getattr(value, one.name, None) for one in fields(value)})})"
-    return _object(value, functools.partial(told, objects=objects + 1))
+        return f"{_name(type(value))}({describe({one.name: getattr(value, one.name, None) for one in fields(value)})})"
+    return _object(value, functools.partial(describe, objects=objects + 1))
 
 
 def _known(value: Any) -> str | None:
-    """What needs no look inside."""
+    """Describe a value that contains no others; None if it may contain some."""
     if isinstance(value, np.generic):
         return repr(value)
     if isinstance(value, Enum):
@@ -155,12 +157,12 @@ def _joined(parts: Iterable[str], in_order: bool = False) -> str:
 
 def _name(value: Any) -> str:
     module = getattr(value, "__module__", None) or ""
-    module = "__main__" if module == "__mp_main__" else module  # as a process that was spawned calls it
+    module = "__main__" if module == "__mp_main__" else module  # its name in a spawned process
     return f"{module}:{getattr(value, '__qualname__', None) or value.__name__}"
 
 
-def _function(value: types.FunctionType, told: Callable[[Any], str]) -> str:
-    """By name, source, defaults and the variables that it encloses; a lambda's source is its code."""
+def _function(value: types.FunctionType, describe: Callable[[Any], str]) -> str:
+    """Describe a function by name, source, defaults and enclosed variables; a lambda by bytecode, not source."""
     try:
         text = None if value.__name__ == "<lambda>" else inspect.getsource(value)
     except (OSError, TypeError):
@@ -171,7 +173,7 @@ def _function(value: types.FunctionType, told: Callable[[Any], str]) -> str:
             held.append(cell.cell_contents)
         except ValueError:  # not set yet
             held.append(None)
-    return f"{_name(value)} {digest(text or _code(value.__code__))}{told(held)}"
+    return f"{_name(value)} {digest(text or _code(value.__code__))}{describe(held)}"
 
 
 def _code(code: types.CodeType) -> str:
@@ -183,17 +185,17 @@ def _configured(value: Any) -> bool:
     return isinstance(getattr(value, "config", None), Mapping)
 
 
-def _object(value: Any, told: Callable[[Any], str]) -> str:
+def _object(value: Any, describe: Callable[[Any], str]) -> str:
     name = _name(type(value))
     if _configured(value):
-        return f"{name}({told(settings_in(value.config))})"
+        return f"{name}({describe(settings_in(value.config))})"
     own: Any = type(value).__repr__
     opaque = not callable(value) or type(value).__module__ in ("operator", "_operator")
     if own is not object.__repr__ and opaque and not _ADDRESS.search(repr(value)):
         return f"{name} {value!r}"
     slots = [slot for kind in type(value).__mro__ for slot in _slots(kind) if hasattr(value, slot)]
     held = {slot: getattr(value, slot) for slot in slots} | getattr(value, "__dict__", {})
-    return f"{name}({told(held)})" if held or not slots else name
+    return f"{name}({describe(held)})" if held or not slots else name
 
 
 def _slots(kind: type) -> list[str]:
@@ -202,7 +204,7 @@ def _slots(kind: type) -> list[str]:
 
 
 def settings_in(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a configuration of diffusers or transformers sets: not where it was read, nor by which release."""
+    """Return the settings in a configuration of diffusers or transformers, without its origin and release."""
     return {
         name: value
         for name, value in config.items()
@@ -211,27 +213,27 @@ def settings_in(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def weights_digest(networks: Mapping[str, nn.Module]) -> str:
-    """The beginning of a SHA-256 of networks' weights as they are in memory: by name, shape and some of the numbers.
+    """Return the beginning of a SHA-256 of weights as they are in memory: names, shapes and a sample of the numbers.
 
-    Training or merging changes nearly all numbers of a weight, and an adapter adds some, so that 64 of each tell;
-    reading all would take as long as loading them. Weights that ``accelerate`` keeps elsewhere are looked up there; of
-    those whose numbers cannot be read, in whatever format, only names and shapes tell.
+    Training or merging changes nearly all numbers of a weight, and an adapter adds weights, so 64 numbers of each are
+    enough; reading all would take as long as loading them. Weights that ``accelerate`` keeps elsewhere are looked up
+    there. If the numbers of a weight cannot be read, only its name and shape count.
     """
-    told = hashlib.sha256()
+    sha = hashlib.sha256()
     for part, network in sorted(networks.items()):
         for prefix, module in network.named_modules():
             for name, weight in module.named_parameters(recurse=False):
                 whole = f"{part}.{prefix}.{name}".replace("_orig_mod.", "")  # of a compiled module
-                told.update(f"{whole} {tuple(weight.shape)}".encode())
-                told.update(_numbers(module, name, weight))
-    return told.hexdigest()[:12]
+                sha.update(f"{whole} {tuple(weight.shape)}".encode())
+                sha.update(_numbers(module, name, weight))
+    return sha.hexdigest()[:12]
 
 
 def _numbers(module: nn.Module, name: str, weight: Tensor) -> bytes:
-    """Some numbers of a weight, or of what a hook of ``accelerate`` puts in its place when the module runs."""
+    """Sample the numbers of a weight, or of the one that a hook of ``accelerate`` substitutes when the module runs."""
     try:
         kept: Tensor = module._hf_hook.weights_map[name] if weight.is_meta else weight  # type: ignore[union-attr,index]
         values = kept.detach().reshape(-1)
         return values[:: max(1, len(values) // 64)][:64].double().cpu().numpy().tobytes()
-    except Exception:  # there are as many ways to pack or park weights as libraries for it: name and shape must do then
+    except Exception:  # packed or offloaded in a way that is not known here: name and shape must suffice
         return b""

@@ -1,7 +1,7 @@
 """Checks of settings and arguments: their types and ranges, before anything is computed or loaded.
 
-Every function returns a plain Python value (a NumPy integer as an ``int``, a list as a ``tuple``) or raises
-``BadSetting`` with the name, what was expected and what was got.
+Every function returns a plain Python value (a NumPy integer becomes an ``int``, a list a ``tuple``), or raises a
+``BadSetting`` that says which argument is wrong, what was expected and what was got.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from rollflow.errors import BadSetting, unknown
 T = TypeVar("T")
 
 MOST = 2**31 - 1
-"""Largest whole number accepted where no other bound applies, so that nothing overflows."""
+"""Largest whole number where no other bound applies; it prevents overflows."""
 MOST_NFE = 10**7
-"""Largest budget, beyond which neither time nor memory would suffice."""
+"""Largest budget; beyond it neither time nor memory would suffice."""
 MOST_STEPS = 10**5
 """Largest number of evaluation times of a sampler."""
 MOST_SEED = 2**63 - 1
@@ -49,7 +49,7 @@ def _shown(value: object) -> str:
         return reprlib.repr(value) if isinstance(value, list | tuple | set | dict) else _short(repr(value))
     try:
         return f"{_a(type(value).__name__)} ({_short(repr(value))})"
-    except Exception:  # a broken __repr__ must not hide what is wrong
+    except Exception:  # a broken __repr__ must not hide the error
         return _a(type(value).__name__)
 
 
@@ -71,7 +71,7 @@ def _range(at_least: float | None, above: float | None, at_most: float | None, b
 
 
 def whole(name: str, value: object, *, at_least: int | None = None, at_most: int = MOST) -> int:
-    """Check a whole number; NumPy's are accepted, truth values are not."""
+    """Check a whole number; NumPy integers are accepted, booleans are not."""
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
         number = int(value)
         if (-at_most if at_least is None else at_least) <= number <= at_most:
@@ -90,10 +90,10 @@ def real(
     at_most: float | None = None,
     below: float | None = None,
 ) -> float:
-    """Check a finite number in a range; a whole number stays one."""
+    """Check a finite number in a range; an ``int`` stays an ``int``."""
     number = math.nan
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        with suppress(OverflowError):  # a whole number beyond any float
+        with suppress(OverflowError):  # an integer beyond the largest float
             number = float(value)
     fits = (
         math.isfinite(number)
@@ -108,14 +108,14 @@ def real(
 
 
 def flag(name: str, value: object) -> bool:
-    """Check a truth value."""
+    """Check a boolean."""
     if not isinstance(value, bool | np.bool_):
         raise refused(name, "True or False", value)
     return bool(value)
 
 
-def text(name: str, value: object, *, what: str = "a text") -> str:
-    """Check a text that is not blank and that can be written to a file."""
+def text(name: str, value: object, *, what: str = "a string") -> str:
+    """Check a string: not blank, and encodable, so that it can be written to a file."""
     if not isinstance(value, str):
         raise refused(name, what, value)
     if not value.strip():
@@ -128,7 +128,7 @@ def text(name: str, value: object, *, what: str = "a text") -> str:
 
 
 def one_of(name: str, value: object, known: Iterable[str]) -> str:
-    """Check that a name is one of those known."""
+    """Check that a name is one of the known ones."""
     if not isinstance(value, str):
         raise refused(name, f"one of {', '.join(known)}", value)
     names = list(known)
@@ -138,14 +138,14 @@ def one_of(name: str, value: object, known: Iterable[str]) -> str:
 
 
 def instance(name: str, value: object, *kinds: type[Any], what: str | None = None) -> Any:
-    """Check an object of one of the classes; ``what`` describes them in errors if their names do not."""
+    """Check that an object is an instance of one of the classes, which errors call ``what`` if that is given."""
     if not isinstance(value, kinds):
         raise refused(name, what or " or ".join(_a(kind.__name__) for kind in kinds), value)
     return value
 
 
 def each(name: str, values: object, check: Callable[[str, Any], T], what: str = "a list") -> tuple[T, ...]:
-    """Check every item of a list, a tuple or another collection; texts and mappings are refused."""
+    """Check every item of a list, a tuple or another collection; strings and mappings are refused."""
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Collection):
         raise refused(name, what, values)
     return tuple(check(f"{name}[{place}]", value) for place, value in enumerate(values))
@@ -154,12 +154,12 @@ def each(name: str, values: object, check: Callable[[str, Any], T], what: str = 
 def attributes(
     owner: object, known: Mapping[str, Callable[[str, Any], object]], *, what: str, optional: Collection[str] = ()
 ) -> None:
-    """Check the attributes by which a class of someone else's describes itself.
+    """Check the attributes by which a user's class describes itself.
 
-    Attributes that are properties are skipped on a class, since only an object has their values.
+    Properties are skipped on a class, since only an object has their values.
 
     Args:
-        owner: An object or its class.
+        owner: Object or class to check.
         known: Check of each attribute, called with the attribute's name in errors and its value.
         what: Kind of the owner in errors, such as ``reward``.
         optional: Attributes that may be missing.
@@ -178,14 +178,14 @@ def attributes(
 
 
 def fields(settings: Any, *, owner: str | None = None) -> None:
-    """Check every field of a dataclass against its annotation, and put the plain values in their place.
+    """Check every field of a dataclass against its annotation, and replace the values by plain ones.
 
     The annotations bool, int, float, str, classes, None, unions of these, and tuples of one kind are checked; a float
-    must be finite. Annotations of another form, and those that cannot be resolved, are not.
+    must be finite. Other annotations, and those that cannot be resolved, are ignored.
 
     Args:
-        settings: Object to check, from its ``__post_init__``.
-        owner: Name of the object in errors; None takes its ``name``, or that of its class.
+        settings: Object to check, in its ``__post_init__``.
+        owner: Name of the object in errors; None is its ``name`` attribute, or the name of its class.
     """
     kind: Any = type(settings)
     of = owner if owner is not None else _called(kind)
@@ -202,7 +202,7 @@ def fields(settings: Any, *, owner: str | None = None) -> None:
 class Settings:
     """Base class of frozen dataclasses of settings, which checks every field against its annotation (``fields``).
 
-    A subclass that checks ranges in a ``__post_init__`` of its own calls this one first.
+    A subclass with a ``__post_init__`` of its own calls this one first.
     """
 
     def __post_init__(self) -> None:
@@ -219,7 +219,7 @@ def _called(kind: type) -> str:
 def _hints(kind: Hashable) -> dict[str, Any]:
     try:
         return typing.get_type_hints(kind)
-    except Exception:  # names that exist only for type checkers, or in the function that a class was made in
+    except Exception:  # names that exist only for type checkers, or within a function
         return {}
 
 
@@ -254,8 +254,8 @@ def _understood(option: Any) -> bool:
 def _as(name: str, value: object, option: Any) -> Any:
     if typing.get_origin(option) is tuple:
         inner = typing.get_args(option)[0]
-        found = each(name, value, lambda of, item: as_annotated(of, item, inner), "a tuple")
-        return value if isinstance(value, tuple) and all(a is b for a, b in zip(found, value, strict=True)) else found
+        items = each(name, value, lambda of, item: as_annotated(of, item, inner), "a tuple")
+        return value if isinstance(value, tuple) and all(a is b for a, b in zip(items, value, strict=True)) else items
     if option is bool:
         return flag(name, value)
     if option is int:
@@ -270,5 +270,5 @@ def _as(name: str, value: object, option: Any) -> Any:
 
 
 def _words(option: Any) -> str:
-    plain = {bool: "True or False", int: "a whole number", float: "a finite number", str: "a text", Path: "a path"}
+    plain = {bool: "True or False", int: "a whole number", float: "a finite number", str: "a string", Path: "a path"}
     return plain.get(option) or _a(getattr(option, "__name__", str(option)))

@@ -146,7 +146,7 @@ class blamed:
     without its end is then just dropped, where a generator would be closed and take that for an error.
 
     Args:
-        who: Who is called, and what failed, such as "reward 'mine:Sharp' cannot be made".
+        who: Who is called, and what failed, such as "reward 'mine:Sharp' cannot be created".
         kind: Class of the error; instead of a plain RollflowError, a ValueError becomes a BadSetting.
     """
 

@@ -1,4 +1,4 @@
-"""Everything that is chosen by name: what the library has, what plug-ins bring, and settings given as text."""
+"""Choices by name: the library's own classes, those of plug-ins, and settings given as text."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from rollflow.errors import BadSetting, blamed, unknown
 
 T = TypeVar("T")
 DEEPEST = 32
-"""Deepest nesting of choices in the settings of others."""
+"""Deepest nesting of choices within settings."""
 _CHOICE = re.compile(r"(?P<name>[\w.:\-]+)\s*(\((?P<settings>.*)\))?", re.DOTALL)
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 searched: list[str] = []
-"""Folders besides ``sys.path`` in which ``module:attribute`` finds modules; the command line adds the working one.
+"""Folders besides ``sys.path`` in which ``module:attribute`` finds modules; the command line adds the current one.
 
-They are not part of ``sys.path`` until the user names such a module: a folder from somebody else, which is the working
-directory while it is looked at, could otherwise stand in for packages that are not installed, and for plug-ins.
+They join ``sys.path`` only when the user names such a module. Otherwise modules in somebody else's folder, which may be
+the working directory, could be imported in place of plug-ins and of packages that are not installed.
 """
 _LONGEST = 4096
 """Longest text, in characters, of a choice from an untrusted file."""
 
 
 class Named(NamedTuple):
-    """What a text names, looked up without creating it.
+    """A choice that a text names, looked up without creating an object.
 
     Args:
         kind: Class that is named.
-        parts: Choices that its settings name.
-        texts: Settings that are texts: paths, URLs, names of models.
+        parts: Choices named in its settings.
+        texts: Settings that are strings: paths, URLs, names of models.
         given: Names of all settings.
     """
 
@@ -55,11 +55,11 @@ class Registry(dict[str, type[T]], Generic[T]):
         base: Base class of all of them.
         own: The library's own classes, by name.
         group: Entry-point group in which installed packages offer theirs; None if there is none.
-        check: Function that raises a BadSetting if a class from elsewhere is unusable; None checks nothing.
+        check: Function that raises a BadSetting if a class from outside the library is unusable; None checks nothing.
     """
 
     of: ClassVar[dict[type, Registry[Any]]] = {}
-    """Every registry by its base, so that settings of that type can be given by name."""
+    """Every registry by its base class, so that settings of that type can be given by name."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Registry(dict[str, type[T]], Generic[T]):
 
         Raises:
             UnknownName: If the name is not known.
-            BadSetting: If it names something of another kind.
+            BadSetting: If it names something other than a class of this kind.
             RollflowError: If it cannot be imported.
         """
         if name in self:
@@ -93,37 +93,37 @@ class Registry(dict[str, type[T]], Generic[T]):
         if name not in plugins and ":" not in name:
             raise unknown(self.what, name, [*self, *plugins])
         if name not in plugins and _PATH.fullmatch(name) is None:
-            raise BadSetting(f"{self.what} '{name}' is no name; a class of your own is module:attribute")
+            raise BadSetting(f"{self.what} '{name}' is not a valid name; name a class of your own as module:attribute")
         with blamed(f"{self.what} '{name}' cannot be loaded", BadSetting):
-            found: Any = plugins[name].load() if name in plugins else _imported(name)
-        return self._checked(name, found)
+            target: Any = plugins[name].load() if name in plugins else _imported(name)
+        return self._checked(name, target)
 
-    def _checked(self, name: str, found: Any) -> type[T]:
-        """Return what a plug-in brings if it is a usable class of this kind."""
-        if not (isinstance(found, type) and issubclass(found, self.base)):
-            got = f"the {found!r}"[:120] if isinstance(found, type) else f"{found!r}"[:120]
+    def _checked(self, name: str, target: Any) -> type[T]:
+        """Return the class that a name stands for, if it is a usable one of this kind."""
+        if not (isinstance(target, type) and issubclass(target, self.base)):
+            got = f"the {target!r}"[:120] if isinstance(target, type) else f"{target!r}"[:120]
             raise BadSetting(f"{self.what} '{name}' is {got}; expected a subclass of {self.base.__name__}")
-        if inspect.isabstract(found):
-            lacking = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
-            raise BadSetting(f"{self.what} '{name}' is an abstract class, which lacks {lacking}")
-        if "name" in self.base.__annotations__ and not isinstance(getattr(found, "name", None), str):
+        if inspect.isabstract(target):
+            missing = ", ".join(sorted(getattr(target, "__abstractmethods__", ())))
+            raise BadSetting(f"{self.what} '{name}' is an abstract class; implement {missing}")
+        if "name" in self.base.__annotations__ and not isinstance(getattr(target, "name", None), str):
             raise BadSetting(f"{self.what} '{name}' has no name; give its class one: name = \"...\"")
-        kind = typing.cast("type[T]", found)
+        kind = typing.cast("type[T]", target)
         if self.check is not None:
             self.check(kind)
         return kind
 
     def named(self, text: str, *, plugins: bool = True, depth: int = 0) -> Named:
-        """Look up what a text from an untrusted file names: registered classes only, none of which is created.
+        """Look up the classes that a text from an untrusted file names; only registered ones, and no object is created.
 
         Args:
-            text: As for ``make``.
-            plugins: Whether names of plug-ins are looked up, which imports them; modules are imported in no case.
-            depth: Of the text within others.
+            text: Text as for ``make``.
+            plugins: Whether to look up names of plug-ins, which imports them; ``module:attribute`` is never imported.
+            depth: Number of choices that the text is nested in.
 
         Raises:
             UnknownName: On an unknown name or setting.
-            BadSetting: On a text that ``make`` would not read.
+            BadSetting: On a text that ``make`` would refuse.
         """
         match = _CHOICE.fullmatch(text.strip()) if len(text) <= _LONGEST else None
         if match is None or depth > DEEPEST:
@@ -137,27 +137,27 @@ class Registry(dict[str, type[T]], Generic[T]):
         for setting, value in given.items():
             if setting not in known:
                 raise unknown(f"setting of {self.what} {name}", setting, known)
-            found = _named(value, known[setting].annotation, plugins, depth + 1)
-            if found is None:
+            inner = _named(value, known[setting].annotation, plugins, depth + 1)
+            if inner is None:
                 texts.append(f"{setting}={value}")
             else:
-                parts += found
+                parts += inner
         return Named(kind, tuple(parts), tuple(texts), tuple(given))
 
     def resolve(self, text: str) -> type[T] | T:
-        """Return what is known of a choice: the class if the text is only a name, so nothing loads; else an object.
+        """Return a choice without loading it: the class if the text is only a name, and an object otherwise.
 
-        A class that says that making one loads nothing (``loads_later``) is made, which checks its settings; so is
-        one of others that does not say that it does.
+        A class whose objects load nothing when they are created (``loads_later``) is instantiated, which checks its
+        settings; so is a class from outside the library that does not set ``loads_later``.
 
         Raises:
             UnknownName: On an unknown name or setting.
-            RollflowError: As ``make``.
+            RollflowError: As for ``make``.
         """
         kind = self.find(text) if "(" not in text else None
         later = getattr(kind, "loads_later", False)
-        made = kind is None or _required(kind) or (text not in self if later is None else later)
-        return self.make(text) if made else typing.cast("type[T]", kind)
+        create = kind is None or _required(kind) or (text not in self if later is None else later)
+        return self.make(text) if create else typing.cast("type[T]", kind)
 
     def names(self) -> list[str]:
         """List every name without a colon that ``find`` knows: the library's own, then those of plug-ins."""
@@ -166,8 +166,8 @@ class Registry(dict[str, type[T]], Generic[T]):
     def make(self, text: str, settings: Mapping[str, str] | None = None) -> T:
         """Create an object from text, ``name`` or ``name(setting=value, ...)``, with further settings if given.
 
-        Values are read as the annotation of the setting says; where that is a kind with a registry of its own, the
-        value is such a text again: ``quantile(q=0.9)``.
+        Values are parsed by the annotations of the settings. For a type that has a registry of its own, the value is
+        itself such a text: ``quantile(q=0.9)``.
 
         Raises:
             UnknownName: On an unknown name or setting.
@@ -188,36 +188,36 @@ class Registry(dict[str, type[T]], Generic[T]):
         if missing:
             raise BadSetting(f"{self.what} '{called}' needs {', '.join(missing)}: {called}({missing[0]}=...)")
         values = {name: _read(name, value, known[name].annotation) for name, value in given.items()}
-        with blamed(f"{self.what} '{called}' cannot be made"):
-            return self._made(called, kind(**values))
+        with blamed(f"{self.what} '{called}' cannot be created"):
+            return self._instance(called, kind(**values))
 
-    def text(self, made: T) -> str:
-        """Return the text from which ``make`` creates such an object again: ``name`` or ``name(setting=value, ...)``.
+    def text(self, choice: T) -> str:
+        """Return the text from which ``make`` creates an equal object: ``name`` or ``name(setting=value, ...)``.
 
-        A dataclass is written with all its settings and compared with what its text makes. Of another class, which may
-        load weights when it is made, the settings are those that it keeps as attributes.
+        A dataclass is compared with the object that its text creates. Other classes may load weights when they are
+        created, so their settings are taken from their attributes without such a check.
 
         Raises:
-            BadSetting: If there is no such text: its class has no name, or a setting cannot be written.
+            BadSetting: If there is no such text: the class has no name, or a setting cannot be written.
         """
-        kind = type(made)
+        kind = type(choice)
         name = self._name_of(kind)
         if name is None:
             raise BadSetting(f"{kind.__module__}.{kind.__qualname__} is not a registered {self.what}")
         given = []
         for setting, parameter in settings_of(kind).items():
-            value = getattr(made, setting, parameter.default)
+            value = getattr(choice, setting, parameter.default)
             if value is inspect.Parameter.empty:
-                raise BadSetting(f"{self.what} '{name}' does not keep its setting '{setting}'")
+                raise BadSetting(f"{self.what} '{name}' does not keep its setting '{setting}' as an attribute")
             if value != parameter.default and str(value) != str(parameter.default):
                 given.append(f"{setting}={_written(value)}")
         text = f"{name}({', '.join(given)})" if given else name
-        if is_dataclass(made) and self.make(text) != made:
-            raise BadSetting(f"the settings of {made!r:.200} cannot be written as text")
+        if is_dataclass(choice) and self.make(text) != choice:
+            raise BadSetting(f"the settings of {choice!r:.200} cannot be written as text")
         return text
 
     def _name_of(self, kind: type) -> str | None:
-        """The name of a class: the library's own, a plug-in's, or ``module:attribute`` if that leads to it."""
+        """Return the name of a class: the library's own, a plug-in's, or ``module:attribute``; None if it has none."""
         path = f"{kind.__module__}:{kind.__qualname__}"
         for name, own in self.items():
             if own is kind:
@@ -227,21 +227,21 @@ class Registry(dict[str, type[T]], Generic[T]):
                 return name
         if kind.__module__ == "__main__" or _PATH.fullmatch(path) is None:
             return None
-        found: Any = sys.modules.get(kind.__module__)
+        target: Any = sys.modules.get(kind.__module__)
         for part in kind.__qualname__.split("."):
-            found = getattr(found, part, None)
-        return path if found is kind else None
+            target = getattr(target, part, None)
+        return path if target is kind else None
 
-    def _made(self, name: str, found: Any) -> T:
-        """What a constructor gave, which may be anything where a class has its own ``__new__``."""
-        if not isinstance(found, self.base):
-            raise BadSetting(f"{self.what} '{name}' makes {found!r:.80}; expected an object of its class")
-        return typing.cast(T, found)
+    def _instance(self, name: str, created: Any) -> T:
+        """Return what a constructor created, which can be anything if a class has its own ``__new__``."""
+        if not isinstance(created, self.base):
+            raise BadSetting(f"{self.what} '{name}' creates {created!r:.80}; expected an object of its class")
+        return typing.cast(T, created)
 
     def split(self, text: str) -> tuple[str, dict[str, str]]:
-        """The name in a text, and the text of each setting."""
+        """Split a text into the name and the text of each setting."""
         if not isinstance(text, str):
-            raise BadSetting(f"a {self.what} is chosen by a text, not {text!r:.80}")
+            raise BadSetting(f"a {self.what} must be chosen by a string, not {text!r:.80}")
         match = _CHOICE.fullmatch(text.strip())
         if match is None or not _balanced(match["settings"] or ""):
             raise BadSetting(f"expected NAME or NAME(SETTING=VALUE, ...) for a {self.what}, not '{_short(text)}'")
@@ -259,10 +259,10 @@ def _is_plain(value: object) -> bool:
 
 
 def _written(value: Any) -> str:
-    """The text of a setting's value, as ``_read`` reads it.
+    """Write a setting's value as text that ``_read`` can parse.
 
     Raises:
-        BadSetting: If there is none.
+        BadSetting: If the value has no such text.
     """
     if value is None:
         return "none"
@@ -281,7 +281,7 @@ def _short(text: str) -> str:
 
 
 def _balanced(text: str) -> bool:
-    """Whether every parenthesis has its other half; raises a BadSetting if they are nested too deep."""
+    """Whether the parentheses are balanced; raises a BadSetting if they are nested too deeply."""
     depth = 0
     for letter in text:
         depth += (letter == "(") - (letter == ")")
@@ -318,14 +318,14 @@ def settings_of(kind: type) -> dict[str, inspect.Parameter]:
 def _imported(path: str) -> Any:
     module, _, attribute = path.partition(":")
     sys.path.extend(folder for folder in searched if folder not in sys.path)
-    found: Any = importlib.import_module(module)
+    target: Any = importlib.import_module(module)
     for part in attribute.split("."):
-        found = getattr(found, part)
-    return found
+        target = getattr(target, part)
+    return target
 
 
 def _parts(text: str, between: str = ",") -> list[str]:
-    """Split at the commas, or what else stands between, that no parenthesis encloses."""
+    """Split at separators that are not within parentheses."""
     parts, depth = [""], 0
     for letter in text:
         depth += (letter == "(") - (letter == ")")
@@ -337,7 +337,7 @@ def _parts(text: str, between: str = ",") -> list[str]:
 
 
 def _named(text: str, annotation: Any, plugins: bool, depth: int) -> list[Named] | None:
-    """What the value of a setting names, as ``_read`` reads it; None if it is a text."""
+    """Look up the choices that a setting's value names, parsed as by ``_read``; None if the value is a string."""
     union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
     options = typing.get_args(annotation) if union else (annotation,)
     if type(None) in options and text.lower() == "none":
@@ -357,12 +357,12 @@ def _named(text: str, annotation: Any, plugins: bool, depth: int) -> list[Named]
             return []
         if typing.get_origin(option) is tuple:
             inner = [_named(part, typing.get_args(option)[0], plugins, depth) for part in _parts(text, ";")]
-            return None if None in inner else [one for some in inner if some is not None for one in some]
+            return None if None in inner else [choice for choices in inner if choices is not None for choice in choices]
     return None
 
 
 def _read(name: str, text: str, annotation: Any) -> Any:
-    """A value from text, as an annotation says."""
+    """Parse a value by its annotation."""
     union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
     options = typing.get_args(annotation) if union else (annotation,)
     if annotation is inspect.Parameter.empty:
@@ -379,7 +379,7 @@ def _read(name: str, text: str, annotation: Any) -> Any:
                 value = option(text)
             except ValueError:
                 continue
-            if value == value:  # NaN is nothing that anyone means
+            if value == value:  # NaN is never meant
                 return value
         if typing.get_origin(option) is tuple:
             inner = typing.get_args(option)[0]

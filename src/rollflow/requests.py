@@ -1,7 +1,7 @@
 """The requests that a search can make, and ``drive``, which answers them one by one.
 
 A search is a generator. It never touches a model or a reward; it yields requests through the helpers below
-(``v = yield from velocity(x, t)``), and whoever runs it sends the answers back. ``drive`` is the executable
+(``v = yield from velocity(x, t)``), and its runner sends the answers back. ``drive`` is the executable
 specification of the engine, which answers many searches at once and must return the same bits.
 """
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Velocity:
-    """The model's velocity u_t(x), along its own interpolant: 1 NFE a row.
+    """The model's velocity u_t(x), along its own interpolant: 1 NFE per row.
 
     Args:
         x: (B, ...) states.
@@ -31,7 +31,7 @@ class Velocity:
 
 @dataclass(frozen=True, eq=False)
 class Reward:
-    """Rewards of clean samples or estimates: a decode and a reward call a row.
+    """Rewards of clean samples or estimates: a decode and a reward call per row.
 
     The answer is (B,) float64, never NaN or +inf. A sample that must not be chosen has reward -inf: it or its score is
     not finite, or the model rejects it. A search continues with other samples as long as there are any, and returns one
@@ -65,7 +65,7 @@ class Grad:
 
 
 class Slope(NamedTuple):
-    """A gradient of the reward, and what was computed on the way to it.
+    """A gradient of the reward, with the intermediate results of its computation.
 
     Args:
         velocity: (B, ...) velocities u_t(x).
@@ -83,7 +83,7 @@ class Slope(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Decode:
-    """Clean samples as the user sees them, such as pixels: a decode a row.
+    """Clean samples as the user sees them, such as pixels: a decode per row.
 
     Args:
         x0: (B, ...) clean samples in the space of the model's states.
@@ -97,7 +97,7 @@ class Save:
     """The state of a population after a step, from which a run can be resumed. The answer is None.
 
     Args:
-        state: The state, a ``search.Progress``.
+        state: State of the population, a ``search.Progress``.
     """
 
     state: Any

@@ -52,8 +52,8 @@ class Sampler(Settings):
     def bind(self, model: ModelSpec) -> Dynamics:
         """Return the dynamics of one model, with every choice made; needs no weights.
 
-        At which time sampling starts is known only once a model is loaded; until then it is taken to start from pure
-        noise, which costs the most.
+        The time at which sampling starts is known only once the model is loaded; until then it is assumed to start
+        from pure noise, which costs the most.
         """
         own = model.grid if self.interpolant == model.interpolant else None
         grid = self.grid or own or (Arc() if isinstance(self.interpolant, VP) else Uniform())
@@ -113,7 +113,7 @@ class Dynamics:
 
     @cached_property
     def finishing_steps(self) -> int:
-        """Number of Euler steps to 0 after the last evaluation: as many as keep each within 1 / steps of noise level.
+        """Number of Euler steps to 0 after the last evaluation, each at most 1 / steps long in noise level.
 
         The last of them is the clean estimate itself, so that a uniform grid on the linear interpolant finishes for
         free, as an Euler sampler with as many steps does; so does a grid whose last interval is a step like the others.
@@ -187,7 +187,7 @@ def linear_shares(total: int, parts: int, ratio: float) -> list[int]:
         ratio: Weight of the last share divided by that of the first, in (0, 1].
 
     Raises:
-        BadSetting: If one of them is out of range.
+        BadSetting: If an argument is out of range.
     """
     if not (1 <= parts <= total and 0 < ratio <= 1):
         raise BadSetting(f"expected 1 <= parts <= total and 0 < ratio <= 1; got {parts=}, {total=}, {ratio=}")

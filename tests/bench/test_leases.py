@@ -17,7 +17,7 @@ from rollflow.bench.run import leases
 from rollflow.bench.run.leases import LEASE, Leases
 from rollflow.files import shared
 from rollflow.files.atomic import create
-from rollflow.files.shared import gone, mark
+from rollflow.files.shared import has_ended, mark
 
 
 def dead() -> int:
@@ -80,18 +80,18 @@ def test_what_is_gone_or_asleep_is_taken_over(tmp_path: Path, clock: Clock) -> N
 def test_processes_are_told_apart_by_where_they_are_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Containers of one image share a name, and count from 1; another boot counts anew."""
     mine, process = mark(), dead()
-    assert not gone(mine)
-    assert gone(marked(mine.split("-")[0], process))
+    assert not has_ended(mine)
+    assert has_ended(marked(mine.split("-")[0], process))
     realms = set()
     for boot, namespace in (("a", "pid:[1]"), ("a", "pid:[2]"), ("b", "pid:[1]")):
         (tmp_path / "boot").write_text(boot)
         (tmp_path / namespace).symlink_to(namespace)
         monkeypatch.setattr(shared, "_BOOT", tmp_path / "boot")
-        monkeypatch.setattr(shared, "_COUNTED", tmp_path / namespace)
+        monkeypatch.setattr(shared, "_NAMESPACE", tmp_path / namespace)
         shared._realm.cache_clear()
         realms.add(mark().split("-")[0])
-        assert not gone(mine)
-        assert not gone(marked(mine.split("-")[0], process))
+        assert not has_ended(mine)
+        assert not has_ended(marked(mine.split("-")[0], process))
         (tmp_path / namespace).unlink()
     monkeypatch.undo()
     shared._realm.cache_clear()

@@ -117,7 +117,7 @@ def test_a_job_that_cannot_be_made_fails_alone(tmp_path: Path) -> None:
     runner, _ = run(tmp_path, experiment=experiment(suite=suite, seeds=1), retries=1)
     assert len(runner.index.done) == len(runner.given_up) == len(ARMS)
     assert {error for errors in runner.index.failures.values() for error in errors} == {
-        "BadSetting: the prompt is empty; give a text that says what to make"
+        "BadSetting: the prompt is empty; give a string that says what to make"
     }
     assert {len(errors) for errors in runner.index.failures.values()} == {2}
 
@@ -268,8 +268,8 @@ def test_other_weights_are_named(whole: Path, tmp_path: Path) -> None:  # noqa: 
 ERRORS = {
     errno.ENOSPC: "the disk of '{}' is full (No space left on device)",
     errno.EDQUOT: "the disk quota of '{}' is used up (Disk quota exceeded)",
-    errno.EROFS: "'{}' cannot be written to any more: Read-only file system",
-    errno.EACCES: "'{}' cannot be written to any more: Permission denied",
+    errno.EROFS: "'{}' is no longer writable: Read-only file system",
+    errno.EACCES: "'{}' is no longer writable: Permission denied",
     errno.ESTALE: "a part of '{}' is gone: Stale file handle",
     errno.EIO: "'{}' cannot be used: Input/output error",
 }

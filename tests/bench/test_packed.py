@@ -92,7 +92,7 @@ def test_commands_read_packed_experiments(theirs: Path, capsys: pytest.CaptureFi
         ({"config": 3}, "the configuration in .* expected an object, got 3"),
         ({"config": {}}, "the configuration in .* it has no 'name'"),
         ({"provenance": []}, r"the provenance in .* expected an object, got \[\]"),
-        ({"command": 3}, "the command in .* expected a text, got 3"),
+        ({"command": 3}, "the command in .* expected a string, got 3"),
     ],
 )
 def test_heads_of_another_form_are_refused(file: Path, changes: dict[str, Any], told: str) -> None:

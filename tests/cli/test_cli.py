@@ -323,7 +323,7 @@ def test_what_was_stopped_goes_on_to_the_same_picture(
     capsys.readouterr()
     before = (folder / "result.json").read_bytes()
     assert main([*command, ".", "--resume"]) == 0
-    assert capsys.readouterr().err == "warning: the run is finished already; its result is in '.'\n"
+    assert capsys.readouterr().err == "warning: the run is already finished; its result is in '.'\n"
     assert main([*command, ".", "--resume", "--seed", "4"]) == 1
     assert "there is no 'checkpoint.pt' to resume from" in capsys.readouterr().err
     assert (folder / "result.json").read_bytes() == before
@@ -510,9 +510,7 @@ def test_what_is_asked_for_is_shown_before_the_run(
     monkeypatch.setitem(REWARDS, "counted", Counted)
     run_of = ["generate", "three red squares", "--nfe", "80", "--reward", "counted"]
     assert main(run_of) == 0
-    assert (
-        capsys.readouterr().err == "asks for red square=3 (read from the prompt; --ask THING=COUNT says it otherwise)\n"
-    )
+    assert capsys.readouterr().err == "asks for red square=3 (read from the prompt; override with --ask THING=COUNT)\n"
     assert read(folder / "rollflow-out")["reward"] == 0
     assert main([*run_of, "--ask", "squares=2"]) == 0
     assert capsys.readouterr().err == "asks for square=2 (as given)\n"
@@ -664,7 +662,7 @@ def test_the_checkpoint_of_a_stopped_run_is_not_taken_from_it(
     assert main([*command, "--seed", "3", "--nfe", "80"]) == 2
     assert "checkpoint of another run that was stopped (nfe was 90, is 80; seed was 0, is 3)" in refused(capsys)
     assert main(command) == 2
-    assert "(its model is scenes-base, its reward caption); continue it with --resume" in refused(capsys)
+    assert "(model scenes-base, reward caption); continue it with --resume" in refused(capsys)
     assert contents(folder / "rollflow-out") == before
     assert main([*command, "--resume"]) == 0
 
@@ -705,7 +703,7 @@ def test_a_result_that_cannot_be_written_is_not_lost(
         monkeypatch.setattr(f"{module}.write", failing)
     checkpoints = False
     assert main([*command, "out"]) == 1
-    assert "nothing is lost: fix that, and the same command with --resume writes it" in refused(capsys)
+    assert "nothing is lost: fix this and run the same command with --resume" in refused(capsys)
     assert list(contents(folder / "out")) == ["checkpoint.pt"]
     (folder / "out/checkpoint.pt").unlink()
     checkpoints = True

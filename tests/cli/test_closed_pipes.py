@@ -52,7 +52,7 @@ def test_a_write_that_reaches_nobody_interrupts_once(name: str, code: int, gone:
             interruption.wind_up()
             print("b", file=getattr(sys, name))
         assert interruption.exit_code() == 141
-    assert [one.gone for one in watched] == [name == "stdout", name == "stderr"]
+    assert [one.unread for one in watched] == [name == "stdout", name == "stderr"]
     assert stream.writes == 1
 
 

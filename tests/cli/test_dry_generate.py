@@ -151,8 +151,8 @@ def test_a_failure_on_the_way_says_what_is_kept(
         assert main([*command, *more]) == 1
         [line] = capsys.readouterr().err.splitlines()
         assert line == (
-            "error: gone; 'rollflow-out/checkpoint.pt' keeps how far it came: when the cause is fixed, "
-            "continue with --resume, or remove it to start over"
+            "error: gone; 'rollflow-out/checkpoint.pt' keeps the progress: when the cause is fixed, "
+            "continue with --resume, or remove the file to start over"
         )
     monkeypatch.setattr(Broken, "score", lambda self, samples, prompts: torch.ones(len(samples)))
     assert main([*command, "--resume"]) == 0

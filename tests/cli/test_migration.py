@@ -40,7 +40,7 @@ def test_a_finished_run_is_not_run_again(generated: Path, capsys: pytest.Capture
     before = {path.name: path.read_bytes() for path in generated.iterdir()}
     assert main([*COMMAND, "--resume", "--out", str(generated)]) == 0
     out, err = capsys.readouterr()
-    assert err == f"warning: the run is finished already; its result is in '{generated}'\n"
+    assert err == f"warning: the run is already finished; its result is in '{generated}'\n"
     assert "reward    caption" in out
     assert {path.name: path.read_bytes() for path in generated.iterdir()} == before
 

@@ -133,7 +133,7 @@ LINES: list[tuple[list[str], str]] = [
     ([*DRY, "--nfe", str(10**19), "--method", "smc"], "nfe must be a whole number <= 10000000"),
     (["generate", "three cats", "--nfe", str(10**9)], "nfe must be a whole number <= 10000000"),
     *(
-        ([*DRY, option, path], "is no name; a class of your own is module:attribute")
+        ([*DRY, option, path], "is not a valid name; name a class of your own as module:attribute")
         for option in ("--method", "--kernel", "--grid", "--interpolant", "--guidance", "--lookahead", "--reward")
         for path in ("..:x", ":", "a..b:c")
     ),
@@ -147,7 +147,7 @@ LINES: list[tuple[list[str], str]] = [
     ([*DRY, "--reward", "wl_raises:X"], "RuntimeError: boom at import"),
     ([*DRY, "--reward", "wl_lacks:X"], "No module named 'not_there_at_all'"),
     ([*DRY, "--reward", "wl_mine:NoName"], "has no name"),
-    ([*DRY, "--reward", "wl_mine:Abstract"], "is an abstract class, which lacks score"),
+    ([*DRY, "--reward", "wl_mine:Abstract"], "is an abstract class; implement score"),
     ([*DRY, "--reward", "wl_mine:function"], "expected a subclass of RewardModel"),
     ([*DRY, "--reward", "wl_mine:Odd"], "the settings of Odd cannot be read"),
     ([*DRY, "--held-out", "caption(x=1)"], "unknown setting of reward caption 'x'"),
@@ -160,13 +160,13 @@ LINES: list[tuple[list[str], str]] = [
     ([*DRY, "--out", "file"], "'file' is a file"),
     ([*DRY, "--out", "file/below"], "is a file; choose another"),
     (["generate", "a unicorn", "--dry-run"], "'unicorn' is not in the vocabulary"),
-    (["generate", "\udc80", "--dry-run"], "the prompt must be a text"),
+    (["generate", "\udc80", "--dry-run"], "the prompt must be a string"),
     ([*DRY, "--device", "cpu"], "--device is only for diffusers pipelines"),
     ([*DRY, "--pipeline-arg", "height=3"], "--pipeline-arg is only for diffusers pipelines"),
-    ([*DRY, "--reward", "wl_mine:Init"], "reward 'wl_mine:Init' cannot be made: KeyError: 'no'"),
+    ([*DRY, "--reward", "wl_mine:Init"], "reward 'wl_mine:Init' cannot be created: KeyError: 'no'"),
     ([*DRY, "--held-out", "wl_mine:Exits"], "it called exit(0)"),
     ([*DRY, "--reward", "sum(parts=caption;wl_mine:Deep, weights=1;1)"], "RecursionError"),
-    (["generate", "three cats", "--reward", "wl_mine:Init"], "reward 'wl_mine:Init' cannot be made: KeyError: 'no'"),
+    (["generate", "three cats", "--reward", "wl_mine:Init"], "reward 'wl_mine:Init' cannot be created: KeyError: 'no'"),
     (["generate", "three cats", "--reward", "wl_mine:Large"], "reward 'large' cannot be loaded: KeyError: 'no'"),
     (["bench", "run", "--preset", "init", "--quick", "--dry-run", "--out", "x", "--reward", "wl_mine:Init"], "'no'"),
     (["generate", "three cats", "--reward", "wl_mine:Exits"], "it called exit(0)"),
@@ -178,7 +178,7 @@ LINES: list[tuple[list[str], str]] = [
     *(
         (["score", f"wl_mine:{name}", "a.png", "--prompt", "x"], told)
         for name, told in (
-            ("Init", "reward 'wl_mine:Init' cannot be made: KeyError: 'no'"),
+            ("Init", "reward 'wl_mine:Init' cannot be created: KeyError: 'no'"),
             ("Exits", "it called exit(0)"),
             ("Late", "it called exit(0)"),
             ("Load", "AttributeError: deep"),
@@ -221,7 +221,7 @@ LINES: list[tuple[list[str], str]] = [
             ("wl_mine:Returns", "what method 'bon' returns must be a Finished, not None"),
         )
     ),
-    (["generate", "three cats", "--reward", "wl_mine:Other"], "makes 3; expected an object of its class"),
+    (["generate", "three cats", "--reward", "wl_mine:Other"], "creates 3; expected an object of its class"),
     (
         ["generate", "three cats", "--reward", "wl_mine:Who"],
         "the identity of the model or the reward cannot be",
@@ -229,7 +229,7 @@ LINES: list[tuple[list[str], str]] = [
     (["score", "wl_mine:NoText", "a.png", "--prompt", "x"], "reward 'mean' failed: Odd"),
     (["score", "wl_mine:Ends", "a.png", "--prompt", "x"], "reward 'mean' failed: BaseException: all"),
     (["score", "wl_mine:Long", "a.png", "--prompt", "x"], " [...] "),
-    (["score", "wl_mine:Other", "a.png", "--prompt", "x"], "makes 3; expected an object of its class"),
+    (["score", "wl_mine:Other", "a.png", "--prompt", "x"], "creates 3; expected an object of its class"),
     (["score", "wl_mine:Unfit", "a.png", "--prompt", "x"], "reward 'mean' failed: KeyError: 'u'"),
     (["score", "wl_mine:Reads", "a.png", "--prompt", "x"], "reward 'mean' failed: KeyError: 'c'"),
     ([*DRY, "--out", "loop"], "'loop' is a link that leads nowhere"),
@@ -290,4 +290,4 @@ def test_what_escapes_is_reported_as_a_bug(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr("rollflow.cli.settings.chosen", broken)
     assert main(DRY) == 1
     [said] = capsys.readouterr().err.splitlines()
-    assert said.startswith("error: unexpected KeyError: 'x' (a bug of rollflow or of a plug-in; run again with --debug")
+    assert said.startswith("error: unexpected KeyError: 'x' (a bug in rollflow or in a plug-in; run again with --debug")

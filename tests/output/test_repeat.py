@@ -331,7 +331,7 @@ def test_a_plan_runs_in_a_folder_and_goes_on_there() -> None:
         Plan(PROMPT, nfe=90, model=model).run("out")
     assert read("out")["interrupted"]
     assert Path("out/checkpoint.pt").exists()
-    with pytest.raises(BadSetting, match="holds the checkpoint of such a run that was stopped"):
+    with pytest.raises(BadSetting, match="holds the checkpoint of a stopped run with these options"):
         Plan(PROMPT, nfe=90).run("out")
     with pytest.raises(BadCheckpoint, match="belongs to another job: seed was 0, is 1"):
         Plan(PROMPT, nfe=90, seed=1).run("out", resume=True)
@@ -340,7 +340,7 @@ def test_a_plan_runs_in_a_folder_and_goes_on_there() -> None:
     assert torch.equal(resumed.sample, whole.sample)
     assert not Path("out/checkpoint.pt").exists()
     before = Path("out/result.json").read_bytes()
-    with pytest.warns(RollflowWarning, match="the run is finished already"):
+    with pytest.warns(RollflowWarning, match="the run is already finished"):
         assert Plan(PROMPT, nfe=90).run("out", resume=True) is None
     assert Path("out/result.json").read_bytes() == before
 

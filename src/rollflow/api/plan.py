@@ -109,7 +109,7 @@ class Plan(Options):
 
     def _check_types(self) -> None:
         """Raise a BadSetting if an argument is of the wrong type or out of range."""
-        checks.text("the prompt", self.prompt, what="a text that says what to make")
+        checks.text("the prompt", self.prompt, what="a string that says what to make")
         object.__setattr__(self, "model", _chosen("model", as_model(self.model), FlowModel, Source))
         for name, (one, option) in options_of(type(self)).items():
             registry = option.find_registry()

@@ -17,41 +17,41 @@ from rollflow.cli.app import app
 from rollflow.cli.errors import complain
 from rollflow.runtime import interruption
 
-# Typer exports only this subclass of what it raises on bad usage; the class itself has moved between its versions.
+# Typer exports only a subclass of the error that it raises on bad usage; the error itself has moved between versions.
 _UsageError = cast(type[typer.BadParameter], typer.BadParameter.__base__)
 
 _LAST_SECONDS = 1.0
-"""That the interpreter may take to shut down after an interruption."""
+"""Longest time that the interpreter may take to shut down after an interruption."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0, 1 (the run failed) or 2 (bad input).
 
-    A signal that ends the command gives 128 and its number, 130 for Ctrl-C; so does output that nobody
-    reads, 141.
+    If a signal ends the command, the code is 128 plus its number (130 for Ctrl-C); if nobody reads the output, it is
+    141.
 
     Args:
-        arguments: Those after the command's name; None takes them from the process.
+        arguments: Arguments after the command's name; None takes them from the process.
     """
     if "" not in registry.searched:
         registry.searched.append("")  # module:attribute finds modules of the working directory
     given = list(sys.argv[1:] if arguments is None else arguments)
-    debug = _taken(given, "--debug")
+    debug = _pop_flag(given, "--debug")
     token = errors.debug.set(debug)
     try:
         with interruption.listening(last=arguments is None), streams.watched() as watched, errors.warnings_as_lines():
             code = _run(given)
             if arguments is None and interruption.happened():
                 _exit_within(_LAST_SECONDS, code)
-    except KeyboardInterrupt as stop:  # in the last moment
+    except KeyboardInterrupt as stop:  # at the last moment
         return errors.report(stop)
     finally:
         errors.debug.reset(token)
-    return code or (streams.CLOSED_PIPE if any(stream.gone for stream in watched) else 0)
+    return code or (streams.CLOSED_PIPE if any(stream.unread for stream in watched) else 0)
 
 
 def _exit_within(seconds: float, code: int) -> None:
-    """Have the process end even if a thread of a reward that does not answer keeps it alive."""
+    """End the process even if the thread of a reward that does not answer keeps it alive."""
 
     def end() -> None:
         with suppress(Exception):
@@ -63,8 +63,8 @@ def _exit_within(seconds: float, code: int) -> None:
     timer.start()
 
 
-def _taken(arguments: list[str], flag: str) -> bool:
-    """Take a flag out of the arguments, wherever it stands before ``--``; whether it was there."""
+def _pop_flag(arguments: list[str], flag: str) -> bool:
+    """Remove a flag from the arguments, anywhere before ``--``, and return whether it was there."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     if flag not in arguments[:end]:
         return False
@@ -73,7 +73,7 @@ def _taken(arguments: list[str], flag: str) -> bool:
 
 
 def _completes(arguments: Sequence[str]) -> bool:
-    """Whether this is about shell completion, which Typer ends by an exit of its own before any command runs."""
+    """Whether the arguments concern shell completion, for which Typer exits before any command runs."""
     options = ("--install-completion", "--show-completion")
     return "_ROLLFLOW_COMPLETE" in os.environ or any(one.startswith(options) for one in arguments[:1])
 
@@ -83,7 +83,7 @@ def _run(arguments: Sequence[str]) -> int:
         code = app(args=arguments, prog_name="rollflow", standalone_mode=False, obj=arguments)
     except _UsageError as error:
         message = error.format_message().rstrip(".")
-        if message.startswith("Usage:"):  # a group without a command answers with its help
+        if message.startswith("Usage:"):  # a group without a command prints its help
             with interruption.unheard():
                 print(message, file=sys.stderr)
         else:
@@ -93,10 +93,10 @@ def _run(arguments: Sequence[str]) -> int:
         return errors.report(KeyboardInterrupt())
     except KeyboardInterrupt as stop:
         return errors.report(stop)
-    except BaseException as error:  # of a plug-in, which may raise or call anything
+    except BaseException as error:  # a plug-in may raise anything
         if isinstance(error, SystemExit) and _completes(arguments):
             return error.code if isinstance(error.code, int) else 0
         return errors.report(error)
-    if interruption.unanswered():  # Typer took it
+    if interruption.unanswered():  # Typer swallowed it
         return errors.report(KeyboardInterrupt())
     return code if isinstance(code, int) else 0

@@ -1,4 +1,4 @@
-"""The commands, each in a module of its own. What is slow to import waits until a command needs it."""
+"""The commands, each in a module of its own; slow imports wait until a command needs them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rollflow.cli import bench, errors, experiments, generate, lists, report, sc
 
 
 class _Commands(TyperGroup):
-    """All commands; what interrupts one is reported, which Typer itself would not do."""
+    """The group of all commands; reports interruptions, which Typer itself does not."""
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""How the commands report what went wrong: one line on stderr, and an exit code."""
+"""Error reports of the commands: one line on stderr, and an exit code."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from rollflow.runtime import interruption
 
 DEBUG = "ROLLFLOW_DEBUG"
 _LONGEST = 2000
-"""Characters of a line, beyond which its middle is left out: messages of plug-ins and servers have any length."""
+"""Longest line, in characters, before its middle is left out; messages of plug-ins and servers have any length."""
 debug: ContextVar[bool] = ContextVar("debug", default=False)
 """Whether ``--debug`` was given."""
 
 
 def complain(message: str) -> None:
-    """Print an error as one line on stderr; the exit code says so, too, if nobody reads it."""
+    """Print an error as one line on stderr; if nobody reads it, the exit code still reports the error."""
     with interruption.unheard():
         _line("error", message)
 
@@ -37,16 +37,16 @@ def warn(message: str) -> None:
 
 @contextmanager
 def warnings_as_lines() -> Iterator[None]:
-    """Print each warning of the library once, as one line, however often it is given; others are shown as ever."""
+    """Print each warning of the library once, as one line; other warnings are shown as usual."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", RollflowWarning)
-        shown, told = warnings.showwarning, set[str]()
+        original, printed = warnings.showwarning, set[str]()
 
         def show(message: Warning | str, category: type[Warning], *where: Any, **how: Any) -> None:
             if not issubclass(category, RollflowWarning):
-                shown(message, category, *where, **how)
-            elif str(message) not in told:
-                told.add(str(message))
+                original(message, category, *where, **how)
+            elif str(message) not in printed:
+                printed.add(str(message))
                 warn(str(message))
 
         warnings.showwarning = show
@@ -61,9 +61,9 @@ def _line(kind: str, message: str) -> None:
 
 
 def interrupted(message: str = "") -> int:
-    """Print that the command was interrupted, as one line, and return the exit code: 128 and the signal's number.
+    """Print that the command was interrupted, as one line, and return the exit code: 128 plus the signal's number.
 
-    Who has stopped reading is told nothing but what was kept.
+    If the cause is that nobody reads the output, only what was kept is reported.
     """
     interruption.wind_up()
     why = interruption.described()
@@ -73,11 +73,11 @@ def interrupted(message: str = "") -> int:
 
 
 def report(error: BaseException, code: int = 1) -> int:
-    """Print an error as one line, after its traceback if the user asked for that, and return the exit code.
+    """Print an error as one line, after its traceback if the user asked for it, and return the exit code.
 
     Args:
-        error: The error.
-        code: The exit code of a failed run; bad input is 2 and a bug is 1 in any case.
+        error: Error to report.
+        code: Exit code of a failed run; bad input is always 2 and a bug always 1.
     """
     if isinstance(error, Stopped | KeyboardInterrupt):
         return interrupted(str(error) if isinstance(error, KeyboardInterrupt) else "")
@@ -93,14 +93,14 @@ def report(error: BaseException, code: int = 1) -> int:
         complain(described(error))
     else:
         complain(
-            f"unexpected {described(error)} (a bug of rollflow or of a plug-in; run again with --debug and report it)"
+            f"unexpected {described(error)} (a bug in rollflow or in a plug-in; run again with --debug and report it)"
         )
     return 1
 
 
 @contextmanager
 def refusing(code: int) -> Iterator[None]:
-    """Turn an error that the user can fix into one line and an exit code: ``code``, or 2 if a value was at fault."""
+    """Report an error that the user can fix as one line, and exit with ``code``, or with 2 if a value was at fault."""
     try:
         yield
     except (RollflowError, ValueError, OSError, KeyboardInterrupt) as error:

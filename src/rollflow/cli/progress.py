@@ -1,4 +1,4 @@
-"""A live line of what a search has spent and found."""
+"""A live progress line of a search."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rollflow.search import Progress as Step
 
 
 class LiveProgress(Observer):
-    """NFE spent of the budget, the speed, the step reached and its noise level, and the best reward, on stderr.
+    """Shows on stderr the NFE spent, the speed, the current step with its noise level, and the best reward.
 
-    Used as a context manager around one run. Nothing is shown where stderr is not a terminal.
+    A context manager around one run. Nothing is shown if stderr is not a terminal.
 
     Args:
-        show: Whether to show anything at all.
-        console: Where; None is stderr.
+        show: Whether to show anything.
+        console: Console to write to; None is stderr.
     """
 
     def __init__(self, show: bool = True, console: Console | None = None) -> None:
@@ -61,7 +61,7 @@ class LiveProgress(Observer):
 
     def saved(self, job: Job, population: int, progress: Step) -> None:
         self._reached[population] = progress
-        self._kept += progress.nfe_spent  # methods that do not score on the way are seen to move by this alone
+        self._kept += progress.nfe_spent  # the only sign of progress of methods that do not score on the way
         self._show(self._kept)
 
     def completed(self, job: Job, result: Result) -> None:

@@ -1,6 +1,6 @@
-"""Standard streams whose reader may leave (``| head``), or that vanish with their terminal.
+"""Standard streams whose reader may leave (``| head``), or that disappear with their terminal.
 
-No write to them fails. The first that reaches nobody interrupts the command, as Ctrl-C does.
+Writing to them never fails. The first write that nobody reads interrupts the command, as Ctrl-C does.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from rollflow.files.printable import printable
 from rollflow.runtime import interruption
 
 CLOSED_PIPE = 128 + interruption.PIPE
-"""Exit code of what nobody read to its end, as shells have it."""
+"""Exit code of a command whose output was not read to its end, as in shells."""
 
-_GONE = (errno.EPIPE, errno.EIO)  # EIO is what a terminal gives that was closed
+_CLOSED = (errno.EPIPE, errno.EIO)  # a closed terminal gives EIO
 
 
 class _Stream:
-    """A stream to which writing cannot fail for want of a reader.
+    """A stream to which writing does not fail if its reader has left.
 
     Args:
-        stream: What is written to; None is nothing, as where a process was started without it.
-        plain: Whether control characters are written out, which a terminal would obey: no command needs any on its
-            standard output, and what it prints may come from a file, a folder or a server. Lines are passed on at once,
-            so that a reader who left is noticed.
+        stream: Stream to write to; None discards everything, as in a process that was started without the stream.
+        plain: Whether to escape control characters, which a terminal would obey: no command needs any on its standard
+            output, and what it prints may come from a file, a folder or a server. Lines are passed on at once, so that
+            the loss of a reader is noticed.
 
     Attributes:
-        gone: Whether nobody reads it any more.
-        over: Whether the command is at its end, so that there is nothing left to interrupt.
+        unread: Whether the reader has left.
+        over: Whether the command has finished, so that there is nothing left to interrupt.
     """
 
     def __init__(self, stream: TextIO | None, *, plain: bool = False) -> None:
         self.stream = stream
         self.plain = plain
-        self.gone = self.over = False
+        self.unread = self.over = False
 
     def write(self, text: str) -> int:
-        if self.stream is not None and not self.gone:
+        if self.stream is not None and not self.unread:
             shown = printable(text) if self.plain else text
             try:
                 try:
                     self.stream.write(shown)
-                except UnicodeEncodeError:  # a terminal of another encoding must not cost what was computed
+                except UnicodeEncodeError:  # the encoding of a terminal must not cost a result
                     encoding = self.stream.encoding
                     self.stream.write(shown.encode(encoding, "backslashreplace").decode(encoding))
                 if self.plain and "\n" in text:
@@ -60,21 +60,21 @@ class _Stream:
             self.write(line)
 
     def flush(self) -> None:
-        if self.stream is not None and not self.gone:
+        if self.stream is not None and not self.unread:
             try:
                 self.stream.flush()
             except OSError as error:
                 self._leave(error)
 
     def _leave(self, error: OSError) -> None:
-        if error.errno not in _GONE:
+        if error.errno not in _CLOSED:
             raise error
-        self.gone = True
+        self.unread = True
         assert self.stream is not None
-        with suppress(OSError, ValueError):  # what is left in the buffer goes nowhere, without a word at the exit
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.stream.fileno())
-            os.close(nowhere)
+        with suppress(OSError, ValueError):  # discard the buffer, which would otherwise cause an error at exit
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.stream.fileno())
+            os.close(null)
         if not self.over:
             interruption.closed_pipe(error.errno)
 
@@ -84,7 +84,7 @@ class _Stream:
 
 @contextmanager
 def watched() -> Iterator[list[_Stream]]:
-    """Standard output and error, to which every write succeeds; ``gone`` says whether one reaches nobody any more."""
+    """Replace standard output and error by streams to which every write succeeds; ``unread`` says if a reader left."""
     before = sys.stdout, sys.stderr
     streams = [_Stream(sys.stdout, plain=True), _Stream(sys.stderr)]
     sys.stdout, sys.stderr = (cast(TextIO, stream) for stream in streams)

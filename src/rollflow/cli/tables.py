@@ -1,4 +1,4 @@
-"""What the commands print."""
+"""Tables and texts that the commands print."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of equal length with their columns aligned; plain text, so that it reads the same in a file.
+    """Align the columns of rows of equal length, as plain text that looks the same in a file.
 
-    Ends of lines and control characters within a cell are written out, so that a row is a line.
+    Line ends and control characters within a cell are escaped, so that a row is a line.
     """
     rows = [[printable(cell).replace("\n", "\\n").replace("\t", "\\t") for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -27,7 +27,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def listed(registry: Registry[Any]) -> str:
-    """One line for each name that a registry knows, plug-ins included."""
+    """List the names in a registry, plug-ins included, one per line with a description."""
     return aligned([(name, _described(registry, name)) for name in registry.names()])
 
 
@@ -48,7 +48,7 @@ def _signature(name: str, kind: type) -> str:
 
 
 def explained(registry: Registry[Any]) -> str:
-    """What each name stands for in full: its docstring, and its settings with their defaults."""
+    """Describe each class of a registry in full: its settings with their defaults, and its docstring."""
     parts = [f"{registry.what.upper()}S" if registry.what != "guidance" else "GUIDANCE"]
     for name, kind in registry.items():
         text = f"{_signature(name, kind)}\n{inspect.getdoc(kind)}"
@@ -57,7 +57,7 @@ def explained(registry: Registry[Any]) -> str:
 
 
 def explained_rewards(registry: Registry[RewardModel]) -> str:
-    """What one wants to know of each reward before it is loaded, plug-ins included; with its settings."""
+    """Describe each reward, plug-ins included: its settings, and what to know before loading it."""
     parts = ["REWARDS"]
     for name in registry.names():
         try:
@@ -67,7 +67,7 @@ def explained_rewards(registry: Registry[RewardModel]) -> str:
             continue
         rows = [
             ("differentiable", "yes" if kind.differentiable else "no"),
-            ("held out by", ", ".join(kind.held_out) or "nothing"),
+            ("held-out", ", ".join(kind.held_out) or "none"),
             *(kind.card._asdict().items() if kind.card else ()),
         ]
         parts.append(f"{_signature(name, kind)}\n{kind.description}\n{aligned(rows)}".replace("\n", "\n    "))
@@ -75,29 +75,25 @@ def explained_rewards(registry: Registry[RewardModel]) -> str:
 
 
 def asked(prompt: str) -> str:
-    """What is taken to be asked for, and how that was found."""
+    """Say what a prompt asks for, and how that was determined."""
     counts = ", ".join(f"{thing}={count}" for thing, count in prompts.asked(prompt).items()) or "nothing"
-    how = (
-        "as given"
-        if isinstance(prompt, prompts.Prompt)
-        else "read from the prompt; --ask THING=COUNT says it otherwise"
-    )
+    how = "as given" if isinstance(prompt, prompts.Prompt) else "read from the prompt; override with --ask THING=COUNT"
     return printable(" ".join(f"asks for {counts} ({how})".split()))
 
 
 def costs(spendings: Mapping[str, Mapping[str, int | None]]) -> str:
-    """One line an amount, one column a job; None is an amount that only the loaded model tells."""
+    """Tabulate costs, one line per amount and one column per job; None is an amount that only a loaded model knows."""
     names = {"nfe": "NFE"}
     amounts = next(iter(spendings.values()))
     lines = [
-        (names.get(amount, amount.replace("_", " ")), *(_told(spending[amount]) for spending in spendings.values()))
+        (names.get(amount, amount.replace("_", " ")), *(_amount(spending[amount]) for spending in spendings.values()))
         for amount in amounts
     ]
     return aligned([("", *spendings), *lines])
 
 
-def _told(amount: int | None) -> str:
-    return "told once loaded" if amount is None else str(amount)
+def _amount(amount: int | None) -> str:
+    return "known once loaded" if amount is None else str(amount)
 
 
 def _rewards(before: float | None, after: float | None) -> str:
@@ -106,7 +102,7 @@ def _rewards(before: float | None, after: float | None) -> str:
 
 
 def outcome(content: Mapping[str, Any], folder: Path) -> str:
-    """The content of ``result.json``, in short; its warnings are lines of their own."""
+    """Summarise the content of ``result.json``; its warnings are printed on lines of their own."""
     baseline = content.get("baseline", {"reward": None, "held_out": {}})
     state = "finished" if content["finished"] else f"a clean estimate at noise level {content['noise_level']:.2f}"
     if content["interrupted"]:

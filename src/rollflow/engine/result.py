@@ -221,7 +221,7 @@ def refuse_foreign(out: RunFolder, names: Sequence[str], others: Sequence[str] =
     if foreign:
         raise BadSetting(
             f"'{out.path}' holds {', '.join(foreign)}, which rollflow did not write, or which changed since (earlier "
-            "releases did not mark their files); move that away, or choose another folder (--out)"
+            "releases did not mark their files); move it away, or choose another folder (--out)"
         )
 
 

@@ -31,7 +31,7 @@ class Task:
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", instance("model", as_model(self.model), FlowModel))
         check_attributes(self.model)
-        instance("prompt", self.prompt, str, what="a text")
+        instance("prompt", self.prompt, str, what="a string")
         check_reward("reward", self.reward)
         held_out = each("held_out", self.held_out, check_reward, "a tuple of rewards")
         check_names("held-out reward", [reward for reward in held_out if not reward.remote])

@@ -1,8 +1,8 @@
-"""Files that are written whole or not at all, and that are on disk when the write returns.
+"""Atomic, durable writes: a file is complete or absent, and on disk when the call returns.
 
 Contents are written to temporary files beside their targets, flushed to disk and moved into place, and the folder is
-flushed as well, so that neither a kill nor a power failure leaves half a file. The temporary files have names of their
-own, ``.rollflow-<mark>.<name>.part``, by which a later process recognises those that a killed one has left.
+flushed as well, so that neither a kill nor a power failure leaves half a file. Temporary files are called
+``.rollflow-<mark>.<name>.part``, by which a later process recognises those that a killed one left behind.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _LOCKED = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def write(folder: Path, files: Mapping[str, bytes], *, durable: bool = True) -> None:
-    """Write files over those of the same names: all are complete on disk before the first takes its place.
+    """Write files, replacing existing ones; all are complete on disk before the first is replaced.
 
-    A failure (a full disk, Ctrl-C) while they are written leaves the earlier ones as they were.
+    If writing fails (a full disk, Ctrl-C), the existing files stay as they were.
 
     Args:
-        folder: Where they go.
-        files: Their contents by name.
-        durable: Whether they must outlive a power failure.
+        folder: Folder to write to.
+        files: Contents by file name.
+        durable: Whether the files must survive a power failure.
 
     Raises:
-        OSError: If they cannot be written.
+        OSError: If the files cannot be written.
     """
     parts = {name: part_of(folder / name) for name in files}
     try:
@@ -56,36 +56,37 @@ def write(folder: Path, files: Mapping[str, bytes], *, durable: bool = True) -> 
 
 
 def create(path: Path, content: bytes, *, durable: bool = True) -> bool:
-    """Write a file that is not there yet, whole from the first moment; False if it is there.
+    """Write a new file, complete from the first moment; return False if it exists already.
 
-    Of all who try at once, one succeeds. Where a file system has no hard links, the file may be seen empty.
+    Of several processes that try at once, one succeeds. On a file system without hard links, the file may be seen
+    empty.
 
     Args:
-        path: The file.
-        content: What it holds.
-        durable: Whether it must outlive a power failure.
+        path: File to create.
+        content: Content of the file.
+        durable: Whether the file must survive a power failure.
 
     Raises:
-        OSError: If it cannot be written.
+        OSError: If the file cannot be written.
     """
     part = part_of(path)
     try:
         _put(part, content, durable)
-        made = link(part, path)
-        if made and durable:
+        created = link(part, path)
+        if created and durable:
             sync(path.parent)
-        return made
+        return created
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
 
 
 def link(file: Path, path: Path) -> bool:
-    """Give a file a second name that nothing has yet; False if something has it."""
+    """Give a file a second name; return False if the name is taken."""
     try:
         os.link(file, path)
     except FileExistsError:
-        return file.stat().st_nlink > 1  # a server that has linked it, and was asked again since its answer was lost
+        return file.stat().st_nlink > 1  # a server made the link, and was asked again since its answer was lost
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
@@ -98,18 +99,18 @@ def link(file: Path, path: Path) -> bool:
 
 
 def part_of(path: Path) -> Path:
-    """A new name for a temporary file beside a file."""
+    """Return a new name for a temporary file beside a file."""
     return path.with_name(f".rollflow-{mark()}.{path.name[:40]}.part")
 
 
 def parts_of(folder: Path) -> list[Path]:
-    """The temporary files in a folder: regular files with a name that only this module gives."""
+    """List the temporary files in a folder: regular files with a name that only this module gives."""
     with os.scandir(folder) as entries:
         return [Path(one.path) for one in entries if PART.fullmatch(one.name) and one.is_file(follow_symlinks=False)]
 
 
 def sync(path: Path) -> None:
-    """Flush a file, or the names in a folder, to disk; nothing where the system cannot do that.
+    """Flush a file, or the names in a folder, to disk; do nothing where the system cannot.
 
     Raises:
         OSError: If the disk fails.
@@ -128,34 +129,34 @@ def sync(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, each on disk; one that is there stays as it is.
+    """Create a folder and its parents, and flush them to disk; an existing folder is left as it is.
 
     Raises:
-        OSError: If it cannot be made.
+        OSError: If the folder cannot be created.
     """
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
-    for one in reversed(missing):  # from the top, since mkdir itself recurses, which names of a thousand parts outdo
+    for one in reversed(missing):  # from the top: mkdir(parents=True) recurses too deeply for long paths
         one.mkdir(exist_ok=True)
     if not missing:
-        folder.mkdir(exist_ok=True)  # raises where it is a file
+        folder.mkdir(exist_ok=True)  # raises if it is a file
     for one in missing:
-        with suppress(PermissionError):  # a parent that may be passed through and not be read
+        with suppress(PermissionError):  # a parent that may be entered but not read
             sync(one.parent)
 
 
 def check_outside(folder: Path) -> None:
     """Raise a FolderError if a folder lies inside the installed package."""
-    if Path(os.path.realpath(folder)).is_relative_to(PACKAGE):  # of a link to itself, resolve() raises a RuntimeError
+    if Path(os.path.realpath(folder)).is_relative_to(PACKAGE):  # resolve() raises a RuntimeError for a link to itself
         raise FolderError(
-            f"'{folder}' lies inside the installed package, into which nothing is written; choose another"
+            f"'{folder}' lies inside the installed package, which rollflow never writes to; choose another folder"
         )
 
 
 def check_folder(folder: Path) -> None:
-    """Make the output folder and try it, so that no run is in vain.
+    """Create the output folder and try to write to it, so that no run is wasted.
 
     Raises:
-        FolderError: If it cannot be written to, or lies inside the installed package, whose data stays as it is.
+        FolderError: If it cannot be written to, or lies inside the installed package.
     """
     check_outside(folder)
     probe = part_of(folder / "probe")
@@ -169,19 +170,19 @@ def check_folder(folder: Path) -> None:
 
 @contextmanager
 def open_regular(path: Path, most: int) -> Iterator[BinaryIO]:
-    """Open a regular file of at most ``most`` bytes to read it.
+    """Open a regular file of at most ``most`` bytes for reading.
 
     Raises:
-        OSError: If it cannot be opened.
-        ValueError: If it is something else, such as a pipe or a device, or larger.
+        OSError: If the file cannot be opened.
+        ValueError: If it is larger, or not a regular file but, for example, a pipe or a device.
     """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
             raise ValueError("it is not a regular file")
-        if found.st_size > most:
-            raise ValueError(f"it has {found.st_size:,} bytes, more than the {most:,} that are read")
+        if status.st_size > most:
+            raise ValueError(f"expected at most {most:,} bytes, got {status.st_size:,}")
         with os.fdopen(handle, "rb", closefd=False) as file:
             yield file
     finally:
@@ -189,7 +190,7 @@ def open_regular(path: Path, most: int) -> Iterator[BinaryIO]:
 
 
 def trouble(folder: Path, error: OSError) -> str:
-    """What has happened to a folder, in words, from what its use raised."""
+    """Describe what happened to a folder, from the error that using it raised."""
     if error.errno in _FULL:
         return f"the disk of '{folder}' is full ({error.strerror})"
     if error.errno in _QUOTA:
@@ -199,16 +200,16 @@ def trouble(folder: Path, error: OSError) -> str:
     if error.errno in _GONE:
         return f"a part of '{folder}' is gone: {error.filename or error.strerror}"
     if error.errno in _LOCKED:
-        return f"'{folder}' cannot be written to any more: {error.strerror}"
+        return f"'{folder}' is no longer writable: {error.strerror}"
     return f"'{folder}' cannot be used: {error.strerror or error}"
 
 
 @contextmanager
 def using(folder: Path) -> Iterator[None]:
-    """Explain in words what has happened to a folder that can no longer be used.
+    """Turn an error of using a folder into one that says what happened to the folder.
 
     Raises:
-        FolderError: In place of an ``OSError``.
+        FolderError: Instead of an ``OSError``.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""JSON and YAML that anyone may have written, read within bounds."""
+"""JSON and YAML of unknown origin, read within bounds."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from typing import Any
 from rollflow.errors import RollflowError
 
 MAX_BYTES = 2**24
-"""Largest file of text, in bytes."""
+"""Largest text file, in bytes."""
 
 MAX_YAML = 2**21
-"""Most characters of a YAML document; it is slow to parse."""
+"""Largest YAML document, in characters; YAML is slow to parse."""
 
 MAX_DEPTH = 32
 """Deepest nesting of a YAML document."""
 
 MAX_NODES = 200_000
-"""Most values in a YAML document, what aliases stand for included."""
+"""Largest number of values in a YAML document, aliases replaced by what they stand for."""
 
 _LONG_NUMBER = re.compile(r"[-+\d_:.,eExXoO]{100,}")
 
 
 def read_text(path: Path, *, encoding: str = "utf-8", max_bytes: int = MAX_BYTES) -> str:
-    """Read a regular file of text.
+    """Read a regular text file.
 
     Raises:
-        OSError: If there is none, or it cannot be read.
-        ValueError: If it is of another kind, too large, or not of the encoding.
+        OSError: If the file does not exist or cannot be read.
+        ValueError: If it is not a regular file, too large, or not in the given encoding.
     """
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
@@ -49,7 +49,7 @@ def read_json(text: str) -> Any:
     """Parse JSON.
 
     Raises:
-        ValueError: If it is none, or nested too deeply.
+        ValueError: If the text is not JSON, or nested too deeply.
     """
     try:
         return json.loads(text)
@@ -58,11 +58,11 @@ def read_json(text: str) -> Any:
 
 
 def read_yaml(text: str) -> Any:
-    """Parse YAML of plain values; what aliases stand for is counted before anything is made.
+    """Parse YAML of plain values; the values behind aliases are counted before any object is created.
 
     Raises:
         RollflowError: If PyYAML is not installed.
-        ValueError: If it is no YAML, or too long, too deep, or too much once its aliases are replaced.
+        ValueError: If the text is not YAML, too long, nested too deeply, or too large once its aliases are replaced.
     """
     try:
         import yaml  # type: ignore[import-untyped, unused-ignore]
@@ -72,7 +72,7 @@ def read_yaml(text: str) -> Any:
         ) from error
     if len(text) > MAX_YAML:
         raise ValueError(f"expected at most {MAX_YAML} characters of YAML, got {len(text)}")
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, if PyYAML was built with it
     try:
         _check_events(yaml, yaml.parse(text, Loader=loader))
         return yaml.load(text, Loader=loader)
@@ -80,14 +80,14 @@ def read_yaml(text: str) -> Any:
         raise ValueError(" ".join(str(error).split())) from error
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    except (AttributeError, TypeError, KeyError, OverflowError) as error:  # of values that tags say are something else
-        raise ValueError(f"a value is not what its tag says: {error}") from error
+    except (AttributeError, TypeError, KeyError, OverflowError) as error:  # a value that does not fit its tag
+        raise ValueError(f"a value does not fit its tag: {error}") from error
 
 
 def _check_events(yaml: Any, events: Iterable[Any]) -> None:
-    """Refuse a document by its events alone, of which there are no more than characters."""
-    sizes: dict[str, tuple[int, int]] = {}  # of what anchors name: values in it, and levels
-    open_: list[tuple[str | None, int, int]] = [(None, 0, 0)]  # anchors, values and levels of what has not ended
+    """Check a document by its parse events alone; there are no more of them than characters."""
+    sizes: dict[str, tuple[int, int]] = {}  # number of values and levels behind each anchor
+    open_: list[tuple[str | None, int, int]] = [(None, 0, 0)]  # anchor, values and levels of each open collection
     for event in events:
         anchor = getattr(event, "anchor", None)
         if isinstance(event, yaml.CollectionStartEvent):
@@ -98,7 +98,7 @@ def _check_events(yaml: Any, events: Iterable[Any]) -> None:
             levels += 1
         elif isinstance(event, yaml.AliasEvent):
             if anchor not in sizes:
-                raise ValueError(f"the alias '*{anchor}' stands for nothing before it, or for what it is part of")
+                raise ValueError(f"the alias '*{anchor}' refers to nothing before it, or to what it is part of")
             values, levels = sizes[anchor]
         elif isinstance(event, yaml.ScalarEvent):
             if _LONG_NUMBER.fullmatch(event.value):

@@ -1,4 +1,4 @@
-"""Pictures and films that anyone may have made, read within bounds."""
+"""Pictures and films of unknown origin, read within bounds."""
 
 from __future__ import annotations
 
@@ -17,53 +17,53 @@ from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 from rollflow.errors import RollflowError
 
 MediaSource: TypeAlias = Path | str | bytes
-"""The path of a picture, or the content of its file."""
+"""Path of a picture or film, or the content of its file."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-"""Formats that are read; others that Pillow knows start programs (EPS) or have no use here."""
+"""Formats that are read; of the others that Pillow knows, some start programs (EPS) and the rest have no use here."""
 
 MAX_BYTES = 2**28
 """Largest file, in bytes."""
 
 MAX_PIXELS = 2**26
-"""Most pixels of one picture: 8192 x 8192."""
+"""Largest picture, in pixels: 8192 x 8192."""
 
 MAX_FILM_PIXELS = 2**27
-"""Most pixels of the frames of one film together: 145 frames of 1280 x 720."""
+"""Largest film, in pixels of all frames together: 145 frames of 1280 x 720."""
 
 FRAME_MILLISECONDS = 62
-"""How long a frame of the films that are written is shown: 16 a second, the rate of Wan."""
+"""Duration of a frame in films that rollflow writes: 16 frames a second, the rate of Wan."""
 
 MAX_FRAMES = 4096
-"""Most frames of one film, those that are repeated because they are shown longer included."""
+"""Largest number of frames in a film, counting the repeats of frames that are shown longer."""
 
-_WARNINGS = RLock()  # of the filters of warnings, which belong to all threads
+_WARNINGS = RLock()  # guards the warning filters, which all threads share
 
 
 class BadPicture(RollflowError):
-    """A file that is no picture, is damaged, or is of a kind that is not read."""
+    """A file is not a picture, is damaged, or has a format that is not read."""
 
 
 class PictureTooLarge(BadPicture):
-    """A picture or film of more pixels or frames than are read; nothing of it was decoded."""
+    """A picture or film has too many pixels or frames; none of it was decoded."""
 
 
 @contextmanager
 def open_picture(
     source: MediaSource, *, max_pixels: int = MAX_PIXELS, formats: Sequence[str] = FORMATS
 ) -> Iterator[Image.Image]:
-    """Open a picture of which only the header has been read, so that its size can be judged before it is decoded.
+    """Open a picture and read only its header, so that its size can be checked before it is decoded.
 
-    Whatever Pillow raises within the block, of which there are many kinds, is the fault of the file.
+    Any exception of Pillow within the block, and there are many kinds, is taken to be a fault of the file.
 
     Args:
-        source: Path or content.
-        max_pixels: Most pixels that its header may claim.
-        formats: Formats of Pillow that are tried.
+        source: Path or content of the picture.
+        max_pixels: Largest number of pixels that the header may declare.
+        formats: Formats to try, by their names in Pillow.
 
     Raises:
-        PictureTooLarge: If it has more pixels or bytes than are read.
-        BadPicture: If it cannot be read, within the block, too.
+        PictureTooLarge: If the picture has too many pixels or bytes.
+        BadPicture: If the picture cannot be read, now or within the block.
     """
     name = "the picture" if isinstance(source, bytes) else f"'{source}'"
     try:
@@ -83,29 +83,29 @@ def open_picture(
 
 
 def read_picture(source: MediaSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Read a picture, the first frame of a film, as RGB.
+    """Read a picture, or the first frame of a film, as RGB.
 
     Raises:
-        BadPicture: If it is too large or cannot be read.
+        BadPicture: If the picture is too large or cannot be read.
     """
     with _without_warnings(), open_picture(source, max_pixels=max_pixels) as picture:
         return picture.convert("RGB")
 
 
 def read_frames(source: MediaSource) -> list[Image.Image]:
-    """Read a picture as one frame, or a film as many, as RGB.
+    """Read a film as its frames, or a picture as a single frame, in RGB.
 
-    A photograph is turned as its camera says. A frame that is shown longer than the shortest stands in the list as
-    often as that goes into it, since files merge equal frames; they are counted before they are repeated. The unit is
-    that of the films that rollflow writes where it fits all frames.
+    A photograph is rotated as its camera recorded. Since files merge equal frames, a frame that is shown longer than
+    the shortest is repeated in proportion; repeats are counted before they are made. In films that rollflow wrote, the
+    unit is the duration of its frames.
 
     Raises:
-        PictureTooLarge: If there are more frames or pixels than are read.
-        BadPicture: If it cannot be read.
+        PictureTooLarge: If there are too many frames or pixels.
+        BadPicture: If the file cannot be read.
     """
     with _without_warnings(), open_picture(source) as file:
         if file.mode[:1] in ("I", "F"):
-            raise BadPicture(f"cannot read '{source!s:.200}': it has more than 8 bits a channel; convert it to 8")
+            raise BadPicture(f"cannot read '{source!s:.200}': it has more than 8 bits per channel; convert it to 8")
         if not _is_film(file):
             return [ImageOps.exif_transpose(file).convert("RGB")]
         frames: list[tuple[Image.Image, float]] = []
@@ -114,7 +114,7 @@ def read_frames(source: MediaSource) -> list[Image.Image]:
             _check_film(number, frame)
             frames.append((frame.convert("RGB"), float(frame.info.get("duration", 0))))
         durations = [duration for _, duration in frames]
-        # In a film of rollflow's every frame may have been merged with others, so that the shortest is no unit.
+        # In a film that rollflow wrote, even the shortest frame may be several equal ones that were merged.
         ours = all(duration and duration % FRAME_MILLISECONDS == 0 for duration in durations)
         unit = FRAME_MILLISECONDS if ours else min(durations) or 1
         times = [max(1, round(duration / unit)) for duration in durations]
@@ -124,7 +124,7 @@ def read_frames(source: MediaSource) -> list[Image.Image]:
 
 @contextmanager
 def _content(source: MediaSource) -> Iterator[io.BytesIO | str]:
-    """What Pillow opens: content in memory, or the path of a regular file, since others may never end."""
+    """Yield what Pillow opens: content in memory, or the path of a regular file, since others may never end."""
     if isinstance(source, bytes):
         size = len(source)
     else:
@@ -139,14 +139,14 @@ def _content(source: MediaSource) -> Iterator[io.BytesIO | str]:
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Silence Pillow's warnings: what they are of is refused here, or does not matter."""
+    """Silence Pillow's warnings: their causes are refused here, or do not matter."""
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def _is_film(file: Image.Image) -> bool:
-    """Whether there are several frames; in a JPEG they are views of one photograph (MPO)."""
+    """Whether a file has several frames; those of an MPO file are views of one photograph."""
     return bool(getattr(file, "is_animated", False)) and file.format != "MPO"
 
 
@@ -163,17 +163,17 @@ def _check_film(frames: int, frame: Image.Image, when: str = "") -> None:
     if frames > MAX_FRAMES or pixels > MAX_FILM_PIXELS:
         raise PictureTooLarge(
             f"expected a film of at most {MAX_FRAMES} frames and {MAX_FILM_PIXELS} pixels together, got {frames} or "
-            f"more frames of {frame.width} x {frame.height}{when}; cut it, make it smaller, or make its frames equally "
-            "long"
+            f"more frames of {frame.width} x {frame.height}{when}; shorten it, make it smaller, or show all its frames "
+            "equally long"
         )
 
 
 def _line(error: Exception, formats: Sequence[str]) -> str:
-    """What went wrong in one line, without addresses of memory."""
+    """Describe an error in one line, without memory addresses."""
     if isinstance(error, UnidentifiedImageError):
-        return f"it is no picture of a format that is read ({', '.join(formats)})"
+        return f"it is not a picture in a supported format ({', '.join(formats)})"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, MemoryError):
-        return "it does not fit into the memory"
+        return "it does not fit in memory"
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Files with names that rollflow makes up: only those that it wrote itself are replaced."""
+"""Files whose names rollflow chooses: it replaces only those that it wrote itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rollflow.errors import BadSetting
 from rollflow.files.atomic import open_regular
 
 GENERATOR = "rollflow"
-"""What pages and pictures name as the program that wrote them."""
+"""Name of the writing program in pages and pictures."""
 
 _HEAD = 1 << 14
 _MARKS = {
@@ -22,11 +22,11 @@ _MARKS = {
     ".png": re.compile(rb"\A\x89PNG.*tEXtSoftware\x00rollflow", re.DOTALL),
     ".json": re.compile(rb'\A\{\n "model": "[^"\n]*",\n "accuracy": \{'),
 }
-"""What the beginning of each kind of file shows that rollflow has written it."""
+"""Mark at the beginning of each kind of file that rollflow writes."""
 
 
 def is_own(path: Path) -> bool:
-    """Whether a file carries the mark of those that rollflow writes."""
+    """Whether a file carries the mark of the files that rollflow writes."""
     mark = _MARKS.get(path.suffix)
     try:
         if mark is None or path.is_symlink():
@@ -38,18 +38,18 @@ def is_own(path: Path) -> bool:
 
 
 def check_own(folder: Path, names: Iterable[str]) -> None:
-    """Refuse to replace files of the user; asked before any work is done.
+    """Check, before any work is done, that no file of the user would be replaced.
 
     Args:
-        folder: Where the files would go.
-        names: Of the files, none of which the user chose.
+        folder: Folder to write to.
+        names: Names of the files to write, none of them chosen by the user.
 
     Raises:
-        BadSetting: If any is there that rollflow did not write.
+        BadSetting: If one of the names belongs to a file that rollflow did not write.
     """
     foreign = [name for name in names if os.path.lexists(folder / name) and not is_own(folder / name)]
     if foreign:
         raise BadSetting(
             f"'{folder}' holds {', '.join(foreign)}, which rollflow did not write (earlier releases did not mark all "
-            "their files); move that away, or choose another folder (--out)"
+            "their files); move it away, or choose another folder (--out)"
         )

@@ -1,4 +1,4 @@
-"""The output folder of one run: who writes to it, and which of its files rollflow wrote."""
+"""The output folder of a run: its lock, and which of its files rollflow wrote."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rollflow.files.atomic import make_folder, open_regular, trouble, write
 fcntl: ModuleType | None
 try:
     import fcntl
-except ImportError:  # Windows, where two runs at once in one folder go unnoticed
+except ImportError:  # Windows, where two simultaneous runs in one folder go unnoticed
     fcntl = None
 
 RESULT, LOCK = "result.json", ".rollflow-lock"
@@ -27,21 +27,21 @@ _MOST_JSON = 1 << 28
 
 
 class RunFolder:
-    """A folder that one run at a time writes to, and in which it replaces and removes rollflow's own files alone.
+    """An output folder that one run at a time writes to, replacing and removing only rollflow's own files.
 
-    A file is rollflow's own if its digest is in the ``files`` of a ``result.json`` that is as rollflow wrote it, or in
-    the lock, which announces what is about to be written, so that a kill leaves nothing of which that is unknown.
-    The system releases the lock of a process that is gone.
+    A file is rollflow's own if its digest is among the ``files`` of an unmodified ``result.json``, or in the lock file,
+    which announces what is about to be written, so that even a kill leaves no file of unknown origin. The system
+    releases the lock when the process ends.
 
     Args:
-        path: Of the folder; made if need be.
+        path: Path of the folder, created if it does not exist.
 
     Attributes:
-        earlier: The content of the ``result.json`` of an earlier run; None if there is none that rollflow wrote.
-        kept: Whether this run has written its own.
+        earlier: Content of the ``result.json`` of an earlier run; None if there is none that rollflow wrote.
+        kept: Whether this run has written its own ``result.json``.
 
     Raises:
-        FolderError: On entering, if another run is at work there, or if the folder cannot be written to.
+        FolderError: On entering, if another run is using the folder, or if it cannot be written to.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,8 +54,8 @@ class RunFolder:
         self._unsettled = False
 
     @classmethod
-    def seen(cls, path: Path) -> RunFolder:
-        """The folder as it is, which need not be there, for who writes nothing to it.
+    def inspect(cls, path: Path) -> RunFolder:
+        """Inspect a folder, which need not exist, without writing to it.
 
         Raises:
             FolderError: As on entering.
@@ -101,48 +101,48 @@ class RunFolder:
         os.close(self._handle)
 
     def _is_needed(self) -> bool:
-        """Whether files are there that the lock announces and ``result.json`` does not account for."""
-        told = _sealed(self.path / RESULT)
-        announced = self._ours - set(told["files"].items() if told else ())
+        """Whether the folder holds files that the lock announces and ``result.json`` does not list."""
+        content = _sealed(self.path / RESULT)
+        announced = self._ours - set(content["files"].items() if content else ())
         return any((name, _digest(self.path / name)) in announced for name, _ in announced)
 
     def foreign(self, names: Iterable[str]) -> list[str]:
-        """Those of the names that a file has which rollflow did not write, or which was changed since."""
+        """List those of the names that belong to files which rollflow did not write, or which were changed since."""
         return [name for name in names if not self._is_free(name)]
 
     def free(self, name: str) -> str:
-        """The name, or where a file has it that is not rollflow's, one that is like it."""
+        """Return the name itself, or a similar one if a file that is not rollflow's has it."""
         stem, dot, suffix = name.rpartition(".")
         others = (f"{stem}-{number}{dot}{suffix}" for number in range(1, 1000))
         return next((one for one in (name, *others) if self._is_free(one)), name)
 
     def keep(self, content: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
-        """Write files and a ``result.json`` that accounts for them and for those that were kept before.
+        """Write files, and a ``result.json`` that lists them and the files kept before.
 
         Returns:
-            What ``result.json`` holds: ``content`` and the digests of the files.
+            The content of ``result.json``: ``content`` and the digests of the files.
 
         Raises:
-            OSError: If they cannot be written; the earlier ones are as they were then.
+            OSError: If the files cannot be written; existing ones then stay as they were.
         """
         if not self.path.is_dir():
             warnings.warn(
-                f"'{self.path}' was moved or deleted during the run; it is made again for the result",
+                f"'{self.path}' was moved or deleted during the run; it is created again for the result",
                 RollflowWarning,
                 stacklevel=2,
             )
             make_folder(self.path)
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
         self._announce(digests)
-        told = dict(content) | {"files": self._files | digests}
-        told["files"] = {**told["files"], RESULT: _seal(told)}
-        write(self.path, {**files, self.free(RESULT): encode(told).encode()})
+        listed = dict(content) | {"files": self._files | digests}
+        listed["files"] = {**listed["files"], RESULT: _seal(listed)}
+        write(self.path, {**files, self.free(RESULT): encode(listed).encode()})
         self._files |= digests
         self._unsettled, self.kept = False, True
-        return told
+        return listed
 
     def remove_earlier(self) -> None:
-        """Remove the files of earlier runs that this one has not replaced, lest they be taken for its own."""
+        """Remove the files of earlier runs that this one has not replaced, so that nobody takes them for its own."""
         for name, _ in sorted(self._ours):
             path = self.path / name
             if name not in self._files and path.name == name and (name, _digest(path)) in self._ours:
@@ -160,7 +160,7 @@ class RunFolder:
     def _announce(self, digests: Mapping[str, str]) -> None:
         self._ours |= set(digests.items())
         self._unsettled = True
-        with suppress(OSError):  # a file system that is full: nothing will be written either
+        with suppress(OSError):  # the disk is full: the files will not be written either
             os.lseek(self._handle, 0, os.SEEK_SET)
             os.ftruncate(self._handle, 0)
             os.write(self._handle, json.dumps(sorted(self._ours)).encode())
@@ -168,19 +168,19 @@ class RunFolder:
 
 
 def encode(content: Mapping[str, Any]) -> str:
-    """Strict JSON, one key a line, lists of numbers on one."""
+    """Encode as strict JSON, one key per line."""
     lines = [f"  {json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in content.items()]
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def _seal(content: Mapping[str, Any]) -> str:
-    """The digest of what a ``result.json`` says beside this digest."""
+    """Return the digest of the content of a ``result.json`` apart from this digest."""
     files = {name: digest for name, digest in content["files"].items() if name != RESULT}
     return hashlib.sha256(encode({**content, "files": files}).encode()).hexdigest()
 
 
 def _sealed(path: Path) -> dict[str, Any] | None:
-    """The content of a ``result.json`` that is as rollflow wrote it; None if it is anything else."""
+    """Read a ``result.json``; None unless it is as rollflow wrote it."""
     try:
         with open_regular(path, _MOST_JSON) as file:
             content = json.loads(file.read())
@@ -189,12 +189,12 @@ def _sealed(path: Path) -> dict[str, Any] | None:
             return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    told: dict[str, Any] = content
-    return told
+    sealed: dict[str, Any] = content
+    return sealed
 
 
 def _digest(path: Path) -> str:
-    """SHA-256 of a regular file; empty if it is none."""
+    """Return the SHA-256 of a regular file, or an empty string for anything else."""
     digest = hashlib.sha256()
     try:
         if path.is_symlink():
@@ -208,22 +208,22 @@ def _digest(path: Path) -> str:
 
 
 def _locked(path: Path) -> int:
-    """A handle of the lock file, which this process alone holds.
+    """Open the lock file and lock it for this process alone.
 
     Raises:
-        BlockingIOError: If another holds it.
-        OSError: If it cannot be made.
+        BlockingIOError: If another process holds the lock.
+        OSError: If the file cannot be created.
     """
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
             if not _hold(handle):
                 raise BlockingIOError
-            found = os.fstat(handle)
-            if not stat.S_ISREG(found.st_mode) or os.pread(handle, 1, 0) not in (b"", b"["):
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode) or os.pread(handle, 1, 0) not in (b"", b"["):
                 raise OSError(None, f"it holds a {LOCK} that rollflow did not write")
-            with suppress(FileNotFoundError):  # removed by the one that held it, just before it let go
-                if os.path.samestat(found, os.lstat(path)):
+            with suppress(FileNotFoundError):  # removed by its holder just before the lock was released
+                if os.path.samestat(status, os.lstat(path)):
                     return handle
         except BaseException:
             os.close(handle)
@@ -232,14 +232,14 @@ def _locked(path: Path) -> int:
 
 
 def _refused(path: Path, error: OSError) -> FolderError:
-    """The error of a folder that cannot be had."""
+    """Make the error for a folder that cannot be locked or written to."""
     if isinstance(error, BlockingIOError):
         return FolderError(f"another run is writing to '{path}'; wait for it, or choose another folder")
     return FolderError(f"{trouble(path, error)}; choose another folder")
 
 
 def _hold(handle: int, *, shared: bool = False) -> bool:
-    """Lock a file, or share its lock; False if another process has it. Where there are no locks, nothing is locked."""
+    """Lock a file; return False if another process holds the lock. Without locks in the system, nothing is locked."""
     if fcntl is None:
         return True
     try:
@@ -252,9 +252,9 @@ def _hold(handle: int, *, shared: bool = False) -> bool:
 
 
 def _announced(handle: int) -> set[tuple[str, str]]:
-    """What a run that was killed was about to write: names and digests."""
+    """Return the names and digests that a killed run was about to write."""
     try:
-        told = json.loads(os.read(handle, 1 << 20) or b"[]")
-        return {(str(name), str(digest)) for name, digest in told}
+        announced = json.loads(os.read(handle, 1 << 20) or b"[]")
+        return {(str(name), str(digest)) for name, digest in announced}
     except (ValueError, TypeError, RecursionError):
         return set()

@@ -1,4 +1,4 @@
-"""Marks of processes, by which others tell whose a file is and whether its owner is gone."""
+"""Marks in file names, which say which process owns a file, so that others can tell whether it has ended."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from pathlib import Path
 MARK = "[0-9a-f]{12}-[0-9]{1,10}-[0-9a-f]{8}"
 """Pattern of a mark."""
 _MARK = re.compile(r"([0-9a-f]{12})-([0-9]{1,10})-[0-9a-f]{8}")
-_BOOT, _COUNTED = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+_BOOT, _NAMESPACE = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
 
 
 def mark() -> str:
-    """A new name for files of this process: where its number is counted, the number, and something random."""
+    """Return a new mark of this process: a digest of where its id is valid, the id, and a random part."""
     return f"{_realm()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
-def gone(text: str) -> bool:
-    """Whether the process whose mark a text holds is certainly no more.
+def has_ended(text: str) -> bool:
+    """Whether the process whose mark a text contains has certainly ended.
 
-    Numbers of processes say nothing between machines, nor between containers, whatever their names: a process that was
-    counted elsewhere is never certain to be gone.
+    Process ids mean nothing on other machines or in other containers, even those of the same name: a process from
+    elsewhere is never certain to have ended.
     """
-    found = _MARK.search(text)
-    if found is None or found[1] != _realm() or os.name != "posix":
+    match = _MARK.search(text)
+    if match is None or match[1] != _realm() or os.name != "posix":
         return False
     try:
-        os.kill(int(found[2]), 0)
+        os.kill(int(match[2]), 0)
     except ProcessLookupError:
         return True
     except (PermissionError, OverflowError):
@@ -41,10 +41,10 @@ def gone(text: str) -> bool:
 
 @cache
 def _realm() -> str:
-    """Where numbers of processes are counted as here: this boot of this kernel, and this namespace of it."""
-    told = [socket.gethostname()]
+    """Return a digest of where process ids are valid: this boot of the kernel, and this namespace of processes."""
+    parts = [socket.gethostname()]
     try:
-        told += [_BOOT.read_text().strip(), os.readlink(_COUNTED)]
+        parts += [_BOOT.read_text().strip(), os.readlink(_NAMESPACE)]
     except OSError:  # a system without /proc
-        told.append(str(uuid.getnode()))
-    return hashlib.sha256(" ".join(told).encode()).hexdigest()[:12]
+        parts.append(str(uuid.getnode()))
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]

@@ -1,1 +1,1 @@
-"""What one run leaves: its folder, pictures, plots and account."""
+"""Outputs of a run: its folder, pictures, plots and summary."""

@@ -1,4 +1,4 @@
-"""The observer that lets a killed run go on."""
+"""The observer that writes checkpoints, from which a killed run can be resumed."""
 
 from __future__ import annotations
 
@@ -12,55 +12,55 @@ from rollflow.search import Finished
 
 
 class CheckpointFile(Observer):
-    """Keeps the checkpoint of one job in a file, until ``remove`` is called when its result is safe.
+    """Keeps the checkpoint of one job in a file until ``remove`` is called, once its result is safe.
 
-    Of a search that has failed at its end, with no sample that can be chosen, nothing is kept.
+    If a search fails at its end without a sample that can be chosen, its checkpoint is removed.
 
-    A disk that fails does not fail the search: ``error`` says what went wrong, and nothing more is written.
+    A disk error does not fail the search: it is kept as ``error``, and no more checkpoints are written.
 
     Args:
-        path: Of the file.
+        path: Path of the checkpoint file.
 
     Attributes:
-        error: Why the file could not be written; None where it could.
-        written: Whether it was begun to be written.
+        error: Error that stopped the writing of checkpoints; None if there was none.
+        written: Whether writing a checkpoint has begun.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.error: OSError | TypeError | None = None
         self.written = False
-        self._in_vain = False
-        self._of: dict[str, str] | None = None
+        self._is_hopeless = False
+        self._fingerprint: dict[str, str] | None = None
 
     def admitted(self, job: Job) -> None:
-        self._of = None
-        self._in_vain = job.resume is not None and _in_vain(job.resume)
+        self._fingerprint = None
+        self._is_hopeless = job.resume is not None and _is_hopeless(job.resume)
 
     def checkpointed(self, job: Job, checkpoint: Checkpoint) -> None:
-        self._in_vain = _in_vain(checkpoint)
+        self._is_hopeless = _is_hopeless(checkpoint)
         if self.error is None:
             try:
                 self.written = True
-                self._of = self._of or fingerprint(job)  # once: it may digest the weights
-                save_checkpoint(job, checkpoint, self.path, self._of)
+                self._fingerprint = self._fingerprint or fingerprint(job)  # once: it may digest the weights
+                save_checkpoint(job, checkpoint, self.path, self._fingerprint)
             except (OSError, TypeError) as error:
                 self.error = error
 
     def failed(self, job: Job, error: Exception) -> None:
-        if self._in_vain and not isinstance(error, RewardUnavailable):
+        if self._is_hopeless and not isinstance(error, RewardUnavailable):
             self.remove()
 
     def remove(self) -> None:
-        """Remove the file, if it is a checkpoint; it is needed no more, since the result is on disk.
+        """Remove the file if it is a checkpoint; call this once the result is on disk.
 
-        One that cannot be removed stays: a later run finds that its result is there.
+        A file that cannot be removed does no harm: a later run sees that its result exists.
         """
         if is_checkpoint(self.path):
             with suppress(OSError):
                 self.path.unlink(missing_ok=True)
 
 
-def _in_vain(checkpoint: Checkpoint) -> bool:
-    """Whether a search has come to its end without a sample: to go on from there fails in the same way."""
+def _is_hopeless(checkpoint: Checkpoint) -> bool:
+    """Whether a search has ended without a sample, so that resuming it would fail in the same way."""
     return all(isinstance(one.state, Finished) and one.best is None for one in checkpoint.populations)

@@ -1,4 +1,4 @@
-"""What a run must not do to the folder that it is given."""
+"""Checks of an output folder before a run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHECKPOINT = "checkpoint.pt"
 
 
 class Planned(Protocol):
-    """What a run needs to know of a ``Plan``: what it will do, and the jobs that do it."""
+    """The part of a ``Plan`` that a run needs: its settings and its jobs."""
 
     @property
     def prompt(self) -> str: ...
@@ -47,13 +47,13 @@ class Planned(Protocol):
 
 
 def check_files(out: RunFolder, plan: Planned, *, compare: bool, resume: bool) -> None:
-    """Refuse a folder in which the run would replace what is not its own, or has nothing to continue from.
+    """Refuse a folder in which the run would replace files that are not its own, or cannot be resumed.
 
     Raises:
-        BadSetting: If there are files of the user with the names of those of a run, or, unless it is resumed, the
-            checkpoint of a run that was stopped.
-        BadCheckpoint: If the run is resumed without a checkpoint, or from another job's, as far as that is known
-            before anything is loaded.
+        BadSetting: If files of the user have the names of a run's files or, unless the run is resumed, if there is the
+            checkpoint of a stopped run.
+        BadCheckpoint: If the run is to be resumed and there is no checkpoint, or that of another job, as far as can be
+            told before anything is loaded.
     """
     folder, path = out.path, out.path / CHECKPOINT
     names = [IMAGE, TRACE, FILMSTRIP, RESULT, *([BASELINE] if compare else [])]
@@ -69,37 +69,37 @@ def check_files(out: RunFolder, plan: Planned, *, compare: bool, resume: bool) -
     except BadCheckpoint as error:
         raise BadSetting(f"{error}; remove it, or choose another folder (--out)") from None
     if is_finished(out) and out.earlier is not None and out.earlier.get("job") == job_digest(theirs):
-        return  # killed after its result was written: the checkpoint is of no more use
+        return  # killed after its result was written: the checkpoint is no longer needed
     different = _differences(theirs, plan)
     if different:
         raise BadSetting(
             f"'{folder}' holds the checkpoint of another run that was stopped ({'; '.join(different)}); continue that "
-            f"one with its options and --resume, remove '{path}', or choose another folder (--out)"
+            f"run with its own options and --resume, remove '{path}', or choose another folder (--out)"
         )
     raise BadSetting(
-        f"'{folder}' holds the checkpoint of such a run that was stopped (its model is {theirs.get('model', '')[:80]}, "
-        f"its reward {theirs.get('reward', '')[:80]}); continue it with --resume, remove '{path}' to start over, or "
+        f"'{folder}' holds the checkpoint of a stopped run with these options (model {theirs.get('model', '')[:80]}, "
+        f"reward {theirs.get('reward', '')[:80]}); continue it with --resume, remove '{path}' to start over, or "
         "choose another folder (--out)"
     )
 
 
 def _check_resumed(out: RunFolder, plan: Planned) -> None:
-    """Refuse to continue from what is no checkpoint of such a run; whether its weights are the same is seen later.
+    """Check that a checkpoint belongs to the plan; its weights are compared later.
 
     Raises:
-        BadCheckpoint: If it is missing, damaged or another job's.
+        BadCheckpoint: If the checkpoint is missing, damaged or another job's.
     """
     path, earlier = out.path / CHECKPOINT, out.earlier or {}
     ours = (str(plan.prompt), plan.seed, plan.nfe)
     if is_finished(out) and (earlier.get("prompt"), earlier.get("seed"), earlier.get("nfe_budget")) == ours:
-        return  # as it seems, there is nothing left to do
+        return  # apparently nothing is left to do
     different = _differences(read_job(path), plan)
     if different:
         raise BadCheckpoint(f"'{path}' belongs to another job: {'; '.join(different)}")
 
 
 def _differences(theirs: Mapping[str, str], plan: Planned) -> list[str]:
-    """Where a checkpoint's job differs from that of a plan, as far as that is known before anything is loaded."""
+    """List the differences between a checkpoint's job and a plan's that can be told before anything is loaded."""
     ours = {
         "prompt": str(plan.prompt),
         "search": stable_repr(plan.search),
@@ -108,23 +108,23 @@ def _differences(theirs: Mapping[str, str], plan: Planned) -> list[str]:
         "seed": str(plan.seed),
     }
     different = differences({key: theirs.get(key, "") for key in ours}, ours)
-    for key, one in (("model", plan.declared_model), ("reward", plan.declared_reward)):
-        name = _own_name(one)
+    for key, choice in (("model", plan.declared_model), ("reward", plan.declared_reward)):
+        name = _own_name(choice)
         if name is not None and theirs.get(key, "").partition("(")[0] != name:
             different.append(f"{key} was {theirs.get(key, '')[:80]}, is {name}")
     return different
 
 
-def _own_name(one: Any) -> str | None:
-    """The name that the identity of rollflow's own model or reward begins with; None if that is not known."""
-    kind = one if isinstance(one, type) else type(one)
-    known = kind.__module__.startswith("rollflow.") and not getattr(one, "remote", False)
-    name = getattr(one, "name", None)
-    return name if known and isinstance(name, str) and not isinstance(one, Source) else None
+def _own_name(choice: Any) -> str | None:
+    """Return the name at the start of the identity of rollflow's own model or reward; None if it is not known."""
+    kind = choice if isinstance(choice, type) else type(choice)
+    known = kind.__module__.startswith("rollflow.") and not getattr(choice, "remote", False)
+    name = getattr(choice, "name", None)
+    return name if known and isinstance(name, str) and not isinstance(choice, Source) else None
 
 
 def is_finished(out: RunFolder) -> bool:
-    """Whether the folder holds the result of a run that came to its end."""
+    """Whether the folder holds the result of a finished run."""
     earlier = out.earlier
     if earlier is None or earlier.get("interrupted", True):
         return False

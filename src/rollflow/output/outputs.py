@@ -1,4 +1,4 @@
-"""The files of a run that was watched, written whole or not at all."""
+"""Writes the files of a run that a recorder observed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rollflow.runtime import interruption
 BASELINE, TRACE, FILMSTRIP = "baseline.png", "trace.png", "filmstrip.png"
 BASELINE_FILM = "baseline.webp"
 _PLOTTING = 3.0
-"""Seconds that the plots of an interrupted run may take."""
+"""Longest time, in seconds, that the plots of an interrupted run may take."""
 
 PICTURES = (IMAGE, FILM, BASELINE, BASELINE_FILM, TRACE, FILMSTRIP)
 
@@ -34,14 +34,14 @@ PICTURES = (IMAGE, FILM, BASELINE, BASELINE_FILM, TRACE, FILMSTRIP)
 def summary(
     result: Result, recorder: Recorder, seconds: float, baseline: Result | None = None, path: Sequence[Judged] = ()
 ) -> dict[str, Any]:
-    """The content of ``result.json``: that of ``Result.content``, and what the search was seen to do.
+    """Return the content of ``result.json``: ``Result.content`` and the observations of the search.
 
     Args:
         result: Result of the search.
         recorder: Observer of the search.
         seconds: Duration of the search, without loading.
-        baseline: Plain sample to compare with, if one was made.
-        path: Path that led to the result, scored by the held-out rewards, if that was asked for.
+        baseline: Plain sample to compare with, if there is one.
+        path: Path that led to the result, scored by the held-out rewards, if that was requested.
     """
     content = result.content() | {"seconds": round(seconds, 3), "quota": recorder.quota}
     content["warnings"] += overoptimized(result, baseline, path)
@@ -70,7 +70,7 @@ def write_run(
 
     Raises:
         FolderError: If another run is writing to the folder.
-        OSError: If they cannot be written.
+        OSError: If the files cannot be written.
     """
     with RunFolder(folder) as out:
         return save_run(out, result, recorder, seconds, baseline)
@@ -86,22 +86,22 @@ def save_run(
 ) -> dict[str, Any]:
     """Write all files of a run and return the content of ``result.json``.
 
-    Sample and ``result.json`` come first, and are on disk before anything else is tried: plots that cannot be drawn or
-    written cost a warning and nothing else. Rollflow's own pictures of an earlier run that this one does not make are
-    removed, so that nobody takes them for its own; files of the user are neither replaced nor removed. The plots of an
-    interrupted run are left out if they take long, or at one more Ctrl-C.
+    The sample and ``result.json`` are written first and are on disk before anything else is tried: a failure to draw or
+    write the plots causes a warning and nothing else. Rollflow's own pictures of an earlier run that this one does not
+    replace are removed, so that nobody takes them for its own; files of the user are neither replaced nor removed. The
+    plots of an interrupted run are left out if they take long, or after another Ctrl-C.
 
     Args:
         out: Output folder.
         result: Result of the search.
         recorder: Observer of the search.
         seconds: Duration of the search, without loading.
-        baseline: Plain sample to compare with, if one was made.
-        path: Function that scores the path that led to the result, called after all else is written; None leaves it
-            out.
+        baseline: Plain sample to compare with, if there is one.
+        path: Function that scores the path that led to the result, called after everything else is written; None does
+            not score it.
 
     Raises:
-        OSError: If sample and ``result.json`` cannot be written.
+        OSError: If the sample and ``result.json`` cannot be written.
     """
     names, job = {name: out.free(name) for name in PICTURES}, job_digest(fingerprint(result.job))
 
@@ -136,9 +136,9 @@ def save_run(
 
 
 def _plots(result: Result, recorder: Recorder, baseline: Result | None, names: Mapping[str, str]) -> dict[str, bytes]:
-    """Draw the plots of a run; none, with a warning, if they cannot be drawn."""
+    """Draw the plots of a run; warn and return none if they cannot be drawn."""
     try:
-        from rollflow.output import plots  # matplotlib is slow to load: not before the search is done
+        from rollflow.output import plots  # matplotlib is slow to import: only when the search is done
 
         with plots.style():
             trace = plots.figure_png(plots.trace(result, recorder, baseline))

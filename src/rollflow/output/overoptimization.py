@@ -1,4 +1,4 @@
-"""Held-out rewards beside the one that was optimised: whether it rose at their expense."""
+"""Over-optimisation: whether the reward rose at the expense of held-out rewards."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rollflow.rewards.scoring import judged_by
 
 
 class Judged(NamedTuple):
-    """A clean sample, finished or promised, as the reward and the held-out ones see it.
+    """The scores of a finished sample or a clean estimate, by the reward and the held-out rewards.
 
     Args:
-        noise_level: Linear noise level of the state that promised it; 0 for a finished sample.
-        reward: NaN where the search did not ask.
-        held_out: By name.
+        noise_level: Linear noise level of the state that the estimate was made from; 0 for a finished sample.
+        reward: Reward; NaN if the search did not request it.
+        held_out: Held-out rewards by name.
     """
 
     noise_level: float
@@ -28,38 +28,38 @@ class Judged(NamedTuple):
 
 
 def along(result: Result, recorder: Recorder) -> list[Judged]:
-    """The path that led to a result, its clean estimates scored by the held-out rewards; no part of the budget.
+    """Score the clean estimates on the path to a result by the held-out rewards, outside the budget.
 
     Args:
-        result: Of the search.
-        recorder: That watched it.
+        result: Result of the search.
+        recorder: Observer of the search.
     """
     task = result.job.task
     path = []
     for frame in recorder.path(result)[:-1]:
         with torch.no_grad():
             sample = task.model.decode(frame.x0[None].clone())
-        told = judged_by(task.held_out, sample, task.prompt).scores
-        path.append(Judged(frame.noise_level, frame.reward, told))
+        held_out = judged_by(task.held_out, sample, task.prompt).scores
+        path.append(Judged(frame.noise_level, frame.reward, held_out))
     return [*path, of(result)]
 
 
 def of(result: Result) -> Judged:
-    """A result itself."""
+    """Return the scores of a result."""
     return Judged(result.noise_level, result.reward, result.held_out)
 
 
 def warnings(result: Result, baseline: Result | None, path: Sequence[Judged]) -> list[str]:
-    """One line for each held-out reward at whose expense the reward rose.
+    """Return one line for each held-out reward at whose expense the reward rose.
 
-    It did where the sample has a higher reward than the plain one and a lower held-out one; and where it has a higher
-    reward than the sample of its path that the held-out reward liked best. A relative reward says nothing of the plain
-    sample, which it never saw.
+    That is so if the sample has a higher reward but a lower held-out reward than the plain sample, or than the estimate
+    on its path with the highest held-out reward. A relative reward is not compared with the plain sample, which it
+    never saw.
 
     Args:
-        result: Of the search.
-        baseline: The plain sample, if one was made.
-        path: That led to the result (``along``); empty where it was not scored.
+        result: Result of the search.
+        baseline: Plain sample, if there is one.
+        path: Path that led to the result, scored (``along``); empty if it was not.
     """
     return [*_warnings(result, baseline, path)]
 

@@ -1,6 +1,6 @@
-"""Pictures of a search: where its budget went and how its sample came about.
+"""Plots of a search: where its budget went and how its sample developed.
 
-Figures are made without pyplot, so that nothing global changes and no display is needed.
+Figures are drawn without pyplot, so that no global state changes and no display is needed.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _FRAMES_A_ROW = 12
 
 
 def short(text: str, most: int = 60) -> str:
-    """A label in one line, so short that it can be drawn: names may be anyone's."""
+    """Shorten a label to one line that can be drawn; names may come from anyone."""
     line = " ".join(text[: 2 * most].split())
     return line if len(line) <= most and len(text) <= 2 * most else f"{line[: most - 3]}..."
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw as matplotlib does where nothing is configured, and take every label for plain text.
+    """Use matplotlib's defaults, and treat every label as plain text.
 
-    A ``matplotlibrc`` in the working directory, which is read before any other, says nothing here: reports are made in
-    folders of others, and a label between dollars would be parsed as mathematics.
+    A ``matplotlibrc`` in the working directory, which takes precedence over any other, has no effect: the working
+    directory may be somebody else's folder. Labels between dollar signs are not parsed as mathematics.
     """
     defaults = {**matplotlib.rcParamsDefault, "text.parse_math": False}
     with matplotlib.rc_context(), warnings.catch_warnings():
@@ -45,14 +45,14 @@ def style() -> Iterator[None]:
 
 
 def figure_png(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
+    """Encode a figure as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": GENERATOR})
     return buffer.getvalue()
 
 
 def trace(result: Result, recorder: Recorder, baseline: Result | None = None) -> Figure:
-    """Rewards against NFE (dots: all that was scored; line: the best so far), and NFE a step for each chain."""
+    """Plot rewards against NFE (dots: every score; line: the best so far), and the NFE per step of each chain."""
     figure = Figure(figsize=(10, 3.8), dpi=120, layout="constrained")
     rewards, quotas = figure.subplots(1, 2)
     name = short(result.job.task.reward.name)
@@ -86,7 +86,7 @@ def trace(result: Result, recorder: Recorder, baseline: Result | None = None) ->
 
 
 def filmstrip(result: Result, recorder: Recorder) -> Figure:
-    """The clean estimates along the path that won, decoded, each over its noise level and reward; the result last."""
+    """Plot the decoded clean estimates on the path to the result, each with its noise level and reward."""
     frames = recorder.path(result)
     pictures = result.job.task.model.screened(torch.stack([frame.x0 for frame in frames])).samples
     columns = min(len(frames), _FRAMES_A_ROW)

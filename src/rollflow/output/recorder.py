@@ -1,4 +1,4 @@
-"""The observer that remembers what a report shows."""
+"""The observer that records what the plots and the summary of a run show."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rollflow.search import Progress
 
 
 class Scored(NamedTuple):
-    """One reward, and what its population had spent by then."""
+    """A reward, and the NFE that its population had spent by then."""
 
     nfe: int
     population: int
@@ -22,12 +22,12 @@ class Scored(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """One step of a path: the clean sample that it promised.
+    """The clean estimate at one step of a path.
 
     Args:
-        x0: (...) in the model's space.
-        noise_level: Linear noise level of the state that promised it; 0 for a finished sample.
-        reward: NaN where the search did not ask.
+        x0: (...) clean estimate in the model's space.
+        noise_level: Linear noise level of the state that the estimate was made from; 0 for a finished sample.
+        reward: Reward of the estimate; NaN if the search did not request it.
     """
 
     x0: Tensor
@@ -36,11 +36,11 @@ class Frame(NamedTuple):
 
 
 class Recorder(Observer):
-    """Remembers the last job admitted: what was scored, and every population step by step.
+    """Records the last admitted job: every score, and the progress of every population.
 
     Attributes:
-        steps: What each population kept after each step.
-        points: All that was scored, in order.
+        steps: Saved progress after each step, by population.
+        points: Every score, in order.
     """
 
     def __init__(self) -> None:
@@ -64,17 +64,17 @@ class Recorder(Observer):
 
     @property
     def quota(self) -> list[list[int]]:
-        """NFE that each population spent on each step; finishing comes on top."""
+        """NFE that each population spent on each step, without finishing."""
         return [[progress.nfe_spent for progress in steps] for _, steps in sorted(self.steps.items())]
 
     def path(self, result: Result) -> list[Frame]:
-        """What the population that won kept at each step, and the result itself.
+        """Return the path to the result: the clean estimate at each step, and the result itself.
 
-        Row i of a population is the same stream at every step, unless the population says who descends from whom.
+        Row i of a population is the same stream at every step, unless the population records ancestors.
         """
         end = Frame(result.x0, result.noise_level, result.reward)
         population, row = result.origin
-        if row is None or not self.points:  # nothing was scored before the run was stopped, after it was resumed
+        if row is None or not self.points:  # stopped before anything was scored since it was resumed
             return [end]
         frames: list[Frame] = []
         for progress in reversed(self.steps.get(population, [])):
@@ -86,8 +86,8 @@ class Recorder(Observer):
         return [*frames, end]
 
     def _is_result(self, last: Frame, result: Result) -> bool:
-        """Whether the last clean estimate that was kept is the result itself."""
+        """Whether the last saved clean estimate is the result itself."""
         if not result.interrupted:
-            return result.origin.population not in self._denoised  # else finishing made another sample of it
+            return result.origin.population not in self._denoised  # otherwise finishing changed it
         unscored = math.isnan(last.reward)
         return last.noise_level == result.noise_level and (unscored or last.reward == result.reward)

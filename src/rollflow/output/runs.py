@@ -1,4 +1,4 @@
-"""One search, alone or in an output folder of its own."""
+"""Run one search, by itself or with an output folder."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from rollflow.runtime import interruption
 from rollflow.runtime.interruption import Interruption
 
 _EXPENSIVE = 60.0
-"""Seconds of a run whose result is not replaced without a warning before."""
+"""Duration of a run, in seconds, from which replacing its result causes a warning."""
 
 
 class RunOutcome(NamedTuple):
-    """What a run in a folder came to.
+    """The outcome of a run in a folder.
 
     Args:
         content: Content of ``result.json``.
-        result: Result; None if an earlier run had finished and nothing was done.
-        stopped: Interruption of the search, whose best sample so far was written; None if there was none.
+        result: Result; None if an earlier run was finished already and nothing was done.
+        stopped: Interruption of the search, after which the best sample so far was written; None if there was none.
         replaced: Description of the other run whose result was replaced; None if none was.
     """
 
@@ -53,7 +53,7 @@ def run(
     max_rows: int = DEFAULT_MAX_ROWS,
     max_grad_rows: int = DEFAULT_MAX_GRAD_ROWS,
 ) -> Result:
-    """Run one job; its failure is raised as it is, not as ``JobsFailed``.
+    """Run one job; if it fails, raise its own error instead of ``JobsFailed``.
 
     Raises:
         Interrupted: On Ctrl-C, with the best sample so far.
@@ -82,28 +82,26 @@ def run_in_folder(
     observers: Sequence[Observer] = (),
     watching: Callable[[Job], AbstractContextManager[Observer | None]] = lambda _: nullcontext(),
 ) -> RunOutcome:
-    """Load, search and write the files of a run.
+    """Load the model and reward, search, and write the files of the run.
 
-    The plain sample is made first and by itself, so that the search is the same, to the last bit, with or without it.
-    A search that is stopped by Ctrl-C leaves its best sample so far, and, like one that was killed, a checkpoint to
-    continue from.
+    The plain sample is made first and by itself, so that the search gives the same bits with or without it. A search
+    that is stopped by Ctrl-C leaves its best sample so far and, like a killed one, a checkpoint to resume from.
 
     Args:
-        plan: What to do.
+        plan: Plan of the run.
         folder: Output folder, created if need be.
-        compare: Whether to make the plain sample.
-        resume: Whether to continue from the checkpoint in the folder; plots and filmstrip then begin there. The result
-            of a run that is finished is left as it is.
+        compare: Whether to make the plain sample as well.
+        resume: Whether to resume from the checkpoint in the folder; plots and filmstrip then begin there. The result
+            of a finished run is left as it is.
         held_out_path: Whether held-out rewards also score the path that led to the sample.
         observers: Observers of the search.
-        watching: Makes the context in which the job of the search runs, and which may give one more observer.
+        watching: Function from the job to the context in which it runs, which may provide one more observer.
 
     Raises:
-        BadSetting: If the folder holds files of the user that the run would replace, or the checkpoint of a run that
-            was stopped and is not resumed.
+        BadSetting: If the folder holds files of the user that the run would replace, or the checkpoint of a stopped
+            run that is not to be resumed.
         FolderError: If another run is writing to the folder, or it cannot be written to.
-        KeyboardInterrupt: On Ctrl-C before anything was scored, or after all that the search found was written; its
-            text says which.
+        KeyboardInterrupt: On Ctrl-C before anything was scored, or after the result was written; its text says which.
     """
     with RunFolder(folder) as out:
         check_files(out, plan, compare=compare, resume=resume)
@@ -112,20 +110,20 @@ def run_in_folder(
         try:
             job = plan.job()
             with blamed("the identity of the model or the reward cannot be determined"):
-                identity = fingerprint(job)  # now, since it is needed when there is something to lose
-            of_job = out.earlier is not None and out.earlier.get("job") == job_digest(identity)
-            if resume and of_job and is_finished(out):
-                _warn(f"the run is finished already; its result is in '{folder}'")
-                with suppress(BadCheckpoint):  # none, as a rule
+                identity = fingerprint(job)  # now: when it is needed, there is already something to lose
+            same_job = out.earlier is not None and out.earlier.get("job") == job_digest(identity)
+            if resume and same_job and is_finished(out):
+                _warn(f"the run is already finished; its result is in '{folder}'")
+                with suppress(BadCheckpoint):  # usually there is none
                     if read_job(folder / CHECKPOINT) == identity:
                         checkpoint.remove()
                 return RunOutcome(out.earlier or {}, None)
             if resume:
                 job = replace(job, resume=load_checkpoint(job, folder / CHECKPOINT))
-            elif out.earlier is not None and not of_job and _seconds(out) >= _EXPENSIVE:
+            elif out.earlier is not None and not same_job and _seconds(out) >= _EXPENSIVE:
                 _warn(
-                    f"the result of {_described(out)} in '{folder}' is replaced; choose another folder (--out) to keep "
-                    "both"
+                    f"the result of {_described(out)} in '{folder}' will be replaced; choose another folder (--out) to "
+                    "keep both"
                 )
             rows = plan.max_rows, plan.max_grad_rows
             if compare:
@@ -138,15 +136,15 @@ def run_in_folder(
             if not ((resume or checkpoint.written) and checkpoint.path.exists()):
                 raise
             raise type(error)(
-                f"{error}; '{checkpoint.path}' keeps how far it came: when the cause is fixed, continue with --resume, "
-                "or remove it to start over"
+                f"{error}; '{checkpoint.path}' keeps the progress: when the cause is fixed, continue with --resume, "
+                "or remove the file to start over"
             ) from error
         except (Interrupted, KeyboardInterrupt) as stopped:
             stopping = stopped
             failures = stopped.failures if isinstance(stopped, Interrupted) else {}
             if outcome.result is None:
-                goes_on = (resume or checkpoint.written) and checkpoint.path.exists()
-                raise failures.get(0) or _nothing_kept(folder, goes_on) from None
+                resumable = (resume or checkpoint.written) and checkpoint.path.exists()
+                raise failures.get(0) or _nothing_kept(folder, resumable) from None
         result = outcome.result
         assert result is not None
         seconds = time.perf_counter() - started
@@ -167,24 +165,25 @@ def run_in_folder(
                 _kept_elsewhere(folder, error, checkpoint, result, recorder, seconds, baseline)
             ) from error
         for text in content["warnings"]:
-            _warn(text)  # the engine's own are shown once all the same
+            _warn(text)  # the engine's own warnings are still shown only once
         if not result.interrupted:
             checkpoint.remove()
         if checkpoint.error is not None:
             _warn(f"the checkpoint could not be written: {checkpoint.error}")
-        replaced = _described(out) if out.earlier is not None and not of_job else None
+        replaced = _described(out) if out.earlier is not None and not same_job else None
         return RunOutcome(content, result, stopping, replaced)
 
 
 def check_folder_of(plan: Planned, folder: Path, *, compare: bool, resume: bool) -> None:
-    """Refuse what ``run_in_folder`` would refuse of a folder before it loads anything; no file is made or changed.
+    """Check a folder as ``run_in_folder`` does before it loads anything, without writing to it.
 
     Raises:
-        BadSetting: As ``run_in_folder``.
-        FolderError: As ``run_in_folder``.
-        BadCheckpoint: If there is nothing to resume, or another job's, as far as that is known without weights.
+        BadSetting: As for ``run_in_folder``.
+        FolderError: As for ``run_in_folder``.
+        BadCheckpoint: If there is no checkpoint to resume from, or that of another job, as far as can be told without
+            weights.
     """
-    check_files(RunFolder.seen(folder), plan, compare=compare, resume=resume)
+    check_files(RunFolder.inspect(folder), plan, compare=compare, resume=resume)
 
 
 def _warn(message: str) -> None:
@@ -192,7 +191,7 @@ def _warn(message: str) -> None:
 
 
 def _described(out: RunFolder) -> str:
-    """The run whose result is in a folder already, in words."""
+    """Describe the earlier run whose result is in a folder."""
     earlier = out.earlier or {}
     return f"another run ('{earlier.get('prompt')}', {earlier.get('method')}, seed {earlier.get('seed')})"
 
@@ -211,20 +210,20 @@ def _kept_elsewhere(
     seconds: float,
     baseline: Result | None,
 ) -> str:
-    """Keep a result that cannot be written to its folder, and say where it is."""
-    what = f"{trouble(folder, error)}, so that the result cannot be written"
+    """Save a result that cannot be written to its folder elsewhere, and say where."""
+    what = f"{trouble(folder, error)}, so the result cannot be written"
     if checkpoint.written and checkpoint.error is None and checkpoint.path.exists():
-        return f"{what}; nothing is lost: fix that, and the same command with --resume writes it"
+        return f"{what}; nothing is lost: fix this and run the same command with --resume"
     try:
         spare = Path(tempfile.mkdtemp(prefix="rollflow-result-"))
         write_run(spare, result, recorder, seconds, baseline)
     except OSError:
-        return f"{what}, nor to a temporary folder; it is lost"
+        return f"{what}, and neither could it be written to a temporary folder; it is lost"
     return f"{what}; it is in '{spare}' instead"
 
 
 class _Outcome(Observer):
-    """Keeps the result from the moment it is there, so that an interruption right after it does not lose it."""
+    """Keeps the result as soon as it is complete, so that an interruption right after it does not lose it."""
 
     result: Result | None = None
 
@@ -233,5 +232,5 @@ class _Outcome(Observer):
 
 
 def _nothing_kept(folder: Path, checkpoint: bool) -> Interruption:
-    goes_on = f"; the checkpoint is in '{folder}'; continue with --resume" if checkpoint else ""
-    return Interruption(f"{interruption.described()} before there was a sample to keep{goes_on}")
+    hint = f"; the checkpoint is in '{folder}'; continue with --resume" if checkpoint else ""
+    return Interruption(f"{interruption.described()} before there was a sample to keep{hint}")

@@ -58,7 +58,7 @@ class Prompt(str):
         for thing, count in checks.instance("ask", ask, Mapping, what="counts by the names of things").items():
             name = checks.text("a thing in ask", thing, what="the name of a thing")
             counts[name] = checks.whole(f"the count of '{name}' in ask", count, at_least=0)
-        prompt = super().__new__(cls, checks.instance("the prompt", text, str, what="a text"))
+        prompt = super().__new__(cls, checks.instance("the prompt", text, str, what="a string"))
         prompt.ask = counts
         return prompt
 

@@ -20,7 +20,7 @@ def device_named(name: str | torch.device) -> torch.device:
         BadSetting: If the name is not valid.
     """
     if not isinstance(name, str | torch.device):
-        raise BadSetting(f"device must be a text such as cpu or cuda:0, not {name!r:.80}")
+        raise BadSetting(f"device must be a string such as cpu or cuda:0, not {name!r:.80}")
     if name == "auto":
         return torch.device(available()[0].partition(":")[0])
     try:

@@ -24,7 +24,7 @@ from rollflow.bench.run.journal import PATTERN, line_of
 from rollflow.bench.run.leases import LEASE, Leases, Stillness
 from rollflow.errors import RollflowError
 from rollflow.files.atomic import check_folder, check_outside, create, discard, parts_of, sync, using, write
-from rollflow.files.shared import gone
+from rollflow.files.shared import has_ended
 
 _PARTS = ("claims", "checkpoints", "images")
 
@@ -144,7 +144,7 @@ class ExperimentFolder:
         except FileNotFoundError:
             return False
         still = self._stillness.of(str(part), (status.st_mtime_ns, status.st_size))
-        return gone(part.name) or still > LEASE
+        return has_ended(part.name) or still > LEASE
 
     def checkpoint(self, name: str) -> Path:
         """Return the path of a job's checkpoint."""

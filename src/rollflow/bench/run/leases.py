@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rollflow.files.atomic import create, link, part_of
-from rollflow.files.shared import gone, mark
+from rollflow.files.shared import has_ended, mark
 
 LEASE = 120.0
 """Seconds without renewal after which a lease expires if its process may still be running."""
@@ -110,7 +110,7 @@ class Leases:
         return lease is not None and lease.owner == self.owner
 
     def _abandoned(self, name: str, lease: _Lease) -> bool:
-        return gone(lease.owner) or self._stillness.of(name, lease) > LEASE
+        return has_ended(lease.owner) or self._stillness.of(name, lease) > LEASE
 
 
 def _read(path: Path) -> _Lease | None:

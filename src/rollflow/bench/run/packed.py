@@ -96,5 +96,5 @@ def head_of(line: bytes, path: Path) -> Head:
     if provenance is not None and not isinstance(provenance, dict):
         raise RollflowError(f"the provenance in '{path}' cannot be used: expected an object, got {short(provenance)}")
     if command is not None and not isinstance(command, str):
-        raise RollflowError(f"the command in '{path}' cannot be used: expected a text, got {short(command)}")
+        raise RollflowError(f"the command in '{path}' cannot be used: expected a string, got {short(command)}")
     return Head(config, provenance, command)

@@ -33,7 +33,7 @@ def _whole(low: int = 0, high: int = 2**63 - 1) -> Kind:
 
 def _list_of(kind: Kind, least: int = 0, most: int = 1 << 20) -> Kind:
     return Kind(
-        f"a list of {kind.says}",
+        f"a list, each item {kind.says}",
         lambda value: isinstance(value, list) and least <= len(value) <= most and all(map(kind.fits, value)),
     )
 
@@ -58,7 +58,7 @@ def _object(needed: Mapping[str, Kind], others: Mapping[str, Kind] | None = None
 
 _MOST = 1e100  # its square does not overflow
 ANY = Kind("anything", lambda value: True)
-TEXT = Kind("a text", lambda value: isinstance(value, str))
+TEXT = Kind("a string", lambda value: isinstance(value, str))
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 TRUTH = Kind("true or false", lambda value: isinstance(value, bool))
 NUMBER = Kind("a number", lambda value: type(value) in (int, float) and abs(value) <= _MOST)
@@ -124,7 +124,7 @@ CONFIG: dict[str, Kind] = {
     "model": TEXT,
     "reward": TEXT,
     "held_out": _list_of(TEXT, most=MOST_ARMS),
-    "arms": _list_of(Kind("arms", lambda value: isinstance(value, dict)), least=1, most=MOST_ARMS),
+    "arms": _list_of(Kind("an arm", lambda value: isinstance(value, dict)), least=1, most=MOST_ARMS),
     "seeds": _whole(1),
     "max_rows": _whole(1, MOST_ROWS),
     "suite": _object({"name": TEXT, "version": TEXT, "prompts": _whole(1)}, {"sha256": TEXT}),
