@@ -39,7 +39,7 @@ def test_plain_documents_are_read_as_before() -> None:
         (MERGES, "200000 values"),
         ("&a [*a]", "part of"),
         ("&a {b: &b [*a]}", "part of"),
-        ("[*nothing]", "'*nothing' stands for nothing"),
+        ("[*nothing]", "'*nothing' refers to nothing"),
         ("[" * 33 + "]" * 33, "nested more than 32 deep"),
         ("[" * 100_000, "nest"),
         ("{a: " * 40 + "1" + "}" * 40, "nested more than 32 deep"),

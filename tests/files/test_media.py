@@ -112,8 +112,8 @@ def test_views_of_one_photograph_are_no_film() -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"", "no picture of a format that is read"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n", "no picture of a format"),
+        (b"", "not a picture in a supported format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n", "not a picture in a supported format"),
         (encoded(Image.effect_noise((40, 40), 90))[:500], "truncated"),
         (encoded(grey(7), kind="JPEG")[:-200], ""),
     ],

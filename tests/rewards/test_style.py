@@ -90,5 +90,5 @@ class TestSuite(PictureRewardSuite):
 def test_a_reference_without_end_is_refused(tmp_path: Path) -> None:
     (tmp_path / "reference.png").touch()
     os.truncate(tmp_path / "reference.png", 1 << 40)
-    with pytest.raises(RollflowError, match=r"reference of reward 'style' cannot be read: it has .* bytes"):
+    with pytest.raises(RollflowError, match=r"reference of reward 'style' cannot be read: expected at most .* bytes"):
         Style(str(tmp_path / "reference.png"))
