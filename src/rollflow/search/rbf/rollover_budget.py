@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from rollflow.checks import whole
 from rollflow.requests import Asking
@@ -61,7 +61,7 @@ class RolloverBudget(ScheduledSearch):
     acceptance: Acceptance = BestSoFar()
     quota: QuotaSchedule = UniformQuota()
     name = "rbf"
-    states = (_Rollover,)
+    states: ClassVar[tuple[type, ...]] = (_Rollover,)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Int64
 from torch import Tensor
@@ -71,7 +72,7 @@ class SMC(ScheduledSearch):
     draw: bool = False
     particles: int | None = None
     name = "smc"
-    states = (Weighing, Memory)
+    states: ClassVar[tuple[type, ...]] = (Weighing, Memory)
 
     def __post_init__(self) -> None:
         super().__post_init__()
