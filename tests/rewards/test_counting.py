@@ -55,7 +55,7 @@ def bert() -> PreTrainedTokenizerFast:
     ends = [("[CLS]", 101), ("[SEP]", 102)]
     made.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
     names = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    return PreTrainedTokenizerFast(tokenizer_object=made, **names)
+    return PreTrainedTokenizerFast(tokenizer_object=made, **names)  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,8 @@ def test_masks_are_those_that_transformers_finds(reward_of: Counting, shape: tup
     tall, wide = shape
     pixels = (corners * torch.tensor([wide, tall, wide, tall])).tolist()
     square = {"height": SIDE, "width": SIDE}
-    prepare = SamProcessor(SamImageProcessorPil(size={"longest_edge": SIDE}, pad_size=square))
+    sized = SamImageProcessorPil(size={"longest_edge": SIDE}, pad_size=square)
+    prepare = SamProcessor(sized)  # type: ignore[no-untyped-call]
     seen = prepare(as_pictures(picture[None])[0], input_boxes=[pixels], return_tensors="pt")
     told = reward_of.networks.segment.network(
         pixel_values=seen.pixel_values, input_boxes=seen.input_boxes.float(), multimask_output=False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import tiny_clip
@@ -29,7 +30,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         normed = self.ln_1(x)
         x = x + self.attn(normed, normed, normed, need_weights=False, attn_mask=mask)[0]
-        return x + self.mlp["c_proj"](F.gelu(self.mlp["c_fc"](self.ln_2(x))))
+        grown: Tensor = self.mlp["c_proj"](F.gelu(self.mlp["c_fc"](self.ln_2(x))))
+        return x + grown
 
 
 class Transformer(nn.Module):
@@ -56,7 +58,8 @@ class Visual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         patches = self.conv1(x).flatten(2).transpose(1, 2)
         x = torch.cat([self.class_embedding.expand(len(x), 1, -1), patches], 1) + self.positional_embedding
-        return self.ln_post(self.transformer(self.ln_pre(x))[:, 0]) @ self.proj
+        normed: Tensor = self.ln_post(self.transformer(self.ln_pre(x))[:, 0])
+        return normed @ self.proj
 
 
 class OpenClip(nn.Module):
@@ -75,7 +78,8 @@ class OpenClip(nn.Module):
     def text(self, ids: Tensor) -> Tensor:
         causal = torch.full((77, 77), float("-inf")).triu(1)
         x = self.transformer(self.token_embedding(ids) + self.positional_embedding, causal)
-        return self.ln_final(x)[torch.arange(len(ids)), ids.argmax(-1)] @ self.text_projection
+        normed: Tensor = self.ln_final(x)
+        return normed[torch.arange(len(ids)), ids.argmax(-1)] @ self.text_projection
 
 
 def tokens(prompts: Sequence[str]) -> Tensor:
@@ -96,8 +100,11 @@ def prepared(pixels: Tensor) -> Tensor:
     return (F.pad(resized, (28, 28)) - mean) / std
 
 
+Tiny = tuple[OpenClip, HPSv2]
+
+
 @pytest.fixture(scope="module", params=VERSIONS, ids=lambda version: version.name)
-def tiny(request: pytest.FixtureRequest, tmp_path_factory):
+def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     checkpoint, base = (tmp_path_factory.mktemp(name) for name in ("preferred", "base"))
     tiny_clip.saved(base)
     model = tiny_clip.shaken(OpenClip(), seed=3).half().float()
@@ -106,7 +113,7 @@ def tiny(request: pytest.FixtureRequest, tmp_path_factory):
     return model, request.param(str(checkpoint), str(base), device="cpu")
 
 
-def test_scores_are_those_of_open_clip(tiny) -> None:
+def test_scores_are_those_of_open_clip(tiny: Tiny) -> None:
     model, reward = tiny
     pixels, prompts = tiny_clip.pictures(), [*tiny_clip.PROMPTS[:3], tiny_clip.LONG]
     with torch.no_grad():
@@ -117,12 +124,12 @@ def test_scores_are_those_of_open_clip(tiny) -> None:
     torch.testing.assert_close(reward.score(pixels, prompts), (seen @ read.T).diagonal(), atol=1e-5, rtol=1e-5)
 
 
-def test_gradients(tiny) -> None:
+def test_gradients(tiny: Tiny) -> None:
     tiny_clip.assert_gradient_is_the_slope(tiny[1], tiny_clip.pictures(2), ["a cat", "one dog"])
 
 
 @pytest.mark.parametrize("broken", ["one missing", "one too many", "no state"])
-def test_weights_of_something_else_are_refused(tiny, tmp_path, broken: str) -> None:
+def test_weights_of_something_else_are_refused(tiny: Tiny, tmp_path: Path, broken: str) -> None:
     model, reward = tiny
     state = model.state_dict()
     if broken == "one missing":
@@ -136,7 +143,7 @@ def test_weights_of_something_else_are_refused(tiny, tmp_path, broken: str) -> N
 
 class TestSuite(PictureRewardSuite):
     @pytest.fixture
-    def reward(self, tiny) -> HPSv2:
+    def reward(self, tiny: Tiny) -> HPSv2:
         return tiny[1]
 
     @pytest.fixture

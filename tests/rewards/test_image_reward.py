@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import string
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_clip
@@ -41,9 +43,10 @@ MED = {
 
 
 def attended(q: Tensor, k: Tensor, v: Tensor, heads: int, added: Tensor | float = 0.0) -> Tensor:
-    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # type: ignore[no-untyped-call]
     weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5 + added).softmax(-1)
-    return (weights @ v).transpose(1, 2).flatten(2)
+    mixed: Tensor = (weights @ v).transpose(1, 2).flatten(2)
+    return mixed
 
 
 class VisionAttention(nn.Module):
@@ -52,7 +55,9 @@ class VisionAttention(nn.Module):
         self.qkv, self.proj = nn.Linear(SEEN, 3 * SEEN), nn.Linear(SEEN, SEEN)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.proj(attended(*self.qkv(x).chunk(3, -1), heads=SEEN // 64))
+        q, k, v = self.qkv(x).chunk(3, -1)
+        mixed: Tensor = self.proj(attended(q, k, v, SEEN // 64))
+        return mixed
 
 
 class VisionBlock(nn.Module):
@@ -64,7 +69,8 @@ class VisionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
-        return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
+        grown: Tensor = self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
+        return x + grown
 
 
 class Vision(nn.Module):
@@ -83,7 +89,8 @@ class Vision(nn.Module):
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), patches], 1) + self.pos_embed
         for block in self.blocks:
             x = block(x)
-        return self.norm(x)
+        normed: Tensor = self.norm(x)
+        return normed
 
 
 def output(inner: int) -> nn.ModuleDict:
@@ -104,11 +111,14 @@ class TextLayer(nn.Module):
 
     def forward(self, x: Tensor, seen: Tensor, added: Tensor) -> Tensor:
         for part, other, mask in ((self.attention, None, added), (self.crossattention, seen, 0.0)):
-            roles, out = part["self"], part["output"]
+            roles: Any = part["self"]
+            out: Any = part["output"]
             other = x if other is None else other
             mixed = attended(roles["query"](x), roles["key"](other), roles["value"](other), HEADS, mask)
             x = out["LayerNorm"](x + out["dense"](mixed))
-        return self.output["LayerNorm"](x + self.output["dense"](F.gelu(self.intermediate["dense"](x))))
+        grown: Tensor = self.output["dense"](F.gelu(self.intermediate["dense"](x)))
+        normed: Tensor = self.output["LayerNorm"](x + grown)
+        return normed
 
 
 class Text(nn.Module):
@@ -126,8 +136,9 @@ class Text(nn.Module):
         words, places, norm = (
             self.embeddings[name] for name in ("word_embeddings", "position_embeddings", "LayerNorm")
         )
-        x = norm(words(ids) + places(torch.arange(ids.shape[1])))
-        for layer in self.encoder["layer"]:
+        x: Tensor = norm(words(ids) + places(torch.arange(ids.shape[1])))
+        layers: Any = self.encoder["layer"]
+        for layer in layers:
             x = layer(x, seen, -10000.0 * (1 - mask[:, None, None].float()))
         return x
 
@@ -145,8 +156,9 @@ class Published(nn.Module):
 
     @torch.no_grad()
     def forward(self, pictures: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        x = self.blip["text_encoder"](ids, mask, self.blip["visual_encoder"](pictures))[:, 0]
-        for linear in self.mlp["layers"].values():
+        x: Tensor = self.blip["text_encoder"](ids, mask, self.blip["visual_encoder"](pictures))[:, 0]
+        layers: Any = self.mlp["layers"]
+        for linear in layers.values():
             x = linear(x)
         return (x[:, 0] - 0.16717362830052426) / 1.0333394966054072
 
@@ -162,8 +174,11 @@ def tokens(prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
     return ids, (ids > 0).long()
 
 
+Tiny = tuple[Published, ImageReward]
+
+
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     checkpoint, base = (tmp_path_factory.mktemp(name) for name in ("reward", "bert"))
     model = Published()
     tiny_clip.shaken(model.blip["visual_encoder"], seed=8, std=0.1)
@@ -175,7 +190,7 @@ def tiny(tmp_path_factory):
     return model, ImageReward(str(checkpoint), str(base), device="cpu", batch_size=6)
 
 
-def test_scores_are_those_of_the_published_network(tiny) -> None:
+def test_scores_are_those_of_the_published_network(tiny: Tiny) -> None:
     model, reward = tiny
     pixels, prompts = tiny_clip.pictures(), [*tiny_clip.PROMPTS[:2], "", tiny_clip.LONG]
     expected = model(tiny_clip.processed(pixels), *tokens(prompts))
@@ -183,14 +198,14 @@ def test_scores_are_those_of_the_published_network(tiny) -> None:
     assert expected.std() > 0.01
 
 
-def test_what_lies_beyond_35_tokens_is_not_read(tiny) -> None:
+def test_what_lies_beyond_35_tokens_is_not_read(tiny: Tiny) -> None:
     *_, reward = tiny
     pixels = tiny_clip.pictures(1)
     assert torch.equal(reward.score(pixels, [tiny_clip.LONG]), reward.score(pixels, [tiny_clip.LONG[:60] + "a dog"]))
     assert not torch.equal(reward.score(pixels, ["a cat"]), reward.score(pixels, ["a dog"]))
 
 
-def test_tokens_of_the_last_prompts_are_kept(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_of_the_last_prompts_are_kept(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_cache, "KEPT", 2)
     reward = ImageReward(tiny[-1].checkpoint, tiny[-1].base, device="cpu")
     tokens = reward.networks.tokens
@@ -200,12 +215,12 @@ def test_tokens_of_the_last_prompts_are_kept(tiny, monkeypatch: pytest.MonkeyPat
     assert tokens("b") is not b
 
 
-def test_gradients(tiny) -> None:
+def test_gradients(tiny: Tiny) -> None:
     tiny_clip.assert_gradient_is_the_slope(tiny[-1], tiny_clip.pictures(2), ["a cat", "one dog"])
 
 
 @pytest.mark.parametrize("gone", ["med_config.json", "blip.text_encoder.encoder.layer.1.crossattention.self.key.bias"])
-def test_what_is_missing_is_told(tiny, tmp_path, gone: str) -> None:
+def test_what_is_missing_is_told(tiny: Tiny, tmp_path: Path, gone: str) -> None:
     model, reward = tiny
     torch.save(
         {name: weight for name, weight in model.state_dict().items() if name != gone}, tmp_path / "ImageReward.pt"
@@ -218,7 +233,7 @@ def test_what_is_missing_is_told(tiny, tmp_path, gone: str) -> None:
 
 class TestSuite(PictureRewardSuite):
     @pytest.fixture
-    def reward(self, tiny) -> ImageReward:
+    def reward(self, tiny: Tiny) -> ImageReward:
         return tiny[-1]
 
     @pytest.fixture

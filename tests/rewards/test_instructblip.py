@@ -44,15 +44,17 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
     text |= {"model_type": "t5", "vocab_size": len(words), "decoder_start_token_id": 0, "tie_word_embeddings": False}
     text |= {"feed_forward_proj": "gated-gelu", "dense_act_fn": "gelu"}
     reading = {**sizes, "vocab_size": len(of_qformer), "max_position_embeddings": 160}
+    image_token = words.convert_tokens_to_ids("<image>")
+    assert isinstance(image_token, int)
     config = InstructBlipConfig(
         vision_config=vision,
         qformer_config=reading,
         text_config=text,
         num_query_tokens=QUERIES,
-        image_token_index=words.convert_tokens_to_ids("<image>"),
+        image_token_index=image_token,
     )
     blip = loud(InstructBlipForConditionalGeneration(config))
-    head = blip.language_model.lm_head
+    head: Any = blip.get_submodule("language_model.lm_head")
     head.weight = nn.Parameter(torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(1)))
     for network, name in ((blip, "."), (words, "."), (of_qformer, "qformer_tokenizer")):
         saved(network, folder / name)
@@ -67,11 +69,13 @@ def instructblip(parts: Parts) -> InstructBlipVQAScore:
 @torch.no_grad()
 def by_transformers(parts: Parts, given: Tensor, prompt: str) -> float:
     """Its own forward pass, with a placeholder for each query before the question, and its own loss."""
-    side = {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}}
-    seen = CLIPImageProcessorPil(**side)(as_pictures(given[None]), return_tensors="pt")
+    prepare = CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
+    seen = prepare(as_pictures(given[None]), return_tensors="pt")
     question = parts.words(QUESTION.format(prompt), return_tensors="pt").input_ids
     assert (question != parts.words.unk_token_id).all()
-    places = torch.full((1, QUERIES), parts.blip.config.image_token_index)
+    image_token = parts.blip.config.image_token_index
+    assert image_token is not None
+    places = torch.full((1, QUERIES), image_token)
     told = parts.blip(
         pixel_values=seen.pixel_values,
         qformer_input_ids=parts.of_qformer(QUESTION.format(prompt), return_tensors="pt").input_ids,

@@ -21,7 +21,7 @@ def away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def unknown(*_: Any) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    monkeypatch.setattr(base.socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
     monkeypatch.setattr(base, "getproxies", dict)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
@@ -47,5 +47,5 @@ def test_all_else_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(base, "getproxies", lambda: {"https": "http://proxy:3128"})
     assert reward.loaded(loads, "owner/name") == "loaded owner/name"
     monkeypatch.setattr(base, "getproxies", dict)
-    monkeypatch.setattr(base.socket, "getaddrinfo", lambda *_: [])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [])
     assert reward.loaded(loads, "owner/name") == "loaded owner/name"

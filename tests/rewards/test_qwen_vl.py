@@ -42,7 +42,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
     folder = tmp_path_factory.mktemp("qwen")
     texts = ["user assistant", QUESTION.format(""), "Yes", *PROMPTS]
     words = tokenizer(texts, "$A", additional_special_tokens=MARKS, chat_template=TEMPLATE)
-    ids = dict(zip(MARKS, words.convert_tokens_to_ids(MARKS), strict=True))
+    ids: dict[str, Any] = {mark: words.convert_tokens_to_ids(mark) for mark in MARKS}
     patches = Qwen2VLImageProcessorPil(patch_size=4, merge_size=2, min_pixels=64, max_pixels=1024)
     text: dict[str, Any] = {
         "hidden_size": 32,
@@ -52,7 +52,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
     }
     text |= {"num_attention_heads": 2, "num_key_value_heads": 1, "pad_token_id": 0, "eos_token_id": 1}
     text |= {"rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}}
-    vision = {"depth": 2, "hidden_size": 16, "num_heads": 2, "patch_size": 4, "out_hidden_size": 32}
+    vision: dict[str, Any] = {"depth": 2, "hidden_size": 16, "num_heads": 2, "patch_size": 4, "out_hidden_size": 32}
     vision |= {"intermediate_size": 16, "window_size": 16, "fullatt_block_indexes": [1]}
     config = Qwen2_5_VLConfig(
         text_config=text,

@@ -124,7 +124,7 @@ def test_detectors_count_rendered_scenes(reward: type[CountReward] | type[JudgeR
     for row, caption in enumerate(captions):
         for group in caption.groups:
             truth[row, list(KINDS).index(group.kind)] = group.count
-    found = torch.cat([reward().counts(part) for part in pixels.split(100)])
+    found = torch.cat([reward().counts(part) for part in pixels.split(100)])  # type: ignore[no-untyped-call]
     assert float((found == truth).all(1).float().mean()) >= 0.98
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -60,15 +60,26 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
             )
         )
     )
-    shape = {"d_model": 24, "d_kv": 6, "d_ff": 16, "num_layers": 2, "num_heads": 4, "vocab_size": len(words)}
+    shape: dict[str, Any] = {
+        "d_model": 24,
+        "d_kv": 6,
+        "d_ff": 16,
+        "num_layers": 2,
+        "num_heads": 4,
+        "vocab_size": len(words),
+    }
     settings = {**shape, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "decoder_start_token_id": 0}
     t5 = loud(T5ForConditionalGeneration(T5Config(**settings)))
-    t5.lm_head.weight = nn.Parameter(torch.randn(t5.lm_head.weight.shape, generator=torch.Generator().manual_seed(1)))
+    head: Any = t5.lm_head
+    head.weight = nn.Parameter(torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(1)))
     projector = loud(nn.Sequential(nn.Linear(16, 24), nn.GELU(), nn.Linear(24, 24)))
     for network, name in ((tower, "tower"), (words, "words")):
         saved(network, folder / name)
     weights = t5.state_dict() | {f"mm_projector.{name}": value for name, value in projector.state_dict().items()}
-    weights |= {"vision_tower.vision_tower.left_over": torch.ones(1), "embed_tokens.weight": t5.shared.weight.detach()}
+    weights |= {
+        "vision_tower.vision_tower.left_over": torch.ones(1),
+        "embed_tokens.weight": t5.get_parameter("shared.weight").detach(),
+    }
     torch.save(weights, folder / "pytorch_model.bin")
     published = {
         "model_type": "clip_t5",

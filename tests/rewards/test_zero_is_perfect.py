@@ -51,7 +51,7 @@ def test_a_mixture_is_not_one_of_its_parts() -> None:
 
 @pytest.mark.parametrize(("sent", "known"), [({}, False), ({"zero_is_perfect": True}, True)], ids=["old", "new"])
 def test_a_server_says_so_and_an_older_one_need_not(sent: dict[str, Any], known: bool) -> None:
-    info = {
+    info: dict[str, Any] = {
         "name": "exact", "identity": "exact", "description": "d", "range": None, "differentiable": False,
         "structured": False, "held_out": [], "batch_size": 1, "max_rows": 1, "max_bytes": 1, "versions": {},
     }  # fmt: skip

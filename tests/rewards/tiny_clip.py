@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPToken
 
 from rollflow.files.pictures import as_pictures
 from rollflow.rewards.base import PictureReward
+
+Network = TypeVar("Network", bound=nn.Module)
 
 LETTERS = [*string.ascii_lowercase, *string.digits, *string.punctuation]
 VOCABULARY = [*LETTERS, *(letter + "</w>" for letter in LETTERS), "ca", "cat</w>", "<|startoftext|>", "<|endoftext|>"]
@@ -22,10 +25,10 @@ LONG = "a cat, " * 60
 def tokenizer() -> CLIPTokenizer:
     """Letters, of which only those of "cat" are ever joined."""
     ids = {token: i for i, token in enumerate(VOCABULARY)}
-    return CLIPTokenizer(ids, merges=[("c", "a"), ("ca", "t</w>")], model_max_length=77)
+    return CLIPTokenizer(ids, merges=[("c", "a"), ("ca", "t</w>")], model_max_length=77)  # type: ignore[list-item]
 
 
-def shaken(network: nn.Module, seed: int = 0, std: float = 0.15) -> nn.Module:
+def shaken(network: Network, seed: int = 0, std: float = 0.15) -> Network:
     """Every weight drawn anew, none of them alike, so that a confusion of two shows."""
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -82,7 +85,8 @@ def pictures(rows: int = 4, height: int = 40, width: int = 30) -> Tensor:
 
 def processed(pixels: Tensor) -> Tensor:
     """As the processor of transformers makes pictures ready for CLIP."""
-    return CLIPImageProcessorPil()(as_pictures(pixels), return_tensors="pt")["pixel_values"]
+    ready: Tensor = CLIPImageProcessorPil()(as_pictures(pixels), return_tensors="pt")["pixel_values"]
+    return ready
 
 
 def cosines(model: CLIPModel, pixels: Tensor, prompts: list[str]) -> Tensor:
@@ -90,7 +94,8 @@ def cosines(model: CLIPModel, pixels: Tensor, prompts: list[str]) -> Tensor:
     texts = tokenizer()(prompts, padding=True, truncation=True, max_length=77, return_tensors="pt")
     with torch.no_grad():
         logits = model(pixel_values=processed(pixels), **texts).logits_per_image
-    return logits.diagonal() / model.logit_scale.detach().exp()
+    cosines: Tensor = logits.diagonal() / model.logit_scale.detach().exp()
+    return cosines
 
 
 def assert_gradient_is_the_slope(reward: PictureReward, pixels: Tensor, prompts: list[str]) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
+
+Network = TypeVar("Network", bound=nn.Module)
 
 PROMPTS = ["six airplanes", "a red cat to the left of two dogs on grass", "six airplanes"]
 SPECIALS = ["<pad>", "</s>", "<unk>", "[CLS]", "<image>"]
@@ -26,7 +28,9 @@ def tokenizer(texts: Iterable[str], single: str = "$A </s>", **settings: Any) ->
     words.post_processor = processors.TemplateProcessing(single=single, special_tokens=ends)
     inputs = ["input_ids", "attention_mask"]
     specials = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-    return PreTrainedTokenizerFast(tokenizer_object=words, model_input_names=inputs, **specials, **settings)
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=words, model_input_names=inputs, **specials, **settings
+    )
 
 
 def pictures(height: int = 20, width: int = 28, rows: int = 3) -> Tensor:
@@ -35,7 +39,7 @@ def pictures(height: int = 20, width: int = 28, rows: int = 3) -> Tensor:
     return torch.randint(0, 256, (rows, 3, height, width), generator=generator) / 255
 
 
-def loud(network: nn.Module, std: float = 0.3) -> nn.Module:
+def loud(network: Network, std: float = 0.3) -> Network:
     """With larger weights than those that training begins with, so that what it reads changes what it says."""
     torch.manual_seed(0)
     for name, weight in network.named_parameters():

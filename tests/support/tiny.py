@@ -64,7 +64,7 @@ class Redness(RewardModel):
 
     name = "caption"
     description = "redness, in [0, 1]"
-    held_out = ("judge",)
+    held_out: ClassVar[tuple[str, ...]] = ("judge",)
 
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         return samples[:, 0].mean((1, 2))
@@ -74,7 +74,7 @@ class Judge(Redness):
     """Red, but not blue."""
 
     name = "judge"
-    held_out = ()
+    held_out: ClassVar[tuple[str, ...]] = ()
 
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         return (samples[:, 0] - samples[:, 2]).mean((1, 2))

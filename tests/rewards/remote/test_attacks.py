@@ -38,6 +38,8 @@ from rollflow.rewards.remote.wire import KEY, PICTURES, TENSORS, SampleBatch, en
 LIMITS = Limits(megabytes=2, rows=6, pixels=1000, characters=50, memory=4)
 JSON = {"Content-Type": PICTURES}
 TENSOR = {"Content-Type": TENSORS}
+NO_DTYPES: tuple[Any, ...] = ("BOOL", "C64", "F8_E4M3", "U64", "X", None, [])
+NO_COUNTS: tuple[Any, ...] = (-1, 10**30, 2**31, 1.5, True, "1", None, [])
 
 
 class Ask(NamedTuple):
@@ -139,10 +141,7 @@ ASKS = [
     Ask("offsets beyond the end", 422, tensors({"data_offsets": [0, 10**12]}), TENSOR),
     Ask("offsets that overlap", 422, tensors({"data_offsets": [100, 0]}), TENSOR),
     Ask("offsets that are none", 422, tensors({"data_offsets": "all"}), TENSOR),
-    *(
-        Ask(f"dtype {dtype}", 422, tensors({"dtype": dtype}), TENSOR)
-        for dtype in ("BOOL", "C64", "F8_E4M3", "U64", "X", None, [])
-    ),
+    *(Ask(f"dtype {dtype}", 422, tensors({"dtype": dtype}), TENSOR) for dtype in NO_DTYPES),
     Ask("other tensors", 422, tensors(other={"dtype": "F32", "shape": [0], "data_offsets": [192, 192]}), TENSOR),
     Ask("no samples", 422, tensors("none"), TENSOR),
     Ask("a list as header", 422, struct.pack("<Q", 2) + b"[]", TENSOR),
@@ -182,7 +181,7 @@ ASKS = [
     ),
     *(
         Ask(f"ask {asked}", 422, images(png(), prompts=[{"text": "x", "ask": {"cat": asked}}]), JSON)
-        for asked in (-1, 10**30, 2**31, 1.5, True, "1", None, [])
+        for asked in NO_COUNTS
     ),
     # JSON
     *(
@@ -460,7 +459,16 @@ def test_four_bombs_at_once_leave_a_server_with_little_memory_alive() -> None:
         process.stdout.close()
 
 
-SHAPES = ((2,), (2, 2), (1, 8, 8), (1, 1, 32, 32), (1, 4, 32, 32), (1, 3, 1, 1), (1, 3, 1, 300), (1, 3, 33, 32))
+SHAPES: tuple[tuple[int, ...], ...] = (
+    (2,),
+    (2, 2),
+    (1, 8, 8),
+    (1, 1, 32, 32),
+    (1, 4, 32, 32),
+    (1, 3, 1, 1),
+    (1, 3, 1, 300),
+    (1, 3, 33, 32),
+)
 SHAPES += ((1, 2, 1, 32, 32), (1, 32, 32, 3), (1, 1, 1, 3, 8, 8), (2, 3, 32, 32), (1, 2, 3, 32, 32), (1, 3, 64, 64))
 
 

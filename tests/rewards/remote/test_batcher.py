@@ -69,7 +69,7 @@ def test_no_samples_stay(prompt: str, batcher: Batcher, spy: Spy, monkeypatch: p
         answer = batcher.submit(sent, b"key")
         error = answer.exception(5)
         assert isinstance(error, Refusal) == (prompt == "trouble")
-        assert error is None or error.__traceback__ is error.__context__ is None
+        assert error is None or (error.__traceback__ is None and error.__context__ is None)
         del sent
         assert comes_true(lambda: len(given) == 2 and all(ref() is None for ref in given))
     finally:
@@ -97,7 +97,7 @@ def test_only_the_last_are_remembered(batcher: Batcher, monkeypatch: pytest.Monk
 def test_no_memory_for_all_together(batcher: Batcher, spy: Spy, monkeypatch: pytest.MonkeyPatch) -> None:
     cat = torch.cat
 
-    def small(tensors: Sequence[Tensor]) -> Tensor:
+    def small(tensors: list[Tensor]) -> Tensor:
         if len(tensors) > 1:
             raise MemoryError
         return cat(tensors)

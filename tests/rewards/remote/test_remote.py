@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Thread, Timer
 from typing import Any
 
 import numpy as np
@@ -206,7 +206,7 @@ def test_a_server_that_is_slower_than_the_time_out_scores_once() -> None:
     with hosted(spy) as host:
         reward = RemoteReward(host.url, timeout=1.0, patience=60)
         reward.load()
-        Thread(target=lambda: (time.sleep(2.5), spy.gate.set())).start()
+        Timer(2.5, spy.gate.set).start()
         assert torch.equal(reward.score(PICTURES[:2], PROMPTS[:2]), EXACT[:2])
     assert spy.calls == [PROMPTS[:2]]
 

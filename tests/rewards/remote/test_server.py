@@ -276,10 +276,10 @@ def test_a_picture_that_claims_to_be_huge_is_not_unpacked(wavy: Host, client: ht
 
 @pytest.mark.parametrize("given", [None, "", "Bearer", "Bearer wrong", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}é"])
 def test_without_the_token_nothing_is_told_or_read(given: str | None, guarded: Host, client: httpx.Client) -> None:
-    headers = {} if given is None else {"Authorization": given.encode("latin-1")}
+    headers = {} if given is None else {b"Authorization": given.encode("latin-1")}
     for answer in (
         client.get(f"{guarded.url}/info", headers=headers),
-        client.post(f"{guarded.url}/score", content=GOOD, headers=headers | {"Content-Type": TENSORS}),
+        client.post(f"{guarded.url}/score", content=GOOD, headers=headers | {b"Content-Type": TENSORS.encode()}),
         client.post(f"{guarded.url}/score", content=b"0" * 10**6, headers=headers),
     ):
         line = refused(answer, 401, "ROLLFLOW_TOKEN")

@@ -292,7 +292,7 @@ def test_threads_end_with_an_engine_that_fails_or_is_left(line: ToyModel) -> Non
     spy.remote = True
     engine = Engine()
     for _ in range(10):
-        stream = engine.stream(jobs(line, [Places("a", []), Places("b", [])]))
+        stream: Any = engine.stream(jobs(line, [Places("a", []), Places("b", [])]))
         next(stream)
         stream.close()
         spy.trouble = ValueError("no")
