@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import torch
@@ -20,6 +20,9 @@ from rollflow.models.mixture.model import ToyModel
 from rollflow.rewards.toy import ToyReward
 from rollflow.testing import reference
 from rollflow.testing.reference import Alone
+
+if TYPE_CHECKING:
+    from nursery import Nursery
 
 torch.set_num_threads(1)  # a sum's order, and so its last bit, can depend on the number of threads
 settings.register_profile(
@@ -121,3 +124,13 @@ def toy_reward() -> ToyReward:
 def alone() -> Callable[[Job], Alone]:
     """The specification of the engine: a job's populations driven one after another, each request on its own."""
     return reference.alone
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Processes to be killed, of the tests in tests/faults."""
+    from nursery import Nursery  # its folder is on the path of those tests alone
+
+    one = Nursery()
+    yield one
+    one.close()

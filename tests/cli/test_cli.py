@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from support.refusals import refused
 from support.tiny import Redness, TinyModel, TinyTurbo, registered  # noqa: F401
 from torch import Tensor
 
@@ -53,15 +54,6 @@ def loads() -> int:
 def read(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((folder / "result.json").read_text())
     return content
-
-
-def refused(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line on stderr, nothing else having been printed."""
-    out, err = capsys.readouterr()
-    assert out == ""
-    [line] = err.splitlines()
-    assert line.startswith("error: ")
-    return line
 
 
 @pytest.mark.draws

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import kill_points
 import pytest
+from support import kill_points
 
 
 @pytest.mark.subprocess

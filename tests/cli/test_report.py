@@ -9,12 +9,14 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 from support.small_study import ARMS, folder  # noqa: F401
 from typer.testing import CliRunner
 
+from rollflow.bench.analysis.results import ExperimentResults
 from rollflow.cli import report
 from rollflow.report import tables
 
@@ -95,7 +97,12 @@ def test_a_report_that_would_be_no_html_is_refused(copy: Path, name: str, capsys
 
 def test_tables_are_made_once(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls, once = [], tables.tables
-    monkeypatch.setattr(tables, "tables", lambda study: calls.append(study) or once(study))
+
+    def counted(study: ExperimentResults) -> Any:
+        calls.append(study)
+        return once(study)
+
+    monkeypatch.setattr(tables, "tables", counted)
     report.report(copy, gallery=0)
     assert len(calls) == 1
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.refusals import refused
 from support.tiny import Redness, registered  # noqa: F401
-from test_cli import refused
 from torch import Tensor
 
 from rollflow.cli import main, tables

@@ -179,13 +179,13 @@ if __name__ == "__main__":
             time.sleep(self.seconds)
             return super().velocity(x, t, conditions)
 
-    MODELS[Slow.name] = Slow  # type: ignore[index]
+    MODELS[Slow.name] = Slow
     for kind in (Redness, Judge):
-        REWARDS[kind.name] = kind  # type: ignore[index]
+        REWARDS[kind.name] = kind
     Runner.__init__.__kwdefaults__["checkpoint_seconds"] = 0.0  # type: ignore[index]
-    os.fsync = lambda _: None  # what is killed is not the machine
+    os.fsync = lambda fd: None  # what is killed is not the machine
     plots.trace = plots.filmstrip = lambda *_: None  # type: ignore[assignment]
-    plots.figure_png = lambda _: b"a plot"  # type: ignore[assignment, misc]
+    plots.figure_png = lambda _: b"a plot"  # type: ignore[assignment]
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a child that has not begun yet is simply killed
     with tempfile.TemporaryDirectory() as folder:  # what is imported when it is needed, is
         main(["generate", "a red square", "--nfe", "80", "-q", "--out", folder])
