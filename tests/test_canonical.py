@@ -191,7 +191,7 @@ def test_a_reward_is_told_from_itself_with_other_settings() -> None:
 class Called(BestOfN):
     """A search of a user's that holds a function."""
 
-    by: Callable[[float], float] = max
+    by: Callable[..., float] = max
 
 
 def test_a_checkpoint_of_a_search_that_holds_a_function_fits_the_same_search() -> None:

@@ -48,7 +48,7 @@ class FlavouredArm(Arm):
     flavour: str | None = field(default=None, metadata=option("Flavour of the sample."), kw_only=True)
 
 
-def annotations(kind: Any) -> dict[str, Any]:
+def types_of(kind: Any) -> dict[str, Any]:
     """Types of the fields of a class, resolved where they are not imported."""
     modules = (
         *(rollflow.dynamics.grids, rollflow.dynamics.guidance, rollflow.dynamics.interpolants),
@@ -63,8 +63,8 @@ def test_every_field_but_the_prompt_is_an_option() -> None:
 
 
 def test_type_checkers_are_told_the_same() -> None:
-    assert annotations(PlanOptions) == annotations(Options)
-    assert list(annotations(Options)) != []
+    assert types_of(PlanOptions) == types_of(Options)
+    assert list(types_of(Options)) != []
 
 
 def test_generate_takes_them_all_and_shows_it() -> None:

@@ -109,7 +109,7 @@ CASES: list[tuple[str, Callable[[], object]]] = [
     ("cat", lambda: rf.Prompt("x", ask={"cat": 1.5})),  # type: ignore[dict-item]
     ("ask", lambda: rf.Prompt("x", ask={" ": 1})),
     ("the prompt", lambda: rf.Prompt(NOTHING, ask={"cat": 2})),
-    *((f"{name} of Sampler", lambda name=name: rf.Sampler(**{name: "x"}))
+    *((f"{name} of Sampler", lambda name=name: rf.Sampler(**{name: "x"}))  # type: ignore[arg-type]
       for name in ("interpolant", "kernel", "grid", "lookahead", "finish", "guidance", "steps")),
     ("chains", lambda: rf.RolloverBudget(chains=0)),
     ("acceptance", lambda: rf.RolloverBudget(acceptance="best")),  # type: ignore[arg-type]
@@ -180,13 +180,13 @@ def test_a_wrong_call_is_refused_by_name(name: str, call: Callable[[], object]) 
 
 
 def test_numbers_of_numpy_are_taken_and_become_plain() -> None:
-    made = rf.Plan(P, nfe=np.int64(100), seed=np.uint8(3), steps=np.int32(5))
+    made = rf.Plan(P, nfe=np.int64(100), seed=np.uint8(3), steps=np.int32(5))  # type: ignore[arg-type]
     assert (made.nfe, made.seed, made.steps) == (100, 3, 5)
     assert {type(value) for value in (made.nfe, made.seed, made.steps)} == {int}
     search = rf.RolloverBudget(chains=np.int64(2), quota=rf.WeightedQuota([2, 1]))  # type: ignore[arg-type]
     assert search == rf.RolloverBudget(quota=rf.WeightedQuota((2, 1)))
     assert type(search.chains) is int
-    assert type(rf.SVDD(temperature=np.float32(0.5)).temperature) is float
+    assert type(rf.SVDD(temperature=np.float32(0.5)).temperature) is float  # type: ignore[arg-type]
     hash(search)
 
 

@@ -97,11 +97,16 @@ def test_one_prompt_or_two_have_no_interval() -> None:
     assert [one and shown(one) for one in two] == ["0.5 (n = 2)"] * 2
 
 
+def numbers(of: Interval) -> tuple[object, ...]:
+    """The fields, to be compared with numbers some of which are approximate."""
+    return tuple(of)
+
+
 def test_shares_are_not_certain_where_all_agree() -> None:
-    assert share([1.0] * 3) == (1.0, pytest.approx(0.025 ** (1 / 3)), 1.0, 3)
-    assert share([1.0] * 30) == (1.0, pytest.approx(0.025 ** (1 / 30)), 1.0, 30)
-    assert share([0.0] * 10) == (0.0, 0.0, pytest.approx(0.3085, abs=1e-4), 10)  # Clopper & Pearson of 0 in 10
-    assert share([1.0, 0.0] * 5) == (0.5, pytest.approx(0.1871, abs=1e-4), pytest.approx(0.8129, abs=1e-4), 10)
+    assert numbers(share([1.0] * 3)) == (1.0, pytest.approx(0.025 ** (1 / 3)), 1.0, 3)
+    assert numbers(share([1.0] * 30)) == (1.0, pytest.approx(0.025 ** (1 / 30)), 1.0, 30)
+    assert numbers(share([0.0] * 10)) == (0.0, 0.0, pytest.approx(0.3085, abs=1e-4), 10)  # Clopper & Pearson of 0 in 10
+    assert numbers(share([1.0, 0.0] * 5)) == (0.5, pytest.approx(0.1871, abs=1e-4), pytest.approx(0.8129, abs=1e-4), 10)
 
 
 def test_differences_and_wins_are_of_pairs_that_both_have() -> None:

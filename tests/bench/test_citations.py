@@ -16,7 +16,7 @@ from rollflow.particles.resampling import Resampling
 from rollflow.registry import Registry
 from rollflow.report.citations import PAPER, bibliography, cited, documented, sources
 from rollflow.rewards import REWARDS
-from rollflow.search import SEARCHES
+from rollflow.search import SEARCHES, BestOfN
 from rollflow.search.rbf.acceptance import ACCEPTANCES
 from rollflow.search.rbf.quota import QUOTAS
 from rollflow.search.smc.potentials import Potential
@@ -87,7 +87,7 @@ def test_what_is_not_known_is_told() -> None:
 
 
 def test_a_source_of_a_plugin_is_cited_by_its_number_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Other(SEARCHES["bon"]):  # type: ignore[misc]
+    class Other(BestOfN):
         """As arXiv 9901.12345 has it."""
 
     monkeypatch.setitem(SEARCHES, "other", Other)

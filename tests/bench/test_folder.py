@@ -171,7 +171,8 @@ def test_jobs_that_were_resumed_have_no_genealogy(tmp_path: Path) -> None:
 @pytest.mark.parametrize("part", ["claims", "checkpoints", "images"])
 def test_nothing_is_written_through_a_link_to_another_folder(part: str, tmp_path: Path) -> None:
     mine, theirs = tmp_path / "mine", tmp_path / "theirs"
-    mine.mkdir(), theirs.mkdir()
+    mine.mkdir()
+    theirs.mkdir()
     (theirs / part).symlink_to(mine)
     with pytest.raises(RollflowError, match=f"{part}' is a link to another folder"):
         refuse_other(theirs, {"nfe": 1})

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from rollflow.bench.run import leases
 from rollflow.bench.run.leases import LEASE, Leases
 from rollflow.files import shared
 from rollflow.files.atomic import create
@@ -37,7 +36,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(leases.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
     def lease(self) -> None:
         """Let a lease go by."""

@@ -137,7 +137,7 @@ def test_the_plot_draws_means_bands_and_what_is_exact() -> None:
     curve = {25: bootstrap([0.0, 1.0, 5.0]), 50: bootstrap([1.0, 2.0])}
     figure = budgets({"search": curve}, {"exact": {25: -2.0, 50: -1.0}})
     [axes] = figure.axes
-    assert [list(line.get_xydata()[:, 1]) for line in axes.lines] == [[2.0, 1.5], [-2.0, -1.0]]  # type: ignore[index]
+    assert [list(np.asarray(line.get_ydata())) for line in axes.lines] == [[2.0, 1.5], [-2.0, -1.0]]
     corners = axes.collections[0].get_paths()[0].vertices
     assert {tuple(corner) for corner in np.asarray(corners)} == {(n, v) for n in curve for v in curve[n][1:3]}
     assert [label.get_text() for label in axes.get_xticklabels()] == ["25", "50"]

@@ -160,7 +160,7 @@ def test_arms_name_only_what_is_registered(theirs: Path, field: str) -> None:
         Arm("fine", "rbf(initial=2)", 10, interpolant="vp", kernel="sde(diffusion=converted(latest=0.97))"),
     )
     with pytest.raises(RollflowError, match=r"would look for 'evil:X' outside the library.*add --trust"):
-        refuse_untrusted(theirs, config, Arm("a", **{field: "evil:X"}))
+        refuse_untrusted(theirs, config, Arm("a", **{field: "evil:X"}))  # type: ignore[arg-type]
 
 
 def test_who_trusts_a_folder_gets_what_it_names(theirs: Path) -> None:

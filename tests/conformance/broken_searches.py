@@ -103,8 +103,8 @@ class Unkernelled(Meddled):
 
 @dataclass
 class Melting(Search):
-    smallest_nfe = BestOfN.smallest_nfe  # type: ignore[assignment]
-    cost, shares, population = BestOfN.cost, BestOfN.shares, BestOfN.population  # type: ignore[assignment]
+    smallest_nfe = BestOfN.smallest_nfe
+    cost, shares, population = BestOfN.cost, BestOfN.shares, BestOfN.population
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class TestToy(ModelSuite):
 
 
 class TestScenes(ModelSuite):
-    @pytest.fixture(params=MODELS.values(), ids=MODELS)
+    @pytest.fixture(params=MODELS.values(), ids=list(MODELS))
     def model(self, request: pytest.FixtureRequest) -> Any:
         return loaded(request.param)
 

@@ -18,9 +18,9 @@ def test_bounds_of_settings() -> None:
         1,
         100,
     )
-    for wrong in (lambda: VP(1.0, 1000.5), lambda: VP(0.0, 1.0), lambda: VP(1.0, 0.9)):
+    for low, high in ((1.0, 1000.5), (0.0, 1.0), (1.0, 0.9)):
         with pytest.raises(BadSetting, match="of VP"):
-            wrong()
+            VP(low, high)
     for n in (0.9, 100.5):
         with pytest.raises(BadSetting, match="n of Polynomial"):
             Polynomial(n)

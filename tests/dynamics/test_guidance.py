@@ -26,7 +26,7 @@ from rollflow.models.mixture.gaussian_mixture import GaussianMixture
 from rollflow.models.mixture.model import ToyModel
 from rollflow.models.scenes import ScenesBase
 from rollflow.particles.rng import Noise
-from rollflow.requests import Grad, Reward, Slope, drive
+from rollflow.requests import Grad, Request, Reward, Slope, drive
 from rollflow.rewards import RewardModel
 from rollflow.rewards.scenes.scenes import CaptionReward
 from rollflow.rewards.toy import ToyReward
@@ -126,15 +126,21 @@ def test_children_lean_by_the_gradient_in_the_samplers_state(interpolant: Interp
     x = torch.linspace(-2, 2, 10, dtype=torch.float64).reshape(5, 2)
     parents = Particles(x, torch.zeros_like(x), torch.zeros_like(x), torch.zeros(5, dtype=torch.float64))
     task, conversion = Task(model, "", TARGET), propagator.dynamics.conversion
+    cleans: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
+        lambda x_bar, s: model.mixtures[""].denoised(x_bar / conversion.scale(s), conversion.time(s)),
+        lambda x_bar, s: plane(interpolant).denoised(x_bar, s),
+    )
+
+    def answered(request: Request) -> Any:
+        assert isinstance(request, Grad)
+        return slope(task, request)
+
     for step in range(propagator.dynamics.transitions):
-        leaning = drive(propagator.guided(parents, step), lambda request: slope(task, request))
+        leaning = drive(propagator.guided(parents, step), answered)
         s = propagator.time(step)
-        for clean in (
-            lambda x_bar, s=s: model.mixtures[""].denoised(x_bar / conversion.scale(s), conversion.time(s)),
-            lambda x_bar, s=s: plane(interpolant).denoised(x_bar, s),
-        ):
+        for clean in cleans:
             leaf = x.clone().requires_grad_()
-            [gradient] = torch.autograd.grad(TARGET.score(clean(leaf), [""] * 5).sum(), leaf)
+            [gradient] = torch.autograd.grad(TARGET.score(clean(leaf, s), [""] * 5).sum(), leaf)
             torch.testing.assert_close(leaning.guidance_shift, gradient, rtol=1e-8, atol=1e-10)
         assert float(gradient.abs().max()) > 0.01 or step == 0  # pure noise promises the same of every state
     assert drive(propagator.guided(parents, propagator.dynamics.transitions), print) is parents
@@ -249,6 +255,11 @@ def share_of(t: float) -> float:
     return TOLERANCE / (TOLERANCE + SPREAD * t**2 / ((1 - t) ** 2 * SPREAD + t**2))
 
 
+def constant_share(scale: float) -> Rho:
+    """A step size of scale / steps."""
+    return lambda t, h: scale * h
+
+
 def dps_law(steps: int, rho: Rho) -> Law:
     """Exact law of A.x0 under DPS: linear interpolant, uniform grid, Euler-Maruyama with g = 3 t^2.
 
@@ -297,7 +308,7 @@ def test_what_a_constant_step_size_gives_in_place_of_the_posterior() -> None:
     where the mean is right the variance is 0.098, not 0.167, and no scale gets both right.
     """
     assert pytest.approx((7 / 3, 1 / 6)) == BAYES
-    laws = {scale: dps_law(4000, lambda t, h, scale=scale: scale * h) for scale in (0.0, 0.25, 0.387, 1.0)}
+    laws = {scale: dps_law(4000, constant_share(scale)) for scale in (0.0, 0.25, 0.387, 1.0)}
     way = {scale: (law.mean - PRIOR) / (BAYES[0] - PRIOR) for scale, law in laws.items()}
     assert way == pytest.approx({0.0: 0, 0.25: 0.75, 0.387: 1, 1.0: 1.46}, abs=0.005)
     spread = {scale: law.variance / BAYES[1] for scale, law in laws.items()}

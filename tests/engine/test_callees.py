@@ -18,8 +18,8 @@ from rollflow.dynamics.interpolants import Linear
 from rollflow.dynamics.kernels import Euler
 from rollflow.engine import Checkpoint, Engine, Interrupted, Job, JobsFailed, Observer, Result, Spending, Task
 from rollflow.errors import BadModel, BadReward, NotDifferentiable, RollflowError, RollflowWarning
-from rollflow.models import ScenesBase
 from rollflow.models.mixture.model import ToyModel
+from rollflow.models.scenes import ScenesBase
 from rollflow.requests import Reward
 from rollflow.rewards import REWARDS, RewardModel
 from rollflow.rewards.mixing import Minimum, WeightedSum
@@ -452,7 +452,7 @@ class Cut(ToyReward):
 
     def __init__(self, how: Any) -> None:
         super().__init__(torch.tensor([0.0]))
-        self.how, self.bounds = how, None  # type: ignore[assignment]
+        self.how, self.bounds = how, None
 
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         answer: Tensor = self.how(samples)

@@ -10,7 +10,7 @@ import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ from rollflow.models.mixture.gaussian_mixture import GaussianMixture
 from rollflow.models.mixture.model import ToyModel
 from rollflow.output.checkpoints import CheckpointFile
 from rollflow.prompts import Prompt
-from rollflow.requests import Asking
+from rollflow.requests import Asking, Save
 from rollflow.rewards.mixing import RankAverage
 from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Sampler
@@ -444,7 +444,7 @@ class Undeclared:
 class Heir(RolloverBudget):
     """RBF, with a further state."""
 
-    states = (Odd,)
+    states: ClassVar[tuple[type, ...]] = (Odd,)
 
 
 @dataclass(frozen=True)
@@ -463,8 +463,7 @@ class ThirdParty(BestOfN):
             except StopIteration as stop:
                 finished: Finished = stop.value
                 return finished
-            state = getattr(request, "state", None)
-            reply = yield type(request)(replace(state, extra=self.extra)) if state else request
+            reply = yield Save(replace(request.state, extra=self.extra)) if isinstance(request, Save) else request
 
 
 def test_states_of_other_packages(tmp_path: Path) -> None:

@@ -109,11 +109,11 @@ def test_what_is_no_batch_of_numbers_is_blamed_on_the_model(what: str, made: Cal
     class Odd(Pictures):
         def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
             v = super().velocity(x, t, conditions)
-            return made(v) if what == "velocity" else v  # type: ignore[no-any-return]
+            return made(v) if what == "velocity" else v
 
         def decode(self, x0: Tensor) -> Tensor:
             samples = super().decode(x0)
-            return made(samples) if what == "decode" else samples  # type: ignore[no-any-return]
+            return made(samples) if what == "decode" else samples
 
     error = failure(Odd())
     assert isinstance(error, BadModel)
@@ -186,7 +186,7 @@ def test_samples_of_one_number_are_examined_too(shape: tuple[int, ...]) -> None:
         def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
             return samples.nan_to_num(1e6)
 
-    model = Scalars()
+    model: Any = Scalars()
     model.shape = shape
     with pytest.warns(RollflowWarning, match="decoder"):
         result = run(model, Blind())
@@ -300,7 +300,7 @@ def test_numbers_are_numbers_however_they_lie_in_memory(told: Callable[[Tensor],
         lambda answer: b"\0" * len(answer),
         lambda answer: np.array(answer.numpy(), "datetime64[s]"),
         lambda answer: (one for one in answer),
-        lambda answer: np.ma.masked_all(len(answer)),
+        lambda answer: np.ma.masked_all(len(answer)),  # type: ignore[no-untyped-call]
     ],
     ids=["meta", "too large", "bytes", "dates", "generator", "masked"],
 )
@@ -355,7 +355,7 @@ def out_of_memory() -> Exception:
 
 @pytest.mark.parametrize("where", ["decode", "reward", "graph"])
 def test_memory_for_one_row_is_enough(where: str) -> None:
-    held = []
+    held: list[int] = []
 
     class Crowded(Pictures):
         def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
@@ -414,7 +414,8 @@ def test_most_of_many_cut_branches_are_found() -> None:
             self.followed, self.cut = torch.randn(2, 3, 4, 4, dtype=torch.float64, generator=draw)
 
         def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
-            return (samples * self.followed + samples.detach() * self.cut).sum((1, 2, 3))
+            answer: Tensor = (samples * self.followed + samples.detach() * self.cut).sum((1, 2, 3))
+            return answer
 
     def found(seed: int) -> bool:
         try:
@@ -437,6 +438,7 @@ def test_an_observer_cannot_change_what_is_resumed() -> None:
         def admitted(self, job: Job) -> None:
             assert job.resume is not None
             for one in job.resume.populations:
+                assert isinstance(one.state, Progress)
                 one.state.particles.x.fill_(7)
                 one.state.particles.clean.fill_(7)
 

@@ -64,7 +64,7 @@ def test_a_line_without_a_version_is_version_1() -> None:
     assert (record.plan, record.origin) == ({}, None)
     kept = record.to_json()
     assert kept == {**{key: VERSION_1[key] for key in VERSION_1 if key in kept}, "version": 2, "threads": 1}
-    defaults = {"ask": None, "category": "", "place": 0, "parts": {}, "noise_level": 0.0}
+    defaults: dict[str, Any] = {"ask": None, "category": "", "place": 0, "parts": {}, "noise_level": 0.0}
     assert {key: VERSION_1[key] for key in VERSION_1 if key not in kept} == defaults
 
 

@@ -33,7 +33,7 @@ def ids(populations: Sequence[Any]) -> list[int]:
 
 def filled(group: Sequence[Any], most: int) -> list[tuple[int, int]]:
     slices = fill_batches(group, most)
-    assert [(one.population.id, one.rows) for one in slices] == [one.query for one in slices]
+    assert [(one.population.id, one.rows) for one in slices] == [tuple(one.query) for one in slices]
     return [(one.population.id, one.rows) for one in slices]
 
 
@@ -144,7 +144,7 @@ def test_a_batch_is_computed_here_and_leaves_no_call_unfilled_unless_said_otherw
     assert not Batch(Velocity, []).dispatched
     executor: Any = SimpleNamespace(padded=True, most_rows=lambda kind: 2)
     [batch] = Scheduler(executor, True).batches(Velocity, [population(1, 3)])
-    assert [one.query for one in batch.slices] == [(1, 2)]
+    assert [tuple(one.query) for one in batch.slices] == [(1, 2)]
 
 
 def test_all_that_is_local_is_due_and_half_of_what_is_remote() -> None:

@@ -46,7 +46,7 @@ def grey(level: int, size: tuple[int, int] = (8, 6)) -> Image.Image:
 
 
 def levels(frames: list[Image.Image]) -> list[int]:
-    return [frame.getpixel((0, 0))[0] for frame in frames]  # type: ignore[index,misc]
+    return [frame.getpixel((0, 0))[0] for frame in frames]  # type: ignore[index]
 
 
 def refused(read: Any, *arguments: Any, **settings: Any) -> str:

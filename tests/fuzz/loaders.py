@@ -159,23 +159,20 @@ def _experiments(folder: Path) -> Iterator[Loader]:
 
         return load
 
-    def compared() -> object:
-        return command("compare", str(whole), str(whole))
+    def compared() -> None:
+        command("compare", str(whole), str(whole))
 
     lines = mutate_lines(_checksummed(mutate_json))
     yield Loader("journal", (kept[journal],), in_place(journal, compared), lines)
     yield Loader("experiment.json", (kept["experiment.json"],), in_place("experiment.json", compared), mutate_json)
 
-    yield Loader(
-        "packed experiment",
-        (pack(whole)[0],),
-        lambda path: command("compare", str(path), str(path)),
-        _repacked,
-        SUFFIX,
-    )
+    def unpacked(path: Path) -> None:
+        command("compare", str(path), str(path))
 
-    def reported() -> object:
-        return command("report", str(whole))
+    yield Loader("packed experiment", (pack(whole)[0],), unpacked, _repacked, SUFFIX)
+
+    def reported() -> None:
+        command("report", str(whole))
 
     yield Loader("journal in a report", (kept[journal],), in_place(journal, reported), lines, slow=True)
     image = next((whole / "images").glob("*.png"))
@@ -190,8 +187,8 @@ def _experiments(folder: Path) -> Iterator[Loader]:
 
     yield Loader("picture in a report", (kept_image,), pictured, slow=True)
 
-    def replayed() -> object:
-        return command("replay", str(whole), image.stem)
+    def replayed() -> None:
+        command("replay", str(whole), image.stem)
 
     yield Loader("journal in a replay", (kept[journal],), in_place(journal, replayed), lines, slow=True)
     name = "experiment.json"
@@ -238,11 +235,11 @@ def _texts(folder: Path) -> Iterator[Loader]:
     texts = {file: json.dumps(content).encode() for file, content in files.items()}
 
     def part(file: Path) -> Callable[[Path], object]:
-        def load(path: Path) -> object:
+        def load(path: Path) -> None:
             for other, text in texts.items():
                 other.write_bytes(path.read_bytes() if other == file else text)
             words = ("generate", "a cat", "--model", str(place), "--reward", "jpeg-compressibility", "--dry-run")
-            return command(*words)
+            command(*words)
 
         return load
 

@@ -109,7 +109,7 @@ def test_a_film_is_kept_frame_by_frame() -> None:
     assert is_film(frames)
     assert still(frames).equal(frames[2])
     with Image.open(io.BytesIO(webp(frames))) as film:
-        assert film.n_frames == 5
+        assert getattr(film, "n_frames", None) == 5
         for i, frame in enumerate(frames):
             film.seek(i)
             assert film.convert("RGB").tobytes() == picture(frame).tobytes()

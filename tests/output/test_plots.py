@@ -106,7 +106,7 @@ def test_trace_draws_rewards_and_quota() -> None:
     np.testing.assert_array_equal(lines["best so far"].get_xydata(), result.trace)
     assert len(lines["scored"].get_xdata()) == result.spent.reward_calls  # type: ignore[arg-type]
     assert list(lines["baseline"].get_ydata()) == [baseline.reward] * 2  # type: ignore[arg-type]
-    heights = [[bar.get_height() for bar in chain] for chain in quotas.containers]  # type: ignore[attr-defined]
+    heights = [[bar.get_height() for bar in chain] for chain in quotas.containers]
     assert heights == recorder.quota
 
 

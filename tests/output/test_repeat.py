@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ class Smooth(Redness):
 
     name = "smooth"
     differentiable = True
-    held_out = ()
+    held_out: ClassVar[tuple[str, ...]] = ()
 
 
 class UsersOwn(Redness):

@@ -36,9 +36,14 @@ def test_normals_are_normal_row_by_row(pairs: list[tuple[int, int]], step: int) 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_threads_draw_what_one_draws(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    started = []
+    started: list[int] = []
+
+    def pool(threads: int) -> ThreadPoolExecutor:
+        started.append(threads)
+        return ThreadPoolExecutor(threads)
+
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    monkeypatch.setattr(rng, "ThreadPoolExecutor", lambda n: started.append(n) or ThreadPoolExecutor(n))
+    monkeypatch.setattr(rng, "ThreadPoolExecutor", pool)
     noise = replace(NOISE, shape=(rng.MANY // 4, 1), dtype=dtype)
     rows, draws = [3, 1, 4, 1, 5], [9, 2, 6, 5, 3]
     together = noise.normals(8, rows, draws)
@@ -67,7 +72,7 @@ def test_long_draws_do_not_overlap() -> None:
     """A draw of many numbers never runs into its neighbours', whatever the coordinate that separates them."""
     noise = replace(NOISE, shape=(5000,))
     values = torch.cat([noise.normal(*label) for label in ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0))])
-    assert len(values.unique()) == len(values)
+    assert len(values.unique()) == len(values)  # type: ignore[no-untyped-call]
 
 
 def test_float32_is_the_cast_of_float64() -> None:

@@ -251,7 +251,7 @@ def test_gamma_flattens_what_comes_before_the_last() -> None:
 
 def test_adaptive_tempering_counts_what_is_carried() -> None:
     """Without a resampling the sample size is held at c K, until the last gamma is 1 whatever it costs."""
-    rewards = [[0, 1, 2, 0], [0, 2, 5, 0], [0, 2, 9, 0]]
+    rewards = [[0.0, 1, 2, 0], [0.0, 2, 5, 0], [0.0, 2, 9, 0]]
     best, _ = scripted(SMC(temperature=0.1, threshold=0, tempering=AdaptiveTempering(0.6)), rewards)
     assert best.diagnostics is not None
     gamma, sizes = best.diagnostics["gamma"], best.diagnostics["ess"]

@@ -118,7 +118,7 @@ def test_children_differ_only_by_their_noise(
     Engine(observers=[watch]).run([job])
     for rewards in watch.rewards[1:]:
         streams = rewards.view(2, 5)
-        assert len(streams.unique()) == (10 if apart else 2)
+        assert len(streams.unique()) == (10 if apart else 2)  # type: ignore[no-untyped-call]
 
 
 def soften(streams: int, temperature: float) -> Choice:

@@ -25,7 +25,8 @@ def fit(out: Path, minutes: float, steps_until_killed: int | None = None) -> tup
             raise KeyboardInterrupt
         taken.append(step)
         x = torch.randn(32, 3, generator=torch.Generator().manual_seed(step))
-        return (network(x) - x.sum(1, keepdim=True)).square().mean()
+        loss: Tensor = (network(x) - x.sum(1, keepdim=True)).square().mean()
+        return loss
 
     given = Options("line", minutes, 0, out, False, torch.device("cpu"))
     made = optimizers(network, 1e-2)
