@@ -31,7 +31,6 @@ lint: .venv/.tested ## Run ruff, mypy and the import contracts
 	$(BIN)/ruff check src tests tools examples
 	$(BIN)/ruff format --check src tests tools examples
 	$(BIN)/mypy
-	$(BIN)/mypy examples
 	$(BIN)/lint-imports
 
 docs: .venv/.tested ## Build the documentation site into site/; a broken link is an error
