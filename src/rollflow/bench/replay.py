@@ -29,9 +29,9 @@ class Replayed(NamedTuple):
     """A job that was run again.
 
     Args:
-        entry: What the journal says of it.
-        result: What it gave this time.
-        provenance: Where model and rewards are not those that the experiment was begun with.
+        record: The job's record in the experiment.
+        result: The result of this run.
+        provenance: Differences between today's model and rewards and those of the experiment.
     """
 
     record: JobRecord
@@ -40,19 +40,19 @@ class Replayed(NamedTuple):
 
     @property
     def same(self) -> bool:
-        """Whether the sample is that of the journal, to the last bit."""
+        """Whether the sample equals the recorded one, to the last bit."""
         return digest(self.result.sample) == self.record.sha256
 
     @property
     def versions(self) -> list[str]:
-        """Where the versions of then are not those of now, which may explain a difference."""
+        """Versions that differ from the recorded ones, which may explain a difference."""
         now = {"rollflow": rollflow.__version__, "torch": torch.__version__}
         then = self.record.versions
         return [f"{name} {then.get(name)}, now {version}" for name, version in now.items() if then.get(name) != version]
 
 
 def find(path: Path, job: str) -> tuple[StoredExperiment, JobRecord]:
-    """Find the record of a job that is done, by its id or the beginning of it, and its experiment.
+    """Find an experiment and the record of a finished job, by the job's id or the beginning of it.
 
     Raises:
         RollflowError: If there is none, or more than one; or if anything in the experiment is malformed.
@@ -68,7 +68,7 @@ def find(path: Path, job: str) -> tuple[StoredExperiment, JobRecord]:
 
 
 def trial_of(config: dict[str, Any], record: JobRecord) -> Trial:
-    """The job of an entry."""
+    """Return the trial that a record is of."""
     [arm] = [Arm(**arm) for arm in config["arms"] if arm["name"] == record.arm]
     item = Item(record.prompt, record.category, record.ask)
     return Trial(arm, record.place, item, record.seed)

@@ -1,4 +1,4 @@
-"""Figures of a experiment: no mean without its interval."""
+"""Figures of an experiment: no mean without its interval."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A experiment as one HTML file that needs nothing else: no network, no script, no other file."""
+"""An experiment as one HTML file that needs nothing else: no network, no script, no other file."""
 
 from __future__ import annotations
 

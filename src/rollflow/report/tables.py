@@ -1,4 +1,4 @@
-"""The tables of a experiment, and those of two."""
+"""The tables of an experiment, and those of two."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers of a experiment, each with its interval: means, paired differences, win rates, rewards at equal cost."""
+"""Numbers of an experiment, each with its interval: means, paired differences, win rates, rewards at equal cost."""
 
 from __future__ import annotations
 
