@@ -206,7 +206,7 @@ def test_signs_of_life_go_on_after_errors(tmp_path: Path, monkeypatch: pytest.Mo
             raise OSError(errno.ESTALE, "Stale file handle")
         lively.set()
 
-    monkeypatch.setattr(Leases, "alive", alive)
+    monkeypatch.setattr(Leases, "renew", alive)
     with Heartbeat(folder, warnings.append, every=0.001):
         assert lively.wait(60)
     assert len(warnings) == 1
