@@ -643,7 +643,7 @@ def test_the_checkpoint_of_a_stopped_run_is_not_taken_from_it(
     assert "belongs to another job: seed was 0, is 3" in refused(capsys)
     for others, code, told in (
         (["--seed", "3"], 2, "another run"),
-        ([], 2, "such a run"),
+        ([], 2, "a stopped run"),
         (["--seed", "3", "--resume"], 1, "another job"),
     ):
         assert main([*command, *others, "--dry-run"]) in (code, 2)

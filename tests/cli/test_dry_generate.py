@@ -86,7 +86,7 @@ def test_a_lock_that_is_left_over_is_none(folder: Path) -> None:
 
 
 def test_the_checkpoint_of_a_stopped_run(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "such a run that was stopped" in refused_alike(capsys, stopped)
+    assert "a stopped run with these options" in refused_alike(capsys, stopped)
     assert "another run that was stopped (seed was 0, is 3)" in refused_alike(capsys, stopped, "--seed", "3")
     assert main([*COMMAND, "--dry-run", "--resume"]) == 0
 
