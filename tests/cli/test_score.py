@@ -114,7 +114,7 @@ def test_what_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["asks", "deep.png", "--prompt", "a cat"], "more than 8 bits"),
         (["asks", ".", "--prompt", "a cat"], "cannot read '.'"),
         (["asks", "51.png"], "--prompt"),
-        (["asks", "--prompt", "a cat"], "'files'"),
+        (["asks", "--prompt", "a cat"], "'FILES'"),
         (["ask", "51.png", "--prompt", "a cat"], "unknown reward 'ask'; did you mean 'asks'"),
         (["asks(minus=1)", "51.png", "--prompt", "a cat"], "unknown setting of reward asks 'minus'"),
         (["caption", "51.png", "--prompt", "a cat", "--device", "cpu"], "unknown setting of reward caption 'device'"),
