@@ -61,8 +61,10 @@ class PictureProcessor:
         self.tokenizer = seeing()
         self.image_processor = Qwen2VLImageProcessorPil(patch_size=2, min_pixels=16, max_pixels=64)
 
-    def __call__(self, text: Sequence[str], images: Sequence[Image.Image], **settings: object) -> BatchFeature:
-        shown = self.image_processor(images=list(images), return_tensors="pt")
+    def __call__(
+        self, text: Sequence[str], images: Image.Image | list[Image.Image], **settings: object
+    ) -> BatchFeature:
+        shown = self.image_processor(images=images, return_tensors="pt")
         lengths = (shown["image_grid_thw"].prod(1) // self.image_processor.merge_size**2).tolist()
         for length in lengths:
             text = [one.replace(SIGHTS[0], "\t" * length, 1) for one in text]
