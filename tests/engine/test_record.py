@@ -86,6 +86,31 @@ def test_a_trace_of_another_form_is_refused(trace: object) -> None:
         JobRecord.from_json(VERSION_1 | {"trace": trace})
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("prompt", None),
+        ("seed", 1.5),
+        ("seed", True),
+        ("threads", "1"),
+        ("reward", "high"),
+        ("reward", True),
+        ("plan", [1]),
+        ("ask", "cats"),
+        ("versions", None),
+        ("warnings", None),
+        ("warnings", "text"),
+        ("diagnostics", 1),
+        ("resumed", 1),
+        ("device", 0),
+        ("ancestors", 10**400),
+    ],
+)
+def test_a_field_of_another_type_is_refused(name: str, value: object) -> None:
+    with pytest.raises(RollflowError, match=rf"malformed: '{name}' is "):
+        JobRecord.from_json(VERSION_1 | {name: value})
+
+
 def test_keys_that_are_no_fields_are_ignored() -> None:
     assert JobRecord.from_json(VERSION_1 | {"image": "image.png"}) == JobRecord.from_json(VERSION_1)
 

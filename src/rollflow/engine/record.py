@@ -7,7 +7,8 @@ import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, ClassVar
+from types import UnionType
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
@@ -117,7 +118,7 @@ class JobRecord:
 
         Raises:
             UnknownVersion: If its version is not known.
-            RollflowError: If a field is missing.
+            RollflowError: If a field is missing or malformed.
         """
         content = migrated(content)
         given = {one.name: content[one.name] for one in fields(cls) if one.name in content}
@@ -131,9 +132,27 @@ class JobRecord:
                 given["origin"] = Origin(given["origin"]["population"], given["origin"]["row"])
         except (TypeError, ValueError, KeyError) as error:
             raise RollflowError(f"the record of a job is malformed: {error}") from None
+        for name, value in given.items():
+            if not _fits(value, _KINDS[name]):
+                raise RollflowError(f"the record of a job is malformed: '{name}' is {value!r:.40}")
         for name in ("warnings", "diagnostics"):
             given[name] = tuple(given.get(name, ()))
         return cls(**given)
+
+
+_KINDS = get_type_hints(JobRecord)
+"""Type of every field."""
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of an annotated type; what containers hold is not looked at."""
+    if isinstance(kind, UnionType):
+        return any(_fits(value, one) for one in get_args(kind))
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    if isinstance(value, str) or kind is str:
+        return isinstance(value, str) and kind is str
+    return isinstance(value, int | float if kind is float else get_origin(kind) or kind)
 
 
 def _is_required(one: Any) -> bool:
