@@ -223,6 +223,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> str:
         ({"flavour": "sweet"}, "sets the option 'flavour', which this release of rollflow does not have"),
         ({"reward": {"name": "caption"}}, "is malformed: reward is {'name': 'caption'}"),
         ({"prompt": {"text": "x"}}, "is malformed: prompt is {'text': 'x'}"),
+        ({"model": None}, "model must be a name or a pipeline, not None"),
         ({"nfe": "many"}, "nfe must be a whole number"),
         ({"steps": 10**9}, "steps must be a whole number"),
     ],
@@ -240,6 +241,14 @@ def test_a_file_of_anyones_is_not_trusted(
     assert main(["generate", "--from", str(path), "--out", "again"]) in (1, 2)
     assert message in refused(capsys)
     assert (TinyModel.loads, Path("again").exists()) == (loads, False)
+
+
+@pytest.mark.parametrize("model", [None, 1, False, [], ["caption"]])
+def test_a_model_of_another_type_is_refused_though_trusted(model: object, capsys: pytest.CaptureFixture[str]) -> None:
+    generate(PROMPT, nfe=90).save("first")
+    path = write(read("first"), model=model)
+    assert main(["generate", "--from", str(path), "--trust", "--out", "again"]) == 2
+    assert refused(capsys).startswith("model must be a name or a pipeline, not ")
 
 
 def test_trust_allows_a_module(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rollflow import checks
 from rollflow.api import Plan, described
 from rollflow.api.earlier import EarlierRun
 from rollflow.errors import BadSetting, unknown
@@ -139,6 +140,7 @@ def pipeline(model: str | PipelineSource, arguments: Iterable[str], **loading: A
     Raises:
         BadSetting: If any of it is given for a model that is no diffusers pipeline.
     """
+    checks.instance("model", model, str, PipelineSource, what="a name or a pipeline")  # a file's may be anything
     found = find_model(model) if isinstance(model, str) else model
     given = {setting: value for setting, value in loading.items() if value is not None}
     values: dict[str, Any] = {}

@@ -132,6 +132,8 @@ class JobRecord:
                 given["origin"] = Origin(given["origin"]["population"], given["origin"]["row"])
         except (TypeError, ValueError, KeyError) as error:
             raise RollflowError(f"the record of a job is malformed: {error}") from None
+        if isinstance(given.get("steps"), int):  # of a result.json: the option of that name, which the plan holds, too
+            del given["steps"]
         for name, value in given.items():
             if not _fits(value, _KINDS[name]):
                 raise RollflowError(f"the record of a job is malformed: '{name}' is {value!r:.40}")
