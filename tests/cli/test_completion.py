@@ -31,6 +31,7 @@ def test_it_installs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("SHELL", "/bin/bash")
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setattr("shellingham.detect_shell", lambda: ("bash", "/bin/bash"))
     monkeypatch.setattr(sys, "argv", ["rollflow"])
     assert main(["--install-completion", "bash"]) == 0
     out, err = capsys.readouterr()

@@ -307,7 +307,7 @@ def old(content: dict[str, Any]) -> dict[str, Any]:
         (old, "was written by an earlier release, which did not record all options"),
         (lambda content: content | {"version": 3}, "has version 3; this release of rollflow reads 1, 2"),
         (lambda content: content | {"plan": {}}, "does not hold the options of its run"),
-        (lambda content: content | {"plan": [1]}, "plan must be an object of options by name"),
+        (lambda content: content | {"plan": [1]}, r"malformed: 'plan' is \[1\]"),
         (lambda content: content | {"threads": 10**6}, "threads must be a whole number"),
         (lambda content: {"a": 1}, "is not the result.json of a run"),
         (lambda content: [], "is not the result.json of a run"),
