@@ -107,7 +107,7 @@ def test_a_folder_in_which_nothing_was_done_may_be_removed(tmp_path: Path) -> No
 
 def test_a_runner_refuses_before_it_writes(tmp_path: Path) -> None:
     for changes in ({"seeds": 10**9}, {"seeds": 0}, {"max_rows": 0}):
-        with pytest.raises(BadSetting, match="expected 1 to|between 1 and"):
+        with pytest.raises(BadSetting, match=r"expected 1 to|between 1 and"):
             Runner(experiment(**changes), tmp_path / "out")
     for minutes in (math.nan, -1.0, math.inf):
         with pytest.raises(BadSetting, match="minutes"):
