@@ -54,7 +54,7 @@ class JobRecord:
         ancestors: Parents of the particles after each step, of each population; None where every row went on, and for
             the whole if no population resampled.
         resumed: Whether the job was resumed, so that ``quota`` and ``ancestors`` lack the steps before.
-        steps: Numbers of the steps in ``quota``, of each population, if the job was resumed.
+        quota_steps: Numbers of the steps in ``quota``, of each population, if the job was resumed.
         id: Identifier within an experiment; so with the next three, which are empty outside one.
         arm: Name of the arm.
         category: Category of the prompt.
@@ -91,7 +91,7 @@ class JobRecord:
     quota: Sequence[Sequence[int]] = ()
     ancestors: Sequence[Sequence[Sequence[int] | None]] | None = None
     resumed: bool = False
-    steps: Sequence[Sequence[int]] | None = None
+    quota_steps: Sequence[Sequence[int]] | None = None
     id: str = ""
     arm: str = ""
     category: str = ""
@@ -132,8 +132,6 @@ class JobRecord:
                 given["origin"] = Origin(given["origin"]["population"], given["origin"]["row"])
         except (TypeError, ValueError, KeyError) as error:
             raise RollflowError(f"the record of a job is malformed: {error}") from None
-        if isinstance(given.get("steps"), int):  # of a result.json: the option of that name, which the plan holds, too
-            del given["steps"]
         for name, value in given.items():
             if not _fits(value, _KINDS[name]):
                 raise RollflowError(f"the record of a job is malformed: '{name}' is {value!r:.40}")
@@ -181,7 +179,8 @@ def migrated(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _from_1(content: Mapping[str, Any]) -> Mapping[str, Any]:
     """Version 1: lines of journals without a version, a plan or an origin; the first did not tell the threads."""
-    return {"threads": 1, **content}
+    names = {"steps": "quota_steps"}  # ``result.json`` has an option of the old name
+    return {"threads": 1, **{names.get(key, key): value for key, value in content.items()}}
 
 
 _NEXT: dict[int, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {1: _from_1}

@@ -91,7 +91,7 @@ class JobObserver(Observer):
         if any(step.parents for steps in populations for _, step in steps):
             account["ancestors"] = [[step.parents for _, step in steps] for steps in populations]
         if job.resume is not None:
-            account |= {"resumed": True, "steps": [[number for number, _ in steps] for steps in populations]}
+            account |= {"resumed": True, "quota_steps": [[number for number, _ in steps] for steps in populations]}
         return account
 
     def forget(self, job: Job) -> None:

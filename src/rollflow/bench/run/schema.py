@@ -170,7 +170,7 @@ DONE_MAY: dict[str, Kind] = {
     "quota": _list_of(_list_of(_whole())),
     "ancestors": _maybe(PARENTS),
     "resumed": TRUTH,
-    "steps": _maybe(_list_of(_list_of(_whole()))),
+    "quota_steps": _maybe(_list_of(_list_of(_whole()))),
 }
 """Fields of ``JobRecord`` that may be missing, since they are written only if they differ from their defaults."""
 
