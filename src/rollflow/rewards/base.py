@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,7 +49,7 @@ class RewardModel(ABC):
         interactive: Whether it asks questions at the terminal.
         batch_size: Largest number of samples per call of ``score``.
         device: Device of its networks; None if irrelevant.
-        elsewhere: Whether it is computed in another process.
+        remote: Whether it is computed in another process.
         relative: Whether ``combine`` uses the scores of earlier samples.
         bounds: Lowest and highest possible score, infinite where there is no limit; None if unknown. A score outside
             the bounds causes a warning.
@@ -79,6 +80,12 @@ class RewardModel(ABC):
     bounds: tuple[float, float] | None = None
     zero_is_perfect: bool = False
     probed: bool = True
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        if "elsewhere" in vars(cls):  # what plug-ins of the first release say
+            warnings.warn(f"{cls.__name__}.elsewhere is now called remote", DeprecationWarning, stacklevel=2)
+            cls.remote = vars(cls)["elsewhere"]
 
     @property
     def identity(self) -> str:
