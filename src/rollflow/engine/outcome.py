@@ -27,7 +27,19 @@ class Ended(NamedTuple):
     error: Exception | None
 
 
-class JobsFailed(RollflowError):
+class _PartialResults(BaseException):
+    """An error that carries what the jobs returned all the same; pickled, it leaves models and rewards behind."""
+
+    def __init__(self, results: Sequence[Result | None], failures: dict[int, Exception]) -> None:
+        super().__init__(tuple(results), failures)
+        self.results = tuple(results)
+        self.failures = failures
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.results, _portable(self.failures))
+
+
+class JobsFailed(_PartialResults, RollflowError):
     """Some jobs failed; the others ran to their end.
 
     Args:
@@ -35,34 +47,18 @@ class JobsFailed(RollflowError):
         failures: Error of each job that failed, by its index.
     """
 
-    def __init__(self, results: Sequence[Result | None], failures: dict[int, Exception]) -> None:
-        super().__init__(tuple(results), failures)
-        self.results = tuple(results)
-        self.failures = failures
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.results, _portable(self.failures))
-
     def __str__(self) -> str:
-        place, first = next(iter(self.failures.items()))
-        return f"{len(self.failures)} of {len(self.results)} jobs failed; job {place}: {first}"
+        index, first = next(iter(self.failures.items()))
+        return f"{len(self.failures)} of {len(self.results)} jobs failed; job {index}: {first}"
 
 
-class Interrupted(Stopped):
+class Interrupted(_PartialResults, Stopped):
     """The run was stopped by the user; ``results`` holds the best sample of every job so far.
 
     Args:
         results: Result of each job, None where nothing was scored yet or the job failed.
         failures: Error of each job that failed, by its index.
     """
-
-    def __init__(self, results: Sequence[Result | None], failures: dict[int, Exception]) -> None:
-        super().__init__(tuple(results), failures)
-        self.results = tuple(results)
-        self.failures = failures
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.results, _portable(self.failures))
 
     def __str__(self) -> str:
         if all(result is None for result in self.results):
