@@ -82,7 +82,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def main() -> None:
-    """Print the colourfulness of a plain sample, and of one that 100 NFE find."""
+    """Print the colourfulness of a plain sample, and of one found with 100 NFE."""
     pipeline = tiny_pipeline()
     arguments = {"height": 16, "width": 16, "guidance_scale": 4.0, "max_sequence_length": 16}
     model = load_model(pipeline, arguments)

@@ -176,7 +176,7 @@ def _times(results: ExperimentResults) -> NDArray[np.float64]:
 
 
 def _rising(least: float, most: float) -> list[float]:
-    """Quarters of the least, and doublings of it up to the most."""
+    """Return the quarters of ``least``, followed by its doublings up to ``most``."""
     return [*(least * k / 4 for k in range(1, 5)), *(least * 2.0**k for k in range(1, int(np.log2(most / least)) + 1))]
 
 

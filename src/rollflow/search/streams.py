@@ -27,7 +27,7 @@ def best_of_each(reward: Float64[Tensor, " B"], streams: int) -> Int64[Tensor, "
 def softmax_of_each(
     reward: Float64[Tensor, " B"], uniform: Float64[Tensor, " streams"], temperature: float
 ) -> Int64[Tensor, " streams"]:
-    """Draw one row of each stream: row i of its M with probability softmax(r / temperature)_i.
+    """Draw one of the M rows of each stream, row i with probability softmax(r / temperature)_i.
 
     Args:
         reward: (B,) float64 rewards; one of -inf is not drawn while its stream has others.

@@ -128,7 +128,7 @@ class KernelSuite:
             assert x.isfinite().all()
 
     def test_the_law(self, kernel: Kernel) -> None:
-        """It converges to the data law if and only if its docstring says so, measured with the default settings.
+        """The kernel converges to the data law if its docstring says so, and otherwise does not, with default settings.
 
         Yes: after 200 steps, samples are as far from a mixture of two modes as exact samples are, up to a small bias.
         No: they are clearly farther away, and more steps do not help.

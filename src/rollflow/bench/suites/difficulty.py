@@ -45,7 +45,7 @@ class Graded(NamedTuple):
 
 
 def held_out_captions(count: int, seed: int, totals: tuple[int, int] = (2, 16)) -> list[Caption]:
-    """Draw distinct captions from the tenth held out of training, cycling through the total numbers of objects.
+    """Draw distinct captions from the tenth that training never saw, cycling through the total numbers of objects.
 
     Args:
         count: Number of captions.
