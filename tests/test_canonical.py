@@ -23,7 +23,7 @@ from PIL import Image
 
 from rollflow import BestOfN, Job, RewardModel, Task
 from rollflow.canonical import canonical, stable_repr
-from rollflow.engine.checkpoint import fingerprint
+from rollflow.engine.checkpoint.file import fingerprint
 from rollflow.models.mixture.gaussian_mixture import GaussianMixture
 from rollflow.models.mixture.model import ToyModel
 from rollflow.rewards.toy import ToyReward

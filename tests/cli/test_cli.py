@@ -691,7 +691,7 @@ def test_a_result_that_cannot_be_written_is_not_lost(
             raise no_disk
         write(path, files)
 
-    for module in ("rollflow.files.run_folder", "rollflow.engine.checkpoint"):
+    for module in ("rollflow.files.run_folder", "rollflow.engine.checkpoint.file"):
         monkeypatch.setattr(f"{module}.write", failing)
     checkpoints = False
     assert main([*command, "out"]) == 1

@@ -19,7 +19,7 @@ from rollflow.dynamics.guidance import DPS, GUIDANCE, STEP_SIZES
 from rollflow.dynamics.interpolants import VP, Cosine, Interpolant, Linear
 from rollflow.dynamics.kernels import Constant, EulerMaruyama, Memoryless, Power
 from rollflow.engine import Engine, Job, Observer, Result, Spending, Task, estimate_cost
-from rollflow.engine.executor import Executor, Query
+from rollflow.engine.execution.executor import Executor, Query
 from rollflow.errors import NotDifferentiable, RollflowError, UnknownName
 from rollflow.models import FlowModel
 from rollflow.models.mixture.gaussian_mixture import GaussianMixture

@@ -501,7 +501,7 @@ class ToyRewardTwo(ToyReward):
     ids=["smooth", "clamp", "kink", "relu", "half", "flat", "rounding", "large", "straight-through", "nan"],
 )
 def test_no_sound_gradient_is_refused(line: ToyModel, how: Any) -> None:
-    from rollflow.engine.executor import Executor
+    from rollflow.engine.execution.executor import Executor
     from rollflow.engine.preparation import try_gradient
 
     for prompt in line.mixtures:
@@ -511,7 +511,7 @@ def test_no_sound_gradient_is_refused(line: ToyModel, how: Any) -> None:
 @pytest.mark.parametrize("name", ["caption", "count", "judge", "caption-judge"])
 @pytest.mark.slow
 def test_the_gradients_of_the_scenes_rewards_are_sound(name: str) -> None:
-    from rollflow.engine.executor import Executor
+    from rollflow.engine.execution.executor import Executor
     from rollflow.engine.preparation import try_gradient
 
     if name not in REWARDS.names() or not REWARDS.find(name).differentiable:

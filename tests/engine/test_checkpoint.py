@@ -30,7 +30,7 @@ from rollflow.engine import (
     load_checkpoint,
     save_checkpoint,
 )
-from rollflow.engine.checkpoint import fingerprint
+from rollflow.engine.checkpoint.file import fingerprint
 from rollflow.errors import BadCheckpoint
 from rollflow.models.mixture.gaussian_mixture import GaussianMixture
 from rollflow.models.mixture.model import ToyModel
@@ -259,8 +259,8 @@ def _state(told: dict[str, Any]) -> dict[str, Any]:
 
 
 CLASSES = [
-    "rollflow.engine.checkpoint:os.mkdir",
-    "rollflow.engine.checkpoint:json",
+    "rollflow.engine.checkpoint.file:os.mkdir",
+    "rollflow.engine.checkpoint.file:json",
     "subprocess:Popen",
     "builtins:eval",
     "antigravity:anything",

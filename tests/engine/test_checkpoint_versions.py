@@ -12,7 +12,7 @@ from support.forging import forged
 from rollflow.dynamics.guidance import DPS
 from rollflow.dynamics.interpolants import Linear
 from rollflow.engine import Engine, Job, Task, load_checkpoint, save_checkpoint
-from rollflow.engine.checkpoint import read_job
+from rollflow.engine.checkpoint.file import read_job
 from rollflow.errors import BadCheckpoint
 from rollflow.models.mixture.gaussian_mixture import GaussianMixture
 from rollflow.models.mixture.model import ToyModel

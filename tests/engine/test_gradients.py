@@ -17,7 +17,7 @@ from rollflow.dynamics.interpolants import VP, Cosine, Interpolant, Linear
 from rollflow.dynamics.kernels import DDIM, Euler, EulerMaruyama, Heun
 from rollflow.dynamics.lookahead import ODELookahead, Tweedie
 from rollflow.engine import Caps, Checkpoint, Engine, Job, JobsFailed, Observer, Result, Spending, Task, estimate_cost
-from rollflow.engine.executor import Executor, Query
+from rollflow.engine.execution.executor import Executor, Query
 from rollflow.errors import BadReward, BudgetExceeded, RollflowWarning
 from rollflow.models.mixture.gaussian_mixture import GaussianMixture
 from rollflow.models.mixture.model import ToyModel

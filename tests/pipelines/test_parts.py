@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from rollflow import BestOfN, Engine, Job, RollflowError, Task
 from rollflow.canonical import weights_digest
 from rollflow.dynamics.interpolants import VP, Interpolant, Linear
-from rollflow.engine.checkpoint import fingerprint
+from rollflow.engine.checkpoint.file import fingerprint
 from rollflow.models.diffusers.arguments import is_few_step
 from rollflow.models.diffusers.probe import RowTimes
 from rollflow.models.diffusers.schedule import Discrete, discrete

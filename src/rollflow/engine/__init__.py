@@ -1,6 +1,6 @@
 """The engine: runs many jobs together, and accounts for what each spends."""
 
-from rollflow.engine.checkpoint import load_checkpoint, save_checkpoint
+from rollflow.engine.checkpoint.file import load_checkpoint, save_checkpoint
 from rollflow.engine.engine import Engine
 from rollflow.engine.estimate import default_sampler, estimate_cost
 from rollflow.engine.job import Job

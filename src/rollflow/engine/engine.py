@@ -10,7 +10,7 @@ import torch
 
 from rollflow.checks import each, flag, instance, refused, whole
 from rollflow.defaults import DEFAULT_MAX_GRAD_ROWS, DEFAULT_MAX_ROWS
-from rollflow.engine.executor import Executor
+from rollflow.engine.execution.executor import Executor
 from rollflow.engine.job import Job
 from rollflow.engine.observers import Observer
 from rollflow.engine.outcome import Ended, Interrupted, JobsFailed

@@ -12,9 +12,9 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from rollflow.dynamics.shapes import States
-from rollflow.engine.batching import joined
-from rollflow.engine.executor import Query
-from rollflow.engine.faults import (
+from rollflow.engine.execution.batching import joined
+from rollflow.engine.execution.executor import Query
+from rollflow.engine.execution.faults import (
     DYNAMICS,
     NETWORK,
     Fault,

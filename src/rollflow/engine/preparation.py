@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rollflow.dynamics.conversions import denoised_from_velocity
-from rollflow.engine.executor import Executor, Query
-from rollflow.engine.faults import sound_rows
+from rollflow.engine.execution.executor import Executor, Query
+from rollflow.engine.execution.faults import sound_rows
+from rollflow.engine.execution.model_calls import examined, velocity
 from rollflow.engine.job import Job
-from rollflow.engine.model_calls import examined, velocity
 from rollflow.engine.task import Task
 from rollflow.errors import BadReward, NotDifferentiable, RewardUnavailable
 from rollflow.particles.rng import Noise, global_state_kept

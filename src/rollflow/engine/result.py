@@ -19,7 +19,7 @@ from rollflow.dynamics.guidance import GUIDANCE
 from rollflow.dynamics.interpolants import INTERPOLANTS
 from rollflow.dynamics.kernels import KERNELS
 from rollflow.dynamics.lookahead import LOOKAHEADS
-from rollflow.engine.checkpoint import fingerprint
+from rollflow.engine.checkpoint.file import fingerprint
 from rollflow.engine.descriptions import portable
 from rollflow.engine.job import Job
 from rollflow.engine.meter import Spending

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rollflow.engine.background import Background
+from rollflow.engine.execution.model_calls import examined
 from rollflow.engine.meter import Spending
-from rollflow.engine.model_calls import examined
 from rollflow.engine.rescue import Rescue
 from rollflow.engine.result import Result
 from rollflow.engine.running_job import RunningJob

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rollflow.engine.faults import GRADIENT, REWARD, Fault
+from rollflow.engine.execution.faults import GRADIENT, REWARD, Fault
 from rollflow.engine.job import Job
 from rollflow.engine.meter import Meter
 from rollflow.engine.scores import furthest, range_warning

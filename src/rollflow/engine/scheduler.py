@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rollflow.engine.executor import Executor, Query
+from rollflow.engine.execution.executor import Executor, Query
 from rollflow.engine.population import Population
 from rollflow.requests import Grad, Request, Reward, Save
 

@@ -8,8 +8,8 @@ from functools import partial
 import torch
 
 from rollflow.engine.background import Background
-from rollflow.engine.executor import Executor, Query
-from rollflow.engine.faults import Verdict, sound_rows
+from rollflow.engine.execution.executor import Executor, Query
+from rollflow.engine.execution.faults import Verdict, sound_rows
 from rollflow.engine.population import Population
 from rollflow.engine.rescue import Rescue
 from rollflow.engine.running_job import RunningJob

@@ -10,10 +10,10 @@ from functools import partial
 from typing import Any
 
 from rollflow.engine.background import Background, PendingReward, Timed
-from rollflow.engine.executor import Executor
+from rollflow.engine.execution.executor import Executor
+from rollflow.engine.execution.model_calls import encode
 from rollflow.engine.job import Job
 from rollflow.engine.meter import Meter, Spending
-from rollflow.engine.model_calls import encode
 from rollflow.engine.observers import Observer
 from rollflow.engine.outcome import Ended
 from rollflow.engine.population import NETWORK_REQUESTS, Population

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rollflow.engine import Checkpoint, Job, Observer, save_checkpoint
-from rollflow.engine.checkpoint import fingerprint, is_checkpoint
+from rollflow.engine.checkpoint.file import fingerprint, is_checkpoint
 from rollflow.errors import RewardUnavailable
 from rollflow.search import Finished
 

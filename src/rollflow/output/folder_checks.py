@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from rollflow.canonical import stable_repr
 from rollflow.engine import Job
-from rollflow.engine.checkpoint import differences, is_checkpoint, read_job
+from rollflow.engine.checkpoint.file import differences, is_checkpoint, read_job
 from rollflow.engine.result import IMAGE, job_digest, refuse_foreign
 from rollflow.errors import BadCheckpoint, BadSetting
 from rollflow.files.run_folder import RESULT, RunFolder

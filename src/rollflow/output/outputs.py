@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rollflow.engine import Result
-from rollflow.engine.checkpoint import fingerprint
+from rollflow.engine.checkpoint.file import fingerprint
 from rollflow.engine.record import plain
 from rollflow.engine.result import FILM as FILM
 from rollflow.engine.result import IMAGE as IMAGE

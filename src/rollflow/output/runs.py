@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from rollflow.defaults import DEFAULT_MAX_GRAD_ROWS, DEFAULT_MAX_ROWS
 from rollflow.engine import Engine, Interrupted, Job, JobsFailed, Observer, Result, load_checkpoint
-from rollflow.engine.checkpoint import fingerprint, read_job
+from rollflow.engine.checkpoint.file import fingerprint, read_job
 from rollflow.engine.result import job_digest
 from rollflow.errors import BadCheckpoint, BadModel, BadReward, FolderError, RewardUnavailable, RollflowWarning, blamed
 from rollflow.files.atomic import trouble

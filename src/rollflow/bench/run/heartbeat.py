@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from rollflow.bench.run.folder import ExperimentFolder
 from rollflow.bench.run.leases import LEASE
 from rollflow.engine import Checkpoint, Job, Observer, save_checkpoint
-from rollflow.engine.checkpoint import fingerprint
+from rollflow.engine.checkpoint.file import fingerprint
 from rollflow.errors import FolderError
 from rollflow.files.atomic import trouble, using
 from rollflow.runtime import interruption

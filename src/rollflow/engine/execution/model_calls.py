@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rollflow.dynamics.shapes import States
-from rollflow.engine.faults import DECODER, DYNAMICS, Fault, finite_rows
+from rollflow.engine.execution.faults import DECODER, DYNAMICS, Fault, finite_rows
 from rollflow.engine.task import Task
 from rollflow.errors import BadModel
 from rollflow.models.base import Screened

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from rollflow.dynamics.conversions import denoised_from_velocity
 from rollflow.dynamics.shapes import States
-from rollflow.engine.batching import Rows, at_rows
-from rollflow.engine.faults import GRADIENT, Fault, finite_rows, score_not_finite, sound_rows
-from rollflow.engine.model_calls import examined, velocity
+from rollflow.engine.execution.batching import Rows, at_rows
+from rollflow.engine.execution.faults import GRADIENT, Fault, finite_rows, score_not_finite, sound_rows
+from rollflow.engine.execution.model_calls import examined, velocity
 from rollflow.engine.task import Task
 from rollflow.errors import BadReward
 from rollflow.rewards.scoring import MemoryLimit, rewards_of

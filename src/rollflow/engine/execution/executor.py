@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rollflow.engine.batching import Batching, CallKind, RowCall, Rows, at_rows
-from rollflow.engine.faults import Fault, GradientVerdict, Verdict, score_not_finite, sound_rows
-from rollflow.engine.gradients import GradientCall
-from rollflow.engine.model_calls import examined, screened, velocity
+from rollflow.engine.execution.batching import Batching, CallKind, RowCall, Rows, at_rows
+from rollflow.engine.execution.faults import Fault, GradientVerdict, Verdict, score_not_finite, sound_rows
+from rollflow.engine.execution.gradients import GradientCall
+from rollflow.engine.execution.model_calls import examined, screened, velocity
 from rollflow.engine.numbering import Numbering
 from rollflow.engine.task import Task
 from rollflow.requests import Decode, Grad, Request, Reward, Slope, Velocity

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import safetensors.torch
 
 from rollflow.canonical import stable_repr
-from rollflow.engine.checkpoint_checks import check_fits
-from rollflow.engine.checkpoint_version3 import upgraded
+from rollflow.engine.checkpoint.checks import check_fits
+from rollflow.engine.checkpoint.packing import Packing, Unpacking, class_names
+from rollflow.engine.checkpoint.version3 import upgraded
 from rollflow.engine.meter import Spending
-from rollflow.engine.packing import Packing, Unpacking, class_names
 from rollflow.engine.state import Checkpoint, Point, PopulationState
 from rollflow.errors import BadCheckpoint
 from rollflow.files.atomic import open_regular, write

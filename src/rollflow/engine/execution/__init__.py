@@ -1,0 +1,1 @@
+"""The second phase, execution: requests are evaluated by models, decoders and rewards."""
