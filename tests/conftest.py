@@ -22,7 +22,7 @@ from rollflow.testing import reference
 from rollflow.testing.reference import Alone
 
 if TYPE_CHECKING:
-    from nursery import Nursery
+    from fork_server import ForkServer
 
 torch.set_num_threads(1)  # a sum's order, and so its last bit, can depend on the number of threads
 settings.register_profile(
@@ -37,7 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "nursery" in getattr(item, "fixturenames", ()):
+        if "fork_server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.subprocess)
 
 
@@ -127,10 +127,10 @@ def alone() -> Callable[[Job], Alone]:
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
+def fork_server() -> Iterator[ForkServer]:
     """Processes to be killed, of the tests in tests/faults."""
-    from nursery import Nursery  # its folder is on the path of those tests alone
+    from fork_server import ForkServer  # its folder is on the path of those tests alone
 
-    one = Nursery()
+    one = ForkServer()
     yield one
     one.close()

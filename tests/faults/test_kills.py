@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nursery import Child, Nursery
+from fork_server import Child, ForkServer
 
 from rollflow.bench.run.journal import JournalIndex
 
@@ -83,11 +83,11 @@ def check_kept(child: Child, folder: Path, fresh: bool) -> str:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_generate_ends_with_the_same_bits_whatever_kills_it(
-    method: str, nursery: Nursery, tmp_path: Path, request: pytest.FixtureRequest
+    method: str, fork_server: ForkServer, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     command = ["generate", "a red square", "--method", method, *METHODS[method], "-q", "--out", "out"]
     begun = time.monotonic()
-    whole = nursery.run(command, tmp_path / "whole", seconds=SECONDS, brief=True)
+    whole = fork_server.run(command, tmp_path / "whole", seconds=SECONDS, brief=True)
     assert whole.wait() == 0, whole.stderr
     lasts = time.monotonic() - begun
     expected, picture = told(tmp_path / "whole/out"), (tmp_path / "whole/out/image.png").read_bytes()
@@ -98,7 +98,7 @@ def test_generate_ends_with_the_same_bits_whatever_kills_it(
         code, fresh = -1, True
         while code != 0:
             resume = ["--resume"] if (folder / "out/checkpoint.pt").exists() else []
-            child = nursery.run([*command, *resume], folder, seconds=SECONDS, brief=True)
+            child = fork_server.run([*command, *resume], folder, seconds=SECONDS, brief=True)
             if left <= 0:
                 code = child.wait()
                 break
@@ -120,14 +120,14 @@ def test_generate_ends_with_the_same_bits_whatever_kills_it(
 
 @pytest.mark.slow
 def test_an_experiment_ends_with_the_same_bits_whatever_kills_it(
-    nursery: Nursery, tmp_path: Path, request: pytest.FixtureRequest
+    fork_server: ForkServer, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     suite = tmp_path / "mine.jsonl"
     suite.write_text('{"prompt": "a red square"}\n{"prompt": "a blue one"}\n')
     command = ["bench", "run", "--preset", "init", "--suite", str(suite), "--nfe", "100", "--seeds", "1", "--out", "x"]
     command += ["--reward", "caption", "--held-out", "judge"]
     begun = time.monotonic()
-    whole = nursery.run(command, tmp_path / "whole", seconds=SECONDS, brief=True)
+    whole = fork_server.run(command, tmp_path / "whole", seconds=SECONDS, brief=True)
     assert whole.wait() == 0, whole.stderr
     lasts = time.monotonic() - begun
     expected = {name: entry["sha256"] for name, entry in JournalIndex(tmp_path / "whole/x").done.items()}
@@ -139,7 +139,7 @@ def test_an_experiment_ends_with_the_same_bits_whatever_kills_it(
         before: set[str] = set()
         code = -1
         while code != 0:
-            child = nursery.run(command, folder, seconds=SECONDS, brief=True)
+            child = fork_server.run(command, folder, seconds=SECONDS, brief=True)
             if left <= 0:
                 code = child.wait()
                 break

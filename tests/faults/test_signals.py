@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nursery import Child, Nursery
+from fork_server import Child, ForkServer
 from PIL import Image
 from support.hosting import Host, Spy
 
@@ -71,10 +71,10 @@ def kept(child: Child) -> dict[str, Any]:
 
 @pytest.mark.parametrize("times", [1, 2, 3])
 @pytest.mark.parametrize("name", NUMBERS)
-def test_a_signal_keeps_the_best(name: str, times: int, nursery: Nursery, tmp_path: Path) -> None:
+def test_a_signal_keeps_the_best(name: str, times: int, fork_server: ForkServer, tmp_path: Path) -> None:
     """So do two and three in short order, as a terminal and a launcher send them, and impatient users."""
     number, said = NUMBERS[name]
-    child = nursery.run([*GENERATE, "--json"], tmp_path, seconds=0.02, brief=True)
+    child = fork_server.run([*GENERATE, "--json"], tmp_path, seconds=0.02, brief=True)
     child.until((tmp_path / "out/checkpoint.pt").exists)
     for i in range(times):
         child.kill(number)
@@ -84,11 +84,11 @@ def test_a_signal_keeps_the_best(name: str, times: int, nursery: Nursery, tmp_pa
 
 
 @pytest.mark.parametrize("reward", ["stuck", "swallowed"])
-def test_a_reward_here_that_hangs_is_left_alone(reward: str, nursery: Nursery, tmp_path: Path) -> None:
+def test_a_reward_here_that_hangs_is_left_alone(reward: str, fork_server: ForkServer, tmp_path: Path) -> None:
     """Also one that swallows what interrupts it, and then goes on."""
     swallow = ", swallow=true" if reward == "swallowed" else ""
-    arguments = ["--reward", f"hurdles:Stuck(calls=4{swallow})", "--held-out", "judge"]
-    child = nursery.run([*GENERATE, *arguments], tmp_path, brief=True)
+    arguments = ["--reward", f"blocking_rewards:Stuck(calls=4{swallow})", "--held-out", "judge"]
+    child = fork_server.run([*GENERATE, *arguments], tmp_path, brief=True)
     child.until((tmp_path / "stuck").exists)
     child.kill(signal.SIGTERM)
     code, said = ended(child)
@@ -97,8 +97,8 @@ def test_a_reward_here_that_hangs_is_left_alone(reward: str, nursery: Nursery, t
     assert kept(child)["held_out"]["judge"] is not None
 
 
-def test_a_held_out_reward_that_hangs_has_a_few_seconds(nursery: Nursery, tmp_path: Path) -> None:
-    child = nursery.run([*GENERATE, "--held-out", "hurdles:Stuck"], tmp_path, seconds=0.02, brief=True)
+def test_a_held_out_reward_that_hangs_has_a_few_seconds(fork_server: ForkServer, tmp_path: Path) -> None:
+    child = fork_server.run([*GENERATE, "--held-out", "blocking_rewards:Stuck"], tmp_path, seconds=0.02, brief=True)
     child.until((tmp_path / "out/checkpoint.pt").exists)
     child.kill(signal.SIGTERM)
     assert ended(child)[0] == 143
@@ -107,10 +107,11 @@ def test_a_held_out_reward_that_hangs_has_a_few_seconds(nursery: Nursery, tmp_pa
     assert content["missing"] == {"stuck": "interrupted before it answered"}
 
 
-def test_after_the_search_its_sample_is_there(nursery: Nursery, tmp_path: Path) -> None:
+def test_after_the_search_its_sample_is_there(fork_server: ForkServer, tmp_path: Path) -> None:
     """The path is being scored when Ctrl-C comes."""
-    arguments = ["generate", "a red square", "--nfe", "90", "--out", "out", "--held-out", "hurdles:Stuck(calls=1)"]
-    child = nursery.run([*arguments, "--held-out-path"], tmp_path, brief=True)
+    arguments = ["generate", "a red square", "--nfe", "90", "--out", "out", "--held-out-path"]
+    held_out = ["--held-out", "blocking_rewards:Stuck(calls=1)"]
+    child = fork_server.run([*arguments, *held_out], tmp_path, brief=True)
     child.until((tmp_path / "stuck").exists)
     child.kill(signal.SIGINT)
     code, said = ended(child)
@@ -123,13 +124,13 @@ def test_after_the_search_its_sample_is_there(nursery: Nursery, tmp_path: Path) 
 
 @pytest.mark.parametrize("method", ["svdd", "bon"])
 def test_a_server_that_does_not_answer_is_not_waited_for(
-    method: str, host: Host, nursery: Nursery, tmp_path: Path
+    method: str, host: Host, fork_server: ForkServer, tmp_path: Path
 ) -> None:
     """Of a search that had nothing scored the checkpoint is what there is."""
     reward = f"remote(url={host.url}, timeout=600, patience=600)"
     nfe = ["--nfe", "400"] if method == "svdd" else ["--nfe", "40"]
     arguments = [*GENERATE, "--method", method, "--reward", reward, "--held-out", "judge", *nfe]
-    child = nursery.run(arguments, tmp_path, seconds=0.02)
+    child = fork_server.run(arguments, tmp_path, seconds=0.02)
     child.until((tmp_path / "out/checkpoint.pt").exists)
     fall_silent(host, child)
     child.kill(signal.SIGINT)
@@ -145,10 +146,10 @@ def test_a_server_that_does_not_answer_is_not_waited_for(
         assert not (tmp_path / "out/image.png").exists()
 
 
-def test_a_server_that_went_away_is_not_waited_for(host: Host, nursery: Nursery, tmp_path: Path) -> None:
+def test_a_server_that_went_away_is_not_waited_for(host: Host, fork_server: ForkServer, tmp_path: Path) -> None:
     """The run sleeps between two tries."""
     reward = f"remote(url={host.url}, timeout=600, patience=600)"
-    child = nursery.run([*GENERATE, "--reward", reward, "--held-out", "judge"], tmp_path, seconds=0.02)
+    child = fork_server.run([*GENERATE, "--reward", reward, "--held-out", "judge"], tmp_path, seconds=0.02)
     child.until((tmp_path / "out/checkpoint.pt").exists)
     host.stop()
     child.until(lambda: "waiting up to" in child.stderr)
@@ -158,10 +159,10 @@ def test_a_server_that_went_away_is_not_waited_for(host: Host, nursery: Nursery,
 
 
 @pytest.mark.parametrize("reward", ["remote(url={})", "vlm-judge(url={}/v1, model=m, timeout=600, cache=none)"])
-def test_a_first_request_that_is_not_answered(reward: str, deaf: str, nursery: Nursery, tmp_path: Path) -> None:
+def test_a_first_request_that_is_not_answered(reward: str, deaf: str, fork_server: ForkServer, tmp_path: Path) -> None:
     """Whatever thread it is in, also one that the interpreter would wait for at its end."""
     command = [*GENERATE, "--method", "svdd", "--reward", reward.format(deaf), "--held-out", "judge"]
-    child = nursery.run(command, tmp_path, seconds=0.02)
+    child = fork_server.run(command, tmp_path, seconds=0.02)
     child.until((tmp_path / "out").exists)
     time.sleep(0.5)
     child.kill(signal.SIGINT)
@@ -182,9 +183,9 @@ def test_a_first_request_that_is_not_answered(reward: str, deaf: str, nursery: N
     ],
     ids=lambda command: "-".join(command[:2]).partition("(")[0],
 )
-def test_other_commands(command: Sequence[str], deaf: str, nursery: Nursery, tmp_path: Path) -> None:
+def test_other_commands(command: Sequence[str], deaf: str, fork_server: ForkServer, tmp_path: Path) -> None:
     Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
-    child = nursery.run([part.format(deaf) for part in command], tmp_path, brief=True)
+    child = fork_server.run([part.format(deaf) for part in command], tmp_path, brief=True)
     time.sleep(1.0)
     child.kill(signal.SIGTERM)
     code, said = ended(child)
@@ -195,8 +196,8 @@ def test_other_commands(command: Sequence[str], deaf: str, nursery: Nursery, tmp
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-def test_a_server_ends_in_its_own_way(name: str, nursery: Nursery, tmp_path: Path) -> None:
-    child = nursery.run(["serve-reward", "judge", "--port", "0"], tmp_path, brief=True)
+def test_a_server_ends_in_its_own_way(name: str, fork_server: ForkServer, tmp_path: Path) -> None:
+    child = fork_server.run(["serve-reward", "judge", "--port", "0"], tmp_path, brief=True)
     child.until(lambda: "serving 'judge'" in child.stdout)
     time.sleep(0.3)
     child.kill(NUMBERS[name][0])
@@ -204,13 +205,13 @@ def test_a_server_ends_in_its_own_way(name: str, nursery: Nursery, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_an_experiment_gives_back_what_it_was_at(host: Host, nursery: Nursery, tmp_path: Path) -> None:
+def test_an_experiment_gives_back_what_it_was_at(host: Host, fork_server: ForkServer, tmp_path: Path) -> None:
     """Its reward does not answer, and the user is impatient."""
     (tmp_path / "mine.jsonl").write_text('{"prompt": "a red square"}\n')
     reward = f"remote(url={host.url}, timeout=600, patience=600)"
     command = ["bench", "run", "--preset", "init", "--suite", "mine.jsonl", "--nfe", "100", "--seeds", "1"]
     command += ["--out", "x", "--reward", reward, "--held-out", "judge"]
-    child = nursery.run(command, tmp_path, seconds=0.01)
+    child = fork_server.run(command, tmp_path, seconds=0.01)
     checkpoints = tmp_path / "x/checkpoints"
     child.until(lambda: checkpoints.exists() and any(checkpoints.glob("*.pt")))
     fall_silent(host, child)
@@ -227,15 +228,15 @@ def test_an_experiment_gives_back_what_it_was_at(host: Host, nursery: Nursery, t
     assert any(checkpoints.glob("*.pt"))
     assert isinstance(host.reward, Spy)
     host.reward.gate.set()
-    again = nursery.run(command, tmp_path, brief=True)
+    again = fork_server.run(command, tmp_path, brief=True)
     assert again.wait() == 0, again.stderr
     assert any(entry.get("resumed") for entry in JournalIndex(tmp_path / "x").done.values())
 
 
 @pytest.mark.parametrize("closed", [["stdout"], ["stderr"], ["stdout", "stderr"]], ids="-".join)
-def test_a_result_that_nobody_reads_is_there(closed: list[str], nursery: Nursery, tmp_path: Path) -> None:
+def test_a_result_that_nobody_reads_is_there(closed: list[str], fork_server: ForkServer, tmp_path: Path) -> None:
     """All that was left to do was to print it, and there is no complaint."""
-    child = nursery.run(["generate", "a red square", "--nfe", "90", "--out", "out"], tmp_path, closed=closed)
+    child = fork_server.run(["generate", "a red square", "--nfe", "90", "--out", "out"], tmp_path, closed=closed)
     code = child.wait()
     assert json.loads((tmp_path / "out/result.json").read_text())["finished"]
     assert not (tmp_path / "out/checkpoint.pt").exists()
@@ -247,9 +248,11 @@ def test_a_result_that_nobody_reads_is_there(closed: list[str], nursery: Nursery
 
 
 @pytest.mark.parametrize(("how", "closed"), [("prints", "stdout"), ("warns", "stderr"), ("threads", "stderr")])
-def test_a_run_that_nobody_reads_ends_with_its_best(how: str, closed: str, nursery: Nursery, tmp_path: Path) -> None:
-    command = [*GENERATE, "--method", "svdd", "--reward", f"hurdles:Chatty(how={how})", "--held-out", "judge"]
-    child = nursery.run(command, tmp_path, closed=[closed], brief=True)
+def test_a_run_that_nobody_reads_ends_with_its_best(
+    how: str, closed: str, fork_server: ForkServer, tmp_path: Path
+) -> None:
+    command = [*GENERATE, "--method", "svdd", "--reward", f"blocking_rewards:Chatty(how={how})", "--held-out", "judge"]
+    child = fork_server.run(command, tmp_path, closed=[closed], brief=True)
     code, said = ended(child)
     assert code == 141
     content = kept(child)
@@ -262,22 +265,22 @@ def test_a_run_that_nobody_reads_ends_with_its_best(how: str, closed: str, nurse
         )
     else:
         assert "the best so far" in child.stdout
-    assert nursery.run([*command, "--resume", "-q"], tmp_path, brief=True).wait() == 0
+    assert fork_server.run([*command, "--resume", "-q"], tmp_path, brief=True).wait() == 0
     assert json.loads((tmp_path / "out/result.json").read_text())["finished"]
 
 
-def test_an_experiment_that_nobody_reads_goes_on_later(nursery: Nursery, tmp_path: Path) -> None:
+def test_an_experiment_that_nobody_reads_goes_on_later(fork_server: ForkServer, tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text('{"prompt": "a red square"}\n')
     command = ["bench", "run", "--preset", "init", "--suite", "mine.jsonl", "--nfe", "100", "--seeds", "1"]
     command += ["--out", "x", "--reward", "caption", "--held-out", "judge"]
-    child = nursery.run(command, tmp_path, closed=["stderr"], brief=True)
+    child = fork_server.run(command, tmp_path, closed=["stderr"], brief=True)
     assert child.wait() == 141
     assert 1 <= len(JournalIndex(tmp_path / "x").done) < 7
     assert list((tmp_path / "x/claims").iterdir()) == []
-    again = nursery.run(command, tmp_path, brief=True)
+    again = fork_server.run(command, tmp_path, brief=True)
     assert again.wait() == 0, again.stderr
     assert len(JournalIndex(tmp_path / "x").done) == 7
 
 
-def test_an_error_that_nobody_reads_is_an_error(nursery: Nursery, tmp_path: Path) -> None:
-    assert nursery.run(["generate", "a", "--nfe", "1"], tmp_path, closed=["stdout", "stderr"]).wait() == 2
+def test_an_error_that_nobody_reads_is_an_error(fork_server: ForkServer, tmp_path: Path) -> None:
+    assert fork_server.run(["generate", "a", "--nfe", "1"], tmp_path, closed=["stdout", "stderr"]).wait() == 2

@@ -27,19 +27,19 @@ class Child:
     """A command that runs.
 
     Args:
-        nursery: Its parent.
+        fork_server: Its parent.
         pid: Of the process.
         folder: Where it works, and where its output goes.
     """
 
-    def __init__(self, nursery: Nursery, pid: int, folder: Path) -> None:
-        self.nursery, self.pid, self.folder = nursery, pid, folder
+    def __init__(self, fork_server: ForkServer, pid: int, folder: Path) -> None:
+        self.fork_server, self.pid, self.folder = fork_server, pid, folder
         self.code: int | None = None
 
     def poll(self) -> int | None:
         """The exit code, negative for the signal that killed it; None while it runs."""
         if self.code is None:
-            self.code = self.nursery.ask({"poll": self.pid})
+            self.code = self.fork_server.ask({"poll": self.pid})
         return self.code
 
     def wait(self) -> int:
@@ -72,7 +72,7 @@ class Child:
         return path.read_text() if path.exists() else ""
 
 
-class Nursery:
+class ForkServer:
     """Where children come from."""
 
     def __init__(self) -> None:
