@@ -1,4 +1,4 @@
-"""Shared toys: small Gaussian mixtures whose every answer is known, and a job run without the engine."""
+"""Fixtures for all tests: small Gaussian mixtures in closed form, and jobs run without the engine."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_power_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing waits for the disk, which thousands of small files would; tests of durability watch for the calls."""
+    """Do not wait for the disk, since tests write thousands of small files; tests of durability record the calls."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 @pytest.fixture(autouse=True)
 def _shapes() -> None:
-    """The first calls of every function in every test have their shapes checked."""
+    """Check the shapes of the first calls of every function in each test."""
     shapes.renew()
 
 
@@ -79,7 +79,7 @@ class Call(NamedTuple):
 
 
 class SpyModel(ToyModel):
-    """A toy that remembers its calls, and raises ``trouble`` (if any) instead of answering call number ``fails_at``."""
+    """A toy model that records its calls, and raises ``trouble``, if any, in all calls after ``fails_at``."""
 
     def __init__(self, mixtures: dict[str, GaussianMixture]) -> None:
         super().__init__(mixtures)
@@ -95,7 +95,7 @@ class SpyModel(ToyModel):
 
     @property
     def rows(self) -> int:
-        """NFE answered, by the model's own count."""
+        """NFE by the model's own count."""
         return sum(len(call.times) for call in self.calls)
 
 
@@ -116,21 +116,21 @@ def spy() -> SpyModel:
 
 @pytest.fixture(scope="session")
 def toy_reward() -> ToyReward:
-    """Works in every dimension: the first coordinate."""
+    """The first coordinate, in any dimension."""
     return ToyReward()
 
 
 @pytest.fixture(scope="session")
 def alone() -> Callable[[Job], Alone]:
-    """The specification of the engine: a job's populations driven one after another, each request on its own."""
+    """The specification of the engine: drives a job's populations one after another, each request by itself."""
     return reference.alone
 
 
 @pytest.fixture(scope="session")
 def fork_server() -> Iterator[ForkServer]:
-    """Processes to be killed, of the tests in tests/faults."""
-    from fork_server import ForkServer  # its folder is on the path of those tests alone
+    """Starts processes that can be killed, for tests/faults."""
+    from fork_server import ForkServer  # only those tests have its folder on their path
 
-    one = ForkServer()
-    yield one
-    one.close()
+    server = ForkServer()
+    yield server
+    server.close()

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.waiting import PATIENCE
 
 from rollflow import BestOfN, Job, RewardModel, Task
 from rollflow.canonical import canonical, stable_repr
@@ -136,7 +137,7 @@ def test_another_process_tells_the_same() -> None:
     paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": paths}
     command = [sys.executable, "-c", "import test_canonical as t; print(t.told(), end='')"]
-    other = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300)
+    other = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=PATIENCE)
     assert other.stdout.replace("test_canonical:", "") == told().replace(f"{__name__}:", "")
 
 

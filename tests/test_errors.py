@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.waiting import PATIENCE
 
 import rollflow
 from rollflow.api import Plan
@@ -99,9 +100,9 @@ def planned(nfe: int) -> int:
 def test_a_process_pool_brings_the_error_back() -> None:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         with pytest.raises(BudgetTooSmall) as refused:
-            pool.submit(planned, 20).result(timeout=300)
+            pool.submit(planned, 20).result(timeout=PATIENCE)
         assert refused.value.smallest == 68
-        assert pool.submit(planned, 68).result(timeout=300) == 68  # the pool lives
+        assert pool.submit(planned, 68).result(timeout=PATIENCE) == 68  # the pool lives
 
 
 @pytest.mark.parametrize(

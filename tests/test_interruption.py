@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from support.waiting import PATIENCE
 
 from rollflow.runtime import interruption
 from rollflow.runtime.interruption import Interruption, listening, shielded, skippable, wind_up
@@ -45,12 +46,12 @@ def test_a_signal_is_raised_once(listener: None, number: int, said: str, code: i
 
 
 def test_two_in_short_order_are_one(listener: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interruption, "GRACE", 60.0)
+    monkeypatch.setattr(interruption, "GRACE", PATIENCE)
     with pytest.raises(Interruption):
         signal.raise_signal(signal.SIGINT)
     signal.raise_signal(signal.SIGINT)
     wind_up()
-    with skippable(60):
+    with skippable(PATIENCE):
         signal.raise_signal(signal.SIGINT)
 
 
@@ -94,14 +95,14 @@ def test_what_is_skippable_is_cut_short_by_one_more_or_by_time(listener: None) -
     wind_up()
     begun = time.monotonic()
     with pytest.raises(Interruption), skippable(0.01):
-        time.sleep(30)
-    with skippable(30):
+        time.sleep(PATIENCE)
+    with skippable(PATIENCE):
         pass
-    with pytest.raises(Interruption), skippable(30):
+    with pytest.raises(Interruption), skippable(PATIENCE):
         signal.raise_signal(signal.SIGINT)
-    with pytest.raises(Interruption), skippable(30):
+    with pytest.raises(Interruption), skippable(PATIENCE):
         raise AssertionError("not even begun after that")
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < PATIENCE / 2
 
 
 def test_an_interruption_that_someone_swallowed_comes_again(listener: None) -> None:
@@ -120,7 +121,7 @@ def test_an_interruption_in_a_destructor_comes_again(listener: None) -> None:
 
     def work() -> None:
         Unlucky()
-        time.sleep(30)
+        time.sleep(PATIENCE)
 
     with pytest.raises(Interruption, match="SIGTERM"):
         work()
@@ -149,9 +150,9 @@ def test_output_that_nobody_reads_is_raised_once(listener: None) -> None:
         interruption.closed_pipe(errno.EPIPE)
     assert interruption.unanswered()
     wind_up()
-    with skippable(30):
+    with skippable(PATIENCE):
         interruption.closed_pipe(errno.EPIPE)
-    with skippable(30):
+    with skippable(PATIENCE):
         assert interruption.exit_code() == 141, "it is no second signal, which would cut this short"
 
 
@@ -161,12 +162,12 @@ def test_output_of_another_thread_interrupts_the_main_one(listener: None) -> Non
 
     def work() -> None:
         thread.start()
-        time.sleep(30)
+        time.sleep(PATIENCE)
 
     with pytest.raises(Interruption, match="output was closed"):
         work()
     thread.join()
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < PATIENCE / 2
     assert interruption.exit_code() == 141
 
 
@@ -191,7 +192,7 @@ def test_what_nobody_reads_in_a_destructor_comes_again(listener: None) -> None:
 
     def work() -> None:
         Unlucky()
-        time.sleep(30)
+        time.sleep(PATIENCE)
 
     with pytest.raises(Interruption, match="output was closed"):
         work()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.small_study import entry
+from support.waiting import PATIENCE
 from test_leases import dead, marked
 from tiny_experiment import experiment
 
@@ -50,7 +51,7 @@ def test_threads_may_write_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     replace, both = os.replace, threading.Barrier(2)
 
     def late(*paths: Path) -> None:
-        both.wait(60)
+        both.wait(PATIENCE)
         replace(*paths)
 
     monkeypatch.setattr(os, "replace", late)

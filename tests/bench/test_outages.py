@@ -17,6 +17,7 @@ import pytest
 import torch
 from support.forging import forged
 from support.tiny import Judge, Redness, TinyModel, registered  # noqa: F401
+from support.waiting import PATIENCE
 from test_runner import told, whole  # noqa: F401
 from tiny_experiment import ARMS, ITEMS, experiment, run
 from torch import Tensor
@@ -208,7 +209,7 @@ def test_signs_of_life_go_on_after_errors(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Leases, "renew", alive)
     with Heartbeat(folder, warnings.append, every=0.001):
-        assert lively.wait(60)
+        assert lively.wait(PATIENCE)
     assert len(warnings) == 1
     assert "Stale" in warnings[0]
 

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_experiment
 import torch
 from support.tiny import Judge, Redness, TinyModel, register, registered  # noqa: F401
-from tiny_experiment import ARMS, ITEMS, experiment, run
+from support.waiting import PATIENCE, wait_until
+from tiny_experiment import ARMS, ITEMS, experiment, processes, run
 from torch import Tensor
 
 from rollflow.api import generate
@@ -90,15 +85,15 @@ def test_nothing_finished_is_done_again(whole: Path) -> None:
 @pytest.mark.subprocess
 def test_killed_it_goes_on_inside_a_prompt(whole: Path, tmp_path: Path) -> None:
     """SIGKILL after a few jobs: the rest is done by the next, from checkpoints, with the same bits."""
-    script = Path(tiny_experiment.__file__)
-    process = subprocess.Popen([sys.executable, str(script), str(tmp_path), "0.05"])
-    deadline = time.monotonic() + 60
-    while not (JournalIndex(tmp_path).done and len(list((tmp_path / "checkpoints").glob("*.pt"))) > 2):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    with processes(1, tmp_path, seconds=0.05) as [process]:
+
+        def half_done() -> bool:
+            assert process.poll() is None
+            return bool(JournalIndex(tmp_path).done) and len(list((tmp_path / "checkpoints").glob("*.pt"))) > 2
+
+        wait_until(half_done)
+        process.kill()
+        process.wait()
     before = JournalIndex(tmp_path).done
     assert 0 < len(before) < JOBS
     assert list((tmp_path / "claims").iterdir())
@@ -124,9 +119,8 @@ def test_killed_it_goes_on_inside_a_prompt(whole: Path, tmp_path: Path) -> None:
 @pytest.mark.subprocess
 def test_processes_share_a_folder(whole: Path, tmp_path: Path) -> None:
     """Three at once: all jobs, each once, with the same bits."""
-    script = Path(tiny_experiment.__file__)
-    processes = [subprocess.Popen([sys.executable, str(script), str(tmp_path), "0.01"]) for _ in range(3)]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
+    with processes(3, tmp_path, seconds=0.01) as all_three:
+        assert [process.wait(PATIENCE) for process in all_three] == [0, 0, 0]
     assert told(tmp_path) == told(whole)
     assert len(lines(tmp_path)) == JOBS
     assert len(list(tmp_path.glob("journal-*.jsonl"))) > 1

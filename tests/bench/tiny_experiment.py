@@ -1,10 +1,15 @@
-"""A small experiment on the tiny model, also as a process: python tiny_experiment.py FOLDER SECONDS_A_CALL."""
+"""A small experiment on the tiny model, also as a process: python tiny_experiment.py FOLDER SECONDS_A_CALL.
+
+The process prints a line when it has imported everything, and begins once it has read one.
+"""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +58,26 @@ def run(folder: Path, *, seconds: float = 0.0, **settings: Any) -> tuple[Runner,
     return runner, model
 
 
+@contextmanager
+def processes(number: int, folder: Path, *, seconds: float) -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that run the experiment in one folder and begin at the same time; they are killed at the end."""
+    command = [sys.executable, __file__, str(folder), str(seconds)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with ExitStack() as stack:
+        all_ = [stack.enter_context(subprocess.Popen(command, **pipes)) for _ in range(number)]
+        for process in all_:
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            assert process.stdout.readline()
+        for process in all_:
+            assert process.stdin is not None
+            print(file=process.stdin, flush=True)
+        yield all_
+
+
 if __name__ == "__main__":
+    print("ready", flush=True)
+    sys.stdin.readline()
     with pytest.MonkeyPatch.context() as patch:
         register(patch)
         run(Path(sys.argv[1]), seconds=float(sys.argv[2]), checkpoint_seconds=0.0)

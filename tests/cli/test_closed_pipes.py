@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
+from support.waiting import PATIENCE
 
 from rollflow.cli import main, streams
 from rollflow.runtime import interruption
@@ -62,7 +63,7 @@ def test_a_write_of_another_thread(gone: Callable[..., Gone]) -> None:
     def work() -> None:
         thread = threading.Thread(target=lambda: print("a", file=sys.stderr))
         thread.start()
-        thread.join(30)
+        thread.join(PATIENCE)
 
     with interruption.listening(), streams.watched(), pytest.raises(Interruption):
         work()

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 from support import kill_points
+from support.waiting import PATIENCE
 
 
 @pytest.mark.subprocess
 def test_killed_at_any_point_nothing_is_lost(tmp_path: Path) -> None:
     command = [sys.executable, kill_points.__file__, str(tmp_path)]
-    child = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    child = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert child.returncode == 0, child.stderr
     told = json.loads(child.stdout)
     assert told.keys() == kill_points.POINTS.keys()

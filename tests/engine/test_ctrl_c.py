@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.waiting import PATIENCE
 from torch import Tensor
 
 from rollflow.dynamics.interpolants import Linear
@@ -24,7 +25,6 @@ from rollflow.sampler import Sampler
 from rollflow.search import SVDD, BestOfN
 
 STEPS4 = Sampler(Linear(), steps=4)
-PATIENCE = 120.0  # seconds that a machine may be busy with something else
 
 
 class Away(ToyReward):

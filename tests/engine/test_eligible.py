@@ -48,7 +48,14 @@ SEARCHES: list[Search] = [
     SMC(threshold=0.5, potential=SumPotential(), tempering=AdaptiveTempering(), ratio=0.5),
     SMC(draw=True, threshold=0.0),
 ]
-every_search = pytest.mark.parametrize("search", SEARCHES, ids=repr)
+FEW_STEPS = pytest.mark.filterwarnings("ignore:paths has too few steps:rollflow.errors.RollflowWarning")
+every_search = pytest.mark.parametrize(
+    "search",
+    [
+        pytest.param(search, marks=FEW_STEPS if isinstance(search, SearchOverPaths) else (), id=repr(search))
+        for search in SEARCHES
+    ],
+)
 
 
 class Bright(ToyReward):

@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import wait
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.waiting import PATIENCE
 from torch import Tensor
 
 from rollflow.dynamics.grids import Arc, Uniform
@@ -20,7 +22,19 @@ from rollflow.dynamics.guidance import DPS
 from rollflow.dynamics.interpolants import VP, Cosine, Linear
 from rollflow.dynamics.kernels import DDIM, Euler, EulerMaruyama, Heun
 from rollflow.dynamics.lookahead import ODELookahead, Tweedie
-from rollflow.engine import Caps, Checkpoint, Engine, Job, JobsFailed, Observer, Result, Spending, Task, estimate_cost
+from rollflow.engine import (
+    Caps,
+    Checkpoint,
+    Engine,
+    Job,
+    JobsFailed,
+    Observer,
+    Result,
+    Spending,
+    Task,
+    estimate_cost,
+)
+from rollflow.engine.background import Worker
 from rollflow.errors import RewardUnavailable, RollflowError
 from rollflow.models.mixture.model import ToyModel
 from rollflow.requests import Asking, decode, reward, velocity
@@ -442,42 +456,66 @@ def test_the_trace_rises_to_the_result(line: ToyModel, toy_reward: ToyReward) ->
     assert rises[0].nfe == 10
 
 
-class Meeting(Elsewhere):
-    """Waits until the model runs at the same time, and says so."""
+class Overlaps:
+    """Holds up every reward in the background until the engine calls the model, or waits for a reward.
 
-    def __init__(self, running: threading.Event) -> None:
-        super().__init__()
-        self.running, self.met = running, 0
+    Attributes:
+        count: Rewards during which the model was called.
+    """
 
-    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
-        self.met += self.running.wait(0.25)
-        return super().score(samples, prompts)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = self.model_calls = 0
+        self._engine_waits = False
+        self._changed = threading.Condition()
+        submit = Worker.submit
 
+        def held_up(worker: Worker, function: Callable[[], Any]) -> Any:
+            before = self.model_calls
 
-class Slow(ToyModel):
-    """Runs until a reward has noticed."""
+            def score() -> Any:
+                with self._changed:
+                    assert self._changed.wait_for(lambda: self.model_calls > before or self._engine_waits, PATIENCE)
+                self.count += self.model_calls > before
+                return function()
 
-    def __init__(self, mixtures: Any, running: threading.Event) -> None:
-        super().__init__(mixtures)
-        self.running = running
+            return submit(worker, score)
 
-    def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
-        self.running.set()
-        time.sleep(0.01)
-        self.running.clear()
-        return super().velocity(x, t, conditions)
+        def waited(answers: Any, timeout: float) -> Any:
+            with self._changed:
+                self._engine_waits = True
+                self._changed.notify_all()
+            done = wait(answers, timeout)
+            self._engine_waits = False
+            return done
+
+        monkeypatch.setattr(Worker, "submit", held_up)
+        monkeypatch.setattr("rollflow.engine.background.wait", waited)
+
+    def model_called(self) -> None:
+        with self._changed:
+            self.model_calls += 1
+            self._changed.notify_all()
 
 
 @pytest.mark.parametrize("overlap", [True, False])
-def test_rewards_from_elsewhere_are_computed_while_the_model_runs(line: ToyModel, overlap: bool) -> None:
+def test_rewards_from_elsewhere_are_computed_while_the_model_runs(
+    line: ToyModel, overlap: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One of two chains is scored while the other moves; the results are those without overlap."""
-    running = threading.Event()
-    model, judge = Slow(line.mixtures, running), Meeting(running)
-    job = Job(Task(model, "left", judge), RolloverBudget(2, 3), 24, 3, Sampler(Linear(), steps=3))
+    overlaps = Overlaps(monkeypatch)
+
+    class Watched(ToyModel):
+        def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
+            overlaps.model_called()
+            return super().velocity(x, t, conditions)
+
+    job = Job(
+        Task(Watched(line.mixtures), "left", Elsewhere()), RolloverBudget(2, 3), 24, 3, Sampler(Linear(), steps=3)
+    )
     [result] = Engine(overlap=overlap).run([job])
     [plain] = Engine().run([replace(job, task=Task(line, "left", Prompted()))])
     assert (result.reward, result.spent) == (plain.reward, plain.spent)
-    assert judge.met >= 10 if overlap else judge.met == 0
+    assert overlaps.count >= 10 if overlap else overlaps.count == 0
 
 
 def test_a_device_is_elsewhere_too(line: ToyModel) -> None:

@@ -1,4 +1,4 @@
-"""Rewards of commands that are to be interrupted; what they are asked leaves a file in the working directory."""
+"""Rewards for commands that are interrupted: one that never answers, and one that prints."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from rollflow.rewards import RewardModel
 
 
 class Stuck(RewardModel):
-    """Redness, for so many calls; then nothing for an hour, and a file 'stuck'.
+    """Redness; after a number of calls it creates the file 'stuck' and then sleeps for an hour.
 
     Args:
-        calls: That it answers.
-        swallow: Whether what interrupts it is swallowed, and it answers.
+        calls: Number of calls that are answered at once.
+        swallow: Whether it swallows an exception that interrupts it, and then answers.
     """
 
     name = "stuck"
@@ -42,14 +42,14 @@ class Stuck(RewardModel):
 
 
 class Chatty(RewardModel):
-    """Redness that says so, from its fifth call on.
+    """Redness that writes a line in every call from the fifth on.
 
     Args:
-        how: "prints", "warns", or "threads": warns in a thread of its own.
+        how: "prints" to standard output, "warns", or "threads", which prints to standard error in another thread.
     """
 
     name = "chatty"
-    description = "redness that talks"
+    description = "redness that prints"
 
     def __init__(self, how: str = "prints") -> None:
         self.how, self.calls = how, 0

@@ -1,7 +1,7 @@
-"""The command line in processes that can be killed, without the seconds that imports take: one process forks them all.
+"""Processes that run ``rollflow`` and can be killed, forked from one that has imported everything already.
 
-As a program it imports everything once, puts the tiny model in place of the packaged ones, and for each line of JSON on
-its standard input starts ``rollflow`` as a child, or says how one ended.
+Run as a program, this module imports everything once, replaces the packaged models and rewards by tiny ones, and reads
+requests from standard input, one line of JSON each: to start ``rollflow`` in a child, or to report a child's exit code.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from support.waiting import wait_until
+
 HERE = Path(__file__).parent
-PATIENCE = 120.0
-"""Seconds that anything may take, however busy the machine."""
 
 
 class Child:
-    """A command that runs.
+    """A running command.
 
     Args:
-        fork_server: Its parent.
-        pid: Of the process.
-        folder: Where it works, and where its output goes.
+        fork_server: Server that started it.
+        pid: Process id.
+        folder: Working directory, to which ``stdout.txt`` and ``stderr.txt`` are written.
     """
 
     def __init__(self, fork_server: ForkServer, pid: int, folder: Path) -> None:
@@ -37,43 +37,43 @@ class Child:
         self.code: int | None = None
 
     def poll(self) -> int | None:
-        """The exit code, negative for the signal that killed it; None while it runs."""
+        """Return the exit code, which is negative if a signal killed the command; None while it runs."""
         if self.code is None:
             self.code = self.fork_server.ask({"poll": self.pid})
         return self.code
 
     def wait(self) -> int:
+        """Wait for the command to end; returns the exit code."""
         self.until(lambda: self.poll() is not None)
         assert self.code is not None
         return self.code
 
     def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until something has happened."""
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < deadline, f"nothing happened; {self.stderr}"
-            time.sleep(0.005)
+        """Wait until a condition holds."""
+        wait_until(condition, f"process {self.pid} in '{self.folder}'")
 
     def kill(self, number: int) -> None:
-        """Send a signal, if it still runs; it is not reaped before it was polled, so that its number is its own."""
+        """Send a signal if the command still runs; its pid cannot be another process's before ``poll`` reaps it."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     @property
     def stdout(self) -> str:
-        return self._said("stdout.txt")
+        """What the command has written to standard output so far."""
+        return self._read("stdout.txt")
 
     @property
     def stderr(self) -> str:
-        return self._said("stderr.txt")
+        """What the command has written to standard error so far."""
+        return self._read("stderr.txt")
 
-    def _said(self, name: str) -> str:
+    def _read(self, name: str) -> str:
         path = self.folder / name
         return path.read_text() if path.exists() else ""
 
 
 class ForkServer:
-    """Where children come from."""
+    """A process that starts commands as its children."""
 
     def __init__(self) -> None:
         path = os.pathsep.join([str(HERE), str(HERE.parent), *sys.path])
@@ -84,9 +84,10 @@ class ForkServer:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.ask({"poll": None})  # answered once all is imported
+        self.ask({"poll": None})  # answered once everything is imported
 
     def ask(self, request: dict[str, Any]) -> Any:
+        """Send a request and return the answer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(json.dumps(request), file=self._process.stdin, flush=True)
@@ -104,11 +105,11 @@ class ForkServer:
         """Start ``rollflow``.
 
         Args:
-            arguments: Of the command.
-            folder: Where it works; ``stdout.txt`` and ``stderr.txt`` are what it says.
-            seconds: That each call of the model takes.
-            closed: Which of its streams, "stdout" and "stderr", are pipes that nobody reads.
-            brief: Whether it ends without the interpreter's own shutdown, which takes a while.
+            arguments: Command-line arguments.
+            folder: Working directory, to which ``stdout.txt`` and ``stderr.txt`` are written.
+            seconds: Time that each call of the model takes.
+            closed: Streams, "stdout" or "stderr", that are pipes without a reader.
+            brief: Whether the process skips the shutdown of the interpreter, which takes a while.
         """
         folder.mkdir(parents=True, exist_ok=True)
         request = {
@@ -121,6 +122,7 @@ class ForkServer:
         return Child(self, self.ask(request), folder)
 
     def close(self) -> None:
+        """End the server."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
@@ -129,7 +131,7 @@ class ForkServer:
 
 
 def _serve() -> dict[str, Any] | None:
-    """Answer requests; in a child, what is asked of it."""
+    """Answer requests until standard input ends; in a child, return the request to run."""
     for line in sys.stdin:
         request = json.loads(line)
         if "poll" in request:
@@ -138,13 +140,14 @@ def _serve() -> dict[str, Any] | None:
             continue
         pid = os.fork()
         if pid == 0:
-            _settle(request)
+            _prepare_child(request)
             return dict(request)
         print(json.dumps(pid), flush=True)
     return None
 
 
-def _settle(request: dict[str, Any]) -> None:
+def _prepare_child(request: dict[str, Any]) -> None:
+    """Set the working directory, the standard streams and the model's speed."""
     os.chdir(request["folder"])
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, name in ((1, "stdout"), (2, "stderr")):
@@ -155,7 +158,7 @@ def _settle(request: dict[str, Any]) -> None:
             write = os.open(f"{name}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(write, number)
         os.close(write)
-    Slow.seconds = request["seconds"]
+    SlowModel.seconds = request["seconds"]
 
 
 if __name__ == "__main__":
@@ -170,8 +173,8 @@ if __name__ == "__main__":
 
     torch.set_num_threads(1)
 
-    class Slow(TinyModel):
-        """Takes its time."""
+    class SlowModel(TinyModel):
+        """The tiny model, with calls that take a given time."""
 
         seconds = 0.0
 
@@ -179,22 +182,22 @@ if __name__ == "__main__":
             time.sleep(self.seconds)
             return super().velocity(x, t, conditions)
 
-    MODELS[Slow.name] = Slow
-    for kind in (Redness, Judge):
-        REWARDS[kind.name] = kind
+    MODELS[SlowModel.name] = SlowModel
+    for reward in (Redness, Judge):
+        REWARDS[reward.name] = reward
     Runner.__init__.__kwdefaults__["checkpoint_seconds"] = 0.0  # type: ignore[index]
-    os.fsync = lambda fd: None  # what is killed is not the machine
+    os.fsync = lambda fd: None  # processes are killed, not the machine
     plots.trace = plots.filmstrip = lambda *_: None  # type: ignore[assignment]
     plots.figure_png = lambda _: b"a plot"  # type: ignore[assignment]
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a child that has not begun yet is simply killed
-    with tempfile.TemporaryDirectory() as folder:  # what is imported when it is needed, is
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # SIGINT kills a child that has not reached main() yet
+    with tempfile.TemporaryDirectory() as folder:  # one run imports what is imported lazily
         main(["generate", "a red square", "--nfe", "80", "-q", "--out", folder])
     gc.freeze()
-    asked = _serve()
-    if asked is not None:
-        sys.argv = ["rollflow", *asked["run"]]
+    child_request = _serve()
+    if child_request is not None:
+        sys.argv = ["rollflow", *child_request["run"]]
         code = main()
-        if asked["brief"]:
+        if child_request["brief"]:
             sys.stdout.flush()
             os._exit(code)
         sys.exit(code)

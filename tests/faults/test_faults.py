@@ -1,6 +1,6 @@
-"""What goes wrong at any moment of a run costs no sample that was found, and no more than the budget.
+"""An error at any moment of a run loses no sample that was scored, and never exceeds the budget.
 
-``pytest tests/faults/test_faults.py --kills 700`` interrupts the engine at that many of its lines.
+``pytest tests/faults/test_faults.py --kills 700`` interrupts the engine at 700 of its lines.
 """
 
 from __future__ import annotations
@@ -35,33 +35,38 @@ NFE = 48
 ENGINE = str(Path(rollflow.engine.__file__).parent)
 
 
-def _raise(error: BaseException) -> Callable[[Tensor], Tensor]:
+def _raises(error: BaseException) -> Callable[[Tensor], Tensor]:
     def fault(answer: Tensor) -> Tensor:
         raise error
 
     return fault
 
 
-def _spoilt(answer: Tensor) -> Tensor:
-    """The first row is no number."""
-    spoilt = answer.clone()
-    spoilt[0] = math.nan
-    return spoilt
+def _first_row_nan(answer: Tensor) -> Tensor:
+    changed = answer.clone()
+    changed[0] = math.nan
+    return changed
 
 
 FAULTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "raises": _raise(LookupError("no such thing")),
-    "is out of memory": _raise(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")),
-    "is away": _raise(RewardUnavailable("the server does not answer")),
-    "is interrupted": _raise(KeyboardInterrupt()),
-    "exits": _raise(SystemExit(3)),
-    "is no number": _spoilt,
+    "raises": _raises(LookupError("no such thing")),
+    "is out of memory": _raises(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")),
+    "is away": _raises(RewardUnavailable("the server does not answer")),
+    "is interrupted": _raises(KeyboardInterrupt()),
+    "exits": _raises(SystemExit(3)),
+    "is no number": _first_row_nan,
     "has another shape": lambda answer: answer[:, None],
 }
 
 
 class Fault:
-    """Goes wrong at one call, or from that on."""
+    """Changes the answer of one call, or of all from that call on.
+
+    Args:
+        kind: Key of ``FAULTS``.
+        at: Number of the call, from 1.
+        lasting: Whether all later calls fail as well.
+    """
 
     def __init__(self, kind: str, at: int, lasting: bool) -> None:
         self.kind, self.at, self.lasting, self.calls = kind, at, lasting, 0
@@ -73,7 +78,7 @@ class Fault:
 
 
 class FaultyModel(ToyModel):
-    """One whose network or decoder goes wrong."""
+    """A toy model with a fault in its network or its decoder."""
 
     network: Fault | None = None
     decoder: Fault | None = None
@@ -88,7 +93,7 @@ class FaultyModel(ToyModel):
 
 
 class FaultyReward(ToyReward):
-    """One that goes wrong."""
+    """A toy reward with a fault."""
 
     fault: Fault | None = None
 
@@ -98,7 +103,7 @@ class FaultyReward(ToyReward):
 
 
 class Witness(Observer):
-    """Remembers the best that was scored, and what ended."""
+    """Records the best score, and whether the job ended without being interrupted."""
 
     def __init__(self) -> None:
         self.best, self.completed_early = -math.inf, False
@@ -111,7 +116,7 @@ class Witness(Observer):
 
 
 def outcome(job: Job, observers: Sequence[Observer]) -> tuple[Result | None, BaseException | None]:
-    """What a run gave, by whatever way, and what it raised."""
+    """Run a job; returns its result, also if it was interrupted or failed, and the error that was raised."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RollflowWarning)
         try:
@@ -122,12 +127,12 @@ def outcome(job: Job, observers: Sequence[Observer]) -> tuple[Result | None, Bas
 
 
 def check(result: Result | None, witness: Witness, what: str) -> None:
-    """Nothing that was found is lost, and what is told of it is so."""
+    """Check that no scored sample is lost, and that the result describes its sample correctly."""
     if result is None:
         assert witness.best == -math.inf, f"{what}: a sample was lost"
         return
     assert result.interrupted <= (result.reward >= witness.best), f"{what}: not the best"
-    assert not (witness.completed_early and result.interrupted), f"{what}: what has ended stays ended"
+    assert not (witness.completed_early and result.interrupted), f"{what}: a job that ended was interrupted afterwards"
     assert result.sample.isfinite().all(), what
     assert result.reward == float(ToyReward().score(result.sample[None], ["wide"])), what
     assert result.spent.nfe <= NFE, what
@@ -158,7 +163,7 @@ def test_the_best_survives_whatever_goes_wrong(line: ToyModel, search: str, wher
 @pytest.mark.parametrize("event", ["admitted", "scored", "saved", "checkpointed", "completed"])
 def test_a_disk_or_an_observer_that_fails_costs_nothing(line: ToyModel, event: str) -> None:
     class Full(Observer):
-        """Its disk is full."""
+        """An observer whose disk is full."""
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -176,7 +181,7 @@ def test_a_disk_or_an_observer_that_fails_costs_nothing(line: ToyModel, event: s
 
 @contextmanager
 def interrupted_at(lines: Sequence[int]) -> Iterator[list[int]]:
-    """Ctrl-C at some of the lines of the engine that are run, counted from 0; how many were, and where it came."""
+    """Raise KeyboardInterrupt at some of the engine's lines, by their order of execution from 0; counts all lines."""
     count = [0]
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
@@ -202,7 +207,7 @@ def interrupted_at(lines: Sequence[int]) -> Iterator[list[int]]:
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.slow
 def test_ctrl_c_at_any_line_of_the_engine(line: ToyModel, search: str, request: pytest.FixtureRequest) -> None:
-    """And once or twice more soon after, while what was found is kept."""
+    """And up to twice more soon after, while the best sample is being kept."""
     job = Job(Task(line, "wide", ToyReward()), SEARCHES[search], NFE, 0, STEPS4)
     with interrupted_at([]) as count:
         [whole] = Engine(8).run([job])
@@ -220,4 +225,4 @@ def test_ctrl_c_at_any_line_of_the_engine(line: ToyModel, search: str, request: 
                 assert witness.best == -math.inf, f"{search}, {lines}: a sample was lost"
         check(result, witness, f"{search}, {lines}")
         if error is None and result is not None:
-            assert torch.equal(result.x0, whole.x0), "Ctrl-C that came to nobody's notice"
+            assert torch.equal(result.x0, whole.x0), "an unnoticed Ctrl-C changed the result"

@@ -1,6 +1,6 @@
-"""Commands killed at random moments and gone on with: the same bits, the same account, nothing lost.
+"""Commands that are killed at random moments and resumed give the same bits and the same account, and lose nothing.
 
-``pytest tests/faults/test_kills.py --kills 700 -s`` kills that often, and prints what happened.
+``pytest tests/faults/test_kills.py --kills 700 -s`` kills 700 times and prints what happened.
 """
 
 from __future__ import annotations
@@ -20,45 +20,45 @@ from rollflow.bench.run.journal import JournalIndex
 
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SECONDS = 0.01
-"""That a call of the model takes."""
+"""Time that a call of the model takes."""
 
 METHODS = {"rbf": ["--nfe", "90"], "svdd": ["--nfe", "90"], "bon": ["--nfe", "90"], "smc": ["--nfe", "90"]}
 ACCOUNT = ("reward", "held_out", "nfe_used", "network_rows", "reward_calls", "decodes", "noise_level", "trace")
 
 
 def kills(request: pytest.FixtureRequest, short: int, share: float) -> int:
-    """How many: few, or of those that were asked for a share."""
-    wanted: int = request.config.getoption("--kills")
-    return max(1, round(wanted * share)) if wanted else short
+    """Return the number of kills of a test: ``short``, or its share of the option ``--kills``."""
+    total: int = request.config.getoption("--kills")
+    return max(1, round(total * share)) if total else short
 
 
-def told(folder: Path) -> dict[str, Any]:
+def result_in(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((folder / "result.json").read_text())
     return content
 
 
-def hit(child: Child, moment: float, number: int, sign: str | None) -> int:
-    """Kill a command after so many seconds of its work; its exit code.
+def kill_after(child: Child, seconds: float, number: int, pattern: str | None) -> int:
+    """Kill a command after a time of its work; returns its exit code.
 
     Args:
-        child: The command.
-        moment: In seconds ...
-        number: Of the signal.
-        sign: ... from when a file of this pattern is there; None counts from the beginning.
+        child: Command.
+        seconds: Time until it is killed.
+        number: Signal.
+        pattern: Pattern of a file whose creation starts that time; None starts it at once.
     """
-    if sign is not None:
-        child.until(lambda: any(child.folder.glob(sign)) or child.poll() is not None)
+    if pattern is not None:
+        child.until(lambda: any(child.folder.glob(pattern)) or child.poll() is not None)
     begun = time.monotonic()
-    child.until(lambda: time.monotonic() - begun >= moment or child.poll() is not None)
+    child.until(lambda: time.monotonic() - begun >= seconds or child.poll() is not None)
     child.kill(number)
     return child.wait()
 
 
 def check_end(child: Child, number: int, code: int) -> None:
-    """An end is a whole one, or by the signal and with a true word."""
+    """Check that a command either completed, or ended by the signal and reports that."""
     assert "Traceback" not in child.stderr
     assert "Exception ignored" not in child.stderr
-    if code == 0 or code == -number:  # it was done before, or had not begun
+    if code == 0 or code == -number:  # it had ended before, or had not begun
         return
     assert code == 128 + number, child.stderr
     name = "interrupted" if number == signal.SIGINT else f"interrupted by {signal.Signals(number).name}"
@@ -66,9 +66,9 @@ def check_end(child: Child, number: int, code: int) -> None:
 
 
 def check_kept(child: Child, folder: Path, fresh: bool) -> str:
-    """What a command that was interrupted says of its folder is so; in one word."""
+    """Check that an interrupted command describes its folder correctly; returns a summary."""
     if "the best sample so far is in" in child.stderr:
-        content = told(folder)
+        content = result_in(folder)
         assert content["interrupted"]
         assert content["reward"] == max(reward for _, reward in content["trace"])
         assert (folder / "image.png").read_bytes().startswith(b"\x89PNG")
@@ -78,7 +78,7 @@ def check_kept(child: Child, folder: Path, fresh: bool) -> str:
         assert ("continue with --resume" in child.stderr) == (folder / "checkpoint.pt").exists(), child.stderr
         assert not (fresh and (folder / "result.json").exists())
         return "had none"
-    return "was not at it"
+    return "was not searching"
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -90,7 +90,7 @@ def test_generate_ends_with_the_same_bits_whatever_kills_it(
     whole = fork_server.run(command, tmp_path / "whole", seconds=SECONDS, brief=True)
     assert whole.wait() == 0, whole.stderr
     lasts = time.monotonic() - begun
-    expected, picture = told(tmp_path / "whole/out"), (tmp_path / "whole/out/image.png").read_bytes()
+    expected, picture = result_in(tmp_path / "whole/out"), (tmp_path / "whole/out/image.png").read_bytes()
     draw, left, number, ends = random.Random(f"{method}"), kills(request, 2, 0.15), 0, Counter[str]()
     while left > 0:
         folder = tmp_path / str(number)
@@ -104,13 +104,13 @@ def test_generate_ends_with_the_same_bits_whatever_kills_it(
                 break
             left -= 1
             by = draw.choice(SIGNALS)
-            sign = draw.choice([None, "out/checkpoint.pt", "out/checkpoint.pt"])
-            code = hit(child, draw.uniform(0, lasts if sign is None else lasts / 2), by, sign)
+            pattern = draw.choice([None, "out/checkpoint.pt", "out/checkpoint.pt"])
+            code = kill_after(child, draw.uniform(0, lasts if pattern is None else lasts / 2), by, pattern)
             check_end(child, by, code)
             ends[f"{by.name}: {check_kept(child, folder / 'out', fresh) if code > 0 else code}"] += 1
             fresh &= not (folder / "out/result.json").exists()
         assert code == 0, child.stderr
-        content = told(folder / "out")
+        content = result_in(folder / "out")
         assert (folder / "out/image.png").read_bytes() == picture
         assert {name: content[name] for name in ACCOUNT} == {name: expected[name] for name in ACCOUNT}
         assert not content["interrupted"]
@@ -145,11 +145,11 @@ def test_an_experiment_ends_with_the_same_bits_whatever_kills_it(
                 break
             left -= 1
             by = draw.choice(SIGNALS)
-            sign = draw.choice([None, "x/checkpoints/*.pt"])
-            code = hit(child, draw.uniform(0, lasts if sign is None else lasts / 2), by, sign)
+            pattern = draw.choice([None, "x/checkpoints/*.pt"])
+            code = kill_after(child, draw.uniform(0, lasts if pattern is None else lasts / 2), by, pattern)
             check_end(child, by, code)
             done = set(JournalIndex(folder / "x").done) if (folder / "x").exists() else set()
-            assert done >= before, "what was done is done"
+            assert done >= before, "a finished job is no longer recorded"
             if code > 0 and "jobs are done" in child.stderr:
                 assert f"{len(done)} of 14 jobs are done, and the same command resumes the run" in child.stderr
             ends[f"{by.name}: {code}"] += 1
@@ -162,7 +162,7 @@ def test_an_experiment_ends_with_the_same_bits_whatever_kills_it(
             if line
         ]
         assert {entry["id"]: entry["sha256"] for entry in entries} == expected
-        assert len(entries) == len(expected), "each once"
+        assert len(entries) == len(expected), "a job was done twice"
         assert all(entry["nfe"] <= 100 for entry in entries)
         assert {path.stem for path in (folder / "x/images").glob("*.png")} == set(expected)
         assert list((folder / "x/claims").iterdir()) == list((folder / "x/checkpoints").glob("*.pt")) == []

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.waiting import PATIENCE
 
 pytest.importorskip("diffusers")
 
@@ -348,7 +349,7 @@ def test_another_process_tells_the_same() -> None:
     paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": paths}
     command = [sys.executable, "-W", "ignore", "-c", told]
-    other = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300)
+    other = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=PATIENCE)
     assert other.stdout.splitlines()[-1] == loaded(flux.distilled()).identity
 
 

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from support.waiting import PATIENCE, wait_until
 
 pytest.importorskip("diffusers")
 
@@ -42,7 +43,7 @@ def found(model: Any, seed: int) -> Tensor:
 
 def in_threads(calls: list[Callable[[], Any]]) -> list[Any]:
     with ThreadPoolExecutor(len(calls)) as pool:
-        return [future.result(timeout=120) for future in [pool.submit(call) for call in calls]]
+        return [future.result(timeout=PATIENCE) for future in [pool.submit(call) for call in calls]]
 
 
 def test_threads_that_search_on_one_pipeline_get_what_they_would_alone(model: DiffusersModel) -> None:
@@ -123,26 +124,33 @@ def test_a_call_that_fails_leaves_the_networks_as_they_were(name: str, monkeypat
 
 
 def in_a_fork(call: Callable[[], Any]) -> str:
-    """What a call raised in a fork of this process; "" if nothing, "hangs" if it did not end in half a minute."""
+    """What a call raised in a fork of this process; "" if nothing."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             call()
-            told = ""
+            raised = ""
         except BaseException as error:
-            told = f"{type(error).__name__}: {error}"
-        os.write(write, told.encode())
+            raised = f"{type(error).__name__}: {error}"
+        os.write(write, raised.encode())
         os._exit(0)
     os.close(write)
-    for _ in range(300):
-        if os.waitpid(child, os.WNOHANG)[0]:
-            with os.fdopen(read) as pipe:
-                return pipe.read()
-        time.sleep(0.1)
-    os.kill(child, 9)
-    os.waitpid(child, 0)
-    return "hangs"
+    ended = False
+
+    def reaped() -> bool:
+        nonlocal ended
+        ended = os.waitpid(child, os.WNOHANG)[0] == child
+        return ended
+
+    try:
+        wait_until(reaped, "a fork, which hangs")
+    finally:
+        if not ended:
+            os.kill(child, 9)
+            os.waitpid(child, 0)
+    with os.fdopen(read) as pipe:
+        return pipe.read()
 
 
 fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
@@ -159,11 +167,11 @@ def test_a_fork_is_refused_even_while_a_thread_is_at_work(model: DiffusersModel)
     def work() -> None:
         with model.exclusive():
             held.set()
-            done.wait(60)
+            done.wait(PATIENCE)
 
     thread = threading.Thread(target=work)
     thread.start()
-    held.wait(60)
+    assert held.wait(PATIENCE)
     try:
         for call in (
             lambda: model.decode(x),

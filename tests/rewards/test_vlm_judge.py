@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from support.picture_suite import PictureRewardSuite
 from support.tiny import TinyModel
+from support.waiting import PATIENCE
 from torch import Tensor
 
 from rollflow.engine import Engine, Job, JobsFailed, Task
@@ -263,11 +264,11 @@ def test_a_server_that_is_not_there() -> None:
 def test_retry_after_is_kept_to(server: Server, make: Callable[..., VLMJudge]) -> None:
     server.script = [Reply("", 429, {"Retry-After": "0.4"})]
     make().score(reds(1), ["x"])
-    assert 0.4 <= server.asked[1].at - server.asked[0].at < 20
+    assert 0.4 <= server.asked[1].at - server.asked[0].at < PATIENCE / 2
     until = int(time.time()) + 2  # a date has no fractions of a second
     server.script = [Reply("", 429, {"Retry-After": formatdate(until, usegmt=True)})]
     make().score(reds(2), ["x"])
-    assert until <= time.time() < until + 20
+    assert until <= time.time() < until + PATIENCE / 2
     server.script = [Reply("quota", 429, {"Retry-After": "3600"})]
     with pytest.raises(RewardUnavailable, match="asks to wait 3600 s: 429 quota"):
         make().score(reds(3), ["x"])
@@ -402,12 +403,12 @@ def test_what_could_be_had_is_kept_when_something_could_not(server: Server, make
 def test_a_failure_does_not_wait_for_the_others_retries(
     server: Server, make: Callable[..., VLMJudge], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat, "FIRST_WAIT", 30.0)
+    monkeypatch.setattr(chat, "FIRST_WAIT", PATIENCE)
     server.answer = lambda asked: Reply("no", 400) if asked.picture[0, 0, 0] < 30 else Reply("later", 500)
     started = time.monotonic()
     with pytest.raises(BadReward, match="400 no"):
         make(concurrency=2).score(reds(1, 9), ["x"] * 2)
-    assert time.monotonic() - started < 25
+    assert time.monotonic() - started < PATIENCE / 2
 
 
 def test_erasure_counts_the_concepts_that_are_gone(server: Server, make: Callable[..., VLMJudge]) -> None:

@@ -101,6 +101,7 @@ def refuses(search: Search, sampler: Sampler) -> bool:
     return isinstance(search, SMC) and sampler.guidance is not None and not gaussian
 
 
+@pytest.mark.filterwarnings("ignore:paths has too few steps:rollflow.errors.RollflowWarning")
 @settings(max_examples=80)
 @given(st.sampled_from([*OURS, Greedy(), Chains(chains=3)]), samplers, st.integers(0, 40))
 def test_the_dry_run_is_what_is_spent(search: Search, sampler: Sampler, spare: int) -> None:

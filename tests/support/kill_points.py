@@ -1,4 +1,4 @@
-"""``rollflow generate``, killed at chosen points by SIGKILL: python kill_points.py FOLDER; says what was left.
+"""Kills ``rollflow generate`` at chosen points by SIGKILL and reports what it left: ``python kill_points.py FOLDER``.
 
 Every run is a fork of this process, so that torch is imported once.
 """
@@ -36,7 +36,7 @@ def killed(*_: Any, **__: Any) -> None:
 
 
 def after(calls: int, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function during whose call number ``calls`` the process is killed, before it does anything."""
+    """Wrap a function so that its call number ``calls`` kills the process before doing anything."""
     left = [calls]
 
     def counted(*arguments: Any, **named: Any) -> Any:
@@ -68,7 +68,7 @@ def _before_the_account(out: RunFolder, digests: dict[str, str]) -> None:
 
 
 def forked(run: Callable[[], int]) -> int:
-    """The exit status of a function in a process of its own; less than 0 for a signal."""
+    """Run a function in a fork; returns its exit status, negative for a signal."""
     child = os.fork()
     if not child:
         os._exit(run())
@@ -89,7 +89,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     MODELS["scenes-base"] = TinyModel
     REWARDS["caption"], REWARDS["judge"] = Redness, Judge
-    folder, told = Path(sys.argv[1]), {}
+    folder, outcomes = Path(sys.argv[1]), {}
     whole = folder / "whole"
     assert forked(lambda: run(whole, lambda: None)) == 0
     for number, (point, prepare) in enumerate(POINTS.items()):
@@ -99,7 +99,7 @@ if __name__ == "__main__":
         other = forked(lambda out=out: run(out, lambda: None, "--seed", "7")) if number in (0, 2) else None  # type: ignore[misc]
         refusal = (folder / f"{number}.err").read_text()
         resumed = forked(lambda out=out: run(out, lambda: None, "--resume"))  # type: ignore[misc]
-        told[point] = {
+        outcomes[point] = {
             "status": status,
             "left": left,
             "other": other,
@@ -109,4 +109,4 @@ if __name__ == "__main__":
             "rewards": [json.loads((one / "result.json").read_text())["reward"] for one in (out, whole)],
             "after": sorted(path.name for path in out.iterdir() if not path.name.endswith(".part")),
         }
-    print(json.dumps(told))
+    print(json.dumps(outcomes))

@@ -1,4 +1,4 @@
-"""What every reward of pictures is held to besides: that files score as the samples that they were written from."""
+"""Further requirements on rewards of pictures: a file scores as the sample that it was written from."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from rollflow.testing import RewardSuite
 
 
 class PictureRewardSuite(RewardSuite):
-    """Of pictures with a size of which the reward has no doubt.
+    """The suite of rewards, extended; its samples must be pictures of a size that the reward accepts.
 
     Attributes:
-        rounding: How far the eight bits of a file may move a score; 0 where the reward looks at eight bits anyway.
+        rounding: Largest change of a score by rounding to the eight bits of a file; 0 if the reward rounds itself.
     """
 
     rounding: ClassVar[float] = 0.0
@@ -48,7 +48,7 @@ class PictureRewardSuite(RewardSuite):
     def test_a_film_scores_as_its_sample(
         self, reward: RewardModel, samples: Tensor, prompts: Sequence[str], tmp_path: Path
     ) -> None:
-        """Also where files merge frames: here three that are equal, and two."""
+        """Even if the file merges equal frames, as it does here with three and two."""
         film = samples[[0, 0, 0, 1, 1]]
         self.assert_same(reward, film, prompts[0], tmp_path / "film.webp")
         of_frames = [float(scored(reward, frame[None], prompts[:1])) for frame in film]

@@ -1,4 +1,4 @@
-"""How the command line refuses."""
+"""Error messages of the command line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 
 def refused(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line on stderr, nothing else having been printed."""
+    """Return the single error line on stderr; nothing else may have been printed."""
     out, err = capsys.readouterr()
     assert out == ""
     [line] = err.splitlines()

@@ -1,7 +1,7 @@
-"""Checks, at every call, the shapes that the signatures of rollflow's functions state in jaxtyping's notation.
+"""Checks the shapes that the signatures of rollflow's functions state in jaxtyping's notation while tests run.
 
-jaxtyping's own import hook wraps every function and checks every type, and so takes the place of the errors that
-wrong arguments are met with. This one wraps the functions whose types state a shape, and checks shapes alone.
+jaxtyping's own import hook wraps every function and checks every type, which hides the errors that the library itself
+raises for wrong arguments. This one wraps only functions whose types state a shape, and checks only shapes.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from jaxtyping._storage import pop_shape_memo, push_shape_memo
 from torch import Tensor
 
 _CALLS = 50
-"""Calls of each function that are looked at in every test."""
+"""Number of calls of each function that are checked in each test."""
 
 _LEFT: list[list[int]] = []
-"""How many of them are left, by function."""
+"""For each function, a list with the number of calls still to be checked."""
 
 
 class ShapeError(AssertionError):
-    """A tensor of another shape or type than the signature says."""
+    """A tensor whose shape or dtype differs from the signature."""
 
 
 def check_shapes(*packages: str) -> None:
-    """Let every function of these packages check the shapes that its signature states.
+    """Check the shapes in the signatures of all functions of these packages from now on.
 
     Args:
-        packages: None of which may have been imported before.
+        packages: Names of packages that have not been imported yet.
     """
     early = sorted(name for name in sys.modules if name.startswith(packages))
     assert not early, f"imported before their shapes could be checked: {', '.join(early)}"
@@ -44,13 +44,13 @@ def check_shapes(*packages: str) -> None:
 
 
 def renew() -> None:
-    """Look at the next calls of every function again, as at the start of a test."""
+    """Check the next calls of every function again; called at the start of each test."""
     for left in _LEFT:
         left[0] = _CALLS
 
 
 class _Finder(MetaPathFinder):
-    """Finds modules as Python does, and wraps their functions once they have been executed."""
+    """Finds modules as Python does, and wraps their functions after they have been executed."""
 
     def __init__(self, packages: tuple[str, ...]) -> None:
         self._packages = packages
@@ -99,11 +99,11 @@ def _member(member: Any, names: dict[str, Any]) -> Any:
 
 
 def checked(function: Callable[..., Any], names: dict[str, Any]) -> Callable[..., Any]:
-    """The function, checking shapes when it is called and when it returns; itself where its types state none.
+    """Wrap a function to check shapes when it is called and when it returns; unchanged if its types state none.
 
-    Most of these functions take less time than a check. So only the first calls in a test are looked at, see `renew`,
-    and those whose arguments and result have shapes that have passed already are not checked again. What a generator
-    yields and is sent is not checked at all, only its arguments and what it returns.
+    Most of these functions take less time than a check. So only the first calls in a test are checked, see ``renew``,
+    and shapes that have passed are not checked again. Of a generator only the arguments and the return value are
+    checked, not what it yields and is sent.
     """
     hints = {name: _resolved(hint, names) for name, hint in getattr(function, "__annotations__", {}).items()}
     is_generator = inspect.isgeneratorfunction(function)
@@ -158,7 +158,7 @@ def checked(function: Callable[..., Any], names: dict[str, Any]) -> Callable[...
 
 
 def _key(*values: Any) -> Any:
-    """What a shape can depend on: the tensors' own, whole numbers and names, and the types of all else."""
+    """Key of everything that a shape can depend on: shapes and dtypes, whole numbers, strings, and other types."""
     return tuple(
         [
             (value.shape, value.dtype)
@@ -173,7 +173,7 @@ def _key(*values: Any) -> Any:
 
 @contextmanager
 def _axes(signature: inspect.Signature, args: Any, kwargs: Any) -> Iterator[dict[str, Any]]:
-    """The arguments of a call, during which an axis of one name has one size."""
+    """Bind the arguments of a call; within the block, axes of the same name have the same size."""
     bound = signature.bind(*args, **kwargs)
     bound.apply_defaults()
     push_shape_memo(bound.arguments)
@@ -184,7 +184,7 @@ def _axes(signature: inspect.Signature, args: Any, kwargs: Any) -> Iterator[dict
 
 
 def _resolved(hint: Any, names: dict[str, Any]) -> Any:
-    """The type that an annotation names; None for one that only type checkers can resolve."""
+    """Resolve an annotation; returns None if only type checkers can."""
     text = hint.__forward_arg__ if isinstance(hint, ForwardRef) else hint
     try:
         return eval(text, names) if isinstance(text, str) else text

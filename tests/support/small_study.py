@@ -1,4 +1,4 @@
-"""Studies for tests: a small experiment that is run, and entries that are made up."""
+"""Results for tests: those of a small experiment that is run, and results made of invented records."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ARMS = (
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of an experiment whose every job on unicorns has failed."""
+    """Folder of an experiment in which all jobs on unicorns have failed."""
     path = tmp_path_factory.mktemp("runs") / "tiny"
     suite = Suite("three", "1", ITEMS)
     experiment = Experiment("tiny & small", "scenes-base", "caption", ("judge",), suite, ARMS, 2, 8)
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def entry(arm: str, prompt: str, seed: int, reward: float, **others: Any) -> dict[str, Any]:
-    """A line of a journal."""
+    """Return a record of a journal with some fields given and the rest invented."""
     return {
         "id": f"{arm} {prompt} {seed}",
         "arm": arm,
@@ -73,7 +73,7 @@ def study(
     reward: str = "caption",
     arms: tuple[Arm, ...] = (),
 ) -> ExperimentResults:
-    """Of entries, as many prompts expected as there are; without ``arms`` the first searches nothing."""
+    """Return results with these records, which expect as many prompts; unless ``arms`` is given, the first is plain."""
     names = dict.fromkeys(entry["arm"] for entry in entries)
     arms = arms or tuple(Arm(name, nfe=10 if i else None) for i, name in enumerate(names))
     prompts = len({one["prompt"] for one in entries})

@@ -1,4 +1,4 @@
-"""A tiny image model with a closed form, and rewards for it, under the names that the command line takes by default."""
+"""A tiny image model with a closed form, and rewards for it, under the names of the command line's defaults."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rollflow.rewards import REWARDS, RewardModel
 
 
 class TinyModel(FlowModel):
-    """Pixels of 3 x 8 x 8, each N(0, 0.5^2), with their exact velocity on the linear interpolant.
+    """Images of 3 x 8 x 8 pixels, each N(0, 0.5^2), with the exact velocity on the linear interpolant.
 
     Attributes:
-        loads: Constructed so many times.
-        interrupt_at: The call of the model during which the user presses Ctrl-C.
+        loads: Number of times that it was constructed.
+        interrupt_at: Number of the call during which the user presses Ctrl-C.
     """
 
     name = "scenes-base"
@@ -52,7 +52,7 @@ class TinyModel(FlowModel):
 
 
 class TinyTurbo(TinyModel):
-    """The same, said to be step-distilled."""
+    """The same model, declared to be step-distilled."""
 
     name = "scenes-turbo"
     few_step = True
@@ -71,7 +71,7 @@ class Redness(RewardModel):
 
 
 class Judge(Redness):
-    """Red, but not blue."""
+    """The mean of the red pixels minus that of the blue ones."""
 
     name = "judge"
     held_out: ClassVar[tuple[str, ...]] = ()
@@ -81,7 +81,7 @@ class Judge(Redness):
 
 
 class Broken(Redness):
-    """Not a number."""
+    """A reward that is never a number."""
 
     name = "broken"
 
@@ -91,12 +91,12 @@ class Broken(Redness):
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These instead of the packaged models and rewards, in every module that imports this fixture."""
+    """Replace the packaged models and rewards by these in every module that imports this fixture."""
     register(monkeypatch)
 
 
 def register(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put these in the place of the packaged models and rewards."""
+    """Replace the packaged models and rewards by these until ``monkeypatch`` is undone."""
     for registry, kinds in ((MODELS, (TinyModel, TinyTurbo)), (REWARDS, (Redness, Judge, Broken))):
         for name in list(registry):
             monkeypatch.delitem(registry, name)

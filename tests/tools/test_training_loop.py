@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,6 +33,13 @@ def fit(out: Path, minutes: float, steps_until_killed: int | None = None) -> tup
     given = Options("line", minutes, 0, out, False, torch.device("cpu"))
     made = optimizers(network, 1e-2)
     return Loop(given, network, made, loss, lambda average, step: None, report_seconds=0.05), taken
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock by which every step takes a millisecond."""
+    ticks = itertools.count()
+    monkeypatch.setattr("loop.time", SimpleNamespace(perf_counter=lambda: next(ticks) / 1000))
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import socket
 import struct
 import subprocess
 import sys
-import time
 import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ import pytest
 import torch
 from PIL import Image, PngImagePlugin
 from support.hosting import Host, Wavy, hosted
+from support.waiting import PATIENCE, wait_until
 
 from rollflow.rewards import REWARDS
 from rollflow.rewards.pixels.colorfulness import Colorfulness
@@ -357,7 +357,7 @@ def host() -> Iterator[Host]:
 def exchange(host: Host, *parts: bytes, least: int = 1) -> bytes:
     """What comes back until the server hangs up, or has said enough."""
     told = b""
-    with closing(socket.create_connection(("127.0.0.1", host.port), timeout=20)) as raw:
+    with closing(socket.create_connection(("127.0.0.1", host.port), timeout=PATIENCE)) as raw:
         with suppress(BrokenPipeError, ConnectionResetError):
             for part in parts:
                 raw.sendall(part)
@@ -387,11 +387,14 @@ def test_requests_in_a_row_on_one_connection(host: Host) -> None:
     assert (told.count(b"HTTP/1.1 422"), told.count(b"HTTP/1.1 200")) == (20, 20)
 
 
-def test_connections_are_bounded_and_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_connections_are_bounded_and_told_of_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_SELDOM, "seconds", 2 * PATIENCE)
     _SELDOM._last.clear()
     with hosted(Wavy(), limits=Limits(connections=4)) as host, caplog.at_level(logging.WARNING):
         ask = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
-        open_ = [socket.create_connection(("127.0.0.1", host.port), timeout=20) for _ in range(4)]
+        open_ = [socket.create_connection(("127.0.0.1", host.port), timeout=PATIENCE) for _ in range(4)]
         for raw in open_:
             raw.sendall(ask)
             assert raw.recv(1000).startswith(b"HTTP/1.1 200")
@@ -400,7 +403,7 @@ def test_connections_are_bounded_and_told_of_once(caplog: pytest.LogCaptureFixtu
             assert told.startswith(b"HTTP/1.1 503")
             assert b"retry-after: 1" in told.lower()
             assert b"more than 4 connections" in told
-        idle = [socket.create_connection(("127.0.0.1", host.port), timeout=20) for _ in range(8)]
+        idle = [socket.create_connection(("127.0.0.1", host.port), timeout=PATIENCE) for _ in range(8)]
         hung_up = 0
         for raw in idle[4:]:
             with suppress(ConnectionResetError):
@@ -409,10 +412,7 @@ def test_connections_are_bounded_and_told_of_once(caplog: pytest.LogCaptureFixtu
         assert hung_up == 4
         for raw in (*open_, *idle):
             raw.close()
-        end = time.monotonic() + 60
-        while not exchange(host, ask).startswith(b"HTTP/1.1 200"):
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        wait_until(lambda: exchange(host, ask).startswith(b"HTTP/1.1 200"))
         for _ in range(5):
             exchange(host, b"nonsense\r\n\r\n")
     lines = [record.getMessage() for record in caplog.records]
@@ -440,7 +440,7 @@ def test_four_bombs_at_once_leave_a_server_with_little_memory_alive() -> None:
         fits = images(*[png(Image.new("RGB", (512, 512), "red"))] * 4)
         many = tensors(None, json.dumps([""] * 3_000_000))
         assert len(bomb) < 200_000
-        with httpx.Client(trust_env=False, timeout=60) as client, ThreadPoolExecutor(4) as threads:
+        with httpx.Client(trust_env=False, timeout=PATIENCE) as client, ThreadPoolExecutor(4) as threads:
 
             def post(body: bytes) -> int:
                 headers = JSON if body[:1] == b"{" else TENSOR
@@ -455,7 +455,7 @@ def test_four_bombs_at_once_leave_a_server_with_little_memory_alive() -> None:
             assert int(peak.read_text().split("VmHWM:")[1].split()[0]) * 1024 < 1.5e9
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(PATIENCE)
         process.stdout.close()
 
 

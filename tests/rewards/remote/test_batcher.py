@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
 from support.hosting import Spy, Wavy
+from support.waiting import PATIENCE, wait_until
 from torch import Tensor
 
 from rollflow.rewards.remote.server import batcher as batching
@@ -41,13 +41,6 @@ def exact(prompt: str) -> list[float]:
     return scores
 
 
-def comes_true(condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + 60
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.01)
-    return condition()
-
-
 @pytest.mark.parametrize("prompt", ["trouble", "fine"])
 def test_no_samples_stay(prompt: str, batcher: Batcher, spy: Spy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither those of a request nor those that the reward was given, before any collection of cycles."""
@@ -67,21 +60,21 @@ def test_no_samples_stay(prompt: str, batcher: Batcher, spy: Spy, monkeypatch: p
         sent = batch(prompt)
         given.append(weakref.ref(sent.samples))
         answer = batcher.submit(sent, b"key")
-        error = answer.exception(5)
+        error = answer.exception(PATIENCE)
         assert isinstance(error, Refusal) == (prompt == "trouble")
         assert error is None or (error.__traceback__ is None and error.__context__ is None)
         del sent
-        assert comes_true(lambda: len(given) == 2 and all(ref() is None for ref in given))
+        wait_until(lambda: len(given) == 2 and all(ref() is None for ref in given))
     finally:
         gc.enable()
 
 
 def test_what_failed_is_scored_again_and_what_did_not_is_remembered(batcher: Batcher, spy: Spy) -> None:
     first = batcher.submit(batch("trouble"), b"key")
-    assert isinstance(first.exception(5), Refusal)
+    assert isinstance(first.exception(PATIENCE), Refusal)
     spy.trouble = None
     again = batcher.submit(batch("trouble"), b"key")
-    assert again.result(5) == exact("trouble")
+    assert again.result(PATIENCE) == exact("trouble")
     assert batcher.submit(batch("trouble"), b"key") is again
     assert spy.calls == [["trouble"]] * 2
 
@@ -105,11 +98,11 @@ def test_no_memory_for_all_together(batcher: Batcher, spy: Spy, monkeypatch: pyt
     monkeypatch.setattr(torch, "cat", small)
     spy.gate.clear()
     asked = {"first": batcher.submit(batch("first"))}
-    assert spy.entered.wait(60)
+    assert spy.entered.wait(PATIENCE)
     asked |= {prompt: batcher.submit(batch(prompt)) for prompt in ("a", "bc")}
     spy.gate.set()
     for prompt, answer in asked.items():
-        assert answer.result(5) == exact(prompt)
+        assert answer.result(PATIENCE) == exact(prompt)
     assert batcher.alive
 
 
@@ -118,13 +111,13 @@ def test_everyone_is_told_that_the_thread_has_ended(batcher: Batcher, spy: Spy) 
     spy.trouble = KeyboardInterrupt()  # what no reward is blamed for
     spy.gate.clear()
     asked = [batcher.submit(batch("first"))]
-    assert spy.entered.wait(60)
+    assert spy.entered.wait(PATIENCE)
     asked += [batcher.submit(batch(prompt), prompt.encode()) for prompt in ("trouble", "after")]
     assert batcher.submit(batch("after"), b"after") is asked[-1]
     spy.gate.set()
-    assert asked[0].exception(5) is None
+    assert asked[0].exception(PATIENCE) is None
     for answer in asked[1:]:
-        error = answer.exception(5)
+        error = answer.exception(PATIENCE)
         assert isinstance(error, Refusal)
         assert error.status == 503
     assert not batcher.alive
@@ -137,8 +130,8 @@ def test_what_comes_after_the_end_is_refused(spy: Spy) -> None:
     batcher = Batcher(spy)
     answer = batcher.submit(batch("x"))
     batcher.close()
-    assert answer.result(5) == exact("x")
-    assert comes_true(lambda: not batcher.alive)
+    assert answer.result(PATIENCE) == exact("x")
+    wait_until(lambda: not batcher.alive)
     with pytest.raises(Refusal, match="has ended"):
         batcher.submit(batch("y"))
 
@@ -156,7 +149,7 @@ def test_memory_that_runs_out_is_too_much_not_a_failure(error: Exception, caplog
     spy = Spy()
     spy.trouble = error
     batcher = Batcher(spy)
-    told = batcher.submit(SampleBatch(torch.zeros(1, 2), ["trouble"])).exception(20)
+    told = batcher.submit(SampleBatch(torch.zeros(1, 2), ["trouble"])).exception(PATIENCE)
     assert isinstance(told, Refusal)
     assert (told.status, str(told)) == (413, "reward 'wavy' ran out of memory; send fewer or smaller samples")
     assert not caplog.records
@@ -168,10 +161,10 @@ def test_large_samples_share_no_call() -> None:
     spy.gate.clear()
     batcher = Batcher(spy, numbers=20)
     asked = [batcher.submit(SampleBatch(torch.zeros(1, 10), [str(i)])) for i in range(5)]
-    assert spy.entered.wait(60)
+    assert spy.entered.wait(PATIENCE)
     spy.gate.set()
     for future in asked:
-        future.result(20)
+        future.result(PATIENCE)
     assert max(len(prompts) for prompts in spy.calls) <= 2
     assert sum(len(prompts) for prompts in spy.calls) == 5
     batcher.close()

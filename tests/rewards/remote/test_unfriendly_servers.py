@@ -18,6 +18,7 @@ import httpx
 import pytest
 import torch
 from support.hosting import Host, Spy, Wavy, hosted
+from support.waiting import wait_until
 from test_remote import EXACT, INFO, PICTURES, PROMPTS, SCORES
 from torch import Tensor
 
@@ -283,7 +284,7 @@ def test_threads_end_with_their_engine(line: ToyModel) -> None:
     before = threading.active_count()
     for _ in range(100):
         Engine().run(jobs(line, [Places("a", []), Places("b", [])]))
-    wait_for(lambda: threading.active_count() <= before)
+    wait_until(lambda: threading.active_count() <= before)
 
 
 def test_threads_end_with_an_engine_that_fails_or_is_left(line: ToyModel) -> None:
@@ -300,14 +301,7 @@ def test_threads_end_with_an_engine_that_fails_or_is_left(line: ToyModel) -> Non
         spy.score = None  # type: ignore[assignment,method-assign]
         with pytest.raises(RollflowError):
             engine.run(failing)
-    wait_for(lambda: threading.active_count() <= before)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    wait_until(lambda: threading.active_count() <= before)
 
 
 @pytest.mark.parametrize("field", ["name", "identity", "description"])
