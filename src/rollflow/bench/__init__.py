@@ -1,1 +1,1 @@
-"""Measurements: graded prompts, comparisons of searches, the signal that searches live on."""
+"""Benchmarks: suites of prompts, experiments that compare searches, and measurements of reward and diversity."""

@@ -1,4 +1,4 @@
-"""Means with intervals, and rank correlations."""
+"""Confidence intervals of means and shares, and rank correlations."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from numpy.typing import NDArray
 from rollflow.errors import RollflowError
 
 FEW = 20
-"""Independent values below which a percentile bootstrap is far too narrow: of two it spans the two, and covers half."""
+"""Number of values below which no percentile bootstrap is used, since it is far too narrow for few.
+
+For two values it reaches from one to the other, and covers the mean in half of all cases.
+"""
 
 
 class Interval(NamedTuple):
     """A mean and its 95 % interval.
 
     Args:
-        mean: Of the values.
-        low: Lower end; as the upper one NaN where the values tell of no spread, being too few or, few, all equal ...
-        high: ... and upper end.
-        n: How many independent values there are.
+        mean: Mean of the values.
+        low: Lower end of the interval; NaN if there is no interval, since there are fewer than 3 values, or few values
+            that are all equal.
+        high: Upper end of the interval; NaN if ``low`` is.
+        n: Number of independent values.
     """
 
     mean: float
@@ -34,28 +38,35 @@ class Interval(NamedTuple):
         return self.text(f"{self.mean:.2f}", f"{self.low:.2f}, {self.high:.2f}")
 
     def percent(self) -> str:
-        """The same of a share."""
+        """Return the interval of a share as text in percent."""
         return self.text(f"{100 * self.mean:.1f} %", f"{100 * self.low:.1f}, {100 * self.high:.1f}")
 
     def text(self, mean: str, ends: str) -> str:
-        """The text of a mean with its ends, or with why there are none."""
+        """Return a mean with the ends of its interval, or with the reason why it has none, as text."""
         return f"{mean} ({self.lacking})" if self.lacking else f"{mean} [{ends}]"
 
     @property
     def complement(self) -> Interval:
-        """Of a share, that of the rest."""
+        """Interval of one minus a share."""
         return Interval(1 - self.mean, 1 - self.high, 1 - self.low, self.n)
 
     @property
     def lacking(self) -> str:
-        """Why there are no ends; empty where there are."""
+        """Reason why there is no interval; empty if there is one."""
         if not math.isnan(self.low):
             return ""
         return f"n = {self.n}" if self.n < 3 else f"all {self.n} equal"
 
 
 class Bands(NamedTuple):
-    """Means of m columns and their pointwise 95 % bands, each (m,), of n rows; NaN as of ``Interval``."""
+    """Means of m columns with their pointwise 95 % intervals; the ends are NaN if there is no interval.
+
+    Args:
+        mean: Means of the columns, (m,).
+        low: Lower ends of the intervals, (m,).
+        high: Upper ends of the intervals, (m,).
+        n: Number of independent rows.
+    """
 
     mean: NDArray[np.float64]
     low: NDArray[np.float64]
@@ -64,11 +75,13 @@ class Bands(NamedTuple):
 
 
 def bootstrap(values: Sequence[float] | NDArray[np.float64], resamples: int = 10_000, seed: int = 0) -> Interval:
-    """Mean of many independent values (one a prompt) with its percentile bootstrap interval.
+    """Return the mean of many independent values with its percentile bootstrap interval.
 
     Args:
-        values: (n,); what was measured several times on one prompt is averaged first. For fewer than ``FEW`` see
+        values: Independent values, (n,): one per prompt, averaged over its seeds. For fewer than ``FEW`` use
             ``interval``.
+        resamples: Number of bootstrap samples.
+        seed: Seed of the bootstrap.
     """
     array = np.asarray(values, float)
     if len(array) == 1:
@@ -79,15 +92,16 @@ def bootstrap(values: Sequence[float] | NDArray[np.float64], resamples: int = 10
 
 
 def interval(values: Sequence[float] | NDArray[np.float64], resamples: int = 10_000, seed: int = 0) -> Interval:
-    """Mean with its interval, whatever the number of values.
+    """Return the mean of any number of values with its interval.
 
-    Of ``FEW`` or more it is ``bootstrap``; of fewer, Student's mean ± t_{0.975, n - 1} s / sqrt(n) (Student 1908). Of
-    fewer than 3, and of few that are all equal, there is none: values that happen to agree do not bound those to come.
+    For ``FEW`` or more values it is ``bootstrap``; for fewer, Student's mean ± t_{0.975, n - 1} s / sqrt(n) (Student
+    1908). For fewer than 3, and for few that are all equal, there is no interval: values that happen to agree say
+    nothing about those to come.
 
     Args:
-        values: (n,), independent.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
+        values: Independent values, (n,).
+        resamples: Number of bootstrap samples.
+        seed: Seed of the bootstrap.
     """
     if len(values) >= FEW:
         return bootstrap(values, resamples, seed)
@@ -96,12 +110,17 @@ def interval(values: Sequence[float] | NDArray[np.float64], resamples: int = 10_
 
 
 def share(values: Sequence[float] | NDArray[np.float64], resamples: int = 10_000, seed: int = 0) -> Interval:
-    """The same of values in [0, 1].
+    """Return the mean of values in [0, 1] with its interval.
 
-    Of fewer than ``FEW`` it is the interval of n draws of a coin (Clopper & Pearson 1934, by quantiles of the beta
-    distribution), exact where all values are 0 or 1; a value between (seeds that differ, a tie) counts as its part of
-    a success, which spreads less, so that the interval is then too wide rather than too narrow. So it is, of any
-    number, where all are 1, or all 0.
+    For fewer than ``FEW`` values it is the binomial interval of n trials (Clopper & Pearson 1934, by quantiles of the
+    beta distribution), exact if all values are 0 or 1. A value in between (seeds that differ, a tie) counts as a
+    fraction of a success; such values vary less, so that the interval is too wide rather than too narrow. The binomial
+    interval is also used for any number of values that are all 1 or all 0.
+
+    Args:
+        values: Independent values in [0, 1], (n,).
+        resamples: Number of bootstrap samples.
+        seed: Seed of the bootstrap.
     """
     n, won = len(values), float(np.sum(values))
     if n < 3:
@@ -115,12 +134,12 @@ def share(values: Sequence[float] | NDArray[np.float64], resamples: int = 10_000
 
 
 def bands(rows: NDArray[np.float64], resamples: int = 10_000, seed: int = 0) -> Bands:
-    """Means of the columns, each with what ``interval`` gives it; for a bootstrap whole rows are resampled together.
+    """Return the means of columns, each with its interval as in ``interval``; a bootstrap resamples whole rows.
 
     Args:
-        rows: (n, m), one row a prompt.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
+        rows: Independent rows, (n, m), one per prompt.
+        resamples: Number of bootstrap samples.
+        seed: Seed of the bootstrap.
     """
     n, mean = len(rows), rows.mean(0)
     if n < 3:
@@ -136,16 +155,16 @@ def bands(rows: NDArray[np.float64], resamples: int = 10_000, seed: int = 0) -> 
 
 
 def _special() -> Any:
-    """Quantiles of distributions."""
+    """Import scipy's quantiles of distributions."""
     try:
         from scipy import special
     except ImportError:
-        raise RollflowError("intervals of few values need scipy; pip install 'rollflow[bench]'") from None
+        raise RollflowError("confidence intervals of few values need scipy; pip install 'rollflow[bench]'") from None
     return special
 
 
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """Spearman's rho, ties averaged; None where either is constant, up to rounding, and nothing can be said."""
+    """Return Spearman's rho, with ties averaged; None if either sequence is constant up to rounding."""
     try:
         from scipy.stats import spearmanr
     except ImportError:

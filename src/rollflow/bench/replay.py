@@ -1,4 +1,4 @@
-"""A picture of an experiment made again, from what its folder says alone."""
+"""Replay of single jobs of an experiment from its records."""
 
 from __future__ import annotations
 
@@ -52,23 +52,23 @@ class Replayed(NamedTuple):
 
 
 def find(path: Path, job: str) -> tuple[StoredExperiment, JobRecord]:
-    """Find an experiment and the record of a finished job, by the job's id or the beginning of it.
+    """Find an experiment and the record of a finished job by its id or a prefix of it.
 
     Raises:
-        RollflowError: If there is none, or more than one; or if anything in the experiment is malformed.
+        RollflowError: If there is no such job or more than one, or if anything in the experiment is malformed.
     """
     stored = read_stored(path)
     found = [record for name, record in stored.index.done.items() if name.startswith(job)]
     if len(found) != 1:
         raise RollflowError(
-            f"{len(found)} jobs of '{path}' have an id that begins with '{job}'; expected one that is done: the ids "
-            "are the names of the files in its folder 'images'"
+            f"{len(found)} finished jobs of '{path}' have an id that begins with '{job}', expected one; the ids are the "
+            "names of the files in its folder 'images'"
         )
     return stored, JobRecord.from_json(found[0])
 
 
 def trial_of(config: dict[str, Any], record: JobRecord) -> Trial:
-    """Return the trial that a record is of."""
+    """Return the trial that a record belongs to."""
     [arm] = [Arm(**arm) for arm in config["arms"] if arm["name"] == record.arm]
     item = Item(record.prompt, record.category, record.ask)
     return Trial(arm, record.place, item, record.seed)
@@ -77,18 +77,18 @@ def trial_of(config: dict[str, Any], record: JobRecord) -> Trial:
 def refuse_untrusted(
     path: Path, config: Mapping[str, Any], arm: Arm, *, model: bool = True, reward: bool = True, held_out: bool = True
 ) -> None:
-    """Refuse what an experiment must not do on a machine whose user does not trust it; see ``api.trust``.
+    """Refuse an experiment that names anything unsafe for a user who does not trust it; see ``api.trust``.
 
     Args:
         path: Folder or file of the experiment.
-        config: Its configuration.
+        config: Configuration of the experiment.
         arm: Arm of the job.
         model: Whether the model is taken from the experiment.
-        reward: Whether the reward is.
-        held_out: Whether the held-out rewards are.
+        reward: Whether the reward is taken from the experiment.
+        held_out: Whether the held-out rewards are taken from the experiment.
 
     Raises:
-        RollflowError: In words that say what would be done, and that ``--trust`` allows it.
+        RollflowError: If it is unsafe; the message says what would be done, and that ``--trust`` allows it.
     """
     options = {"method": arm.method} | sampling_of(arm) | ({"reward": config["reward"]} if reward else {})
     declared = options_of()
@@ -104,7 +104,7 @@ def refuse_untrusted(
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """With so many threads on the CPU, by whose number matrix products divide their sums."""
+    """Set the number of CPU threads, which determines how matrix products divide their sums."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -122,21 +122,21 @@ def replay(
     *,
     trusted: bool = False,
 ) -> Replayed:
-    """Run a job of an experiment again, alone.
+    """Run one job of an experiment again.
 
     On a CPU the sample is the same to the last bit with the same versions on the same kind of processor, since the
-    calls of the model have the shape and the number of threads that they had.
+    model is called with the same shapes and number of threads as in the experiment.
 
     Args:
-        folder: Of the experiment.
-        job: Its id, or the beginning of it.
-        model: In place of that of the name, if it is loaded already; so with all.
-        reward: That the search optimises.
-        held_out: That it does not see.
-        trusted: Whether the folder may name modules, files, models and servers; see ``refuse_untrusted``.
+        folder: Folder or packed file of the experiment.
+        job: Id of the job or a prefix of it.
+        model: Loaded model; None loads the one that the experiment names.
+        reward: Reward that the search optimises; None loads the one that the experiment names.
+        held_out: Held-out rewards; None loads those that the experiment names.
+        trusted: Whether the experiment may name modules, files, models and servers; see ``refuse_untrusted``.
 
     Raises:
-        RollflowError: If there is no such job, or something cannot be loaded, or the folder is not trusted with it.
+        RollflowError: If there is no such job, something cannot be loaded, or the experiment is unsafe and not trusted.
     """
     stored, record = find(folder, job)
     config, begun = stored.config, stored.provenance()

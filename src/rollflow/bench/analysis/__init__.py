@@ -1,1 +1,1 @@
-"""What a finished experiment says: results, estimates and their intervals."""
+"""Analysis of an experiment: its results, and estimates with their intervals."""

@@ -1,4 +1,4 @@
-"""An experiment folder, finished or not, as what is asked of it: which jobs there are, and what each measured."""
+"""Results of an experiment, finished or not: its jobs and what each of them measured."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from rollflow.files.printable import printable
 from rollflow.rewards import REWARDS
 
 Cells: TypeAlias = dict[tuple[str, int], float]
-"""A number for each (prompt, seed)."""
+"""Values of a measure by (prompt, seed)."""
 
 
 class Measure(NamedTuple):
-    """A number that every job has.
+    """A quantity measured for every job.
 
     Args:
-        name: Of the reward, or of what was spent.
-        kind: given, part, held out or spent.
-        of: The number of a job; None where it could not be had.
-        accuracy: Whether it says if all is as asked for: its mean is a share.
+        name: Name of the reward, or of what was spent.
+        kind: One of given, part, held out and spent.
+        of: Function that returns the value of a job; None if it is missing.
+        accuracy: Whether the value is 1 or 0 for a perfect or an imperfect sample, so that its mean is a share.
     """
 
     name: str
@@ -37,32 +37,32 @@ class Measure(NamedTuple):
 
     @property
     def title(self) -> str:
-        """Its name alone, which the same number has in another experiment."""
+        """Name without the kind; the same in every experiment."""
         return f"share of {self.name} = 0" if self.accuracy else self.name
 
     @property
     def label(self) -> str:
-        """As over a column."""
+        """Heading of its column in a table."""
         return self.title if self.kind == "spent" else f"{self.title} ({self.kind})"
 
 
 def prompt_of(record: JobRecord | TrialRecord) -> str:
-    """What tells the prompt of a job from all others, in this experiment and in any other."""
+    """Return a key of the job's prompt, the same in every experiment."""
     return json.dumps([record.prompt, record.ask], sort_keys=True)
 
 
 @dataclass(frozen=True)
 class ExperimentResults:
-    """What a folder holds.
+    """Results of an experiment.
 
     Args:
-        name: Of the folder.
-        config: How it was set up.
-        done: Entries of the jobs that are done, in the experiment's order.
-        failed: The last entry of each that failed and was not done since.
-        diversity: Entries of what was measured beside the jobs.
-        command: That began it; None where it was none.
-        pictures: Folder with ``images/``; None if no pictures are kept.
+        name: Name of the folder or packed file.
+        config: Configuration of the experiment.
+        done: Records of finished jobs, in the experiment's order.
+        failed: Last record of each job that failed and has not finished since.
+        diversity: Measurements of diversity.
+        command: Command that began the experiment; None if it was begun from Python.
+        pictures: Folder that contains ``images/``; None if no pictures are kept.
     """
 
     name: str
@@ -75,93 +75,93 @@ class ExperimentResults:
 
     @property
     def arms(self) -> list[str]:
-        """Names, in the order of the tables."""
+        """Names of the arms, in the order of the tables."""
         return [arm["name"] for arm in self.config["arms"]]
 
     @property
     def budgets(self) -> dict[str, int]:
-        """Of these, those that search, each with its budget in NFE."""
+        """Budget in NFE of every arm that searches."""
         return {arm["name"]: arm["nfe"] for arm in self.config["arms"] if arm["nfe"] is not None}
 
     @property
     def first_search(self) -> str:
-        """The arm that the others are held against: the first that searches, if any does."""
+        """Arm that the others are compared with: the first one that searches, else the first one."""
         return [*self.budgets, *self.arms][0]
 
     @cached_property
     def devices(self) -> list[str]:
-        """That jobs ran on, as far as their entries say."""
+        """Devices that jobs ran on, if their records name them."""
         return list(dict.fromkeys(str(record.device) for record in self.done if record.device))
 
     @property
     def ended(self) -> list[JobRecord | FailedJob]:
-        """Records of all jobs that are done or have failed."""
+        """Records of all jobs that have finished or failed."""
         return [*self.done, *self.failed]
 
     @property
     def expected(self) -> int:
-        """Jobs of an arm."""
+        """Number of jobs of each arm."""
         return int(self.config["suite"]["prompts"] * self.config["seeds"])
 
     @cached_property
     def categories(self) -> list[str]:
-        """Of prompts, as far as any job of theirs is done."""
+        """Categories of the prompts that have finished jobs."""
         return list(dict.fromkeys(record.category for record in self.done))
 
     @cached_property
     def _by_arm(self) -> dict[str, list[JobRecord]]:
-        found: dict[str, list[JobRecord]] = {arm: [] for arm in self.arms}
+        by_arm: dict[str, list[JobRecord]] = {arm: [] for arm in self.arms}
         for record in self.done:
-            found.setdefault(record.arm, []).append(record)
-        return found
+            by_arm.setdefault(record.arm, []).append(record)
+        return by_arm
 
     def of(self, arm: str) -> list[JobRecord]:
-        """The jobs of an arm that are done."""
+        """Return the records of an arm's finished jobs."""
         return self._by_arm.get(arm, [])
 
     def cells(self, measure: Measure, arm: str, category: str | None = None) -> Cells:
-        """What a measure says of an arm's jobs, of one category or of all."""
-        told = {
+        """Return the values of a measure for an arm's jobs, of one category or of all."""
+        values = {
             (prompt_of(record), int(record.seed)): measure.of(record)
             for record in self.of(arm)
             if category is None or record.category == category
         }
-        return {key: value for key, value in told.items() if value is not None}
+        return {key: value for key, value in values.items() if value is not None}
 
     def account(self, arm: str) -> str:
-        """How many jobs of an arm are done, and how many have failed."""
+        """Return how many jobs of an arm have finished and how many have failed, as text."""
         failed = sum(record.arm == arm for record in self.failed)
         return f"{len(self.of(arm))} of {self.expected}" + (f", {failed} failed" if failed else "")
 
     @property
     def missing(self) -> str:
-        """The arms that lack jobs, in a sentence."""
+        """Sentence that names the arms with unfinished jobs."""
         lacking = {arm: self.account(arm) for arm in self.arms if len(self.of(arm)) < self.expected}
         if not lacking:
             return "All jobs are done."
         alike = len(lacking) == len(self.arms) > 1 and len(set(lacking.values())) == 1
-        told = {"each arm": lacking[self.arms[0]]} if alike else lacking
-        return f"Unfinished; jobs done: {'; '.join(f'{arm} ({account})' for arm, account in told.items())}."
+        accounts = {"each arm": lacking[self.arms[0]]} if alike else lacking
+        return f"Unfinished; jobs done: {'; '.join(f'{arm} ({account})' for arm, account in accounts.items())}."
 
     @cached_property
     def given(self) -> Measure:
-        """The reward that searches optimised."""
+        """Reward that searches optimised."""
         return Measure(self.config["reward"], "given", lambda record: record.reward)
 
     @cached_property
     def held_out(self) -> list[Measure]:
-        """Those that none saw."""
+        """Held-out rewards, which no search saw."""
         return self._rewards_in("held_out", "held out")
 
     @cached_property
     def rewards(self) -> list[Measure]:
-        """All rewards, each with its accuracy where it has one."""
+        """All rewards, each followed by its accuracy if it has one."""
         every = [self.given, *self._rewards_in("parts", "part"), *self.held_out]
         return [one for measure in every for one in (measure, *_accuracy(measure))]
 
     @cached_property
     def spent(self) -> list[Measure]:
-        """What a job costs; backward passes where there are any."""
+        """Costs of a job; backward passes are included if any job made some."""
         names = {"nfe": "NFE", "network_rows": "network rows", "reward_calls": "reward calls"}
         if any(record.backward_passes for record in self.done):
             names["backward_passes"] = "backward passes"
@@ -176,16 +176,17 @@ def read(path: Path) -> ExperimentResults:
     """Read the results of an experiment.
 
     Args:
-        path: A folder of ``rollflow bench run`` or a file of ``rollflow bench pack``; it may be anyone's.
+        path: A folder of ``rollflow bench run`` or a file of ``rollflow bench pack``; it need not be
+            trusted.
 
     Raises:
-        RollflowError: If it is neither, anything in it is malformed, or no job of it is done yet.
+        RollflowError: If it is neither, anything in it is malformed, or none of its jobs has finished.
     """
     stored = read_stored(path)
     config, index = _printable(stored.config), stored.index
     places = {arm["name"]: place for place, arm in enumerate(config["arms"])}
     if not index.done:
-        raise RollflowError(f"no job of '{path}' is done yet; resume it with 'rollflow bench run'")
+        raise RollflowError(f"no job of '{path}' has finished yet; resume it with 'rollflow bench run'")
 
     def order(record: JobRecord | TrialRecord) -> tuple[int, ...]:
         return record.seed, record.place, places[record.arm]
@@ -206,7 +207,7 @@ def read(path: Path) -> ExperimentResults:
 
 
 def _printable(content: Any) -> Any:
-    """The same with every text printable; no table, figure or page then holds control characters of a folder."""
+    """Return a JSON value with control characters escaped in every string, so that no table, figure or page has any."""
     if isinstance(content, str):
         return printable(content)
     if isinstance(content, dict):
@@ -215,7 +216,7 @@ def _printable(content: Any) -> Any:
 
 
 def _without_some_steps(record: JobRecord) -> JobRecord:
-    """Drop the steps of a job that was resumed: only the last are known, of which no share can be computed."""
+    """Drop the steps of a resumed job: only the last ones are known, so that shares cannot be computed."""
     return replace(record, ancestors=None, quota=()) if record.resumed else record
 
 
@@ -238,7 +239,7 @@ def _accuracy(measure: Measure) -> list[Measure]:
 
 
 def _zero_is_perfect(reward: str) -> bool:
-    """Whether a reward of the library says by 0 that all is as asked for; of others nothing is looked up."""
+    """Return whether a reward of 0 means a perfect sample; only the library's own rewards are looked up."""
     try:
         kind = REWARDS.named(reward.partition("(")[0].strip(), plugins=False).kind
         return bool(getattr(kind, "zero_is_perfect", False))

@@ -1,4 +1,4 @@
-"""Arms that differ in their budget: what they return, against it."""
+"""Rewards of arms that differ only in their budget."""
 
 from __future__ import annotations
 
@@ -12,68 +12,71 @@ from rollflow.bench.intervals import Interval
 from rollflow.options import SamplingOptions
 
 Arms: TypeAlias = Sequence[Mapping[str, Any]]
-"""Settings of ``experiment.Arm``, as a configuration has them."""
+"""Settings of arms, as in an experiment's configuration."""
 _DEFAULTS = {one.name: one.default for one in fields(SamplingOptions)}
 DYNAMICS = tuple(dict.fromkeys(("interpolant", "kernel", "grid", "guidance", "steps", "finish", *_DEFAULTS)))
-"""Settings of an arm that are neither its method's nor its budget."""
+"""Settings of an arm other than its name, method and budget."""
 
 
 def _setting(arm: Mapping[str, Any], key: str) -> Any:
-    """A setting of an arm; a configuration leaves some out at their defaults."""
+    """Return a setting of an arm; a configuration omits some at their defaults."""
     return arm.get(key, _DEFAULTS[key])
 
 
 def families(arms: Arms) -> dict[str, dict[int, str]]:
-    """Arms of one method and the same dynamics with several budgets: by what tells them from others, budget to arm.
+    """Group the arms that have the same method and dynamics but different budgets.
 
-    Settings of a method may go with the budget, as the number of first noises does where few fit into a small one,
-    unless two arms would share a budget: then only arms of the same settings are of one family.
+    The settings of the method may depend on the budget: small budgets may allow fewer initial noises, for example. If
+    two arms would then share a budget, only arms with equal settings form a family.
+
+    Returns:
+        Arms by budget, for every family by its name.
     """
     searches = [arm for arm in arms if arm["nfe"] is not None]
     differing = [key for key in DYNAMICS if len({_setting(arm, key) for arm in searches}) > 1]
-    found = {}
-    for loose in _grouped(searches, lambda arm: (_plain(arm), *(_setting(arm, key) for key in DYNAMICS))):
-        for some in [loose] if _one_a_budget(loose) else _grouped(loose, lambda arm: arm["method"]):
-            if len(some) > 1 and _one_a_budget(some):
-                told = sorted(some, key=lambda arm: int(arm["nfe"]))
-                found[_name(some, differing)] = {arm["nfe"]: arm["name"] for arm in told}
-    return found
+    by_name = {}
+    for group in _grouped(searches, lambda arm: (_plain(arm), *(_setting(arm, key) for key in DYNAMICS))):
+        for family in [group] if _distinct_budgets(group) else _grouped(group, lambda arm: arm["method"]):
+            if len(family) > 1 and _distinct_budgets(family):
+                rising = sorted(family, key=lambda arm: int(arm["nfe"]))
+                by_name[_name(family, differing)] = {arm["nfe"]: arm["name"] for arm in rising}
+    return by_name
 
 
 def _grouped(arms: Arms, key: Callable[[Mapping[str, Any]], Hashable]) -> list[Arms]:
-    found: dict[Hashable, list[Mapping[str, Any]]] = {}
+    groups: dict[Hashable, list[Mapping[str, Any]]] = {}
     for arm in arms:
-        found.setdefault(key(arm), []).append(arm)
-    return [*found.values()]
+        groups.setdefault(key(arm), []).append(arm)
+    return [*groups.values()]
 
 
 def _plain(arm: Mapping[str, Any]) -> str:
-    """The name of its method, without settings."""
+    """Return the name of an arm's method without settings."""
     return str(arm["method"]).partition("(")[0].strip()
 
 
-def _one_a_budget(arms: Arms) -> bool:
+def _distinct_budgets(arms: Arms) -> bool:
     return len({arm["nfe"] for arm in arms}) == len(arms)
 
 
 def _name(arms: Arms, differing: Sequence[str]) -> str:
     methods = {arm["method"] for arm in arms}
     method = methods.pop() if len(methods) == 1 else _plain(arms[0])
-    told = [
+    settings = [
         str(value) if key in {"interpolant", "kernel"} else f"{key} {value}"
         for key, value in ((key, _setting(arms[0], key)) for key in differing)
         if value is not None
     ]
-    return ", ".join([method, *told])
+    return ", ".join([method, *settings])
 
 
 def against_budget(results: ExperimentResults, measure: Measure) -> dict[str, dict[int, Interval]]:
-    """What the samples returned measure, by family and budget."""
+    """Return the mean of a measure over the returned samples, by family and budget."""
     return {
         family: {
-            nfe: found
+            nfe: mean
             for nfe, arm in arms.items()
-            if (found := estimate(results.cells(measure, arm), shares=measure.accuracy)) is not None
+            if (mean := estimate(results.cells(measure, arm), shares=measure.accuracy)) is not None
         }
         for family, arms in families(results.config["arms"]).items()
     }

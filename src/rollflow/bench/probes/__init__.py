@@ -1,1 +1,1 @@
-"""Measurements beside experiments: reward signal, diversity and the rare mode of a mixture."""
+"""Measurements other than experiments: reward signal, diversity, and searches for the rare mode of a mixture."""

@@ -26,12 +26,12 @@ class MixtureArm(NamedTuple):
 
 
 def paths(nfe: int) -> SearchOverPaths:
-    """Return the settings of arXiv 2503.19385 from 100 NFE on, and one stream of 2 copies for smaller budgets."""
+    """Return search over paths as in arXiv 2503.19385; below 100 NFE, with one stream of 2 copies."""
     return SearchOverPaths() if nfe >= 100 else SearchOverPaths(streams=1, copies=2)
 
 
 def rollover(nfe: int) -> RolloverBudget:
-    """Return the settings of arXiv 2503.19385 from 200 NFE on; below, noises take a quarter of each chain's share."""
+    """Return RBF as in arXiv 2503.19385; below 200 NFE, initial noises use a quarter of each chain's share."""
     return RolloverBudget(initial=max(1, min(25, nfe // 8)))
 
 
@@ -74,4 +74,4 @@ hit: more
   the evaluations that it makes anyway; backward passes are not counted as NFE.
 - "needs n": the search cannot run in the budget with these settings; n is the smallest that it can.
 """
-"""Notes on the arms' settings for readers of the table."""
+"""Notes on the settings of the arms, printed with the table."""
