@@ -22,7 +22,8 @@ import rollflow.models
 import rollflow.rewards
 import rollflow.search
 from rollflow.api import Plan, generate
-from rollflow.bench.run.experiment import Arm, Trial, plan_of
+from rollflow.bench.run.experiment import Arm, Trial
+from rollflow.bench.run.plans import plan_of
 from rollflow.bench.suites.suite import Item
 from rollflow.cli.options import with_plan_options
 from rollflow.dynamics.kernels import DDIM

@@ -26,8 +26,9 @@ from rollflow.bench.probes.diversity import (
     scenes_distance,
 )
 from rollflow.bench.run import runner as runners
-from rollflow.bench.run.experiment import Arm, Experiment, Spread, diversity_cost
+from rollflow.bench.run.experiment import Arm, Experiment, Spread
 from rollflow.bench.run.journal import JournalIndex
+from rollflow.bench.run.plans import diversity_cost
 from rollflow.cli import main
 from rollflow.dynamics.interpolants import VP, Linear
 from rollflow.dynamics.kernels import Euler, EulerMaruyama

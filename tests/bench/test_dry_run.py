@@ -48,7 +48,7 @@ BAD = [
     (["--suite", "nosuch"], "unknown suite 'nosuch'"),
     (["--suite", "zorp.txt"], "'scenes-base' cannot read the prompt 'a zorp': 'zorp' is not in the vocabulary"),
     (["--suite", "empty.txt"], "no prompts"),
-    (["--device", "cpu"], "only diffusers pipelines do"),
+    (["--device", "cpu"], "only for diffusers pipelines"),
 ]
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from support.tiny import Judge, Redness, TinyModel
 
-from rollflow.bench.run.experiment import Arm, Trial, job_of
+from rollflow.bench.run.experiment import Arm, Trial
+from rollflow.bench.run.plans import job_of
 from rollflow.bench.suites.load import Item
 from rollflow.engine import Engine
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from rollflow.api import generate
 from rollflow.bench.replay import replay
-from rollflow.bench.run import heartbeat
+from rollflow.bench.run import observer
 from rollflow.bench.run import runner as runners
 from rollflow.bench.run.folder import ExperimentFolder
 from rollflow.bench.run.heartbeat import Heartbeat
@@ -86,7 +86,7 @@ def test_the_command_says_what_helps(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert main([*arguments, "--retries", "0", "--no-resume"]) == 1
     told = capsys.readouterr().err
     assert "error: the server does not answer" in told
-    assert "are left; the same command with --resume goes on" in told
+    assert "can still run: the same command with --resume resumes the run" in told
     monkeypatch.setattr(TinyModel, "interrupt_at", 2)
     assert main([*arguments, "--retries", "0"]) == 130
     told = capsys.readouterr().err
@@ -95,7 +95,7 @@ def test_the_command_says_what_helps(tmp_path: Path, capsys: pytest.CaptureFixtu
     monkeypatch.setattr(TinyModel, "interrupt_at", None)
     assert main([*arguments, "--retries", "0"]) == 1
     told = capsys.readouterr().err
-    assert "7 of 14 jobs are not done; 7 have failed too often and are given up; raise --retries to try them" in told
+    assert "7 of 14 jobs are not done; 7 failed too often and were given up: raise --retries to try again" in told
     assert "the same command" not in told
 
 
@@ -190,7 +190,7 @@ def test_a_full_disk_costs_checkpoints_alone(whole: Path, tmp_path: Path, monkey
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(heartbeat, "save_checkpoint", full)
+    monkeypatch.setattr(observer, "save_checkpoint", full)
     warnings: list[str] = []
     run(tmp_path, checkpoint_seconds=0.0, warn=warnings.append)
     assert told(tmp_path) == told(whole)
@@ -373,8 +373,8 @@ def test_a_copy_of_a_folder_at_work_is_an_experiment_of_its_own(
 @pytest.mark.parametrize(
     ("act", "message"),
     [
-        ("move", "is gone: it was moved or deleted; it holds the 2 of 7 jobs that are done; put it back, or say by"),
-        ("fill", "is full (No space left on device); the 2 of 7 jobs that are done are recorded, and nothing is lost"),
+        ("move", "is gone: it was moved or deleted; it has the records of 2 of 7 jobs; put it back, or give its new"),
+        ("fill", "is full (No space left on device); 2 of 7 jobs are done and recorded; once this is fixed, the"),
     ],
 )
 def test_the_command_says_in_one_line_what_became_of_its_folder(

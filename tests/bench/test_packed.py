@@ -79,7 +79,7 @@ def test_commands_read_packed_experiments(theirs: Path, capsys: pytest.CaptureFi
     assert main(["bench", "pack", str(theirs)]) == 0  # the same content
     file.write_bytes(b"something of the user's")
     assert main(["bench", "pack", str(theirs)]) == 2
-    assert "exists already, with other content" in capsys.readouterr().err
+    assert "already exists with other content" in capsys.readouterr().err
     assert file.read_bytes() == b"something of the user's"
     assert main(["bench", "pack", str(theirs), "--out", str(theirs / "x.zip")]) == 2
 
@@ -88,7 +88,7 @@ def test_commands_read_packed_experiments(theirs: Path, capsys: pytest.CaptureFi
     ("changes", "told"),
     [
         ({"form": "other"}, "is not a file of 'rollflow bench pack': line 1 is"),
-        ({"version": 2}, "has version 2 of its form; this release of rollflow reads 1"),
+        ({"version": 2}, "has format version 2; this release of rollflow reads version 1"),
         ({"config": 3}, "the configuration in .* expected an object, got 3"),
         ({"config": {}}, "the configuration in .* it has no 'name'"),
         ({"provenance": []}, r"the provenance in .* expected an object, got \[\]"),

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from rollflow.bench.run.experiment import Experiment, costs_of
+from rollflow.bench.run.experiment import Experiment
+from rollflow.bench.run.plans import costs_of
 from rollflow.bench.run.presets import PRESETS, experiment_of
 from rollflow.bench.suites.difficulty import BANDS, plain_accuracy
 from rollflow.bench.suites.load import DATA, Suite, load

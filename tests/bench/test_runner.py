@@ -260,7 +260,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     options = ["--preset", "init", "--suite", str(tmp_path / "mine.jsonl"), "--nfe", "100", "--seeds", "1"]
     arguments = ["bench", "run", *options, "--out", str(tmp_path / "run"), "--reward", "caption", "--held-out", "judge"]
     assert main([*arguments, "--dry-run"]) == 0
-    assert capsys.readouterr().out == "7 arms, 1 prompts, 1 seeds: 610 NFE\n"
+    assert capsys.readouterr().out == "7 arms, 1 prompt, 1 seed: 610 NFE\n"
     assert not (tmp_path / "run").exists()
     assert main(arguments) == 0
     assert "7 of 7 jobs" in capsys.readouterr().err

@@ -78,7 +78,7 @@ def test_a_report_imports_nothing(theirs: Path, capsys: pytest.CaptureFixture[st
     for command in (["report", ".", "--gallery", "0"], ["compare", ".", "."]):
         assert main(command) == 0
     assert "evil" not in sys.modules
-    assert "Not known:" in (theirs / "report.html").read_text()
+    assert "Unknown:" in (theirs / "report.html").read_text()
     assert main(["replay", ".", a_job(theirs)]) == 2
     assert "evil" not in sys.modules
     assert capsys.readouterr().err.endswith("add --trust\n")
@@ -174,7 +174,9 @@ def test_an_id_is_no_path(theirs: Path, tmp_path: Path) -> None:
     before = read(theirs)
     first = rewrite(theirs, lambda entry: entry)[0]["id"]
     rewrite(theirs, lambda entry: entry.update(id="../../private") if entry["id"] == first else None)
-    with pytest.warns(RollflowWarning, match=r"not those of jobs are left out: 1, the first journal-.*, line 1"):
+    with pytest.warns(
+        RollflowWarning, match=r"skipped 1 records of .* not those of jobs; the first is journal-.*, line 1"
+    ):
         after = read(theirs)
     assert len(after.done) + len(after.failed) == len(before.done) + len(before.failed) - 1
 
@@ -208,7 +210,7 @@ def test_a_picture_that_is_none_is_missing_from_the_report(theirs: Path, tmp_pat
                 picture.mkdir()
     shown = tiles(theirs)
     assert [tile.uri for tile in shown] == [None] * len(shown)
-    assert all(tile.told.endswith("; its picture is missing or cannot be used") for tile in shown)
+    assert all(tile.text.endswith("; its picture is missing or cannot be used") for tile in shown)
 
 
 def test_images_elsewhere_are_not_shown(theirs: Path, tmp_path: Path) -> None:
@@ -249,7 +251,7 @@ def test_journals_without_end_are_not_read(theirs: Path) -> None:
         read(theirs)
     with (theirs / "journal-z.jsonl").open("wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(RollflowError, match=r"at most 1073741824 can be read"):
+    with pytest.raises(RollflowError, match=r"at most 1,073,741,824 can be read"):
         read(theirs)
 
 

@@ -9,7 +9,7 @@ from support.tiny import Redness, TinyModel
 
 from rollflow.api import run
 from rollflow.bench.run.folder import ExperimentFolder
-from rollflow.bench.run.heartbeat import JobObserver
+from rollflow.bench.run.observer import JobObserver
 from rollflow.engine import Checkpoint, Job, Observer, Task, load_checkpoint
 from rollflow.errors import BadCheckpoint
 from rollflow.output.checkpoints import CheckpointFile

@@ -85,7 +85,7 @@ def test_all_arms_prompts_and_failures_are_there(page: Page) -> None:
     assert page.of("strong")[1:] == [arm.name for arm in ARMS] * 6
     assert sum(told.startswith("failed: PromptError") for told in page.of("p")) == 2 * len(ARMS)
     assert "each arm (4 of 6, 2 failed)" in page.of("strong")[0]
-    assert "8 jobs failed" in page.of("summary")
+    assert "Failed jobs: 8" in page.of("summary")
     assert {"Rewards", "Costs", "Sequential Monte Carlo", "Best caption so far at equal NFE"} <= set(page.of("caption"))
 
 
@@ -123,7 +123,7 @@ def test_galleries_are_as_long_as_asked(folder: Path) -> None:  # noqa: F811
     assert report_page.rows(told, 0) == []
     [row] = report_page.rows(replace(told, pictures=folder / "remote"), 1)
     assert [tile.uri for tile in row.tiles] == [None] * 4
-    assert all("caption (given)" in tile.told for tile in row.tiles)
+    assert all("caption (given)" in tile.text for tile in row.tiles)
 
 
 def test_a_study_of_little_has_a_report_too(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_settings_tell_the_command_padding_and_device(tmp_path: Path) -> None:
     page = Page(made(replace(told, command="rollflow bench run --preset init --out 'a & b'"), tmp_path))
     assert "rollflow bench run --preset init --out 'a & b'" in page.of("pre")
     [padding] = [text for text in page.of("p") if text.startswith("Calls of the model")]
-    assert padding == "Calls of the model padded to 8 rows; on cuda: <H100>."
+    assert padding == "Every call of the model was padded to 8 rows; the jobs ran on cuda: <H100>."
 
 
 def test_the_reward_returned_is_drawn_against_the_budget() -> None:

@@ -13,7 +13,8 @@ import rollflow
 from rollflow.api import load_model
 from rollflow.api.trust import refuse_untrusted as refuse_choices
 from rollflow.bench.run.description import differing
-from rollflow.bench.run.experiment import Arm, Trial, job_of, model_of
+from rollflow.bench.run.experiment import Arm, Trial
+from rollflow.bench.run.plans import job_of, model_of
 from rollflow.bench.run.provenance import provenance_of
 from rollflow.bench.run.stored import StoredExperiment, read_stored
 from rollflow.bench.suites.load import Item
@@ -58,13 +59,13 @@ def find(path: Path, job: str) -> tuple[StoredExperiment, JobRecord]:
         RollflowError: If there is no such job or more than one, or if anything in the experiment is malformed.
     """
     stored = read_stored(path)
-    found = [record for name, record in stored.index.done.items() if name.startswith(job)]
-    if len(found) != 1:
+    matches = [record for name, record in stored.index.done.items() if name.startswith(job)]
+    if len(matches) != 1:
         raise RollflowError(
-            f"{len(found)} finished jobs of '{path}' have an id that begins with '{job}', expected one; the ids are the "
+            f"{len(matches)} finished jobs of '{path}' have an id that begins with '{job}', expected one; ids are the "
             "names of the files in its folder 'images'"
         )
-    return stored, JobRecord.from_json(found[0])
+    return stored, JobRecord.from_json(matches[0])
 
 
 def trial_of(config: dict[str, Any], record: JobRecord) -> Trial:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rollflow.cli import bench, errors, experiments, generate, lists, report, score, serve
+from rollflow.cli import bench, errors, experiments, generate, lists, replay, report, score, serve
 
 
 class _Commands(TyperGroup):
@@ -38,7 +38,7 @@ app.add_typer(bench.app, name="bench")
 bench.app.command("run")(experiments.run)
 bench.app.command()(experiments.presets)
 bench.app.command()(experiments.pack)
-app.command()(experiments.replay)
+app.command()(replay.replay)
 app.command()(report.report)
 app.command()(report.compare)
 

@@ -1,4 +1,4 @@
-"""``rollflow bench``: measurements of searches, rewards and samples, each by one command."""
+"""``rollflow bench``: one command for each measurement of searches, rewards and samples."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ Model = Annotated[str, typer.Option(help="Name of the flow model.")]
 
 @app.command()
 def grade(
-    out: Annotated[Path, typer.Option(help="Suite file to write, NAME.jsonl; the grades go beside it.")],
+    out: Annotated[Path, typer.Option(help="Suite file to write, NAME.jsonl; grades are written beside it.")],
     model: Model = DEFAULT_MODEL,
     candidates: Annotated[
         int, typer.Option(help="Number of held-out prompts to grade.", min=1, max=MOST_PROMPTS)
     ] = 1000,
     samples: Annotated[int, typer.Option(help="Number of plain samples per prompt.", min=1)] = 16,
-    confirming: Annotated[int, typer.Option(help="Number of further samples of a prompt that seems hard.", min=0)] = 64,
+    confirming: Annotated[int, typer.Option(help="Number of further samples per prompt that seems hard.", min=0)] = 64,
     per_difficulty: Annotated[
-        int, typer.Option("--per-difficulty", "--per-tier", help="Number of prompts to keep of each difficulty.", min=1)
+        int, typer.Option("--per-difficulty", "--per-tier", help="Number of prompts to keep per difficulty.", min=1)
     ] = 60,
     steps: Annotated[int, typer.Option(help="Number of steps of a plain sample.", min=1, max=MOST_STEPS)] = 10,
-    seed: Annotated[int, typer.Option(help="Seed that candidates are drawn with.", min=0)] = 11,
+    seed: Annotated[int, typer.Option(help="Seed for drawing the candidates.", min=0)] = 11,
 ) -> None:
-    """Grade held-out prompts into easy, medium and hard by what the plain sample gets right."""
+    """Sort held-out prompts into easy, medium and hard by the accuracy of plain samples."""
     from rollflow.bench.suites import difficulty
+    from rollflow.cli.tables import counted
     from rollflow.files.atomic import check_folder
     from rollflow.files.own import check_own
     from rollflow.models import MODELS
@@ -45,7 +46,7 @@ def grade(
 
     with refusing(2):
         if out.suffix != ".jsonl":
-            raise BadSetting(f"a suite is a file of JSON lines; got '{out}', expected a name that ends in .jsonl")
+            raise BadSetting(f"a suite is a JSON Lines file: expected a name that ends in .jsonl, got '{out}'")
         check_own(out.parent, [difficulty.beside(out)])
         check_folder(out.parent)
         flow = MODELS.find(model)()
@@ -62,7 +63,8 @@ def grade(
         )
         difficulty.save_suite(suite, flow, out)
     for level, graded in suite.items():
-        typer.echo(f"{level}: {len(graded)} prompts, such as '{graded[0].prompt if graded else 'none'}'")
+        example = f", such as '{graded[0].prompt}'" if graded else ""
+        typer.echo(f"{level}: {counted(len(graded), 'prompt')}{example}")
 
 
 @app.command()
@@ -78,7 +80,7 @@ def signal(
     seed: Annotated[int, typer.Option(help="Seed of prompts and trajectories.", min=0, max=MOST_SEED)] = 0,
     out: Annotated[Path, typer.Option(help="Output folder for the plot and its table.")] = Path("."),
 ) -> None:
-    """Measure how early the reward of a clean estimate ranks trajectories as the finished sample's reward does."""
+    """Measure by noise level how well rewards of clean estimates predict the finished samples' rewards."""
     from rollflow.bench.probes.plots import signal as signal_plot
     from rollflow.bench.probes.signal import signal_curve
     from rollflow.bench.suites.difficulty import held_out_captions
@@ -129,11 +131,14 @@ def diversity(
     ] = None,
     prompts: Annotated[int, typer.Option(help="Number of prompts to take from the suite.", min=1)] = 40,
     trajectories: Annotated[
-        int, typer.Option(help="Number of trajectories per prompt, all from one noise.", min=2, max=MOST_TRAJECTORIES)
+        int,
+        typer.Option(
+            help="Number of trajectories per prompt, all from one initial noise.", min=2, max=MOST_TRAJECTORIES
+        ),
     ] = 16,
     distance: Annotated[
         str | None,
-        typer.Option(help="Distance of samples: scenes (for the embedded models) or lpips.  [default: by model]"),
+        typer.Option(help="Distance between samples: scenes (for the embedded models) or lpips.  [default: by model]"),
     ] = None,
     pipeline_arg: options.PipelineArg = None,
     device: options.Device = None,
@@ -143,15 +148,16 @@ def diversity(
     compiled: options.Compile = None,
     few_step: options.FewStep = None,
     revision: options.Revision = None,
-    seed: Annotated[int, typer.Option(help="Seed of all noise.", min=0, max=MOST_SEED)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random draws.", min=0, max=MOST_SEED)] = 0,
     out: Annotated[Path, typer.Option(help="Output folder for the table.")] = Path("."),
 ) -> None:
-    """Measure how far apart samples of one noise lie, for the dynamics of the paper's ablation of VP."""
+    """Measure the diversity of samples from one initial noise, for the dynamics of the preset ablation-vp."""
     from rollflow.api import Plan, load_model
     from rollflow.bench.probes.diversity import distance_of
     from rollflow.bench.probes.diversity import diversity as measured
     from rollflow.bench.run.experiment import Arm
-    from rollflow.bench.run.presets import DYNAMICS, PRESETS, vp_arms
+    from rollflow.bench.run.preset_arms import DYNAMICS, vp_arms
+    from rollflow.bench.run.presets import PRESETS
     from rollflow.bench.suites.load import load
     from rollflow.cli.settings import pipeline
     from rollflow.files.atomic import check_folder, write
@@ -183,11 +189,11 @@ def diversity(
         check_folder(out)
         flow = load_model(given)
     lines = [
-        f"# Diversity of samples of one noise, {shown}",
+        f"# Diversity of samples from one noise, {shown}",
         "",
         f"Written by `{shlex.join(['rollflow', *context.obj])}`:",
-        "mean pairwise distance (docs/bench/README.md) of trajectories that set out from one noise, and for comparison",
-        "of ODE trajectories with a noise of their own each; means over held-out prompts with 95 % intervals.",
+        "mean pairwise distance (docs/bench/README.md) of trajectories that start from one noise and, for comparison,",
+        "of ODE trajectories that start from one noise each; means over held-out prompts with 95 % intervals.",
         "",
         "| dynamics | mean pairwise distance |",
         "|---|---|",
@@ -211,13 +217,13 @@ def mixture(
     seeds: Annotated[int, typer.Option(min=1, max=100_000, help="Number of seeds per cell.")] = 200,
     budgets: Annotated[str, typer.Option(help="Budgets in NFE, separated by commas.")] = "25,50,100,200,400,800",
     trajectories: Annotated[
-        int, typer.Option(min=1, max=10_000_000, help="Number of plain trajectories of each dynamics.")
+        int, typer.Option(min=1, max=10_000_000, help="Number of plain trajectories per dynamics.")
     ] = 10_000,
     out: Annotated[
         Path, typer.Option(help="Output folder for the plot and its tables, written after every budget.")
     ] = Path("."),
 ) -> None:
-    """Compare every search at equal budgets on a mixture with a mode that is hard to hit."""
+    """Compare all searches at equal budgets on a Gaussian mixture whose rewarded mode is hard to hit."""
     from rollflow.bench.probes import mixture as comparison
     from rollflow.bench.probes.arms import MIXTURE_ARMS, PLAIN
     from rollflow.bench.probes.plots import budgets as budgets_plot
@@ -229,9 +235,9 @@ def mixture(
     try:
         wanted = [int(nfe) for nfe in budgets.split(",")]
     except ValueError:
-        raise typer.BadParameter(f"expected whole numbers separated by commas as budgets, got '{budgets}'") from None
+        raise typer.BadParameter(f"expected budgets as whole numbers separated by commas, got '{budgets}'") from None
     if len(set(wanted)) < len(wanted) or not all(1 <= nfe <= 1_000_000 for nfe in wanted):
-        raise typer.BadParameter(f"expected distinct budgets from 1 to 1000000, got '{budgets}'")
+        raise typer.BadParameter(f"expected distinct budgets from 1 to 1,000,000, got '{budgets}'")
     with refusing(2):
         check_own(out, ["mixture.md", "mixture.png"])
         check_folder(out)

@@ -1,4 +1,4 @@
-"""``rollflow report`` and ``rollflow compare``: what is made of experiment folders."""
+"""``rollflow report`` and ``rollflow compare``: reports and comparisons of experiments."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from rollflow.cli.errors import refusing
 from rollflow.errors import RollflowError
 from rollflow.files.printable import printable
 
-ExperimentPath = Annotated[
-    Path, typer.Argument(help="Folder of 'rollflow bench run', or file of 'rollflow bench pack'.", metavar="EXPERIMENT")
-]
+_FOLDER_OR_FILE = "Folder of 'rollflow bench run' or file of 'rollflow bench pack'"
 
 
 def report(
-    experiment: ExperimentPath,
+    experiment: Annotated[Path, typer.Argument(help=f"{_FOLDER_OR_FILE}.", metavar="EXPERIMENT")],
     out: Annotated[
         Path | None,
-        typer.Option(help="File to write, NAME.html; the tables go beside it.  [default: report.html in the folder]"),
+        typer.Option(
+            help="File to write, NAME.html; tables are written beside it.  [default: report.html in the folder]"
+        ),
     ] = None,
-    gallery: Annotated[int, typer.Option(min=0, help="Number of prompts and seeds to show in pictures.")] = 8,
+    gallery: Annotated[int, typer.Option(min=0, help="Number of rows of pictures, one row per prompt and seed.")] = 8,
 ) -> None:
-    """Write one self-contained HTML file of an experiment, and its tables as Markdown, CSV and LaTeX."""
+    """Write a self-contained HTML report of an experiment, and its tables as Markdown, CSV and LaTeX."""
 
     with refusing(2):
         from rollflow.bench.analysis.results import read
@@ -42,9 +42,9 @@ def report(
             raise RollflowError(f"a report is an HTML file; got '{target}', expected a name that ends in .html")
         beside = [f"{target.stem}{suffix}" for suffix in SUFFIXES]
         check_own(target.parent, beside if out else [target.name, *beside])
-        found = tables(results)
-        written = dict(zip(beside, texts(results, found), strict=True))
-        files = {target.name: page(results, found, gallery), **written}
+        tabulated = tables(results)
+        written = dict(zip(beside, texts(results, tabulated), strict=True))
+        files = {target.name: page(results, tabulated, gallery), **written}
         check_folder(target.parent)
         contents = {name: text.encode() for name, text in files.items()}
         with using(target.parent):
@@ -54,11 +54,11 @@ def report(
 
 
 def compare(
-    first: ExperimentPath,
-    second: ExperimentPath,
-    out: Annotated[Path | None, typer.Option(help="Markdown file to write the comparison to as well.")] = None,
+    first: Annotated[Path, typer.Argument(help=f"{_FOLDER_OR_FILE}, to compare with.", metavar="FIRST")],
+    second: Annotated[Path, typer.Argument(help=f"{_FOLDER_OR_FILE}, to compare.", metavar="SECOND")],
+    out: Annotated[Path | None, typer.Option(help="Markdown file to write the comparison to, besides stdout.")] = None,
 ) -> None:
-    """Compare two experiments: the settings that differ, and the rewards of arms that both have, pair by pair."""
+    """Compare two experiments: settings that differ, and paired reward differences of the arms that both have."""
 
     with refusing(2):
         from rollflow.bench.analysis.results import read

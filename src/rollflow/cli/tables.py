@@ -26,6 +26,11 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless the number is 1."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def listed(registry: Registry[Any]) -> str:
     """List the names in a registry, plug-ins included, one per line with a description."""
     return aligned([(name, _described(registry, name)) for name in registry.names()])

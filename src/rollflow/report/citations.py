@@ -1,4 +1,4 @@
-"""Whom to cite for an experiment: what the docstrings of all that it uses name as their sources."""
+"""Citations for an experiment: the sources named in the docstrings of everything that it uses."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _FIELD = r"^ *{} = \{{(.*?)\}},?$"
 
 
 class Citations(NamedTuple):
-    """Sources.
+    """Sources to cite.
 
     Args:
-        bibtex: Of each one entry, the paper's first.
-        unknown: What could not be told, and why.
+        bibtex: BibTeX entry of each source, beginning with arXiv 2503.19385.
+        unknown: Arms whose sources could not be determined, with the reason.
     """
 
     bibtex: list[str]
@@ -43,50 +43,50 @@ class Citations(NamedTuple):
 
 @cache
 def bibliography() -> dict[str, str]:
-    """BibTeX entries, by arXiv number, else by the words with which docstrings name them."""
+    """Return BibTeX entries by arXiv number or, for sources without one, by the words that docstrings use."""
     text = Path(__file__).with_name("references.bib").read_text(encoding="utf-8")
-    found = {}
+    entries = {}
     for entry in re.findall(r"^@.*?^\}$", text, re.MULTILINE | re.DOTALL):
         named = re.search(_FIELD.format("(?:eprint|cited)"), entry, re.MULTILINE)
         assert named is not None, entry
-        found[named[1]] = re.sub(r",?\n *cited = .*", "", entry)
-    return found
+        entries[named[1]] = re.sub(r",?\n *cited = .*", "", entry)
+    return entries
 
 
 def sources(text: str) -> set[str]:
-    """Keys of the bibliography that a text names, and arXiv numbers that it lacks."""
+    """Return the keys of the bibliography that a text names, and arXiv numbers that are not in the bibliography."""
     return {key for key in bibliography() if key in text} | set(ARXIV.findall(text))
 
 
 def documented(kind: type) -> str:
-    """What a class says of its sources: its docstring, and a reward's card."""
+    """Return the text in which a class names its sources: its docstring, and the card of a reward."""
     card = getattr(kind, "card", None)
     return f"{inspect.getdoc(kind)}\n{card.reference if card else ''}"
 
 
-def _named(found: Named) -> Iterator[type]:
-    """The classes that a text names, and those of settings that it leaves at their defaults."""
-    yield found.kind
-    for part in found.parts:
+def _named(named: Named) -> Iterator[type]:
+    """Yield the classes that a text names, and those of settings left at their defaults."""
+    yield named.kind
+    for part in named.parts:
         yield from _named(part)
-    for name, setting in settings_of(found.kind).items():
-        if name not in found.given:
+    for name, setting in settings_of(named.kind).items():
+        if name not in named.given:
             yield from _used(setting.default)
 
 
-def _used(thing: Any) -> Iterator[type]:
-    """The classes of an object and of all that it is made of."""
-    if isinstance(thing, tuple):
-        for one in thing:
+def _used(value: Any) -> Iterator[type]:
+    """Yield the classes of an object and, recursively, of its fields."""
+    if isinstance(value, tuple):
+        for one in value:
             yield from _used(one)
-    elif is_dataclass(thing) and not isinstance(thing, type):
-        yield type(thing)
-        for field in fields(thing):
-            yield from _used(getattr(thing, field.name))
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield type(value)
+        for field in fields(value):
+            yield from _used(getattr(value, field.name))
 
 
 def _of_arm(config: Mapping[str, Any], arm: Mapping[str, Any]) -> Iterator[type]:
-    """The classes that an arm's jobs use, found by their names alone: nothing is imported and nothing is made."""
+    """Yield the classes that an arm's jobs use, found by name without importing or constructing anything."""
     if arm["nfe"] is not None:
         search, model = SEARCHES.named(arm["method"], plugins=False), MODELS.get(config["model"])
         interpolant = arm.get("interpolant") or (None if model is None else _interpolant_of(model))
@@ -111,12 +111,12 @@ def _interpolant_of(model: type[FlowModel]) -> str:
 
 
 def cited(config: Mapping[str, Any]) -> Citations:
-    """The sources of an experiment's arms, rewards and prompts, and the paper.
+    """Return the sources of an experiment's arms, rewards and prompts, after arXiv 2503.19385.
 
-    The configuration may be anyone's: only names of the library's own are looked up, those of plug-ins are not known.
+    The configuration need not be trusted: only the library's own names are looked up, not those of plug-ins.
 
     Args:
-        config: As in ``experiment.json``.
+        config: Configuration of the experiment, as in ``experiment.json``.
     """
     keys, unknown = {PAPER: None}, []
     for arm in config["arms"]:
@@ -132,5 +132,5 @@ def cited(config: Mapping[str, Any]) -> Citations:
 
 
 def _bare(number: str) -> str:
-    """All that is known of a source that a plug-in names."""
+    """Return an entry for a source of which only the arXiv number is known."""
     return f"@misc{{arxiv:{number},\n  eprint = {{{number}}},\n  archiveprefix = {{arXiv}}\n}}"

@@ -12,12 +12,12 @@ from rollflow.report.typeset import Cell, Table
 
 
 def compared(first: ExperimentResults, second: ExperimentResults) -> list[Table]:
-    """What differs between two runs: settings, and the rewards of arms that both have, pair by pair."""
-    found, theirs = [], {measure.title: measure for measure in second.rewards}
+    """Return the tables that compare two runs: settings that differ, and paired differences of the arms in both."""
+    rows, theirs = [], {measure.title: measure for measure in second.rewards}
     shared = [(measure, theirs[measure.title]) for measure in first.rewards if measure.title in theirs]
     for arm in (arm for arm in first.arms if arm in second.arms and shared):
         pairs = [difference(second.cells(b, arm), first.cells(a, arm)) for a, b in shared]
-        found.append((arm, pairs[0].pairs, *(pair.interval for pair in pairs)))
+        rows.append((arm, pairs[0].pairs, *(pair.interval for pair in pairs)))
     notes = (
         "The second run less the first, over the pairs (a prompt and a seed) that both have.",
         INTERVALS_NOTE,
@@ -27,12 +27,12 @@ def compared(first: ExperimentResults, second: ExperimentResults) -> list[Table]
     settings = tuple(_different(_settings(first), _settings(second)))
     return [
         Table("Settings that differ", ("setting", "first run", "second run"), settings),
-        Table("Paired differences, arm by arm", columns, tuple(found), notes),
+        Table("Paired differences, arm by arm", columns, tuple(rows), notes),
     ]
 
 
 def _settings(results: ExperimentResults) -> dict[str, str]:
-    """All that was set, and the versions that ran it, each under a name with dots."""
+    """Return all settings of an experiment and the versions that ran it, by dotted name."""
     versions: dict[str, list[str]] = {}
     for record in results.done:
         for name, version in record.versions.items():

@@ -1,4 +1,4 @@
-"""Figures of an experiment: no mean without its interval."""
+"""Figures of an experiment; every mean is drawn with its interval."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def _style(place: int) -> dict[str, Any]:
     return {"color": f"C{place}", "linestyle": ("-", "--", ":")[place // 10 % 3]}
 
 
-def _whiskers(found: Interval) -> list[list[float]]:
-    """Lengths below and above the mean; none where there is no interval."""
-    return [[np.nan_to_num(found.mean - found.low)], [np.nan_to_num(found.high - found.mean)]]
+def _whiskers(value: Interval) -> list[list[float]]:
+    """Return the lengths of error bars below and above the mean; 0 if there is no interval."""
+    return [[np.nan_to_num(value.mean - value.low)], [np.nan_to_num(value.high - value.mean)]]
 
 
 def lines(curves: Mapping[str, Curve], arms: Sequence[str], x: str, y: str, *, whole: bool = False) -> Figure:
-    """Means with their bands, or with bars where there are too few points for a band.
+    """Plot means with their bands, or with error bars if there are too few points for a band.
 
     Args:
-        curves: By arm.
-        arms: All there are, so that each has its colour in every figure.
-        x: Label.
-        y: Label.
-        whole: Whether x counts something, so that its ticks are whole and its points marked.
+        curves: Curve of each arm to plot.
+        arms: All arms of the experiment, so that each has the same colour in every figure.
+        x: Label of the x axis.
+        y: Label of the y axis.
+        whole: Whether x counts something, so that ticks are whole numbers and points are marked.
     """
     figure, axes = _axes()
     for name, (at, found) in curves.items():
@@ -57,15 +57,15 @@ def lines(curves: Mapping[str, Curve], arms: Sequence[str], x: str, y: str, *, w
 
 
 def scatter(results: ExperimentResults, judge: Measure) -> Figure:
-    """A held-out reward against the given one: a dot a prompt, and each arm's means with their intervals."""
+    """Plot a held-out reward against the given one: one dot per prompt, and each arm's means with intervals."""
     figure, axes = _axes()
     for place, arm in enumerate(results.arms):
-        told = results.cells(judge, arm)
-        given = {key: value for key, value in results.cells(results.given, arm).items() if key in told}
-        x, y = estimate(given), estimate(told)
+        judged = results.cells(judge, arm)
+        given = {key: value for key, value in results.cells(results.given, arm).items() if key in judged}
+        x, y = estimate(given), estimate(judged)
         if x is None or y is None:
             continue
-        axes.plot(by_prompt(given), by_prompt(told), ".", color=f"C{place}", alpha=0.35, markersize=5)
+        axes.plot(by_prompt(given), by_prompt(judged), ".", color=f"C{place}", alpha=0.35, markersize=5)
         marker = "os^Dv"[place // 10 % 5]
         axes.errorbar(
             x.mean, y.mean, _whiskers(y), _whiskers(x), marker, color=f"C{place}", label=short(arm), capsize=3
@@ -76,10 +76,10 @@ def scatter(results: ExperimentResults, judge: Measure) -> Figure:
 
 
 def genealogy(ancestors: Sequence[Sequence[int] | None]) -> Figure:
-    """Who descends from whom in one job: in colour the lines that reach the end, in grey those that died out.
+    """Plot the genealogy of one job's particles: lines that reach the end in colour, those that die out in grey.
 
     Args:
-        ancestors: After each step the parent of each particle among those of the step before; None is its own row.
+        ancestors: For each step, the row of each particle's parent in the step before; None if each row continues.
     """
     figure, axes = _axes(7)
     links = [[*parents] for parents in parents_of(ancestors)]
@@ -101,10 +101,10 @@ def genealogy(ancestors: Sequence[Sequence[int] | None]) -> Figure:
 
 
 def parents_of(ancestors: Sequence[Sequence[int] | None]) -> list[list[int]]:
-    """Parents of the particles of each step after the first, rows that go on as they are written out."""
+    """Return the parents of the particles of each step after the first, with None written out as row numbers."""
     count = max((max(step) + 1 for step in ancestors if step), default=0)
-    found = []
+    parents = []
     for step in ancestors[1:]:
-        found.append(list(range(count)) if step is None else list(step))
-        count = len(found[-1])
-    return found
+        parents.append(list(range(count)) if step is None else list(step))
+        count = len(parents[-1])
+    return parents

@@ -1,4 +1,4 @@
-"""An experiment as one HTML file that needs nothing else: no network, no script, no other file."""
+"""Report of an experiment as one self-contained HTML file, without scripts or references to other files."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from rollflow.report.tables import BEST_SO_FAR_NOTE, BUDGETS_NOTE, EVEN_TIME_NOT
 from rollflow.report.typeset import Table, shown
 
 THUMBNAIL = 320
-"""The most pixels that a picture of a gallery has along a side."""
+"""Largest side of a picture in the gallery, in pixels."""
 MOST_PIXELS = 1 << 24
-"""Of a picture that is shown; larger ones are left out."""
+"""Largest size of a picture that is shown, in pixels."""
 MOST_LINKS = 10_000
-"""Of parents and children in a genealogy that is drawn."""
+"""Largest number of links between parents and children in a genealogy that is drawn."""
 BANDS_NOTE = "Bands are pointwise 95 % intervals over prompts, as in the tables."
 
 
 class Shown(NamedTuple):
-    """A figure in its section.
+    """A figure of the report.
 
     Args:
-        section: It belongs to.
-        uri: The picture itself.
-        alt: What it shows, for those who cannot see it.
-        caption: What a reader must know.
+        section: Section that the figure belongs to.
+        uri: Picture as a data URI.
+        alt: Description of the picture for readers who cannot see it.
+        caption: Caption below the picture.
     """
 
     section: str
@@ -53,21 +53,27 @@ class Shown(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """A picture of a gallery, or why there is none.
+    """A picture of the gallery, or the reason why there is none.
 
     Args:
-        arm: Whose.
-        uri: The picture itself; None where there is none.
-        told: Its rewards, or what became of the job.
+        arm: Arm of the job.
+        uri: Picture as a data URI; None if there is none.
+        text: Rewards of the picture, or what became of the job.
     """
 
     arm: str
     uri: str | None
-    told: str
+    text: str
 
 
 class Row(NamedTuple):
-    """What all arms made of one prompt and seed."""
+    """Pictures of all arms for one prompt and seed.
+
+    Args:
+        prompt: Text of the prompt.
+        seed: Seed within the experiment.
+        tiles: Picture of each arm.
+    """
 
     prompt: str
     seed: int
@@ -75,12 +81,12 @@ class Row(NamedTuple):
 
 
 def page(results: ExperimentResults, tables: Sequence[Table], gallery: int = 8) -> str:
-    """The report.
+    """Return the report of an experiment as HTML.
 
     Args:
-        results: What it is of.
-        tables: Of it, as ``bench.tabulate`` makes them.
-        gallery: How many prompts and seeds are shown in pictures.
+        results: Results of the experiment.
+        tables: Tables of the experiment, as returned by ``report.tables.tables``.
+        gallery: Number of prompts and seeds to show in pictures.
 
     Raises:
         RollflowError: If jinja2 is not installed.
@@ -176,7 +182,7 @@ def _sequential(results: ExperimentResults) -> Iterator[Shown]:
 
 
 def _has_genealogy(record: JobRecord) -> bool:
-    """Whether it is known, and small enough to be drawn."""
+    """Return whether a job's genealogy is known and small enough to be drawn."""
     ancestors = record.ancestors
     if not ancestors or not any(ancestors):
         return False
@@ -184,15 +190,15 @@ def _has_genealogy(record: JobRecord) -> bool:
 
 
 def rows(results: ExperimentResults, count: int) -> list[Row]:
-    """The first ``count`` prompts and seeds of the experiment, each with what every arm made of it."""
+    """Return the first ``count`` prompts and seeds of the experiment, each with the pictures of all arms."""
     jobs: dict[tuple[int, str], dict[str, JobRecord | FailedJob]] = {}
     for record in sorted(results.ended, key=lambda record: (record.seed, record.place)):
         jobs.setdefault((record.seed, prompt_of(record)), {})[record.arm] = record
-    found = []
+    gallery = []
     for (seed, _), by_arm in list(jobs.items())[:count]:
         prompt = next(iter(by_arm.values())).prompt
-        found.append(Row(prompt, seed, [_tile(results, arm, by_arm.get(arm)) for arm in results.arms]))
-    return found
+        gallery.append(Row(prompt, seed, [_tile(results, arm, by_arm.get(arm)) for arm in results.arms]))
+    return gallery
 
 
 def _tile(results: ExperimentResults, arm: str, record: JobRecord | FailedJob | None) -> Tile:
@@ -201,21 +207,21 @@ def _tile(results: ExperimentResults, arm: str, record: JobRecord | FailedJob | 
     if isinstance(record, FailedJob):
         return Tile(arm, None, f"failed: {record.error}")
     values = [(measure.label, measure.of(record)) for measure in results.rewards if not measure.accuracy]
-    told = [f"{label} {'not known' if value is None else format(value, '.4g')}" for label, value in values]
+    parts = [f"{label} {'not known' if value is None else format(value, '.4g')}" for label, value in values]
     picture = None if results.pictures is None else _thumbnail(results.pictures, f"images/{record.id}.png")
     if results.pictures is None:
         lacking = [f"rollflow replay makes its picture, job {record.id}"]
     else:
         lacking = [] if picture else ["its picture is missing or cannot be used"]
-    told += [f"{record.nfe} NFE", *lacking]
-    return Tile(arm, picture, "; ".join(told))
+    parts += [f"{record.nfe} NFE", *lacking]
+    return Tile(arm, picture, "; ".join(parts))
 
 
 def _thumbnail(folder: Path, name: str) -> str | None:
-    """A picture of a folder, which may be anyone's, small enough for a gallery.
+    """Return a picture of an untrusted folder as a data URI, in the size of the gallery.
 
-    One that is smaller is enlarged by a whole factor, each pixel to a square, and kept to the bit. None where it is
-    missing, broken, too large or outside the folder.
+    Small pictures are enlarged by a whole factor, each pixel to a square, without loss. The result is None if the
+    picture is missing, broken, too large or outside the folder.
     """
     buffer = io.BytesIO()
     try:

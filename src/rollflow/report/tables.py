@@ -1,4 +1,4 @@
-"""The tables of an experiment, and those of two."""
+"""Tables of an experiment."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EVEN_TIME_NOTE = (
 
 
 def seconds_note(results: ExperimentResults) -> str:
-    """What seconds are, where they were spent, and how calls were padded."""
+    """Return the note on what seconds measure, where they were spent, and how calls were padded."""
     where = f", on {' and '.join(results.devices)}" if results.devices else ""
     return (
         f"Seconds are those that a job spent in calls of model, decoder and reward{where}, of a shared call its rows' "
@@ -41,7 +41,7 @@ def seconds_note(results: ExperimentResults) -> str:
 
 
 def tables(results: ExperimentResults) -> list[Table]:
-    """All of them; those that have nothing to say are left out."""
+    """Return all tables of an experiment that are not empty."""
     return [table for table in _tables(results) if table.rows]
 
 
@@ -70,36 +70,36 @@ def _prompts(cells: Cells) -> int:
 
 
 def rewards(results: ExperimentResults) -> Table:
-    """Every reward of every arm."""
+    """Return the table of every reward of every arm."""
     rows = []
     for arm in results.arms:
         cells = [(measure, results.cells(measure, arm)) for measure in results.rewards]
-        told = (_measured(some, measure) for measure, some in cells)
-        rows.append((arm, results.account(arm), _prompts(cells[0][1]), *told))
+        means = (_measured(values, measure) for measure, values in cells)
+        rows.append((arm, results.account(arm), _prompts(cells[0][1]), *means))
     columns = ("arm", "jobs", "prompts", *(measure.label for measure in results.rewards))
     return Table("Rewards", columns, tuple(rows), (INTERVALS_NOTE, results.missing))
 
 
 def by_category(results: ExperimentResults) -> Table:
-    """The same, category by category."""
+    """Return the table of every reward of every arm, by category."""
     rows: list[tuple[Cell, ...]] = []
     for category in results.categories:
         for arm in results.arms:
             cells = [(measure, results.cells(measure, arm, category)) for measure in results.rewards]
-            told = (_measured(some, measure) for measure, some in cells)
-            rows.append((category or "none", arm, _prompts(cells[0][1]), *told))
+            means = (_measured(values, measure) for measure, values in cells)
+            rows.append((category or "none", arm, _prompts(cells[0][1]), *means))
     columns = ("category", "arm", "prompts", *(measure.label for measure in results.rewards))
     return Table("Rewards by category", columns, tuple(rows), (INTERVALS_NOTE, results.missing), labels=2)
 
 
 def scaling(results: ExperimentResults) -> Table:
-    """Every reward of arms that differ in their budget, against it."""
+    """Return the table of every reward against budget, for arms that differ only in their budget."""
     rows: list[tuple[Cell, ...]] = []
     for family, arms in families(results.config["arms"]).items():
         for nfe, arm in arms.items():
             cells = [(measure, results.cells(measure, arm)) for measure in results.rewards]
-            measured = (_measured(some, measure) for measure, some in cells)
-            rows.append((family, nfe, results.account(arm), _prompts(cells[0][1]), *measured))
+            means = (_measured(values, measure) for measure, values in cells)
+            rows.append((family, nfe, results.account(arm), _prompts(cells[0][1]), *means))
     columns = ("method", "budget, NFE", "jobs", "prompts", *(measure.label for measure in results.rewards))
     return Table(
         "Rewards against budget", columns, tuple(rows), (BUDGETS_NOTE, INTERVALS_NOTE, results.missing), labels=2
@@ -107,7 +107,7 @@ def scaling(results: ExperimentResults) -> Table:
 
 
 def differences(results: ExperimentResults) -> Table:
-    """Every arm less the first that searches, pair by pair."""
+    """Return the table of paired differences of every arm to the first one that searches."""
     base = results.first_search
     rows: list[tuple[Cell, ...]] = []
     for arm in (arm for arm in results.arms if arm != base):
@@ -119,14 +119,14 @@ def differences(results: ExperimentResults) -> Table:
 
 
 def win_rates(results: ExperimentResults, measure: Measure) -> Table:
-    """Every arm against every other."""
-    found = estimates.win_rates(results, measure)
+    """Return the table of win rates of every arm against every other."""
+    rates = estimates.win_rates(results, measure)
     rows = tuple(
-        (arm, *(None if other == arm else found[arm, other].interval for other in results.arms))
+        (arm, *(None if other == arm else rates[arm, other].interval for other in results.arms))
         for arm in results.arms
-        if found
+        if rates
     )
-    pairs = sorted({won.pairs for won in found.values()})
+    pairs = sorted({rate.pairs for rate in rates.values()})
     note = (
         "The share of pairs (a prompt and a seed) that the arm of the row wins against that of the column; a tie is "
         f"half a win. Pairs that two arms have: {', '.join(map(str, pairs))}."
@@ -135,19 +135,22 @@ def win_rates(results: ExperimentResults, measure: Measure) -> Table:
 
 
 def equal_cost(results: ExperimentResults, field: str) -> Table:
-    """The best reward so far: at quarters of the least that a search may spend, at doublings of it, and at the end.
+    """Return the table of the best reward so far at equal cost.
+
+    The columns are quarters and doublings of the smallest cost of any arm that searches, the budget of every arm (for
+    NFE), and the largest cost of any job.
 
     Args:
-        results: Whose.
-        field: ``nfe``, where the end is every arm's own budget, and the most that any job spent; or ``seconds``, where
-            a search may spend what it did.
+        results: Results of the experiment.
+        field: Cost: ``nfe``, for which the cost of an arm is its budget, or ``seconds``, for which it is the time of
+            its longest job.
     """
     seconds = field == "seconds"
     grid = _times(results) if seconds else _budgets(results)
     rows: list[tuple[Cell, ...]] = []
-    for arm, (x, found) in best_so_far(results, grid, seconds=seconds).items():
-        at = zip(found.mean.tolist(), found.low.tolist(), found.high.tolist(), strict=True)
-        known = {key: Interval(*three, found.n) for key, three in zip(x.tolist(), at, strict=True)}
+    for arm, (x, bands) in best_so_far(results, grid, seconds=seconds).items():
+        triples = zip(bands.mean.tolist(), bands.low.tolist(), bands.high.tolist(), strict=True)
+        known = {key: Interval(*triple, bands.n) for key, triple in zip(x.tolist(), triples, strict=True)}
         rows.append((arm, *(known.get(key) for key in grid.tolist())))
     unit = "s" if seconds else "NFE"
     ended = "Empty where an arm has nothing yet, or has ended."
@@ -158,7 +161,7 @@ def equal_cost(results: ExperimentResults, field: str) -> Table:
 
 
 def _short(x: float) -> str:
-    """Three digits, or all of a whole number."""
+    """Return a number with three significant digits, or all digits of a whole number."""
     return f"{x:.0f}" if x >= 100 or x == round(x) else f"{x:.3g}"
 
 
@@ -181,41 +184,41 @@ def _rising(least: float, most: float) -> list[float]:
 
 
 def costs(results: ExperimentResults) -> Table:
-    """What a job of every arm spent."""
+    """Return the table of what a job of each arm spends."""
     rows = tuple((arm, *(estimate(results.cells(m, arm)) for m in results.spent)) for arm in results.arms)
     columns = ("arm", *(measure.label for measure in results.spent))
     return Table("Costs", columns, rows, ("Of one job.", seconds_note(results), INTERVALS_NOTE, results.missing))
 
 
 def diversity(results: ExperimentResults) -> Table:
-    """Of samples that set out from one noise, where it was measured: what a search has to choose from."""
-    found: dict[str, Cells] = {}
+    """Return the table of the diversity of samples from one noise, which a search chooses from."""
+    by_arm: dict[str, Cells] = {}
     for record in results.diversity:
-        found.setdefault(record.arm, {})[prompt_of(record), int(record.seed)] = record.diversity
-    rows = tuple((arm, _prompts(cells), estimate(cells)) for arm, cells in found.items())
-    told = results.config.get("diversity") or {}
+        by_arm.setdefault(record.arm, {})[prompt_of(record), int(record.seed)] = record.diversity
+    rows = tuple((arm, _prompts(cells), estimate(cells)) for arm, cells in by_arm.items())
+    settings = results.config.get("diversity") or {}
     note = (
-        f"Mean pairwise distance ('{told.get('distance')}') of {told.get('trajectories')} trajectories a prompt that "
-        "part from one noise and move as the arm does, without its search; of arms that move alike the first stands "
-        "for all."
+        f"Mean pairwise distance ('{settings.get('distance')}') of {settings.get('trajectories')} trajectories a "
+        "prompt that part from one noise and move as the arm does, without its search; of arms that move alike the "
+        "first stands for all."
     )
     return Table("Diversity", ("arm", "prompts", "mean pairwise distance"), rows, (note, INTERVALS_NOTE))
 
 
 def sequential(results: ExperimentResults) -> Table:
-    """Figures of sequential Monte Carlo, of the arms that have any."""
+    """Return the table of diagnostics of sequential Monte Carlo, for the arms that have any."""
     figures: dict[str, Callable[[Mapping[str, Any]], float]] = {
-        "log Z": lambda told: told["log_z"],
-        "smallest ESS": lambda told: min(told["ess"]),
-        "resamplings": lambda told: told["resamplings"],
-        "first ancestors left": lambda told: told["ancestors"],
+        "log Z": lambda population: population["log_z"],
+        "smallest ESS": lambda population: min(population["ess"]),
+        "resamplings": lambda population: population["resamplings"],
+        "first ancestors left": lambda population: population["ancestors"],
     }
     measures = [Measure(name, "spent", _of_populations(of)) for name, of in figures.items()]
     rows = []
     for arm in results.arms:
-        told = [estimate(results.cells(measure, arm)) for measure in measures]
-        if any(told):
-            rows.append((arm, *told))
+        means = [estimate(results.cells(measure, arm)) for measure in measures]
+        if any(means):
+            rows.append((arm, *means))
     note = "Of one job; first ancestors left are the particles at the start that any at the end descends from."
     title = "Sequential Monte Carlo"
     return Table(title, ("arm", *figures), tuple(rows), (note, INTERVALS_NOTE, results.missing))
@@ -223,7 +226,7 @@ def sequential(results: ExperimentResults) -> Table:
 
 def _of_populations(figure: Callable[[Mapping[str, Any]], float]) -> Callable[[JobRecord], float | None]:
     def of(record: JobRecord) -> float | None:
-        told = [figure(one) for one in record.diagnostics if one.get("ess") and one["log_z"] is not None]
-        return float(np.mean(told)) if told else None
+        values = [figure(one) for one in record.diagnostics if one.get("ess") and one["log_z"] is not None]
+        return float(np.mean(values)) if values else None
 
     return of

@@ -1,4 +1,4 @@
-"""The tables of an experiment as files of text."""
+"""Text files with the tables of an experiment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SUFFIXES = (".md", ".csv", ".tex")
 
 
 def texts(results: ExperimentResults, tables: Sequence[Table]) -> tuple[str, str, str]:
-    """Contents of the Markdown, CSV and LaTeX files of an experiment, in the order of ``SUFFIXES``."""
+    """Return the contents of the Markdown, CSV and LaTeX files of an experiment, in the order of ``SUFFIXES``."""
     head = f"# {plain(results.config['name'])}\n\n"
     origin = f"Of the experiment that {quoted(results.command)} ran; w" if results.command else "W"
     return (

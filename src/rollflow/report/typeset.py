@@ -1,4 +1,4 @@
-"""A table, and what it is in Markdown, LaTeX and CSV."""
+"""Tables and their forms in Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rollflow.bench.intervals import Interval
 from rollflow.files.printable import printable
 
 Cell: TypeAlias = Interval | int | str | None
-"""None is a cell with nothing to say."""
+"""Content of a cell; None for an empty one."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Table:
     """Rows under named columns.
 
     Args:
-        title: What it shows.
-        columns: Their names.
-        rows: As long as ``columns``.
-        notes: What a reader must know.
-        labels: How many columns, from the left, name the row.
+        title: Title of the table.
+        columns: Names of the columns.
+        rows: Rows, each with one cell per column.
+        notes: Notes below the table.
+        labels: Number of columns, from the left, that name the row.
     """
 
     title: str
@@ -37,7 +37,7 @@ class Table:
 
 
 def shown(cell: Cell) -> str:
-    """A cell as text; an interval to two digits of its width."""
+    """Return a cell as text; an interval is rounded to two digits of its width."""
     if not isinstance(cell, Interval):
         return "-" if cell is None else str(cell)
     width = cell.high - cell.low
@@ -48,7 +48,7 @@ def shown(cell: Cell) -> str:
 
 
 def markdown(tables: Iterable[Table]) -> str:
-    """GitHub's tables, each under its title."""
+    """Return tables in GitHub's Markdown, each under its title."""
     return "\n".join(_markdown(table) for table in tables)
 
 
@@ -59,12 +59,12 @@ def _markdown(table: Table) -> str:
 
 
 def plain(text: str) -> str:
-    """Text in one line that Markdown leaves as it is."""
+    """Return text on one line, escaped for Markdown."""
     return re.sub(r"([\\|<`]|\](?=[(\[:]))", r"\\\1", " ".join(printable(text).split()))
 
 
 def quoted(text: str) -> str:
-    """Text in one line as code of Markdown, between more backticks than it holds in a row."""
+    """Return text on one line as a Markdown code span, between more backticks than it has in a row."""
     line = " ".join(printable(text).split())
     fence = "`" * (1 + max((len(ticks) for ticks in re.findall("`+", line)), default=0))
     return f"{fence} {line} {fence}" if "`" in line else f"`{line}`"
@@ -74,9 +74,9 @@ _FORMULA = re.compile(
     r"(?:^|(?<!^)[;\t\n])(?![+-]?[\d.]+(?:[;,)\s]|$))"
     r"(?=[\s\u200b-\u200d\u2060\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])"
 )
-"""Where a formula of a spreadsheet, with a sign perhaps in its wide form, may begin.
+"""Start of a spreadsheet formula, possibly with a full-width sign.
 
-That is a cell, or what programs take for one that split lines at semicolons or tabs.
+It may stand at the beginning of a cell, or after a semicolon or tab, where some programs begin a new cell.
 """
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _LATEX = {
@@ -91,12 +91,12 @@ _LATEX = {
 
 
 def escaped(text: str) -> str:
-    """Text as LaTeX sets it, sign by sign."""
+    """Return text on one line, escaped for LaTeX."""
     return "".join(_LATEX.get(sign, sign) for sign in " ".join(printable(text).split()))
 
 
 def latex(tables: Iterable[Table]) -> str:
-    r"""Tables for ``\usepackage{booktabs}``."""
+    r"""Return tables in LaTeX, for ``\usepackage{booktabs}``."""
     return "\n".join(_latex(table) for table in tables)
 
 
@@ -123,7 +123,7 @@ def _latex(table: Table) -> str:
 
 
 def comma_separated(tables: Iterable[Table]) -> str:
-    """One line a cell, of all tables in one file: its interval in full, or a note of why it has none."""
+    """Return tables as CSV with one line per cell: its interval in full digits, or a note of why it has none."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["table", "row", "column", "value", "low", "high", "note"])
@@ -136,7 +136,7 @@ def comma_separated(tables: Iterable[Table]) -> str:
 
 
 def _inert(value: object) -> object:
-    """A value that spreadsheets show and do not compute; numbers stay."""
+    """Return a value that spreadsheets show rather than compute; numbers are unchanged."""
     if not isinstance(value, str):
         return value
     text = printable(value)

@@ -59,19 +59,18 @@ MIXTURE_ARMS: dict[str, MixtureArm] = {
 PLAIN: dict[str, Sampler] = {"Linear-ODE": ODE, "Linear-SDE": SDE, "VP-SDE": CONVERTED}
 
 SETTINGS = f"""\
-Settings are those of arXiv 2503.19385 where it has them; 10 evaluation times, finishing inside the budget.
+Settings are those of arXiv 2503.19385 where it gives them, with 10 evaluation times and finishing within the budget.
 
 - Search over paths: 2 streams of 5 copies; below 100 NFE, where these do not fit, one stream of 2 copies.
 - SMC: the difference potential, resampling at every step, temperature {TEMPERATURE}; falling: K of the last step is
   {RATIO} times that of the first. The softmax of SVDD has the same temperature.
 - CoDe and SVDD: 2 streams.
-- RBF: 2 chains of 25 noises each from 200 NFE on; below that a quarter of each chain's share, since 25 noises would
-  leave a chain little or nothing. On the linear interpolant the exact clean estimate at noise level 1 is the same for
-  every noise, so that these draws cannot help here: the row with one noise shows what they cost.
-- DPS: every step leans by {GUIDANCE}, the standard deviation of a mode. This choice decides how often the mode is \
-hit: more
-  for longer steps, less for shorter ones. Each parent in RBF pays one NFE for its gradient, best of N differentiates
-  the evaluations that it makes anyway; backward passes are not counted as NFE.
-- "needs n": the search cannot run in the budget with these settings; n is the smallest that it can.
+- RBF: 2 chains of 25 initial noises each from 200 NFE on. Below that noises use a quarter of each chain's share,
+  since 25 would leave it little or nothing. On the linear interpolant the exact clean estimate at noise level 1 is
+  the same for every noise, so that several of them cannot help here: the row with one noise shows what they cost.
+- DPS: guidance shifts every step by {GUIDANCE}, the standard deviation of a mode. This choice determines how often the
+  mode is hit: more often with larger shifts. In RBF each parent pays one NFE for its gradient; best of N
+  differentiates evaluations that it makes anyway. Backward passes are not counted as NFE.
+- "needs n": the search cannot run within the budget with these settings; n is the smallest budget for which it can.
 """
 """Notes on the settings of the arms, printed with the table."""

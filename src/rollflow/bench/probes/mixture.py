@@ -137,7 +137,7 @@ def markdown(setting: RareMode, table: Outcomes, trajectories: Mapping[str, Meas
     return f"""\
 # Reward against budget where the rewarded mode is hard to hit
 
-Written by `{command}`: {seeds} seeds a cell, means with 95 % bootstrap intervals over seeds.
+Written by `{command}`: {seeds} seeds per cell, means with 95 % bootstrap intervals over seeds.
 
 The model is a mixture of {modes} Gaussians in {dimension} dimensions with its exact velocity, in float64: standard \
 deviation {setting.std:g}, centres at unit vectors. The reward is minus the squared distance to the centre of the one \
@@ -152,7 +152,8 @@ that has weight {100 * mixture.weights[mode]:.0f} %; a sample hits that mode if 
 {_rows(table, lambda cell: _reward(cell.reward))}
 {newline.join(known)}
 
-The highest reward there is, 0, is that of the mode's centre. What few steps make of the law, with nothing selected:
+The highest possible reward, 0, is that of the mode's centre. Plain trajectories, without any selection, show the \
+effect of few steps:
 
 | plain trajectories | NFE | reward | hits |
 |---|---|---|---|
@@ -163,8 +164,9 @@ The highest reward there is, 0, is that of the mode's centre. What few steps mak
 {_rows(table, lambda cell: cell.hits.percent())}
 {_row("*exact: any of NFE / 10 samples*", hits)}
 
-An exact sample of the mixture hits with probability {100 * one:.2f} %, one of the rewarded mode {100 * own:.2f} %. \
-Where all seeds agree the interval has no width; the 95 % bound is then 3 / {seeds}, or {300 / seeds:.1f} %, away.
+An exact sample of the mixture hits with probability {100 * one:.2f} %, a sample of the rewarded mode with \
+{100 * own:.2f} %. If all seeds agree the interval has no width; the 95 % bound is then 3 / {seeds}, or \
+{300 / seeds:.1f} %, away.
 
 ## NFE spent
 
@@ -172,8 +174,8 @@ Where all seeds agree the interval has no width; the 95 % bound is then 3 / {see
 
 ## Signal
 
-How often the clean estimate of a state that comes from the rewarded mode has a higher reward than that of a state \
-from another (0.5: no signal), by noise level on the linear interpolant; both drawn exactly.
+Probability that the clean estimate of a state from the rewarded mode has a higher reward than that of a state from \
+another mode (0.5: no signal), by noise level on the linear interpolant; both states are drawn exactly.
 
 {_row("noise level", [f"{level}" for level in levels])}
 {"|---" * (1 + len(levels))}|

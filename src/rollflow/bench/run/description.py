@@ -1,4 +1,4 @@
-"""What an experiment's folder says of itself: configuration, command and provenance."""
+"""Files that describe an experiment: its configuration, command and provenance."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_command(folder: Path) -> str | None:
-    """Read the command that began an experiment; None if it was not begun by a command."""
+    """Read the command that began an experiment; None if it was begun from Python."""
     try:
         return text_inside(folder, COMMAND).strip()
     except (OSError, ValueError):
@@ -40,7 +40,7 @@ def read_command(folder: Path) -> str | None:
 
 
 def read_provenance(folder: Path) -> dict[str, Any] | None:
-    """Read which weights and versions an experiment was begun with; None if it was never begun.
+    """Read the weights and versions that an experiment was begun with; None if no job has started yet.
 
     Raises:
         RollflowError: If the file cannot be read.
@@ -52,22 +52,22 @@ def read_provenance(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         raise RollflowError(f"{PROVENANCE} of '{folder}' cannot be read: {error}") from error
     if not isinstance(provenance, dict) or not isinstance(provenance.get("versions"), dict):
-        raise RollflowError(f"{PROVENANCE} of '{folder}' cannot be read: it does not say which versions were used")
+        raise RollflowError(f"{PROVENANCE} of '{folder}' cannot be read: expected an object with 'versions'")
     return provenance
 
 
 def encoded(content: dict[str, Any]) -> bytes:
-    """Content as these files hold it: indented JSON."""
+    """Return content in the format of these files: indented JSON."""
     return (json.dumps(content, indent=1) + "\n").encode()
 
 
 def differing(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
-    """Differences between two provenances, versions apart."""
+    """Return the differences between two provenances, except for versions."""
     return list(differences(theirs | {"versions": None}, ours | {"versions": None}))
 
 
 def differences(theirs: Any, ours: Any, name: str = "") -> Iterator[str]:
-    """Differences between two JSON values, each as a phrase that names the place, what it was and what it is."""
+    """Yield the differences between two JSON values, each as a phrase with its place, the old and the new value."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
         for key in dict.fromkeys([*theirs, *ours]):
             yield from differences(theirs.get(key), ours.get(key), f"{name}.{key}" if name else key)

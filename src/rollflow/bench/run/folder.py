@@ -1,4 +1,4 @@
-"""The folder of an experiment: configuration, records and leases, consistent if a process is killed at any moment."""
+"""Folder of an experiment: configuration, records and leases, consistent even if a process is killed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ExperimentFolder:
         leases: Leases of the jobs.
 
     Raises:
-        FolderError: If the folder cannot be written to; every method raises it, too.
+        FolderError: If the folder cannot be written to; raised by every method.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,7 +72,7 @@ class ExperimentFolder:
         with using(self.path):
             begun = not path.exists() and create(path, encoded(config))
             if begun and command is not None:
-                create(self.path / COMMAND, command.encode())  # a file of the user's own stays
+                create(self.path / COMMAND, command.encode())  # a file that the user put there is kept
         refuse_other(self.path, config, resume=begun or resume)
 
     def identify(self, identities: dict[str, Any]) -> list[str]:
@@ -119,9 +119,9 @@ class ExperimentFolder:
                 sync(self.path)
 
     def tidy(self, over: Iterable[str]) -> None:
-        """Remove the remains of killed processes: leases and checkpoints of jobs that are over, and temporary files.
+        """Remove the remains of killed processes: leases and checkpoints of ended jobs, and temporary files.
 
-        Other files in the folder belong to the user and are not touched. Files that cannot be removed stay.
+        Other files in the folder belong to the user and are kept, as are files that cannot be removed.
 
         Args:
             over: Ids of the experiment's jobs that are done or given up.
@@ -177,7 +177,7 @@ def refuse_other(path: Path, config: dict[str, Any], *, resume: bool = True) -> 
     for part in _PARTS:
         if not (path / part).resolve().is_relative_to(path.resolve()):
             raise RollflowError(
-                f"'{path / part}' is a link to another folder, to which nothing is written; remove the link"
+                f"'{path / part}' is a link to another folder, where nothing may be written; remove the link"
             )
     if not os.path.lexists(path / CONFIG):
         return
@@ -188,7 +188,7 @@ def refuse_other(path: Path, config: dict[str, Any], *, resume: bool = True) -> 
     other = list(differences(read_config(path), config))
     if other:
         unused = not any(path.glob(PATTERN)) and not any((path / "checkpoints").glob("*.pt"))
-        mend = "none of its jobs has ended or been saved, so remove the folder or " if unused else ""
+        remedy = "none of its jobs has ended or been saved, so you can remove the folder, or " if unused else ""
         raise RollflowError(
-            f"the folder '{path}' belongs to another experiment: {'; '.join(other)}; {mend}choose another folder"
+            f"the folder '{path}' belongs to another experiment: {'; '.join(other)}; {remedy}choose another folder"
         )

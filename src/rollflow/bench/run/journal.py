@@ -25,10 +25,10 @@ def line_of(record: dict[str, Any]) -> bytes:
 
 
 def check_size(folder: Path) -> None:
-    """Raise a RollflowError if the journals of a folder are too large to keep in memory."""
+    """Raise a RollflowError if the journals of a folder are too large for memory."""
     total = sum(path.stat().st_size for path in folder.glob(PATTERN))
     if total > MOST_JOURNALS:
-        raise RollflowError(f"the journals of '{folder}' have {total} bytes; at most {MOST_JOURNALS} can be read")
+        raise RollflowError(f"the journals of '{folder}' have {total:,} bytes; at most {MOST_JOURNALS:,} can be read")
 
 
 def any_record(line: bytes, where: str) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""A finished experiment as one compressed file, ``NAME.jsonl.gz``: JSON Lines in gzip, a head before the records."""
+"""Packed experiments, ``NAME.jsonl.gz``: JSON Lines in gzip, of which the first line is a head."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from rollflow.files.atomic import open_regular
 SUFFIX = ".jsonl.gz"
 FORM, VERSION = "rollflow-experiment", 1
 MOST_PACKED = 1 << 28
-"""Largest size of a packed file, and of what it holds, in bytes."""
+"""Largest size of a packed file, and of its content, in bytes."""
 
 
 class Head(NamedTuple):
-    """First line of a packed experiment: what the other files of its folder say.
+    """First line of a packed experiment: the content of the files that describe it.
 
     Args:
         config: Content of ``experiment.json``.
@@ -36,7 +36,7 @@ class Head(NamedTuple):
 
 
 def packed(head: Head, records: Sequence[bytes]) -> bytes:
-    """Pack a head and records, each the JSON of one line; the same content always gives the same bytes.
+    """Pack a head and records, each one line of JSON; the same content always gives the same bytes.
 
     Raises:
         RollflowError: If it is too large to be read again.
@@ -77,7 +77,7 @@ def head_of(line: bytes, path: Path) -> Head:
     """Read the first line of a packed file.
 
     Raises:
-        RollflowError: If it is not the head of an experiment, or of a form that this release does not know.
+        RollflowError: If it is not the head of an experiment, or has a version that this release does not know.
     """
     try:
         content = parsed(line)
@@ -87,7 +87,7 @@ def head_of(line: bytes, path: Path) -> Head:
         raise RollflowError(f"'{path}' is not a file of 'rollflow bench pack': line 1 is {short(content)}")
     if content.get("version") != VERSION:
         raise RollflowError(
-            f"'{path}' has version {short(content.get('version'))} of its form; this release of rollflow reads "
+            f"'{path}' has format version {short(content.get('version'))}; this release of rollflow reads version "
             f"{VERSION}; install a newer one"
         )
     config, provenance, command = (content.get(key) for key in Head._fields)

@@ -1,4 +1,4 @@
-"""Provenance of an experiment: the identities of its model and rewards, and the versions that run it."""
+"""Provenance of an experiment: the identities of its model and rewards, and the installed versions."""
 
 from __future__ import annotations
 

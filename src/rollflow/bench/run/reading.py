@@ -1,4 +1,4 @@
-"""Reading of untrusted experiment folders: files of bounded size, inside the folder, with values of known types."""
+"""Reading of untrusted experiments: files of bounded size inside the folder, with values of known types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the journals of an experiment record beside finished jobs, and how a trial becomes the record of its job."""
+"""Records in the journals of an experiment: failed jobs, measurements of diversity, and finished jobs."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ T = TypeVar("T", bound="TrialRecord")
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """Which job of an experiment a record is of.
+    """Fields that identify the job or measurement of a record.
 
     Args:
         id: Identifier of the job or of the measurement.
         arm: Name of the arm.
         prompt: Text of the prompt.
-        ask: Counts that the prompt asks for, by thing; None leaves them to its words.
+        ask: Number of each thing that the prompt asks for; None reads it from the prompt's words.
         category: Category of the prompt; empty if it has none.
-        place: Place of the prompt in its suite.
+        place: Index of the prompt in its suite.
         seed: Seed within the experiment.
     """
 
@@ -47,7 +47,7 @@ class FailedJob(TrialRecord):
     """A job that failed.
 
     Args:
-        error: What failed it.
+        error: Description of the error.
     """
 
     error: str
@@ -55,17 +55,17 @@ class FailedJob(TrialRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class DiversityMeasurement(TrialRecord):
-    """Diversity of samples of one noise, for one prompt and the dynamics of one arm.
+    """Diversity of samples from one noise, for one prompt and the dynamics of one arm.
 
     Args:
-        diversity: Mean pairwise distance.
+        diversity: Mean pairwise distance of the samples.
     """
 
     diversity: float
 
 
 def identified(trial: Trial) -> dict[str, Any]:
-    """Fields of a record that say which trial it is of."""
+    """Return the fields of a record that identify its trial."""
     prompt = trial.item
     return {
         "id": trial.id,
@@ -80,12 +80,12 @@ def identified(trial: Trial) -> dict[str, Any]:
 
 
 def record_of(trial: Trial, result: Result, account: Mapping[str, Any]) -> JobRecord:
-    """The record of a trial that is done.
+    """Return the record of a finished trial.
 
     Args:
-        trial: The trial.
-        result: Its result.
-        account: Fields that only an observer knows: ``quota``, ``ancestors``, ``resumed`` and ``steps``.
+        trial: Finished trial.
+        result: Result of its job.
+        account: Further fields, as returned by ``JobObserver.account``.
 
     Raises:
         RollflowError: If the reward is not finite.

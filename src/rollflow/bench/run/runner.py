@@ -1,23 +1,24 @@
-"""Runs an experiment in a folder: many jobs over one model call, by any number of processes, whatever is killed."""
+"""Running of experiments in folders: jobs share model calls, and any number of processes may take part."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from rollflow.api import load_model
 from rollflow.bench.probes.diversity import SampleDistance, distance_of, diversity_of
-from rollflow.bench.run.experiment import Experiment, Trial, check_size, costs_of, job_of, model_of, plan_of
+from rollflow.bench.run.experiment import Experiment, Trial
 from rollflow.bench.run.folder import ExperimentFolder, refuse_other
-from rollflow.bench.run.heartbeat import Heartbeat, JobObserver
+from rollflow.bench.run.heartbeat import Heartbeat
 from rollflow.bench.run.journal import JournalIndex
 from rollflow.bench.run.leases import LEASE
+from rollflow.bench.run.observer import JobObserver, resumed
+from rollflow.bench.run.plans import check_size, costs_of, job_of, model_of, plan_of
 from rollflow.bench.run.provenance import provenance_of
 from rollflow.bench.run.records import identified, record_of
-from rollflow.engine import Ended, Engine, Job, load_checkpoint
+from rollflow.engine import Ended, Engine, Job
 from rollflow.errors import BadSetting, FolderError, RewardUnavailable, RollflowError
 from rollflow.files.atomic import discard
 from rollflow.files.pictures import picture, png, still
@@ -30,7 +31,7 @@ _PATIENCE = 5
 
 
 def check_limits(retries: int, minutes: float | None) -> None:
-    """Raise a BadSetting if a run cannot be limited so."""
+    """Raise a BadSetting if the number of retries or minutes is out of range."""
     if retries < 0:
         raise BadSetting(f"expected 0 or more retries, got {retries}")
     if minutes is not None and not 0 <= minutes < math.inf:
@@ -38,28 +39,30 @@ def check_limits(retries: int, minutes: float | None) -> None:
 
 
 class Runner:
-    """Runs an experiment in a folder.
+    """Runs the jobs of an experiment in a folder, together with other processes that do the same.
 
-    A job that is done is never done again. One that an earlier run began continues from its last checkpoint. One that
-    failed is retried, ``retries`` times over all runs, and then given up. Jobs that another process is working on are
-    left to it.
+    A finished job is never run again. A job that an earlier run began continues from its last checkpoint. A failed job
+    is retried up to ``retries`` times, counted over all runs, and then given up. Jobs that another process is working
+    on are skipped.
 
     Args:
         experiment: Experiment to run.
-        folder: Folder of the same experiment, or a new one.
+        folder: New folder, or folder of the same experiment.
         resume: Whether an existing experiment may be resumed.
         retries: Number of retries of a failed job.
-        checkpoint_seconds: Time between two checkpoints of one job.
-        minutes: Time after which no new jobs are started; None for no limit.
-        command: Command that begins the experiment, for reports.
-        job_ended: Called with every job that has ended, its error if it failed, the number of jobs that are done and
+        checkpoint_seconds: Time between two checkpoints of a job, in seconds.
+        minutes: Time after which no new jobs are started, in minutes; None for no limit.
+        command: Command that begins the experiment, shown in reports.
+        job_ended: Function called after every job with the job, its error or None, the number of finished jobs and
             the number of all jobs.
-        measurement_ended: Called after every measurement of diversity with the number that is done and that of all.
-        warn: Called with problems that do not stop the run; from any thread.
+        measurement_ended: Function called after every measurement of diversity with the number of finished
+            measurements and the number of all.
+        warn: Function called, from any thread, with a description of a problem that does not stop the run.
 
     Raises:
-        RollflowError: If the folder holds another experiment, or any and ``resume`` is false, or cannot be written to;
-            also what ``Plan`` raises for an arm, before anything is loaded or written.
+        BadSetting: If a setting is out of range.
+        RollflowError: If the folder holds another experiment, or any experiment and ``resume`` is false, or cannot be
+            written to; or whatever ``Plan`` raises for an arm. Nothing has been loaded or written by then.
     """
 
     def __init__(
@@ -80,7 +83,7 @@ class Runner:
         check_size(experiment)
         self.experiment, self.retries = experiment, retries
         self.job_ended, self.measurement_ended, self.warn = job_ended, measurement_ended, warn
-        self.trials = list({trial.id: trial for trial in experiment.trials()}.values())  # a prompt may come twice
+        self.trials = list({trial.id: trial for trial in experiment.trials()}.values())  # a prompt may occur twice
         names = [arm.name for arm in experiment.arms]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
@@ -100,9 +103,9 @@ class Runner:
         reward: RewardModel | None = None,
         held_out: list[RewardModel] | None = None,
     ) -> None:
-        """Run the jobs that are left, then the measurements, until none is left or the time is over.
+        """Run the remaining jobs, then the remaining measurements, until all have ended or the time is up.
 
-        However it ends, a later run of the same experiment continues every job where it stood.
+        However this ends, a later run of the same experiment continues every job from its last checkpoint.
 
         Args:
             model: Loaded model, in place of the one that the experiment names.
@@ -110,10 +113,10 @@ class Runner:
             held_out: Held-out rewards, in place of those that the experiment names.
 
         Raises:
-            RewardUnavailable: If the reward does not answer; no job counts as failed by that.
-            FolderError: If the folder cannot be used any more: full, moved, deleted or read-only.
-            RollflowError: If the folder was begun with other weights, which are named; or if something cannot be
-                loaded, or measured.
+            RewardUnavailable: If the reward does not answer; this does not count as a failure of any job.
+            FolderError: If the folder can no longer be used: it is full, moved, deleted or read-only.
+            RollflowError: If the experiment was begun with other weights (the message names them), or if something
+                cannot be loaded or measured.
         """
         model = model or load_model(model_of(self.experiment.model, self.experiment.pipeline))
         reward = reward or REWARDS.make(self.experiment.reward)
@@ -141,10 +144,10 @@ class Runner:
                     waited += 1
                     if waited == _PATIENCE:
                         self.warn(
-                            f"other processes work on the jobs that are left; jobs of one without a heartbeat for "
-                            f"{LEASE:.0f} s are taken over"
+                            f"other processes are working on the remaining jobs; jobs of a process without a heartbeat "
+                            f"for {LEASE:.0f} s are taken over"
                         )
-                    time.sleep(1)  # what is left is with other processes, or has failed and is tried again
+                    time.sleep(1)  # the remaining jobs are with other processes, or have failed and are retried
             except KeyboardInterrupt:
                 interruption.wind_up()
                 raise
@@ -156,12 +159,12 @@ class Runner:
 
     @property
     def given_up(self) -> list[Trial]:
-        """Jobs that have failed too often to be tried again."""
+        """Jobs that have failed too often to be retried."""
         done, failures = self.index.done, self.index.failures
         return [t for t in self.trials if t.id not in done and len(failures.get(t.id, ())) > self.retries]
 
     def _open(self) -> list[Trial]:
-        """What is neither done nor given up."""
+        """Return the jobs that are neither done nor given up."""
         self.index.refresh()
         over = {trial.id for trial in self.given_up} | set(self.index.done)
         return [trial for trial in self.trials if trial.id not in over]
@@ -188,11 +191,12 @@ class Runner:
             if not heartbeat.take(trial.id):
                 continue
             self.index.refresh()
-            if self._is_over(trial.id):  # by another, just before it was claimed
+            if self._is_over(trial.id):  # another process ended it just before the lease was taken
                 heartbeat.give_back(trial.id)
                 continue
             try:
-                job = self._job(trial, model, reward, judges)
+                job = job_of(trial, model, reward, judges)
+                job = resumed(job, self.folder.checkpoint(trial.id), self.warn)
             except RewardUnavailable:
                 raise
             except Exception as error:
@@ -205,7 +209,7 @@ class Runner:
     def _measure(
         self, model: FlowModel, reward: RewardModel, distance: SampleDistance, trajectories: int, heartbeat: Heartbeat
     ) -> None:
-        """Diversity, prompt by prompt; what another process is at is left to it."""
+        """Measure the diversity for every prompt; measurements that another process is working on are skipped."""
         for name, trial in self.measurements:
             if time.monotonic() > self._until:
                 return
@@ -215,26 +219,12 @@ class Runner:
                 self.index.refresh()
                 if name not in self.index.diversity:
                     plan = plan_of(trial, model, reward, [])
-                    told = diversity_of(model, plan.prompt, plan.sampler, distance, trajectories, plan.seed)
-                    self.folder.record(identified(trial) | {"id": name, "diversity": told})
+                    value = diversity_of(model, plan.prompt, plan.sampler, distance, trajectories, plan.seed)
+                    self.folder.record(identified(trial) | {"id": name, "diversity": value})
             finally:
                 heartbeat.give_back(name)
             self.index.refresh()
             self.measurement_ended(len(self.index.diversity), len(self.measurements))
-
-    def _job(self, trial: Trial, model: FlowModel, reward: RewardModel, judges: list[RewardModel]) -> Job:
-        """The job, from its checkpoint if there is one that can be used."""
-        job, path = job_of(trial, model, reward, judges), self.folder.checkpoint(trial.id)
-        if not path.exists():
-            return job
-        try:
-            resumed = replace(job, resume=load_checkpoint(job, path))
-            resumed.populations()
-        except Exception as error:  # whatever is wrong with it, the job can do without
-            self.warn(f"a checkpoint cannot be used, so its job starts again: {error}")
-            discard(path)
-            return job
-        return resumed
 
     def _end(self, trial: Trial, ended: Ended, heartbeat: Heartbeat) -> None:
         result, error, moved = ended.result, ended.error, self._watch.has_moved(ended.job)
@@ -242,20 +232,20 @@ class Runner:
             error = result.cause or RollflowError("interrupted")
         if isinstance(error, RewardUnavailable):
             raise error
-        watched = self._watch.account(ended.job)
+        account = self._watch.account(ended.job)
         if result is not None and error is None:
             try:
                 self.folder.keep_image(trial.id, png(picture(still(result.sample))))
-                self.folder.record(record_of(trial, result, watched).to_json())
+                self.folder.record(record_of(trial, result, account).to_json())
             except FolderError:
                 raise
-            except Exception as unfit:  # a sample that is no picture, or diagnostics that are not JSON's
+            except Exception as unfit:  # the sample is no picture, or diagnostics have no JSON form
                 error = unfit
         self._watch.forget(ended.job)
         if error is None:
             discard(self.folder.checkpoint(trial.id))
             self._let_go(trial, None, heartbeat)
-        elif ended.job.resume is not None and not moved:  # its checkpoint may be what is wrong: once more without
+        elif ended.job.resume is not None and not moved:  # its checkpoint may be at fault: run it again without
             discard(self.folder.checkpoint(trial.id))
             heartbeat.give_back(trial.id)
         else:

@@ -1,4 +1,4 @@
-"""Types of the values in an experiment's files, used to check files of unknown origin."""
+"""Types of the values in an experiment's files, for checking files of unknown origin."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ DONE_MAY: dict[str, Kind] = {
 
 
 def misfit(content: Mapping[str, Any], needed: Mapping[str, Kind], others: Mapping[str, Kind]) -> str | None:
-    """Return what is wrong with an object; None if nothing is."""
+    """Return a description of what is wrong with an object; None if nothing is."""
     for key in needed:
         if key not in content:
             return f"it has no '{key}'"

@@ -1,4 +1,4 @@
-"""An experiment on disk, as a folder or as a packed file, with every value of its type."""
+"""Experiments on disk, as folders or packed files, with every value checked."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from rollflow.files.printable import printable
 
 @dataclass(frozen=True)
 class StoredExperiment:
-    """What a folder or a packed file holds; it may be anyone's.
+    """Content of a folder or a packed file, which need not be trusted.
 
     Args:
-        path: The folder or file.
+        path: Path of the folder or file.
         config: Configuration, checked.
-        command: Command that began the experiment, if it was one.
+        command: Command that began the experiment; None if it was begun from Python.
         index: Records of the jobs, checked.
         head: Head of a packed file; None for a folder.
     """
@@ -41,21 +41,21 @@ class StoredExperiment:
 
     @property
     def pictures(self) -> Path | None:
-        """Folder with ``images/``; None for a packed file, which holds none."""
+        """Folder that contains ``images/``; None for a packed file, which has no pictures."""
         return self.path if self.head is None else None
 
     def provenance(self) -> dict[str, Any] | None:
-        """Weights and versions that the experiment was begun with, if known.
+        """Return the weights and versions that the experiment was begun with; None if they are not recorded.
 
         Raises:
-            RollflowError: If that cannot be read.
+            RollflowError: If they cannot be read.
         """
-        found = read_provenance(self.path) if self.head is None else self.head.provenance
-        return None if found is None else checked_provenance(found, f"{PROVENANCE} of '{self.path}'")
+        content = read_provenance(self.path) if self.head is None else self.head.provenance
+        return None if content is None else checked_provenance(content, f"{PROVENANCE} of '{self.path}'")
 
 
 def read_stored(path: Path) -> StoredExperiment:
-    """Read an experiment; records whose ids are not those of jobs are left out, with a warning.
+    """Read an experiment; records whose ids are not those of jobs are skipped with a warning.
 
     Args:
         path: A folder of ``rollflow bench run`` or a file of ``rollflow bench pack``.
@@ -83,10 +83,13 @@ def read_stored(path: Path) -> StoredExperiment:
 
 
 def pack(folder: Path) -> tuple[bytes, RecordIndex]:
-    """Pack a folder without its pictures, which ``rollflow replay`` makes again; also return what was packed.
+    """Pack a folder without its pictures, which ``rollflow replay`` can make again.
+
+    Returns:
+        Content of the packed file, and the index of the records in it.
 
     Raises:
-        RollflowError: If it is not a folder of ``rollflow bench run``, anything in it is malformed, or it is too large.
+        RollflowError: If it is not a folder of ``rollflow bench run``, is too large, or anything in it is malformed.
     """
     config = checked_config(read_config(folder), f"{CONFIG} of '{folder}'")
     checks, lines = _Checks(folder, config), list[bytes]()
@@ -105,23 +108,23 @@ def pack(folder: Path) -> tuple[bytes, RecordIndex]:
 
 
 class _Checks:
-    """Checks of the records of one experiment, which count those that they leave out."""
+    """Checks the records of one experiment and counts those that are skipped."""
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self._path, self._arms = path, {arm["name"] for arm in config["arms"]}
-        self._left_out: list[str] = []
+        self._skipped: list[str] = []
 
     def record(self, line: bytes, where: str) -> dict[str, Any] | None:
         record = checked_record(line, self._arms, f"{where}, of '{self._path}'")
         if record is None:
-            self._left_out.append(where)
+            self._skipped.append(where)
         return record
 
     def warn(self) -> None:
-        if self._left_out:
+        if self._skipped:
             warnings.warn(
-                f"records of '{self._path}' whose ids are not those of jobs are left out: {len(self._left_out)}, the "
-                f"first {self._left_out[0]}",
+                f"skipped {len(self._skipped)} records of '{self._path}' whose ids are not those of jobs; the first is "
+                f"{self._skipped[0]}",
                 RollflowWarning,
                 stacklevel=3,
             )

@@ -1,0 +1,142 @@
+"""Plans, jobs and costs of the trials of an experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rollflow.api import Plan
+from rollflow.bench.probes.diversity import check_distance, diversity_nfe
+from rollflow.bench.run.experiment import Experiment, Trial
+from rollflow.bench.run.schema import MOST_ROWS
+from rollflow.engine import Job
+from rollflow.errors import BadSetting, RollflowError
+from rollflow.models import FlowModel, PipelineSource, Source, find_model
+from rollflow.models.diffusers import read_argument
+from rollflow.options import sampling_of
+from rollflow.rewards import REWARDS, RewardModel
+
+MOST_JOBS = 1_000_000
+"""Largest number of jobs in an experiment."""
+
+
+def model_of(name: str, pipeline: Mapping[str, Any]) -> str | PipelineSource:
+    """Return the model of an experiment without loading it.
+
+    Args:
+        name: Name of the model.
+        pipeline: Settings of the model if it is a diffusers pipeline.
+
+    Raises:
+        RollflowError: If there are settings that a pipeline does not have, or settings for a model that is no pipeline.
+    """
+    if not pipeline:
+        return name
+    if not isinstance(find_model(name), PipelineSource):
+        raise RollflowError(
+            f"'{name}' does not take {', '.join(pipeline)}, which are only for diffusers pipelines; remove them, or "
+            "choose a pipeline"
+        )
+    arguments = {key: read_argument(value) for key, value in pipeline.get("arguments", {}).items()}
+    return PipelineSource(name, **{**pipeline, "arguments": arguments})
+
+
+def plan_of(
+    trial: Trial,
+    model: str | FlowModel | Source,
+    reward: str | RewardModel,
+    held_out: list[str] | list[RewardModel],
+) -> Plan:
+    """Return the plan of a job.
+
+    Args:
+        trial: Job of the experiment.
+        model: Name of the model to compute the cost, or the loaded model to run the job; likewise the rewards.
+        reward: Reward that the search optimises.
+        held_out: Held-out rewards.
+    """
+    arm = trial.arm
+    return Plan(
+        trial.item.asked,
+        model=model,
+        method=arm.method,
+        reward=reward,
+        held_out=held_out,
+        nfe=arm.steps if arm.nfe is None else arm.nfe,
+        seed=trial.noise,
+        **sampling_of(arm),
+    )
+
+
+def check_size(experiment: Experiment) -> None:
+    """Raise a BadSetting if an experiment is too large or has no jobs."""
+    jobs = len(experiment.arms) * len(experiment.suite.items) * experiment.seeds
+    if not 1 <= jobs <= MOST_JOBS:
+        raise BadSetting(
+            f"expected 1 to {MOST_JOBS} jobs, got {jobs} (arms: {len(experiment.arms)}, prompts: "
+            f"{len(experiment.suite.items)}, seeds: {experiment.seeds}); change the number of prompts or seeds"
+        )
+    if not 1 <= experiment.max_rows <= MOST_ROWS:
+        raise BadSetting(f"max_rows must be between 1 and {MOST_ROWS}, got {experiment.max_rows}")
+
+
+def check(experiment: Experiment) -> None:
+    """Check that an experiment can run, without loading anything.
+
+    Raises:
+        BadSetting: If the experiment is too large, has an unknown name or setting, or a prompt that the model or a
+            reward cannot read.
+        RollflowError: If a package is missing, or an arm cannot run.
+    """
+    check_size(experiment)
+    if experiment.diversity is not None:
+        check_distance(experiment.diversity.distance)
+    model = find_model(experiment.model)
+    readers: list[Any] = [model] if model.suite_family else []  # a pipeline can read every prompt
+    for text in (experiment.reward, *experiment.held_out):
+        readers += _parts(REWARDS.resolve(text))
+    for item in experiment.suite.items:
+        for reader in readers:
+            try:
+                reader.check_prompt(item.asked)
+            except (ValueError, RollflowError) as error:
+                raise BadSetting(f"'{reader.name}' cannot read the prompt '{item.prompt}': {error}") from None
+    costs_of(experiment)
+
+
+def _parts(reward: RewardModel | type[RewardModel]) -> list[RewardModel | type[RewardModel]]:
+    """Return the parts of a reward and, recursively, of these."""
+    if isinstance(reward, type) or reward.parts == (reward,):
+        return [reward]
+    return [one for part in reward.parts for one in _parts(part)]
+
+
+def costs_of(experiment: Experiment) -> dict[str, int]:
+    """Return the NFE of all jobs of each arm, without loading anything; raises whatever ``Plan`` raises."""
+    model, costs = model_of(experiment.model, experiment.pipeline), {}
+    declared = REWARDS.resolve(experiment.reward)
+    reward = experiment.reward if isinstance(declared, type) else declared  # constructed once for all arms
+    for arm in experiment.arms:
+        trial = Trial(arm, 0, experiment.suite.items[0], 0)
+        plan = plan_of(trial, model, reward, list(experiment.held_out))
+        _ = plan.declared_reward
+        one = (plan.baseline_cost() if arm.nfe is None else plan.cost()).nfe
+        costs[arm.name] = one * len(experiment.suite.items) * experiment.seeds
+    return costs
+
+
+def diversity_cost(experiment: Experiment) -> int:
+    """Return the NFE of all measurements of diversity, without loading anything."""
+    if experiment.diversity is None:
+        return 0
+    model, nfe = model_of(experiment.model, experiment.pipeline), 0
+    for _, trial in experiment.measurements():
+        plan = plan_of(trial, model, experiment.reward, [])
+        nfe += diversity_nfe(plan.dynamics, experiment.diversity.trajectories)
+    return nfe
+
+
+def job_of(trial: Trial, model: FlowModel, reward: RewardModel, held_out: list[RewardModel]) -> Job:
+    """Return the engine's job of a trial, with loaded model and rewards."""
+    plan = plan_of(trial, model, reward, held_out)
+    return plan.baseline() if trial.arm.nfe is None else plan.job()
