@@ -140,7 +140,7 @@ def test_settings_tell_the_command_padding_and_device(tmp_path: Path) -> None:
     told.config.update(model="scenes-base", held_out=[], suite={"name": "s", "version": "", "prompts": 3})
     page = Page(made(replace(told, command="rollflow bench run --preset init --out 'a & b'"), tmp_path))
     assert "rollflow bench run --preset init --out 'a & b'" in page.of("pre")
-    [padding] = [text for text in page.of("p") if text.startswith("Calls of the model")]
+    [padding] = [text for text in page.of("p") if text.startswith("Every call of the model was")]
     assert padding == "Every call of the model was padded to 8 rows; the jobs ran on cuda: <H100>."
 
 
