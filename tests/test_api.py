@@ -67,7 +67,7 @@ def test_every_combination_spends_what_was_estimate_cost(method: str, interpolan
 
 def test_a_relative_reward_cannot_be_held_out() -> None:
     ranks = RankAverage((Redness(), Judge()))
-    with pytest.raises(RollflowError, match="'rank-average' looks back at what was scored"):
+    with pytest.raises(RollflowError, match="'rank-average' compares samples with earlier ones"):
         Plan(PROMPT, held_out=[ranks])
     assert generate(PROMPT, nfe=90, reward=ranks).parts.keys() == {"caption", "judge"}
 

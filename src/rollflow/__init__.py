@@ -1,6 +1,6 @@
-"""Inference-time scaling of flow models: a model, a reward and a budget in, the best sample it can buy out.
+"""Inference-time scaling of flow models: search for the best sample that a compute budget can buy, by any reward.
 
-The public names are those of ``__init__.pyi``. They load at first use, so that the command line can say how it is used
+The public names are those of ``__init__.pyi``. They load at first use, so that the command line can show its help
 without waiting for torch.
 """
 
@@ -24,4 +24,4 @@ def __getattr__(name: str) -> Any:
         return _public(_RENAMED[name])
     if name in __all__ or name.startswith("_") or not find_spec(f"rollflow.{name}"):
         return _public(name)
-    return import_module(f"rollflow.{name}")  # so that `rollflow.engine` needs no import of its own
+    return import_module(f"rollflow.{name}")  # so that `rollflow.engine` works without importing it

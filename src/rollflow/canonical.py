@@ -1,4 +1,4 @@
-"""Canonical texts of values: equal for equal values in any process, whatever the order of sets or memory addresses."""
+"""Canonical texts of values: equal for equal values in any process, independent of set order and memory addresses."""
 
 from __future__ import annotations
 

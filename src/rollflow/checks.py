@@ -154,7 +154,7 @@ def each(name: str, values: object, check: Callable[[str, Any], T], what: str = 
 def attributes(
     owner: object, known: Mapping[str, Callable[[str, Any], object]], *, what: str, optional: Collection[str] = ()
 ) -> None:
-    """Check the attributes by which a user's class describes itself.
+    """Check the attributes with which a user's class describes itself.
 
     Properties are skipped on a class, since only an object has their values.
 
@@ -202,7 +202,7 @@ def fields(settings: Any, *, owner: str | None = None) -> None:
 class Settings:
     """Base class of frozen dataclasses of settings, which checks every field against its annotation (``fields``).
 
-    A subclass with a ``__post_init__`` of its own calls this one first.
+    A subclass that has its own ``__post_init__`` calls this one first.
     """
 
     def __post_init__(self) -> None:

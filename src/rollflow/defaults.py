@@ -1,4 +1,4 @@
-"""What is taken where nothing is said; free of imports, so that the command line's help need not wait for torch."""
+"""Default values; this module imports nothing, so that the command line can show its help without waiting for torch."""
 
 DEFAULT_MODEL = "scenes-base"
 DEFAULT_METHOD = "rbf"

@@ -1,4 +1,4 @@
-"""Errors whose text says what was got, what was expected and what to do; the command line prints each in one line."""
+"""Errors, whose text says what was wrong, what was expected and what to do; commands print each in one line."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class BadReward(RollflowError):
 
 
 class RewardUnavailable(RollflowError):
-    """A reward does not answer for now; its job ends with the best sample so far, and can be resumed."""
+    """A reward temporarily does not answer; its job ends with the best sample so far and can be resumed."""
 
 
 class Stopped(RollflowError):
@@ -94,9 +94,10 @@ class RollflowWarning(UserWarning):
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> UnknownName:
-    """Make the error for an unknown name, with the nearest known one."""
+    """Make the error for an unknown name, with a known one that begins like it or is the most similar."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5) if len(name) <= 80 else []
+    begins = [one for one in names if one.startswith(f"{name}-")]
+    near = begins or (difflib.get_close_matches(name, names, n=1, cutoff=0.5) if len(name) <= 80 else [])
     hint = f"did you mean '{near[0]}'? " if near else ""
     shown = name if len(name) <= 80 else f"{name[:77]}..."
     listed = f"known: {', '.join(names)}" if names else "there are none"
@@ -123,7 +124,7 @@ def described(error: BaseException) -> str:
     """Describe an exception: its type and text, and what to do about a missing package or a lack of memory."""
     try:
         text = " ".join(str(error).split())
-    except Exception:  # an exception whose text cannot be had must not hide what happened
+    except Exception:  # an exception without a readable text must not hide what happened
         text = ""
     if isinstance(error, ValueError) and type(error) is ValueError and text:
         return text
@@ -140,13 +141,13 @@ def described(error: BaseException) -> str:
 
 
 class blamed:
-    """Turn what other people's code raises into an error of this package that names who raised it.
+    """Convert exceptions of other people's code to errors of this package that name the code.
 
-    Errors of this package pass as they are, and so does Ctrl-C. It is a class, since one that Ctrl-C leaves behind
-    without its end is then just dropped, where a generator would be closed and take that for an error.
+    Errors of this package pass unchanged, and so does Ctrl-C. This is a class, since Ctrl-C can abandon a context
+    before its end: an object is then just dropped, whereas a generator would be closed and see that as an error.
 
     Args:
-        who: Who is called, and what failed, such as "reward 'mine:Sharp' cannot be created".
+        who: Beginning of the error: what failed, such as "reward 'mine:Sharp' cannot be created".
         kind: Class of the error; instead of a plain RollflowError, a ValueError becomes a BadSetting.
     """
 

@@ -1,7 +1,7 @@
 """The options of a run, each declared once: the command line, ``generate``, arms and records are made from these.
 
 To add an option, add a field. It then appears in ``Plan``, in ``generate``, on the command line, in ``result.json`` and
-in journals; a field of ``SamplingOptions`` also appears in the arms of experiments. ``PlanOptions`` says the same to
+in journals; a field of ``SamplingOptions`` also appears in the arms of experiments. ``PlanOptions`` repeats them for
 type checkers; a test compares the two.
 
 Nothing here imports torch, so that the command line can show its help at once.
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Option:
-    """What the command line needs to know of an option, beside its name and default.
+    """Facts about an option that the command line needs in addition to its name and default.
 
     Args:
         help: Help text.
         kind: Type of its value on the command line.
-        registry: ``module:name`` of the registry that its value is looked up in, if it is a choice.
+        registry: Registry in which its value is looked up, as ``module:name``; None if it is not a choice.
         repeated: Whether it may be given any number of times.
-        unset: What decides if the option is None, as shown for its default: "by model".
+        unset: Text shown as its default if that is None, such as "by model".
         settings: Whether ``--set`` gives settings of the choice.
     """
 
@@ -75,13 +75,13 @@ def option(
     unset: str | None = None,
     settings: bool = False,
 ) -> dict[str, Option]:
-    """Metadata of a field that is an option; the arguments are those of ``Option``."""
+    """Return the metadata of a field that is an option; the arguments are those of ``Option``."""
     return {"option": Option(help, kind, registry, repeated, unset, settings)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
-    """How particles move: options of a plan, and of an arm of an experiment.
+    """The options of how particles move, for a plan or for an arm of an experiment.
 
     Args:
         interpolant: Path that is sampled along; None is variance preserving for a step-distilled model, the paper's
@@ -194,7 +194,7 @@ class Options(SamplingOptions):
 
 
 class PlanOptions(TypedDict, total=False):
-    """The options of ``Options`` but for the prompt, for type checkers."""
+    """The options of ``Options`` except for the prompt, for type checkers."""
 
     model: str | FlowModel | Source | VelocityPair
     method: str | Search
@@ -214,18 +214,18 @@ class PlanOptions(TypedDict, total=False):
 
 
 def options_of(kind: type[Options] = Options) -> dict[str, tuple[Field[Any], Option]]:
-    """The fields that are options, but for the prompt, with what the command line needs to know of each.
+    """Return the fields that are options, except for the prompt, each with its ``Option``.
 
-    What a run makes comes before how: the fields of ``Options`` and of subclasses come first, in their order.
+    The fields of ``Options`` and of subclasses come first, those of ``SamplingOptions`` last.
     """
-    told = {one.name: (one, one.metadata["option"]) for one in fields(kind) if "option" in one.metadata}
-    last = [name for name in told if name in _SAMPLING]
-    return {name: told[name] for name in (*(name for name in told if name not in _SAMPLING), *last)}
+    declared = {one.name: (one, one.metadata["option"]) for one in fields(kind) if "option" in one.metadata}
+    last = [name for name in declared if name in _SAMPLING]
+    return {name: declared[name] for name in (*(name for name in declared if name not in _SAMPLING), *last)}
 
 
 _SAMPLING = frozenset(one.name for one in fields(SamplingOptions))
 
 
 def sampling_of(options: SamplingOptions) -> dict[str, Any]:
-    """The options of ``SamplingOptions`` by name, as arguments of ``Plan``."""
+    """Return the options of ``SamplingOptions`` by name, as arguments of ``Plan``."""
     return {one.name: getattr(options, one.name) for one in fields(SamplingOptions)}

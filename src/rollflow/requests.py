@@ -1,6 +1,6 @@
 """The requests that a search can make, and ``drive``, which answers them one by one.
 
-A search is a generator. It never touches a model or a reward; it yields requests through the helpers below
+A search is a generator. It never calls a model or a reward; it yields requests through the helpers below
 (``v = yield from velocity(x, t)``), and its runner sends the answers back. ``drive`` is the executable
 specification of the engine, which answers many searches at once and must return the same bits.
 """

@@ -22,7 +22,7 @@ from rollflow.models.base import FlowModel, ModelSpec
 
 @dataclass(frozen=True)
 class Sampler(Settings):
-    """How particles move, for any model; ``bind`` adapts it to one.
+    """The rule by which particles move, for any model; ``bind`` adapts it to one.
 
     Args:
         interpolant: Interpolant to sample along; the model is converted to it.
@@ -65,7 +65,7 @@ class Sampler(Settings):
 
 @dataclass(frozen=True)
 class Dynamics:
-    """A sampler bound to a model, with the NFE of everything that a search can ask for.
+    """A sampler bound to a model, with the NFE of everything that a search can request.
 
     Args:
         sampler: Sampler whose ``grid`` and ``finish`` are not None.
@@ -116,7 +116,7 @@ class Dynamics:
         """Number of Euler steps to 0 after the last evaluation, each at most 1 / steps long in noise level.
 
         The last of them is the clean estimate itself, so that a uniform grid on the linear interpolant finishes for
-        free, as an Euler sampler with as many steps does; so does a grid whose last interval is a step like the others.
+        free, like an Euler sampler with the same number of steps; so does a grid that is ``whole``.
         """
         if not self.sampler.finish or self._whole:
             return 1

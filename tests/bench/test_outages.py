@@ -118,7 +118,7 @@ def test_a_job_that_cannot_be_made_fails_alone(tmp_path: Path) -> None:
     runner, _ = run(tmp_path, experiment=experiment(suite=suite, seeds=1), retries=1)
     assert len(runner.index.done) == len(runner.given_up) == len(ARMS)
     assert {error for errors in runner.index.failures.values() for error in errors} == {
-        "BadSetting: the prompt is empty; give a string that says what to make"
+        "BadSetting: the prompt is empty; give a string that describes the sample"
     }
     assert {len(errors) for errors in runner.index.failures.values()} == {2}
 
@@ -271,7 +271,7 @@ ERRORS = {
     errno.EDQUOT: "the disk quota of '{}' is used up (Disk quota exceeded)",
     errno.EROFS: "'{}' is no longer writable: Read-only file system",
     errno.EACCES: "'{}' is no longer writable: Permission denied",
-    errno.ESTALE: "a part of '{}' is gone: Stale file handle",
+    errno.ESTALE: "a part of '{}' no longer exists: Stale file handle",
     errno.EIO: "'{}' cannot be used: Input/output error",
 }
 
@@ -280,8 +280,8 @@ def test_what_happened_to_a_folder_is_told_in_words(tmp_path: Path) -> None:
     for number, message in ERRORS.items():
         assert trouble(tmp_path, OSError(number, os.strerror(number))) == message.format(tmp_path)
     gone = OSError(errno.ENOENT, "No such file or directory", "x/y")
-    assert trouble(tmp_path / "x", gone) == f"'{tmp_path / 'x'}' is gone: it was moved or deleted"
-    assert trouble(tmp_path, gone) == f"a part of '{tmp_path}' is gone: x/y"
+    assert trouble(tmp_path / "x", gone) == f"'{tmp_path / 'x'}' no longer exists: it was moved or deleted"
+    assert trouble(tmp_path, gone) == f"a part of '{tmp_path}' no longer exists: x/y"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
@@ -339,7 +339,7 @@ def test_a_folder_that_is_moved_goes_on_where_it_is(
         "rollflow.bench.run.leases.LEASE", 1.5
     )  # the process that had the claims is this one, and alive
     first, second = tmp_path / "first", tmp_path / "second"
-    with pytest.raises(FolderError, match=r"'.*first' is gone: it was moved or deleted"):
+    with pytest.raises(FolderError, match=r"'.*first' no longer exists: it was moved or deleted"):
         run(first, job_ended=_after(3, lambda: first.rename(second)), checkpoint_seconds=0.0)
     assert not first.exists()
     assert len(JournalIndex(second).done) >= 3
@@ -348,7 +348,7 @@ def test_a_folder_that_is_moved_goes_on_where_it_is(
 
 
 def test_a_folder_that_is_deleted_is_not_made_again(tmp_path: Path) -> None:
-    with pytest.raises(FolderError, match=r"'.*run' is gone: it was moved or deleted"):
+    with pytest.raises(FolderError, match=r"'.*run' no longer exists: it was moved or deleted"):
         run(tmp_path / "run", job_ended=_after(3, lambda: shutil.rmtree(tmp_path / "run")), checkpoint_seconds=0.0)
     assert list(tmp_path.iterdir()) == []
 
@@ -373,7 +373,7 @@ def test_a_copy_of_a_folder_at_work_is_an_experiment_of_its_own(
 @pytest.mark.parametrize(
     ("act", "message"),
     [
-        ("move", "is gone: it was moved or deleted; it has the records of 2 of 7 jobs; put it back, or give its new"),
+        ("move", "no longer exists: it was moved or deleted; it has the records of 2 of 7 jobs; put it back, or give"),
         ("fill", "is full (No space left on device); 2 of 7 jobs are done and recorded; once this is fixed, the"),
     ],
 )

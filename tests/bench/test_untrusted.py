@@ -108,7 +108,7 @@ def test_the_working_directory_is_searched_only_for_modules_that_the_user_names(
     (metadata / "entry_points.txt").write_text("[rollflow.rewards]\nplugged = evil:R\n")
     configure(theirs, held_out=["plugged"])
     assert main(["replay", ".", a_job(theirs)]) == 2
-    assert "'plugged' outside the library and its plug-ins" in capsys.readouterr().err
+    assert "'plugged', which is not part of the library or a plug-in" in capsys.readouterr().err
     assert "evil" not in sys.modules
     (theirs / "mine.py").write_text("from rollflow.rewards import REWARDS\nR = REWARDS['count']\n")
     try:
@@ -140,8 +140,8 @@ def test_the_working_directory_is_searched_only_for_modules_that_the_user_names(
         ({"held_out": ["human"]}, "or a person"),
         ({"held_out": ["sum(parts=" * 50 + "count"]}, "expected NAME"),
         ({"held_out": ["sum(parts=" * 5000 + "count" + ")" * 5000]}, "expected NAME"),
-        ({"reward": "evil.R"}, "'evil.R' outside the library"),
-        ({"reward": "..:x"}, "'..:x' outside the library"),
+        ({"reward": "evil.R"}, "'evil.R', which is not part of the library"),
+        ({"reward": "..:x"}, "'..:x', which is not part of the library"),
     ],
 )
 def test_replay_reaches_for_nothing_that_the_folder_names(theirs: Path, changes: dict[str, Any], told: str) -> None:
@@ -159,7 +159,7 @@ def test_arms_name_only_what_is_registered(theirs: Path, field: str) -> None:
         config,
         Arm("fine", "rbf(initial=2)", 10, interpolant="vp", kernel="sde(diffusion=converted(latest=0.97))"),
     )
-    with pytest.raises(RollflowError, match=r"would look for 'evil:X' outside the library.*add --trust"):
+    with pytest.raises(RollflowError, match=r"would import 'evil:X', which is not part of the library.*add --trust"):
         refuse_untrusted(theirs, config, Arm("a", **{field: "evil:X"}))  # type: ignore[arg-type]
 
 

@@ -145,7 +145,7 @@ def test_dry_run_table(capsys: pytest.CaptureFixture[str]) -> None:
         (["--set", "initial=few"], "initial=few cannot be read; expected int"),
         (["--set", "initial"], "expected SETTING=VALUE, not 'initial'"),
         (["--set", "kernle.eta=1"], "unknown choice 'kernle'; did you mean 'kernel'?"),
-        (["--set", "grid.shift=2"], "grid.shift is set, but which grid is not: add --grid"),
+        (["--set", "grid.shift=2"], "grid.shift is set, but no grid is chosen; add --grid NAME"),
         (["--nfe", "30"], "the smallest budget is"),
         (["--nfe", "-5"], "the smallest budget is"),
         (["--nfe", "many"], "--nfe"),
@@ -317,7 +317,7 @@ def test_what_was_stopped_goes_on_to_the_same_picture(
     assert main([*command, ".", "--resume"]) == 0
     assert capsys.readouterr().err == "warning: the run is already finished; its result is in '.'\n"
     assert main([*command, ".", "--resume", "--seed", "4"]) == 1
-    assert "there is no 'checkpoint.pt' to resume from" in capsys.readouterr().err
+    assert "there is no checkpoint 'checkpoint.pt' to resume from" in capsys.readouterr().err
     assert (folder / "result.json").read_bytes() == before
 
 
@@ -502,10 +502,11 @@ def test_what_is_asked_for_is_shown_before_the_run(
     monkeypatch.setitem(REWARDS, "counted", Counted)
     run_of = ["generate", "three red squares", "--nfe", "80", "--reward", "counted"]
     assert main(run_of) == 0
-    assert capsys.readouterr().err == "asks for red square=3 (read from the prompt; override with --ask THING=COUNT)\n"
+    expected = "the prompt asks for red square=3 (read from its words; override with --ask THING=COUNT)\n"
+    assert capsys.readouterr().err == expected
     assert read(folder / "rollflow-out")["reward"] == 0
     assert main([*run_of, "--ask", "squares=2"]) == 0
-    assert capsys.readouterr().err == "asks for square=2 (as given)\n"
+    assert capsys.readouterr().err == "the prompt asks for square=2 (as given)\n"
     content = read(folder / "rollflow-out")
     assert content["ask"] == {"square": 2}
     assert content["prompt"] == "three red squares"
@@ -625,7 +626,7 @@ def test_a_file_of_the_user_is_not_replaced(
         assert main(["generate", PROMPT, "--nfe", "90", "--seed", "1", "--out", "own"]) == 2
         line = refused(capsys)
         assert line.startswith("error: 'own' holds ")
-        assert name in line.partition(", which rollflow did not write, or which changed since")[0]
+        assert name in line.partition(", which rollflow did not write, or which was changed since")[0]
         assert (folder / "own" / name).read_text() == "precious"
 
 
@@ -695,7 +696,7 @@ def test_a_result_that_cannot_be_written_is_not_lost(
         monkeypatch.setattr(f"{module}.write", failing)
     checkpoints = False
     assert main([*command, "out"]) == 1
-    assert "nothing is lost: fix this and run the same command with --resume" in refused(capsys)
+    assert "nothing is lost: fix this, then run the same command with --resume" in refused(capsys)
     assert list(contents(folder / "out")) == ["checkpoint.pt"]
     (folder / "out/checkpoint.pt").unlink()
     checkpoints = True

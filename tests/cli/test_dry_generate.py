@@ -107,17 +107,17 @@ def test_another_job_to_resume(more: list[str], told: str, stopped: Path, capsys
 
 def test_nothing_to_resume(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*COMMAND, "--dry-run", "--resume"]) == 1
-    assert "to resume from: no run was stopped there" in capsys.readouterr().err
+    assert "to resume from: the folder holds no stopped run" in capsys.readouterr().err
     assert not folder.exists()
     assert main(COMMAND) == 0
-    assert "no run was stopped there" in refused_alike(capsys, folder, "--resume", "--seed", "3")
+    assert "the folder holds no stopped run" in refused_alike(capsys, folder, "--resume", "--seed", "3")
     assert main([*COMMAND, "--dry-run", "--resume"]) == 0, "it is finished already"
 
 
 def test_a_damaged_checkpoint(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = stopped / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:-1])
-    assert "it was cut short or changed" in refused_alike(capsys, stopped, "--resume")
+    assert "it was truncated or changed" in refused_alike(capsys, stopped, "--resume")
 
 
 def test_the_package(capsys: pytest.CaptureFixture[str]) -> None:

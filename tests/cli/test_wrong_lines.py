@@ -208,7 +208,7 @@ LINES: list[tuple[list[str], str]] = [
         )
     ),
     ([*DRY, "--method", "wl_mine:Cost"], "the cost of method 'bon' must be a Cost, not None"),
-    ([*DRY, "--method", "wl_mine:Costly"], "method 'bon' cannot tell its cost: KeyError: 'dear'"),
+    ([*DRY, "--method", "wl_mine:Costly"], "the cost of method 'bon' cannot be determined: KeyError: 'dear'"),
     *(
         (
             ["generate", "x", "--nfe", "20", "--model", "wl_mine:Model", "--reward", "wl_mine:Mean", "--method", name],
@@ -217,7 +217,7 @@ LINES: list[tuple[list[str], str]] = [
         for name, told in (
             ("wl_mine:Shares", "shares of method 'bon' must be a list of whole numbers, not None"),
             ("wl_mine:Plain", "population of method 'bon' must be a generator of requests, not 3"),
-            ("wl_mine:Yields", "which is no request; use 'yield from'"),
+            ("wl_mine:Yields", "which is not a request; use 'yield from'"),
             ("wl_mine:Returns", "what method 'bon' returns must be a Finished, not None"),
         )
     ),
@@ -237,7 +237,7 @@ LINES: list[tuple[list[str], str]] = [
     (["bench", "run", "--preset", "searches", "--dry-run", "--out", "loop"], "'loop'"),
     (["report", "loop"], "'loop'"),
     ([*DRY, "--reward", "remote(url=http://127.0.0.1:99999)"], "must be from 0 to 65535"),
-    ([*DRY, "--resume"], "no run was stopped there"),
+    ([*DRY, "--resume"], "the folder holds no stopped run"),
     (["serve-reward", "wl_raises:X", "--port", "0"], "boom at import"),
     (["serve-reward", "wl_mine:Init", "--port", "0"], "KeyError: 'no'"),
 ]

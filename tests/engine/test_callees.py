@@ -105,7 +105,7 @@ def test_what_a_model_raises_names_it(line: ToyModel, where: str, error: BaseExc
 
 
 def test_a_prompt_that_cannot_be_read_is_a_value_error(line: ToyModel) -> None:
-    with pytest.raises(ValueError, match="the toy has no mixture 'nowhere'"):
+    with pytest.raises(ValueError, match="the toy model has no mixture 'nowhere'"):
         rollflow.generate("nowhere", model=line, reward=ToyReward(), nfe=100)
 
 
@@ -130,7 +130,7 @@ def test_an_observer_that_fails_is_named_and_called_no_more(line: ToyModel, erro
 
     clumsy, job = Clumsy(), Job(Task(line, "left", ToyReward()), SVDD(2), 32, 0, STEPS4)
     with pytest.warns(
-        RollflowWarning, match="observer Clumsy failed in 'scored' and is not called any more; the run goes on"
+        RollflowWarning, match="observer Clumsy failed in 'scored' and is not called again; the run continues"
     ):
         [result] = Engine(observers=[clumsy]).run([job])
     assert clumsy.calls == 1

@@ -212,11 +212,11 @@ def test_what_a_prompt_asked_for_is_not_forgotten(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     job = Job(TASK, BestOfN(), 8, 0, SAMPLERS["linear"])
-    with pytest.raises(BadCheckpoint, match=r"there is no '.*c\.pt' to resume from"):
+    with pytest.raises(BadCheckpoint, match=r"there is no checkpoint '.*c\.pt' to resume from"):
         load_checkpoint(job, tmp_path / "c.pt")
     for damaged in (b"", b"nonsense", b"PK\x03\x04"):
         (tmp_path / "c.pt").write_bytes(damaged)
-        with pytest.raises(BadCheckpoint, match="is no checkpoint that can be read"):
+        with pytest.raises(BadCheckpoint, match=r"checkpoint '.*' cannot be read"):
             load_checkpoint(job, tmp_path / "c.pt")
 
 
@@ -280,7 +280,7 @@ def test_a_class_that_is_no_state_of_the_search_is_not_made(name: str, tmp_path:
     gadget = {"class": name, "fields": {"path": str(made)}}
     for place in (lambda told: {**told, "checkpoint": gadget}, lambda told: _state(told).update(extra=gadget)):
         forged(tmp_path / "c.pt", place)
-        with pytest.raises(BadCheckpoint, match="which is no state of its search"):
+        with pytest.raises(BadCheckpoint, match="which is not a state of its search"):
             load_checkpoint(job, tmp_path / "c.pt")
         a_checkpoint(tmp_path / "c.pt")
     assert not made.exists()
@@ -350,7 +350,7 @@ FORGERIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 def test_a_forged_state_is_refused_in_words(kind: str, tmp_path: Path) -> None:
     job, (change, message) = a_checkpoint(tmp_path / "c.pt"), FORGERIES[kind]
     forged(tmp_path / "c.pt", change)
-    with pytest.raises(BadCheckpoint, match=f"no checkpoint that can be used: .*{message}"):
+    with pytest.raises(BadCheckpoint, match=f"checkpoint '.*' cannot be used: .*{message}"):
         load_checkpoint(job, tmp_path / "c.pt")
 
 
@@ -393,7 +393,7 @@ def test_a_file_that_nests_without_end_is_refused(tmp_path: Path) -> None:
         body = len(text).to_bytes(8, "little") + text
         head = content[:22] + hashlib.sha256(body).hexdigest().encode() + b"\n"
         (tmp_path / "c.pt").write_bytes(head + body)
-        with pytest.raises(BadCheckpoint, match="no checkpoint that can be read"):
+        with pytest.raises(BadCheckpoint, match=r"checkpoint '.*' cannot be read"):
             load_checkpoint(job, tmp_path / "c.pt")
     body = (1 << 62).to_bytes(8, "little")
     (tmp_path / "c.pt").write_bytes(content[:22] + hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
@@ -408,7 +408,7 @@ def test_what_is_no_regular_file_or_of_another_version_is_refused(tmp_path: Path
     with pytest.raises(BadCheckpoint, match="it has version 5, and this release reads versions 3 and 4"):
         load_checkpoint(job, tmp_path / "newer.pt")
     torch.save({"version": 2, "job": fingerprint(job), "checkpoint": {}}, tmp_path / "older.pt")
-    with pytest.raises(BadCheckpoint, match="an earlier release of rollflow wrote it"):
+    with pytest.raises(BadCheckpoint, match="it was written by an earlier release of rollflow"):
         load_checkpoint(job, tmp_path / "older.pt")
     os.mkfifo(tmp_path / "pipe.pt")
     for path in (tmp_path / "pipe.pt", tmp_path, Path("/dev/zero")):

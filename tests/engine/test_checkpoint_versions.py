@@ -72,5 +72,5 @@ def test_a_class_that_is_no_state_is_not_made(tmp_path: Path) -> None:
     path = tmp_path / "forged"
     path.write_bytes((FOLDER / "rbf.checkpoint").read_bytes())
     forged(path, lambda content: {**content, "checkpoint": {"class": "rollflow.engine.job:Task", "fields": {}}})
-    with pytest.raises(BadCheckpoint, match="it holds a 'Task', which is no state of its search"):
+    with pytest.raises(BadCheckpoint, match="it holds a 'Task', which is not a state of its search"):
         load_checkpoint(Job(TASK, SEARCHES["rbf"], 60, 5, SAMPLER), path)

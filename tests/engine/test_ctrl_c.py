@@ -84,7 +84,7 @@ def test_a_reward_that_does_not_answer_is_not_waited_for(line: ToyModel) -> None
     assert (far.asked, near.asked) == (0, 1)
     assert math.isnan(result.held_out["away"])
     assert result.held_out["near"] == result.reward
-    assert result.missing == {"away": "interrupted before it was asked"}
+    assert result.missing == {"away": "interrupted before it was called"}
 
 
 def test_parts_of_a_mixture_that_does_not_answer_are_missing(line: ToyModel) -> None:
@@ -105,7 +105,7 @@ def test_a_mixture_that_is_held_out_is_elsewhere_if_a_part_is(line: ToyModel, sp
     judge = WeightedSum((far, Odd("near")))
     result, _ = stopped(Job(Task(spy, "wide", ToyReward(), (judge,)), SVDD(2), 100, 0, STEPS4))
     assert far.asked == 0
-    assert result.missing == {"sum": "interrupted before it was asked"}
+    assert result.missing == {"sum": "interrupted before it was called"}
 
 
 def test_nobody_is_asked_at_the_terminal_any_more(spy: Any) -> None:
@@ -116,7 +116,7 @@ def test_nobody_is_asked_at_the_terminal_any_more(spy: Any) -> None:
     spy.trouble, spy.fails_at = KeyboardInterrupt(), 2
     result, _ = stopped(Job(Task(spy, "wide", ToyReward(), (person,)), SVDD(2), 100, 0, STEPS4))
     assert person.asked == 0
-    assert result.missing == {"person": "interrupted before it was asked"}
+    assert result.missing == {"person": "interrupted before it was called"}
 
 
 def test_nothing_is_kept_of_a_search_whose_only_judge_is_away(spy: Any) -> None:
@@ -136,7 +136,7 @@ def test_another_ctrl_c_leaves_out_what_the_sample_can_do_without(spy: Any, inte
     assert result.reward == float(ToyReward().score(result.sample[None], ["wide"]))
     assert result.missing == {
         "first": "interrupted before it answered",
-        "second": "interrupted before it was asked",
+        "second": "interrupted before it was called",
     }
     assert (first.asked, second.asked) == (1, 0)
 
@@ -189,7 +189,7 @@ def test_a_finished_search_that_waits_for_a_held_out_reward_gives_its_own_sample
     result, _ = stopped(replace(job, task=replace(job.task, held_out=(far,))))
     assert torch.equal(result.x0, whole.x0)
     assert (result.reward, result.noise_level, result.spent) == (whole.reward, whole.noise_level, whole.spent)
-    assert result.missing == {"away": "interrupted before it was asked"}
+    assert result.missing == {"away": "interrupted before it was called"}
 
 
 def test_what_has_ended_stays_ended(line: ToyModel) -> None:

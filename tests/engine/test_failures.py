@@ -97,7 +97,7 @@ def test_a_prompt_that_the_model_cannot_read(
 ) -> None:
     prompts = ("left", "nowhere", "right")
     jobs = [Job(Task(line, p, toy_reward), SVDD(2), 24, 0, STEPS4) for p in prompts]
-    with pytest.raises(JobsFailed, match="job 1: the toy has no mixture 'nowhere'") as failed:
+    with pytest.raises(JobsFailed, match="job 1: the toy model has no mixture 'nowhere'") as failed:
         Engine(3).run(jobs)
     first, none, last = failed.value.results
     assert none is None

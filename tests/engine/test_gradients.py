@@ -218,7 +218,7 @@ def test_a_cap_on_backward_passes_stops_with_the_best_so_far(line: ToyModel, sea
     cap = int(share * full)
     job = Job(Task(model, "wide", JUDGES[1]), search, 30, 1, GUIDED, Caps(backward_passes=cap))
     if share == 0 and search == BestOfN():
-        with pytest.raises(JobsFailed, match="backward_passes: 7 would pass the cap of 0") as failed:
+        with pytest.raises(JobsFailed, match="backward_passes: 7 would exceed the cap of 0") as failed:
             Engine(observers=[watch]).run([job])
         assert isinstance(failed.value.failures[0], BudgetExceeded)
         assert model.plain == model.differentiated == []

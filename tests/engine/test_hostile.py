@@ -561,7 +561,7 @@ class Flat(Tweedie):
 @pytest.mark.parametrize(
     ("chosen", "told"),
     [
-        ({"search": Broken()}, "yielded str, which is no request"),
+        ({"search": Broken()}, "yielded str, which is not a request"),
         (
             {"search": BestOfN(), "sampler": Sampler(kernel=Narrow())},
             r"kernel Narrow\(\) gave \(1, 1, 4, 4\); expected shape \(\d+, 3, 4, 4\)",

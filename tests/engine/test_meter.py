@@ -49,7 +49,7 @@ def test_debits_add_up_and_never_pass_a_cap(caps: Caps, debits: list[Spending]) 
 def test_the_refusal_says_what_and_how_much(name: str) -> None:
     meter = Meter(replace(Caps(), **{name: 4}))
     meter.debit(replace(Spending(), **{name: 4}))
-    with pytest.raises(BudgetExceeded, match=f"{name}: 5 would pass the cap of 4"):
+    with pytest.raises(BudgetExceeded, match=f"{name}: 5 would exceed the cap of 4"):
         meter.debit(replace(Spending(), **{name: 1}))
     meter.debit(replace(Spending(), **{other: 100 for other in NAMES if other != name}))
 
@@ -130,7 +130,7 @@ class Greedy(Search):
 @pytest.mark.parametrize("caps", [Caps(), Caps(nfe=100)], ids=str)
 def test_the_budget_is_a_cap_whatever_the_search_says(spy: Any, toy_reward: ToyReward, caps: Caps) -> None:
     job = Job(Task(spy, "left", toy_reward), Greedy(), 1, caps=caps)
-    with pytest.raises(JobsFailed, match="nfe: 2 would pass the cap of 1"):
+    with pytest.raises(JobsFailed, match="nfe: 2 would exceed the cap of 1"):
         Engine().run([job])
     assert spy.calls == []
 

@@ -213,9 +213,9 @@ def refused(capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
-        ({"reward": "mine:Sharp"}, "would look for 'mine:Sharp' outside the library"),
-        ({"held_out": ["mine:Sharp"]}, "would look for 'mine:Sharp' outside the library"),
-        ({"kernel": "mine:Mine"}, "would look for 'mine:Mine' outside the library"),
+        ({"reward": "mine:Sharp"}, "would import 'mine:Sharp', which is not part of the library"),
+        ({"held_out": ["mine:Sharp"]}, "would import 'mine:Sharp', which is not part of the library"),
+        ({"kernel": "mine:Mine"}, "would import 'mine:Mine', which is not part of the library"),
         ({"model": "/some/folder"}, "would load the model '/some/folder'"),
         ({"model": {"name": "owner/name"}}, "would load the model {'name': 'owner/name'}"),
         ({"reward": "vlm-judge(url=http://a)"}, "would use 'vlm-judge(url=http://a)'"),
@@ -256,7 +256,7 @@ def test_trust_allows_a_module(capsys: pytest.CaptureFixture[str]) -> None:
     line = ["generate", PROMPT, "--nfe", "90", "--reward", "repeat_mine:Mine", "--out", "first", "-q"]
     assert main(line) == 0
     assert main(["generate", "--from", "first", "--out", "again", "-q"]) == 2
-    assert "if you trust whoever made it, add --trust" in refused(capsys)
+    assert "if you trust its author, add --trust" in refused(capsys)
     assert main(["generate", "--from", "first", "--trust", "--out", "again", "-q"]) == 0
     assert read("again")["sha256"] == read("first")["sha256"]
 
@@ -306,7 +306,7 @@ def old(content: dict[str, Any]) -> dict[str, Any]:
     [
         (old, "was written by an earlier release, which did not record all options"),
         (lambda content: content | {"version": 3}, "has version 3; this release of rollflow reads 1, 2"),
-        (lambda content: content | {"plan": {}}, "does not hold the options of its run"),
+        (lambda content: content | {"plan": {}}, "does not contain the options of its run"),
         (lambda content: content | {"plan": [1]}, r"malformed: 'plan' is \[1\]"),
         (lambda content: content | {"threads": 10**6}, "threads must be a whole number"),
         (lambda content: {"a": 1}, "is not the result.json of a run"),

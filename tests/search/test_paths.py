@@ -279,8 +279,8 @@ def test_a_budget_of_too_few_steps_is_warned_of(
         Job(Task(line, "left", ToyReward()), search, nfe, 0, sampler)
         return
     assert told == (
-        f"paths has too few steps in {nfe} NFE: one spans {longest:.2f} of noise level, more than 0.3, so that it "
-        f"hardly denoises; give {sensible} NFE or more, or fewer streams or copies"
+        f"paths has too few steps in {nfe} NFE: one spans {longest:.2f} of noise level, more than 0.3, and so "
+        f"hardly denoises; use {sensible} NFE or more, or fewer streams or copies"
     )
     assert search.doubt(sampler.bind(line), sensible) is None
     with pytest.warns(RollflowWarning, match=re.escape(told)):

@@ -1,4 +1,4 @@
-"""Plans as JSON: every option in texts and numbers, so that a file can hold it and a later run repeat it."""
+"""Conversion of plans to JSON and back, so that a later run can repeat them from a file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from rollflow.prompts import Prompt
 from rollflow.registry import Registry
 
 OBJECT = "object"
-"""Key of what stands for a value that has no text, in words."""
+"""Key of the description that replaces a value without a text."""
 
 
 def to_json(plan: Options) -> dict[str, Any]:
-    """Every option of a plan by name, in JSON's own types.
+    """Convert every option of a plan to JSON types, by name.
 
-    A choice is a text, a ``Prompt`` its text and counts, a ``PipelineSource`` its settings. Of an object that has no
-    text, such as one of a class that no registry holds, only a description is kept: it can be read, but not run.
+    A choice becomes a text, a ``Prompt`` its text and counts, and a ``PipelineSource`` its settings. An object that has
+    no text, such as one of an unregistered class, becomes a description, which can be read but not run.
     """
     content: dict[str, Any] = {"prompt": _prompt(plan.prompt)}
     for name, (_, option) in options_of(type(plan)).items():
@@ -45,14 +45,14 @@ def _value(value: Any, option: Option) -> Any:
     registry = option.find_registry()
     try:
         if registry is None:
-            raise BadSetting("it is not a choice")
+            raise BadSetting("it is not a choice")  # caught below
         return registry.text(value)
     except Exception:  # comparing and printing objects of other people's classes may raise anything
         return {OBJECT: f"{type(value).__module__}.{type(value).__qualname__}"}
 
 
 def _pipeline(source: PipelineSource) -> dict[str, Any]:
-    """The settings of a pipeline that are not the default ones, its arguments in texts as on the command line."""
+    """Return the settings of a pipeline that differ from their defaults, with arguments as on the command line."""
     content: dict[str, Any] = {"name": source.name}
     for one in fields(PipelineSource):
         value = getattr(source, one.name)
@@ -64,7 +64,7 @@ def _pipeline(source: PipelineSource) -> dict[str, Any]:
 
 
 def _argument(value: Any) -> str | dict[str, str]:
-    """The text that ``read_argument`` reads as a value: itself, or a literal; a picture has none."""
+    """Return the text that ``read_argument`` reads as this value; a description if there is none, as for pictures."""
     for text in (value, repr(value)) if isinstance(value, str) else (repr(value),):
         try:
             if text.lower().endswith(PICTURES):  # would be taken for a file
@@ -78,11 +78,11 @@ def _argument(value: Any) -> str | dict[str, str]:
 
 
 def from_json(kind: type[Options], content: Mapping[str, Any], *, where: str, trusted: bool = False) -> dict[str, Any]:
-    """The options that the JSON of a plan holds, as arguments of ``Plan``.
+    """Convert the JSON of a plan to arguments of ``Plan``.
 
     Args:
         kind: Class of the plan.
-        content: Some or all of what ``to_json`` gave.
+        content: All or some of the options in the result of ``to_json``.
         where: Name of the file, for errors.
         trusted: Whether it may name modules, files, models and servers (``trust.refuse_untrusted``).
 
@@ -112,11 +112,11 @@ def _refuse_objects(content: Mapping[str, Any], where: str) -> None:
                     f"give {_flag(name)}"
                 )
             arguments = part.get("arguments") if isinstance(part, Mapping) else None
-            for argument, told in arguments.items() if isinstance(arguments, Mapping) else ():
-                if isinstance(told, Mapping):
+            for argument, text in arguments.items() if isinstance(arguments, Mapping) else ():
+                if isinstance(text, Mapping):
                     raise RollflowError(
                         f"'{where}' was made with an argument '{argument}' of the pipeline that a file cannot hold "
-                        f"({told.get(OBJECT)!s:.80}); give --pipeline-arg {argument}=..."
+                        f"({text.get(OBJECT)!s:.80}); give --pipeline-arg {argument}=..."
                     )
 
 
@@ -127,7 +127,7 @@ def _flag(name: str) -> str:
 def _choices(
     content: Mapping[str, Any], known: Mapping[str, tuple[Any, Option]]
 ) -> Iterator[tuple[Registry[Any], str]]:
-    """Texts that name something, each with the registry in which it is looked up; the model is not among them."""
+    """Yield the texts of all choices but the model, each with its registry."""
     for name, (_, option) in known.items():
         registry = option.find_registry()
         value = content.get(name)
@@ -139,7 +139,7 @@ def _choices(
 
 
 def _read(name: str, value: Any, where: str) -> Any:
-    """One option; what is malformed beyond this is refused by ``Plan``."""
+    """Convert one option; ``Plan`` refuses other malformed values."""
     if not isinstance(value, Mapping):
         return value
     try:

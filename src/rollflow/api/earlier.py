@@ -1,4 +1,4 @@
-"""Runs made earlier, read from their ``result.json``, to be repeated."""
+"""Earlier runs, read from their ``result.json`` to be repeated."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _MOST_THREADS = 1 << 10
 
 @dataclass(frozen=True)
 class EarlierRun:
-    """What a ``result.json`` says of its run.
+    """An earlier run, as its ``result.json`` describes it.
 
     Args:
-        path: The file.
+        path: Path of the file.
         record: Record of the job; its plan is not empty.
-        job: Digest of the job, model and rewards included; None if it is not known.
+        job: Digest of the job, including model and rewards; None if it is not known.
     """
 
     path: Path
@@ -36,7 +36,7 @@ class EarlierRun:
 
     @contextmanager
     def as_it_ran(self) -> Iterator[None]:
-        """Compute with as many CPU threads as the run did, since matrix products divide their sums by them."""
+        """Use the number of CPU threads of the earlier run, on which the bits of matrix products depend."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.record.threads)
         try:
@@ -45,7 +45,7 @@ class EarlierRun:
             torch.set_num_threads(before)
 
     def differences(self, content: Mapping[str, Any]) -> str | None:
-        """Why a run of the same options gave another sample, in words; None if it gave the same, to the last bit.
+        """Explain why a run with the same options gave another sample; None if it gave the same, to the last bit.
 
         Args:
             content: Content of its ``result.json``.
@@ -53,13 +53,13 @@ class EarlierRun:
         if content["sha256"] == self.record.sha256:
             return None
         if self.job is not None and content["job"] != self.job:
-            return "its model or one of its rewards is not the one of then"
+            return "the model or one of the rewards has changed since"
         then, now = self.record.versions, versions()
         changed = [f"{name} was {then.get(name)}, is {now[name]}" for name in now if then.get(name) != now[name]]
         device = content.get("device")
         if device != self.record.device:
             changed.append(f"the device was {self.record.device}, is {device}")
-        return "; ".join(changed) or "everything else is the same, so that the processor is another"
+        return "; ".join(changed) or "nothing else has changed, so it was probably made on another processor"
 
 
 def read_run(path: Path) -> EarlierRun:
@@ -75,7 +75,7 @@ def read_run(path: Path) -> EarlierRun:
         why = getattr(error, "strerror", None) or ("it is not text" if isinstance(error, UnicodeError) else error)
         raise RollflowError(f"cannot read '{file}': {why}; expected the result.json of a run") from None
     if not isinstance(content, dict):
-        raise RollflowError(f"'{file}' is not the result.json of a run: it holds no object")
+        raise RollflowError(f"'{file}' is not the result.json of a run: expected a JSON object")
     if "version" not in content and "nfe_used" in content:
         raise RollflowError(
             f"'{file}' was written by an earlier release, which did not record all options of the run; give them "
@@ -92,8 +92,8 @@ def read_run(path: Path) -> EarlierRun:
         raise RollflowError(f"'{file}' cannot be used: {error}") from None
     if not plan:
         raise RollflowError(
-            f"'{file}' does not hold the options of its run, whose job was made in Python without a Plan; repeat it "
-            "there"
+            f"'{file}' does not contain the options of its run, since the job was made in Python without a Plan; "
+            "repeat it in Python"
         )
     job = content.get("job")
     return EarlierRun(file, record, job if isinstance(job, str) else None)

@@ -20,8 +20,8 @@ def generate(prompt: str, *, observers: Iterable[Observer] = (), **options: Unpa
         result = generate("three cats on grass background", method="rbf", nfe=200)
         result.sample, result.reward, result.held_out, result.spent.nfe
 
-    The options are those of ``Plan``, where they are described. A model given by name is loaded at every call: for many
-    prompts load it once (``load_model``) and pass the object, or run many jobs together in an ``Engine``.
+    The options are those of ``Plan``, which describes them. A model given by name is loaded at every call: for many
+    prompts, load it once (``load_model``) and pass the object, or run many jobs together in an ``Engine``.
 
     Args:
         prompt: Description of the sample; a ``Prompt`` also holds the counts that rewards check.
@@ -41,7 +41,7 @@ def generate(prompt: str, *, observers: Iterable[Observer] = (), **options: Unpa
 
 
 def _signature() -> inspect.Signature:
-    """The signature with every option of a plan, for ``help`` and notebooks."""
+    """Return the signature with every option of a plan, for ``help`` and notebooks."""
     own = inspect.signature(generate)
     plan = [one for one in inspect.signature(Plan).parameters.values() if one.name != "prompt"]
     parameters = [*list(own.parameters.values())[:1], *plan, own.parameters["observers"]]

@@ -1,4 +1,4 @@
-"""Models and rewards, made ready to run."""
+"""Loading of models and rewards."""
 
 from __future__ import annotations
 
@@ -17,23 +17,28 @@ _LOADABLE = "a name, a PipelineSource, a pipeline of diffusers or a pair (veloci
 def load_model(
     model: str | Source | Any, arguments: Mapping[str, Any] | None = None, *, few_step: bool | None = None
 ) -> FlowModel:
-    """A model that is ready to run, once for many calls of ``generate``.
+    """Load a model, to use it in many calls of ``generate``.
 
     Args:
-        model: A name, as for ``generate``; a ``PipelineSource``, which says how to load one; a pipeline of diffusers
-            that is loaded already, with whatever was done to it (LoRA, quantisation, offload, compilation); or a pair
-            of a velocity function and the shape of its states (``FunctionModel``).
-        arguments: Of the call of a loaded pipeline: ``{"height": 512, "width": 512, "guidance_scale": 3.5}``.
-        few_step: Whether a loaded pipeline is step-distilled; None tells by its name and its scheduler's.
+        model: A name, as for ``generate``; a ``PipelineSource``, which says how to load a pipeline; a loaded diffusers
+            pipeline, with any LoRA, quantization, offloading or compilation; or a pair of a velocity function and the
+            shape of its states (``FunctionModel``).
+        arguments: Arguments of a loaded pipeline's call, such as
+            ``{"height": 512, "width": 512, "guidance_scale": 3.5}``.
+        few_step: Whether a loaded pipeline is step-distilled; None decides by its configuration, its name and the name
+            of its scheduler.
 
     Raises:
-        RollflowError: If it cannot be loaded, is no such pipeline, or does not take the arguments.
+        RollflowError: If the model cannot be loaded, is not a supported pipeline, or does not take the arguments.
     """
     if isinstance(model, str):
         model = find_model(model)
     if isinstance(model, Source | type | tuple):
         if arguments or few_step is not None:
-            raise BadSetting("arguments and few_step are of a loaded pipeline; give them to PipelineSource")
+            raise BadSetting(
+                "arguments and few_step are only for a loaded pipeline; for one given by name, use "
+                "PipelineSource(name, arguments, distilled=few_step)"
+            )
         if isinstance(model, tuple):
             return as_model(model)
         if isinstance(model, type) and not issubclass(model, FlowModel):
@@ -42,16 +47,16 @@ def load_model(
             loaded: FlowModel = model.load() if isinstance(model, Source) else model()
         return loaded
     if isinstance(model, FlowModel):
-        raise BadSetting(f"model '{model.name}' is loaded already; use it as it is")
+        raise BadSetting(f"model '{model.name}' is already loaded; use it as it is")
     if model is None or isinstance(model, bool | int | float | list | dict | set | bytes):
         raise checks.refused("model", _LOADABLE, model)
     return DiffusersModel(model, arguments, few_step=few_step)
 
 
 def load_reward(reward: RewardModel | type[RewardModel]) -> RewardModel:
-    """Make a reward of its class, if need be, and load it."""
+    """Load a reward, given as an object or by its class."""
     with blamed(f"reward '{reward.name}' cannot be loaded"):
-        made = reward() if isinstance(reward, type) else reward
-        check_reward("reward", made)
-    scoring.load(made)
-    return made
+        loaded = reward() if isinstance(reward, type) else reward
+        check_reward("reward", loaded)
+    scoring.load(loaded)
+    return loaded

@@ -34,12 +34,12 @@ T = TypeVar("T")
 
 
 def _named(choice: str | T, registry: Registry[T]) -> T:
-    """An object as it is, or what a text such as ``ddim(eta=0.5)`` names."""
+    """Create the choice that a text such as ``ddim(eta=0.5)`` names; return an object unchanged."""
     return registry.make(choice) if isinstance(choice, str) else choice
 
 
 def _chosen(name: str, value: T, *kinds: type[Any]) -> T:
-    """The value if it is a name or an object of one of the classes; else raise a BadSetting."""
+    """Return the value if it is a name or an object of one of the classes; raise a BadSetting otherwise."""
     pair = ["a pair (velocity, shape)"] if FlowModel in kinds else []
     what = " or ".join(["a name", *(kind.__name__ for kind in kinds if kind is not NoneType), *pair])
     checks.instance(name, value, str, *kinds, what=what)
@@ -90,7 +90,10 @@ class Plan(Options):
         check_names("held-out reward", [judge for judge in self.judges if not judge.remote])
         for judge in self.judges:
             if judge.relative:
-                raise BadSetting(f"'{judge.name}' looks back at what was scored, so that it cannot judge one sample")
+                raise BadSetting(
+                    f"'{judge.name}' compares samples with earlier ones, so it cannot be a held-out reward, which "
+                    "scores a single sample"
+                )
         _ = self.sampler  # an unknown name comes before what does not fit together
         if self.guidance is not None:
             check_differentiable(self.declared_reward)
@@ -98,10 +101,10 @@ class Plan(Options):
         self.cost()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {one.name: vars(self)[one.name] for one in fields(self) if one.name in vars(self)}  # loaded is nothing
+        return {one.name: vars(self)[one.name] for one in fields(self) if one.name in vars(self)}  # without the caches
 
     def _check_prompt(self) -> None:
-        """Raise what the run would if the model or a reward cannot read the prompt, or lacks a package."""
+        """Raise the error of the run if the model or a reward cannot read the prompt, or lacks a package."""
         if not isinstance(self.declared_model, Source):
             self.declared_model.check_prompt(self.prompt)
         for reward in (self.declared_reward, *self.judges):
@@ -109,7 +112,7 @@ class Plan(Options):
 
     def _check_types(self) -> None:
         """Raise a BadSetting if an argument is of the wrong type or out of range."""
-        checks.text("the prompt", self.prompt, what="a string that says what to make")
+        checks.text("the prompt", self.prompt, what="a string that describes the sample")
         object.__setattr__(self, "model", _chosen("model", as_model(self.model), FlowModel, Source))
         for name, (one, option) in options_of(type(self)).items():
             registry = option.find_registry()
@@ -135,12 +138,12 @@ class Plan(Options):
 
     @cached_property
     def declared_model(self) -> FlowModel | type[FlowModel] | Source:
-        """The model, or the class or source that says what is known of it before it is loaded."""
+        """The model, or the class or source with its attributes before it is loaded."""
         return find_model(self.model) if isinstance(self.model, str) else as_model(self.model)
 
     @cached_property
     def declared_reward(self) -> RewardModel | type[RewardModel]:
-        """The reward, or its class if that says all that is known before it is made."""
+        """The reward, or its class if it need not be created before it is loaded."""
         return REWARDS.resolve(self.reward) if isinstance(self.reward, str) else self.reward
 
     @cached_property
@@ -161,7 +164,7 @@ class Plan(Options):
 
     @cached_property
     def sampler(self) -> Sampler:
-        """How particles move."""
+        """The sampler, which moves the particles."""
         default = default_sampler(self.declared_model, self.search)
         return Sampler(
             default.interpolant if self.interpolant is None else _named(self.interpolant, INTERPOLANTS),
@@ -183,7 +186,7 @@ class Plan(Options):
         """Model, prompt and rewards; the first use loads the weights of those given by name."""
         model, reward = self.declared_model, load_reward(self.declared_reward)
         judges = self.judges
-        if self.held_out is None and reward.remote:  # what checks it is known only now, and may not be known here
+        if self.held_out is None and reward.remote:  # its held-out rewards are known only now, and may not exist here
             judges = [REWARDS.resolve(name) for name in reward.held_out if name in REWARDS.names()]
         loaded = tuple(map(load_reward, judges))
         check_names("held-out reward", loaded)
@@ -191,7 +194,7 @@ class Plan(Options):
         return Task(flow, self.prompt, reward, loaded)
 
     def cost(self) -> Spending:
-        """Estimate what the search spends at most, before anything is loaded."""
+        """Estimate the most that the search will spend, before anything is loaded."""
         return estimate_cost(self.declared_model, self.search, self.sampler, self.nfe)
 
     @property
@@ -200,7 +203,7 @@ class Plan(Options):
         return self.declared_model.rows_per_nfe
 
     def baseline_cost(self) -> Spending:
-        """Estimate what ``baseline`` spends, outside the budget of the search."""
+        """Estimate the cost of ``baseline``, which is outside the budget of the search."""
         return estimate_cost(self.declared_model, BestOfN(), self._plain(), self.steps)
 
     def _plain(self) -> Sampler:
@@ -215,8 +218,8 @@ class Plan(Options):
     def baseline(self, seed: int | None = None) -> Job:
         """Make the job of the plain sample, without a search: ``steps`` steps of the model's own ODE and grid.
 
-        It starts from the first noise that a search of the same seed draws. The solver is Euler's along the linear
-        interpolant, and DDIM with eta = 0 along that of a diffusion model.
+        It starts from the first noise that a search with the same seed draws. The solver is Euler's method along the
+        linear interpolant, and DDIM with eta = 0 along that of a diffusion model.
         """
         return Job(self.task, BestOfN(), self.steps, self.seed if seed is None else seed, self._plain())
 
@@ -251,25 +254,25 @@ class Plan(Options):
         held_out_path: bool = False,
         observers: Iterable[Observer] = (),
     ) -> Result | None:
-        """Search for the best sample, and write what ``rollflow generate`` writes if there is a folder for it.
+        """Search for the best sample; with an output folder, write the same files as ``rollflow generate``.
 
         Args:
-            out: Output folder: sample, ``result.json``, plots, and a checkpoint while the search runs. None writes
-                nothing.
+            out: Output folder for the sample, ``result.json``, plots, and a checkpoint while the search runs. None
+                writes nothing.
             resume: Whether to continue from the checkpoint in the folder.
-            compare: Whether to write the plain sample of the same seed, too.
+            compare: Whether to also write the plain sample of the same seed.
             held_out_path: Whether held-out rewards also score the path that led to the sample.
             observers: Observers of every step.
 
         Returns:
-            The result; None if ``resume`` finds the run finished, whose files are left as they are.
+            The result; None if ``resume`` finds a finished run, whose files are left unchanged.
 
         Raises:
-            RollflowError: As ``generate``.
+            RollflowError: As for ``generate``.
             BadSetting: If the folder holds files of the user that would be replaced, or the checkpoint of another run.
             BadCheckpoint: If there is no checkpoint to continue from, or it belongs to another run.
             FolderError: If the folder cannot be written to, or another run is writing to it.
-            Interrupted: On Ctrl-C, after the best sample so far was written.
+            Interrupted: On Ctrl-C, after writing the best sample so far.
         """
         if out is None:
             if resume or compare or held_out_path:
@@ -287,25 +290,25 @@ class Plan(Options):
             result = outcome.result
         if result.cause is not None:
             warnings.warn(
-                f"the search ended early, after {result.spent.nfe} of {self.nfe} NFE; its best sample so far is "
-                f"returned: {result.cause}",
+                f"the search ended early, after {result.spent.nfe} of {self.nfe} NFE, and returns its best sample so "
+                f"far: {result.cause}",
                 RollflowWarning,
                 stacklevel=2,
             )
         return result
 
     def to_json(self) -> dict[str, Any]:
-        """Every option by name, in JSON's own types; ``from_json`` makes an equal plan of it."""
+        """Return every option by name, in JSON types, from which ``from_json`` makes an equal plan."""
         return described.to_json(self)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], *, trusted: bool = False) -> Plan:
-        """Make a plan of its JSON, such as the ``plan`` of a ``result.json``.
+        """Make a plan from its JSON, such as the ``plan`` of a ``result.json``.
 
         Args:
-            content: Options by name; those that are missing have their defaults.
-            trusted: Whether it may name modules, files, models and servers; without it, only names of the library and
-                of plug-ins are accepted, with numbers as settings.
+            content: Options by name; missing ones have their defaults.
+            trusted: Whether the content may name modules, files, models and servers; otherwise only names of the
+                library and of plug-ins are accepted, with numbers as settings.
 
         Raises:
             RollflowError: If an option is unknown, malformed, not trusted, or was an object that JSON cannot hold.

@@ -1,4 +1,4 @@
-"""What a file from somebody else may choose: names of the library and of plug-ins, with numbers as settings."""
+"""Limits on what a file from somebody else may choose: names of the library and of plug-ins, with numeric settings."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from rollflow.rewards.pretrained.base import Pretrained
 
 
 def refuse_untrusted(where: str, model: object, choices: Iterable[tuple[Registry[Any], str]]) -> None:
-    """Refuse what a file must not do on a machine whose user does not trust it.
+    """Refuse choices that a file may make only if the user trusts it.
 
-    Its names may be those of the library and of installed plug-ins, with settings that are numbers or such names again.
-    It may not name a module, nor a file, a model or a server, neither in the settings of what it names, nor by the
-    choice of a reward that downloads weights, asks a server, or asks at the terminal.
+    Allowed are names of the library and of installed plug-ins, with settings that are numbers or such names. Without
+    trust, a file may not name a module, a file, a model or a server, neither directly nor in settings, and may not
+    choose a reward that downloads weights, contacts a server, or asks at the terminal.
 
     Args:
-        where: The file or folder, as it is called in errors.
-        model: Name of the model, or settings of a pipeline; None if it is not taken from the file.
-        choices: Texts of everything else that is taken from it, each with the registry of its kind.
+        where: The file or folder, as errors call it.
+        model: Name of the model, or settings of a pipeline; None if the file does not choose it.
+        choices: Texts of all other choices of the file, each with its registry.
 
     Raises:
-        RollflowError: In words that say what would be done, and that ``--trust`` allows it.
+        RollflowError: If there is such a choice; the text says what would be done, and that ``--trust`` allows it.
     """
     if model is not None and not (isinstance(model, str) and model in MODELS.names()):
         raise _untrusted(where, f"would load the model {model!r:.200}")
@@ -33,18 +33,18 @@ def refuse_untrusted(where: str, model: object, choices: Iterable[tuple[Registry
         try:
             found = registry.named(text)
         except UnknownName:
-            raise _untrusted(where, f"would look for {text!r} outside the library and its plug-ins") from None
+            raise _untrusted(where, f"would import {text!r}, which is not part of the library or a plug-in") from None
         for one in _all(found):
             if one.texts:
                 raise _untrusted(where, f"would use {text!r}, whose settings name a file, a model or a server")
             if issubclass(one.kind, RewardModel) and _reaches_out(one.kind):
                 raise _untrusted(
-                    where, f"would use {text!r}, which asks a server or a person, or may download its weights"
+                    where, f"would use {text!r}, which contacts a server, asks a person or may download weights"
                 )
 
 
 def _untrusted(where: str, what: str) -> RollflowError:
-    return RollflowError(f"{where} {what}; if you trust whoever made it, add --trust")
+    return RollflowError(f"{where} {what}; if you trust its author, add --trust")
 
 
 def _all(found: Named) -> Iterator[Named]:

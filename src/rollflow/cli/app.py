@@ -1,4 +1,4 @@
-"""The commands, each in a module of its own; slow imports wait until a command needs them."""
+"""The commands, each in its own module; slow imports are deferred until a command needs them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,19 @@ import typer
 from typer.core import TyperGroup
 
 from rollflow.cli import bench, errors, experiments, generate, lists, replay, report, score, serve
+from rollflow.errors import unknown
 
 
-class _Commands(TyperGroup):
+class _Group(TyperGroup):
+    """A group of commands, whose error for an unknown command is that for every other unknown name."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            ctx.fail(str(unknown("command", args[0], self.list_commands(ctx))))
+        return super().resolve_command(ctx, args)
+
+
+class _Commands(_Group):
     """The group of all commands; reports interruptions, which Typer itself does not."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -34,7 +44,7 @@ app.command()(lists.models)
 app.command()(lists.rewards)
 app.command()(score.score)
 app.command("serve-reward")(serve.serve_reward)
-app.add_typer(bench.app, name="bench")
+app.add_typer(bench.app, name="bench", cls=_Group)
 bench.app.command("run")(experiments.run)
 bench.app.command()(experiments.presets)
 bench.app.command()(experiments.pack)

@@ -29,12 +29,15 @@ def command(
     context: typer.Context = None,  # type: ignore[assignment]  # given by Typer
     ask: Annotated[
         list[str] | None,
-        typer.Option(help="Count that the prompt asks for: airplanes=6; may be repeated.  [default: read from it]"),
+        typer.Option(
+            help="Count that the prompt asks for: airplanes=6; may be repeated.  [default: read from the prompt]"
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="Setting of the method (initial=5) or of another choice (kernel.eta=0.5); may be repeated."
+            "--set",
+            help="Setting of the method (initial=5) or of another choice (kernel.eta=0.5); may be repeated.",
         ),
     ] = None,
     pipeline_arg: options.PipelineArg = None,
@@ -48,19 +51,22 @@ def command(
     source: Annotated[
         Path | None,
         typer.Option(
-            "--from", help="Repeat the run of this result.json (or its folder); other options given replace its own."
+            "--from",
+            help="Repeat the run of this result.json (or its folder); options that you give replace those of the run.",
         ),
     ] = None,
     trust: Annotated[
         bool,
-        typer.Option("--trust", help="Let --from load modules, files and models, and ask servers, that it names."),
+        typer.Option(
+            "--trust", help="Let --from load the modules, files and models and contact the servers that it names."
+        ),
     ] = False,
     compare: Annotated[bool, typer.Option("--compare", help="Also make the plain sample of the same seed.")] = False,
     held_out_path: Annotated[
         bool, typer.Option("--held-out-path", help="Also score the path to the sample with the held-out rewards.")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue a stopped run of the same options and --out.")
+        bool, typer.Option("--resume", help="Continue a stopped run with the same options and the same --out.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what the run would cost; load nothing.")] = False,
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("rollflow-out"),
@@ -135,20 +141,20 @@ command = options.with_plan_options(command)
 
 
 def _is_given(context: typer.Context, name: str) -> bool:
-    """Whether an option stands on the command line."""
+    """Whether an option was given on the command line."""
     source = context.get_parameter_source(name)
     return source is not None and source.name != "DEFAULT"
 
 
 def _finish(content: dict[str, Any], out: Path, *, as_json: bool, quiet: bool) -> None:
-    """Print what came of a run, and end with its exit code."""
+    """Print the outcome of a run, and exit with its exit code."""
     from rollflow.cli import tables
     from rollflow.output.folder_checks import CHECKPOINT
 
     code = 0
     if content["interrupted"]:
         kept = f"the best sample so far is in '{out}'"
-        if (out / CHECKPOINT).exists():  # of a run that was stopped before its first step there is none
+        if (out / CHECKPOINT).exists():  # missing if the run was stopped before its first step
             kept += "; continue with --resume"
         if "cause" not in content:
             code = errors.interrupted(f"{interruption.described()}; {kept}")

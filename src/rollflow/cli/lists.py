@@ -1,4 +1,4 @@
-"""``rollflow methods``, ``models`` and ``rewards``: what can be chosen by name."""
+"""``rollflow methods``, ``models`` and ``rewards``: lists of everything that can be chosen by name."""
 
 from __future__ import annotations
 

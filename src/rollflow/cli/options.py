@@ -36,7 +36,7 @@ def with_plan_options(command: Callable[..., None], kind: type[Options] = Option
     """Give a command the options of a plan after its own first parameter, in place of its ``**options``.
 
     Args:
-        command: Function that takes them as keywords.
+        command: Function that takes the options as keyword arguments.
         kind: Class whose fields are the options.
     """
     signature = inspect.signature(command, eval_str=True)

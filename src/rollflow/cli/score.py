@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 def read(path: Path) -> Tensor:
-    """A file as a decoded sample: (3, H, W) in [0, 1], or (F, 3, H, W) where it is animated.
+    """Read a file as a decoded sample: (3, H, W) in [0, 1], or (F, 3, H, W) if it is animated.
 
-    What is transparent is dropped for the colours beneath; a photograph is turned as its camera says. A frame that is
-    shown longer than the shortest counts as often as that goes into it: files merge frames that are equal.
+    Transparency is ignored, which shows the colours beneath; a photograph is rotated as its camera recorded. A frame
+    that is shown longer than the shortest is repeated in proportion, since files merge equal frames.
 
     Raises:
-        RollflowError: If it cannot be read as a picture.
+        RollflowError: If the file cannot be read as a picture.
     """
     from rollflow.files.media import read_frames
     from rollflow.files.pictures import from_pictures
@@ -34,12 +34,12 @@ def read(path: Path) -> Tensor:
     sizes = sorted({frame.size for frame in frames})
     if len(sizes) > 1:
         raise RollflowError(f"cannot read '{path}': expected frames of one size, got {sizes}")
-    sample = from_pictures(frames).contiguous()  # as models give samples; networks round others otherwise
+    sample = from_pictures(frames).contiguous()  # like samples of models; networks round others differently
     return sample if len(frames) > 1 else sample[0]
 
 
 def scores(reward: RewardModel, samples: Sequence[Tensor], prompt: str) -> list[float]:
-    """The reward of each sample; those of one size are scored together, and a relative reward is relative to all."""
+    """Score samples; those of the same size are scored together, and a relative reward compares all of them."""
     import torch
 
     from rollflow.rewards.scoring import scored
@@ -49,8 +49,8 @@ def scores(reward: RewardModel, samples: Sequence[Tensor], prompt: str) -> list[
         rows = [row for row, sample in enumerate(samples) if sample.shape == shape]
         stacked = torch.stack([samples[row] for row in rows])
         parts[rows] = torch.stack([scored(part, stacked, [prompt] * len(rows)) for part in reward.parts], 1)
-    found: list[float] = reward.combine(parts, parts).tolist()
-    return found
+    rewards: list[float] = reward.combine(parts, parts).tolist()
+    return rewards
 
 
 def score(
@@ -60,7 +60,7 @@ def score(
     files: Annotated[
         list[Path], typer.Argument(help="Pictures or animated films (PNG, JPEG, WebP) of any size.", metavar="FILES")
     ],
-    prompt: Annotated[str, typer.Option(help="Prompt that the files were made for.")],
+    prompt: Annotated[str, typer.Option(help="Prompt for which the files were made.")],
     ask: Annotated[
         list[str] | None, typer.Option(help="Count that the prompt asks for: airplanes=6, nudity=0; may be repeated.")
     ] = None,
@@ -90,12 +90,12 @@ def score(
             reward.load()
     with refusing(1):
         with blamed(f"reward '{reward.name}' failed", BadReward):
-            found = scores(reward, samples, asked)
-        for file, number in zip(files, found, strict=True):
+            numbers = scores(reward, samples, asked)
+        for file, number in zip(files, numbers, strict=True):
             if not math.isfinite(number):
                 raise BadReward(f"reward '{reward.name}' gave {number} for '{file}'; rewards must be finite")
     if as_json:
-        rows = [{"file": str(file), "score": number} for file, number in zip(files, found, strict=True)]
+        rows = [{"file": str(file), "score": number} for file, number in zip(files, numbers, strict=True)]
         print(json.dumps({"reward": reward.identity, "prompt": prompt, "scores": rows}, indent=2))
     else:
-        print(aligned([(str(file), f"{number:.6g}") for file, number in zip(files, found, strict=True)]))
+        print(aligned([(str(file), f"{number:.6g}") for file, number in zip(files, numbers, strict=True)]))

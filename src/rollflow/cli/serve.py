@@ -16,14 +16,14 @@ def serve_reward(
         str, typer.Argument(help="Reward (see 'rollflow rewards'), e.g. 'name(setting=value)'.", metavar="NAME")
     ],
     host: Annotated[
-        str, typer.Option(help="Address to listen on; any but this machine's own requires ROLLFLOW_TOKEN.")
+        str, typer.Option(help="Address to listen on; one that other machines can reach requires ROLLFLOW_TOKEN.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes any free one.", min=0, max=65535)] = 8000,
     max_megabytes: Annotated[float, typer.Option(help="Largest request, in megabytes.")] = 128,
     max_rows: Annotated[int, typer.Option(help="Most samples in a request.")] = 256,
     max_pixels: Annotated[int, typer.Option(help="Most pixels in all pictures of a request together.")] = 2**23,
-    max_requests: Annotated[int, typer.Option(help="Most requests that are read, wait or are scored at once.")] = 32,
-    max_seconds: Annotated[float, typer.Option(help="Most seconds for the body of a request to arrive.")] = 120,
+    max_requests: Annotated[int, typer.Option(help="Most requests in progress.")] = 32,
+    max_seconds: Annotated[float, typer.Option(help="Most seconds to receive the body of a request.")] = 120,
     max_characters: Annotated[int, typer.Option(help="Most characters in a prompt.")] = 10_000,
     max_memory: Annotated[float, typer.Option(help="Most megabytes of samples in all waiting requests.")] = 2_000,
     max_connections: Annotated[int, typer.Option(help="Most open connections.")] = 256,
@@ -63,10 +63,11 @@ def serve_reward(
             server = hosting.server_of(reward, token, limits)
         with refusing(1):
             listener.listen()
-            who = "whoever has the token" if token else "this machine"
+            who = "clients with the token" if token else "this machine"
             try:
-                with interruption.handing_over("SIGHUP", server.handle_exit):  # what else ends it, uvicorn takes itself
-                    print(f"serving '{reward.name}' at {hosting.address_of(listener)} to {who}; Ctrl-C ends it")
+                with interruption.handing_over("SIGHUP", server.handle_exit):  # uvicorn handles the other signals
+                    address = hosting.address_of(listener)
+                    print(f"serving '{reward.name}' at {address} to {who}; press Ctrl-C to stop")
                     server.run(sockets=[listener])
-            except KeyboardInterrupt:  # which is how a server is ended
+            except KeyboardInterrupt:  # the usual way to stop a server
                 interruption.wind_up()

@@ -21,15 +21,15 @@ from rollflow.registry import Registry, assignment
 
 
 class Given(NamedTuple):
-    """What stands on the command line of a run.
+    """The command line of a run.
 
     Args:
         prompt: Prompt; None if there is none.
-        ask: ``THING=COUNT`` each.
-        options: Options of the plan by name; what the user left open is absent.
-        settings: ``NAME=VALUE`` of the method, ``CHOICE.NAME=VALUE`` of any other choice.
-        arguments: ``NAME=VALUE`` of a pipeline's call.
-        loading: Settings of ``PipelineSource``; None if left open.
+        ask: Counts, ``THING=COUNT`` each.
+        options: Options of the plan by name, without those that the user did not give.
+        settings: Settings, ``NAME=VALUE`` for the method and ``CHOICE.NAME=VALUE`` for any other choice.
+        arguments: Arguments of a pipeline's call, ``NAME=VALUE`` each.
+        loading: Settings of ``PipelineSource``; None if not given.
     """
 
     prompt: str | None
@@ -41,11 +41,11 @@ class Given(NamedTuple):
 
 
 def plan_of(given: Given, earlier: EarlierRun | None = None, *, trusted: bool = False) -> Plan:
-    """The plan of a command line.
+    """Make the plan of a command line.
 
     Args:
-        given: What stands on it.
-        earlier: Run to repeat, whose options are taken where the command line leaves them open.
+        given: The command line.
+        earlier: Run to repeat, whose options are used unless the command line gives others.
         trusted: Whether the earlier run's options may name modules, files, models and servers.
 
     Raises:
@@ -68,31 +68,31 @@ def plan_of(given: Given, earlier: EarlierRun | None = None, *, trusted: bool = 
 
 
 def _repeated(given: Given, options: Mapping[str, Any], earlier: EarlierRun, trusted: bool) -> dict[str, Any]:
-    """The options of an earlier run that the command line leaves open."""
+    """Return the options of an earlier run that the command line does not give."""
     content = {name: value for name, value in earlier.record.plan.items() if name not in options}
     model = content.get("model")
     if isinstance(model, Mapping) and isinstance(model.get("arguments"), Mapping):
         replaced = {assignment(text)[0] for text in given.arguments}
         kept = {name: value for name, value in model["arguments"].items() if name not in replaced}
         content["model"] = {**model, "arguments": kept}
-    found = described.from_json(Plan, content, where=str(earlier.path), trusted=trusted)
-    source = found.get("model")
+    repeated = described.from_json(Plan, content, where=str(earlier.path), trusted=trusted)
+    source = repeated.get("model")
     if isinstance(source, PipelineSource) and earlier.record.device == "cpu" and source.device == "auto":
-        found["model"] = replace(source, device="cpu")
-    return found
+        repeated["model"] = replace(source, device="cpu")
+    return repeated
 
 
 def chosen(settings: Iterable[str], choices: Mapping[str, Any], *, updated: Collection[str] = ()) -> dict[str, Any]:
-    """Objects of the choices that have settings on the command line.
+    """Create the choices that have settings on the command line.
 
     Args:
-        settings: ``NAME=VALUE`` of the method, ``CHOICE.NAME=VALUE`` of any other.
-        choices: Text of each choice; None if it is left open.
-        updated: Choices of an earlier run, of whose settings those given replace the ones of the same name.
+        settings: Settings, ``NAME=VALUE`` for the method and ``CHOICE.NAME=VALUE`` for any other choice.
+        choices: Text of each choice; None if there is none.
+        updated: Choices taken from an earlier run, whose settings are replaced by given ones of the same name.
 
     Raises:
         UnknownName: On an unknown name, choice or setting.
-        BadSetting: On a value that cannot be read, or a setting of what was left open.
+        BadSetting: On a value that cannot be read, or a setting of a choice that was not made.
     """
     registries = {name: option.find_registry() for name, (_, option) in options_of().items() if option.settings}
     given: dict[str, dict[str, str]] = {}
@@ -105,51 +105,51 @@ def chosen(settings: Iterable[str], choices: Mapping[str, Any], *, updated: Coll
         if setting in of_choice:
             raise BadSetting(f"--set gives {name} twice; set it once")
         of_choice[setting] = value
-    made: dict[str, Any] = {}
+    created: dict[str, Any] = {}
     for choice, of_choice in given.items():
         registry: Registry[Any] | None = registries[choice]
         text, before = choices[choice], dict[str, str]()
         if text is None:
-            raise BadSetting(f"{choice}.{next(iter(of_choice))} is set, but which {choice} is not: add --{choice}")
+            raise BadSetting(f"{choice}.{next(iter(of_choice))} is set, but no {choice} is chosen; add --{choice} NAME")
         assert registry is not None
         if choice in updated:
             text, before = registry.split(text)
-        made[choice] = registry.make(text, before | of_choice)
-    return made
+        created[choice] = registry.make(text, before | of_choice)
+    return created
 
 
 def check_output(folder: Path) -> None:
-    """Raise a BadSetting if a folder could not be made or written to, or is the installed package's; makes nothing."""
+    """Raise an error if a folder cannot be created or written to, or is in the installed package; creates nothing."""
     check_outside(folder)
     there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not there.is_dir():
         what = "a link that leads nowhere" if there.is_symlink() and not there.exists() else "a file"
-        raise BadSetting(f"cannot write to the folder '{folder}': '{there}' is {what}; choose another")
+        raise BadSetting(f"cannot write to the folder '{folder}': '{there}' is {what}; choose another folder")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise BadSetting(f"cannot write to the folder '{folder}': '{there}' is read-only; choose another")
+        raise BadSetting(f"cannot write to the folder '{folder}': '{there}' is read-only; choose another folder")
 
 
 def pipeline(model: str | PipelineSource, arguments: Iterable[str], **loading: Any) -> str | PipelineSource:
-    """The model, with what the command line says of how to load it and call it.
+    """Return the model, with the command line's settings of how to load and call it.
 
     Args:
-        model: Name, as for ``Plan``, or a pipeline of an earlier run.
-        arguments: ``NAME=VALUE`` of a pipeline's call.
-        loading: Settings of ``PipelineSource``; None if left open.
+        model: Name, as for ``Plan``, or the pipeline of an earlier run.
+        arguments: Arguments of a pipeline's call, ``NAME=VALUE`` each.
+        loading: Settings of ``PipelineSource``; None if not given.
 
     Raises:
-        BadSetting: If any of it is given for a model that is no diffusers pipeline.
+        BadSetting: If any of these is given for a model that is not a diffusers pipeline.
     """
-    checks.instance("model", model, str, PipelineSource, what="a name or a pipeline")  # a file's may be anything
-    found = find_model(model) if isinstance(model, str) else model
+    checks.instance("model", model, str, PipelineSource, what="a name or a pipeline")  # a file may hold anything
+    source = find_model(model) if isinstance(model, str) else model
     given = {setting: value for setting, value in loading.items() if value is not None}
     values: dict[str, Any] = {}
     for key, value in map(assignment, arguments):
         if key in values:
             raise BadSetting(f"--pipeline-arg gives {key} twice; give it once")
         values[key] = read_argument(value)
-    if isinstance(found, PipelineSource):
-        return replace(found, arguments={**found.arguments, **values}, **given)
+    if isinstance(source, PipelineSource):
+        return replace(source, arguments={**source.arguments, **values}, **given)
     if given or values:
         setting = "pipeline-arg" if values else next(iter(given))
         option = {"compiled": "compile", "distilled": "few-step"}.get(setting, setting)

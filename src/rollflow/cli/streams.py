@@ -1,6 +1,6 @@
-"""Standard streams whose reader may leave (``| head``), or that disappear with their terminal.
+"""Standard streams whose reader may close them (``| head``), or that disappear with their terminal.
 
-Writing to them never fails. The first write that nobody reads interrupts the command, as Ctrl-C does.
+Writing to them never fails. The first write to a closed stream interrupts the command, as Ctrl-C does.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _CLOSED = (errno.EPIPE, errno.EIO)  # a closed terminal gives EIO
 
 
 class _Stream:
-    """A stream to which writing does not fail if its reader has left.
+    """A stream to which writing does not fail after its reader has closed it.
 
     Args:
         stream: Stream to write to; None discards everything, as in a process that was started without the stream.
         plain: Whether to escape control characters, which a terminal would obey: no command needs any on its standard
-            output, and what it prints may come from a file, a folder or a server. Lines are passed on at once, so that
-            the loss of a reader is noticed.
+            output, and what it prints may come from a file, a folder or a server. Lines are flushed at once, so that a
+            closed stream is noticed.
 
     Attributes:
-        unread: Whether the reader has left.
+        unread: Whether the reader has closed it.
         over: Whether the command has finished, so that there is nothing left to interrupt.
     """
 
@@ -84,7 +84,7 @@ class _Stream:
 
 @contextmanager
 def watched() -> Iterator[list[_Stream]]:
-    """Replace standard output and error by streams to which every write succeeds; ``unread`` says if a reader left."""
+    """Replace standard output and error by streams to which every write succeeds, and yield them."""
     before = sys.stdout, sys.stderr
     streams = [_Stream(sys.stdout, plain=True), _Stream(sys.stderr)]
     sys.stdout, sys.stderr = (cast(TextIO, stream) for stream in streams)

@@ -80,14 +80,14 @@ def explained_rewards(registry: Registry[RewardModel]) -> str:
 
 
 def asked(prompt: str) -> str:
-    """Say what a prompt asks for, and how that was determined."""
+    """Describe what a prompt asks for, and how that was determined."""
     counts = ", ".join(f"{thing}={count}" for thing, count in prompts.asked(prompt).items()) or "nothing"
-    how = "as given" if isinstance(prompt, prompts.Prompt) else "read from the prompt; override with --ask THING=COUNT"
-    return printable(" ".join(f"asks for {counts} ({how})".split()))
+    how = "as given" if isinstance(prompt, prompts.Prompt) else "read from its words; override with --ask THING=COUNT"
+    return printable(" ".join(f"the prompt asks for {counts} ({how})".split()))
 
 
 def costs(spendings: Mapping[str, Mapping[str, int | None]]) -> str:
-    """Tabulate costs, one line per amount and one column per job; None is an amount that only a loaded model knows."""
+    """Tabulate costs, one line per amount and one column per job; None marks an amount known only after loading."""
     names = {"nfe": "NFE"}
     amounts = next(iter(spendings.values()))
     lines = [
@@ -107,7 +107,9 @@ def _rewards(before: float | None, after: float | None) -> str:
 
 
 def outcome(content: Mapping[str, Any], folder: Path) -> str:
-    """Summarise the content of ``result.json``; its warnings are printed on lines of their own."""
+    """Summarise the content of ``result.json``; its warnings are printed separately."""
+    from rollflow.output.outputs import choice
+
     baseline = content.get("baseline", {"reward": None, "held_out": {}})
     state = "finished" if content["finished"] else f"a clean estimate at noise level {content['noise_level']:.2f}"
     if content["interrupted"]:
@@ -116,7 +118,8 @@ def outcome(content: Mapping[str, Any], folder: Path) -> str:
     pictures = [*shown, "trace.png", "filmstrip.png"]
     rows = [
         ("prompt", content["prompt"]),
-        ("search", f"{content['method']} on {content['model']}, {content['interpolant']} {content['kernel']}"),
+        ("search", f"{choice(content, 'method')} on {content['model']}"),
+        ("sampler", ", ".join(f"{name} {choice(content, name)}" for name in ("interpolant", "kernel"))),
         ("reward", f"{content['reward_name']} {_rewards(baseline['reward'], content['reward'])}"),
     ]
     for label, rewards in (("part", "parts"), ("held out", "held_out")):

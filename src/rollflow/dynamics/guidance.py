@@ -68,7 +68,7 @@ class DPS(Guidance):
 
     Chung et al. 2023, arXiv 2209.14687, algorithm 1, with a reward instead of minus the squared residual and any kernel
     instead of DDPM's; Kim et al. 2025, arXiv 2503.19385, run it alone, in SVDD and in RBF. The gradient is taken
-    through the posterior mean whatever the look-ahead, once for each parent, and shifts all of its children.
+    through the posterior mean for every look-ahead, once for each parent, and shifts all of its children.
     Deviation: finishing is not guided.
 
     Euler-Maruyama for the law tilted by exp(r) is this step with rho = (g^2 + m^2) / 2 (t - s), m the coefficient of
@@ -80,7 +80,7 @@ class DPS(Guidance):
         scale: Scale of the shift, >= 0 and finite, in units of the rule.
         step_size: Rule for rho: ``scale`` ("constant"); scale / |r| ("reward", which follows the gradient of log r
             where r > 0; the authors divide by the residual's norm, the root of -r); or scale / |gradient| ("gradient",
-            with which every shift has the Euclidean length ``scale``, even where the gradient is little but rounding,
+            with which every shift has the Euclidean length ``scale``, even where the gradient is mostly rounding error,
             as at pure noise). The shift is 0 where the divisor is 0.
 
     Cost: 1 NFE, 1 decode, 1 reward call and 1 backward pass for every parent. If every evaluated particle becomes a

@@ -45,7 +45,7 @@ class Tweedie(Lookahead):
 class ODELookahead(Lookahead):
     """The end of the flow ODE from x_t in ``steps`` Euler steps, the last of which is the clean estimate.
 
-    Sharper than the posterior mean, which is a blur at high noise levels.
+    Sharper than the posterior mean, which is blurred at high noise levels.
 
     Args:
         steps: Number of Euler steps from t to 0, >= 1; 1 is ``Tweedie``.

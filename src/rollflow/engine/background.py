@@ -38,7 +38,7 @@ class Timed:
 
 
 class Worker:
-    """Runs functions one after another in a thread of its own, which nobody has to wait for at the end."""
+    """Runs functions one after another in a daemon thread, which does not keep the process alive."""
 
     def __init__(self) -> None:
         self._calls: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
@@ -54,11 +54,11 @@ class Worker:
 
     @property
     def busy(self) -> bool:
-        """Whether it has not yet run all that it was given."""
+        """Whether a submitted function has not yet ended."""
         return self._last is not None and not self._last.done()
 
     def close(self) -> None:
-        """Let the thread end after what it was given."""
+        """Let the thread end once it has run all submitted functions."""
         self._calls.put(None)
 
     def _work(self) -> None:
@@ -66,7 +66,7 @@ class Worker:
             function, answer = item
             try:
                 answer.set_result(function())
-            except BaseException as error:  # whatever it is, it is raised where the answer is awaited
+            except BaseException as error:  # raised again where the answer is awaited
                 answer.set_exception(error)
 
 
@@ -75,8 +75,8 @@ class PendingReward(Timed):
 
     Args:
         batch: The batch.
-        work: What computes its rewards.
-        worker: Worker that it is submitted to.
+        work: Function that computes its rewards.
+        worker: Worker that runs the function.
     """
 
     def __init__(self, batch: Batch, work: Timed, worker: Worker) -> None:
@@ -90,7 +90,7 @@ class PendingReward(Timed):
 
 
 class Background:
-    """One worker for each place that computes rewards, however many reward objects name it."""
+    """One worker for each place that computes rewards (``RewardModel.place``), shared by all rewards of that place."""
 
     def __init__(self) -> None:
         self._workers: dict[Hashable, Worker] = {}
@@ -103,7 +103,7 @@ class Background:
         return PendingReward(batch, Timed(score), self._workers[place])
 
     def call(self, reward: RewardModel, function: Callable[[], T]) -> T:
-        """Call a function, in the thread that calls the reward if there is one."""
+        """Call a function, in the worker's thread if the reward has a worker."""
         worker = self._workers.get(reward.place)
         if worker is None:
             return function()
@@ -112,7 +112,7 @@ class Background:
 
     @property
     def busy(self) -> bool:
-        """Whether any worker is."""
+        """Whether any worker is busy."""
         return any(worker.busy for worker in self._workers.values())
 
     def close(self) -> None:
@@ -122,7 +122,7 @@ class Background:
 
 
 def _awaited(answer: Future[Any]) -> Any:
-    """The result of a future. It is waited for in short spells, since a signal just before a wait does not end it."""
+    """Wait for a future and return its result, in short waits, since a signal just before a wait does not end it."""
     while not wait([answer], timeout=_POLL_SECONDS).done:
         pass
     return answer.result()

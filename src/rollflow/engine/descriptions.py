@@ -85,12 +85,12 @@ def _identity(one: FlowModel | RewardModel) -> str:
 
 
 def left_behind(who: str) -> RollflowError:
-    """The error of calling a model or reward that a pickled result does not hold."""
+    """Make the error for calling a model or reward that a pickled result does not contain."""
     return RollflowError(f"{who} was left behind when its result was pickled; load it again to use it")
 
 
 MOST_OF_AN_ERROR = 1 << 16
-"""Bytes of a pickled error: more than any text needs, and fewer than a network has."""
+"""Largest size in bytes of a pickled error: more than any text needs, and less than a network takes."""
 
 
 class _Bounded(io.BytesIO):
@@ -103,7 +103,7 @@ class _Bounded(io.BytesIO):
 
 
 def portable(error: Exception) -> Exception:
-    """An error that can be pickled and holds no network: the error itself, or without its attributes, or its text."""
+    """Return an error that can be pickled without a network: the error itself, without its attributes, or its text."""
     candidates = [error]
     if isinstance(error, RollflowError):
         candidates.append(copy(error))

@@ -36,7 +36,7 @@ def _job(name: str, value: object) -> Job:
 
 
 _MOST_STOPS = 100
-"""Times that stopping a session is begun again when that is interrupted, too."""
+"""Largest number of attempts to stop a session when stopping is itself interrupted."""
 
 
 class Engine:
@@ -46,11 +46,11 @@ class Engine:
     and, when all populations wait for velocities or gradients, answers those in as few calls as the limits allow. Rows
     of different prompts and times share a call, and a request may be split between calls. If calls are padded, no
     request is answered before it helps to fill a call, unless nothing else is left to do. Nothing depends on a clock,
-    so that results are those of ``drive`` whatever the batch (to the last bit if the model's rows do not depend on each
+    and results equal those of ``drive`` for any batch (to the last bit if the model's rows do not depend on each
     other).
 
-    Before the first job that uses them, rewards are loaded and tried on one sample and on two (``RewardModel.probed``),
-    and so is the gradient that guidance follows. That is no part of the budget.
+    Before the first job that uses them, rewards are loaded and tried on one and on two samples
+    (``RewardModel.probed``), and so is the gradient that guidance follows. These calls do not count against the budget.
 
     Every request is debited before it is evaluated. A job that fails does not disturb the others: if a call raises, the
     requests that shared it are answered one by one. A job that reaches a cap, or that fails after something was scored,
@@ -61,14 +61,14 @@ class Engine:
     ``RollflowWarning`` for each job reports them.
 
     Args:
-        max_rows: The most rows in one call of a model or decoder.
-        max_grad_rows: The most rows in one call that is differentiated, whose graph is what takes memory.
+        max_rows: Largest number of rows in one call of a model or decoder.
+        max_grad_rows: Largest number of rows in one differentiated call, whose graph takes the most memory.
         overlap: Whether rewards of another process or device are computed while the model runs. The model is then
             called with half of the populations at a time, so that its calls are smaller; those of a job with caps stay
             together. No result changes.
-        padded: Whether calls of fewer rows than ``max_rows`` are filled up, so that all calls have one shape. The
-            answer for a row is then the same, to the last bit, whatever shares its call, even if the kernels that
-            compute a network depend on the shape. Rows that fill a call are in no account.
+        padded: Whether calls of fewer rows than ``max_rows`` are padded, so that all calls have the same shape. The
+            answer for a row then does not depend, to the last bit, on the rest of its call, even if the kernels that
+            compute a network depend on the shape. Padding rows are not counted in any account.
         observers: Observers of the runs.
     """
 
@@ -90,7 +90,8 @@ class Engine:
         """Run all jobs to their end.
 
         Returns:
-            Results in the order of the jobs. That of a job which failed after something was scored is ``interrupted``.
+            Results in the order of the jobs. The result of a job that failed after something was scored is
+            ``interrupted``.
 
         Raises:
             JobsFailed: If any job failed without a sample, after the others have ended.
@@ -147,12 +148,12 @@ def _warn(result: Result | None) -> None:
 
 
 def _stopped(session: Session, gradients: bool) -> list[Ended]:
-    """Stop a session, however often that is interrupted itself.
+    """Stop a session, even if stopping is interrupted itself.
 
     Args:
         session: The session.
         gradients: Whether gradients were enabled before it. Ctrl-C may have come at the end of a ``with`` block that
-            switches them, too early to switch them back.
+            switches them, before it could switch them back.
     """
     ended = session.ended
     for _ in range(_MOST_STOPS):

@@ -1,4 +1,4 @@
-"""What a job will spend, and the sampler that it takes by default."""
+"""The estimated cost of a job, and its default sampler."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from rollflow.search.cost import Cost
 
 
 def estimate_cost(model: ModelSpec, search: Search, sampler: Sampler, nfe: int) -> Spending:
-    """Estimate what a job will spend, without weights (the dry run); the decode of the returned sample is included.
+    """Estimate what a job will spend, without weights (the dry run), including the decode of the returned sample.
 
-    A model that does not know its network rows before it is loaded is taken to need one for each NFE, the least it can.
+    A model that does not know its network rows before it is loaded is assumed to need one per NFE, the smallest number.
 
     Raises:
         BudgetTooSmall: If the search cannot run in ``nfe``.
     """
     whole("nfe", nfe, at_most=MOST_NFE)
     dynamics = sampler.bind(model)
-    with blamed(f"method '{search.name}' cannot tell its cost"):
+    with blamed(f"the cost of method '{search.name}' cannot be determined"):
         cost = instance(f"the cost of method '{search.name}'", search.cost(dynamics, nfe), Cost)
         warn_of_budget(search, dynamics, nfe)
     rows = cost.nfe * (model.rows_per_nfe or 1)
@@ -41,7 +41,7 @@ def estimate_cost(model: ModelSpec, search: Search, sampler: Sampler, nfe: int) 
 
 
 def default_sampler(model: ModelSpec, search: Search) -> Sampler:
-    """The sampler of a job that names none.
+    """Return the default sampler of a job.
 
     It follows VP for a step-distilled model, as the paper does (Kim et al. 2025, arXiv 2503.19385), and the linear
     interpolant for any other. Its kernel is the one that the method's paper uses, or else the reverse SDE, and it takes
@@ -53,7 +53,7 @@ def default_sampler(model: ModelSpec, search: Search) -> Sampler:
 
 
 def warn_of_budget(search: Search, dynamics: Dynamics, nfe: int) -> None:
-    """Warn of a budget that works but is not a sensible one."""
+    """Warn of a budget that works but is too small to be useful."""
     doubt = search.doubt(dynamics, nfe)
     if doubt is not None:
         warnings.warn(doubt, RollflowWarning, stacklevel=1)

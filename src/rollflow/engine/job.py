@@ -35,9 +35,9 @@ class Job:
         sampler: Sampler that moves particles; by default that of ``generate``, which depends on model and search
             (``default_sampler``).
         caps: Further limits; ``caps.nfe`` is the budget in any case.
-        resume: Checkpoint of an earlier run of the same job, from which it goes on; what it spent is counted.
-        plan: Options that the job was made from, in JSON's own types (``Plan.to_json``), for its record; empty for a
-            job that was made without one.
+        resume: Checkpoint of an earlier run of the same job to continue from; its spending counts.
+        plan: Options that the job was made from, in JSON types (``Plan.to_json``), for its record; empty for a job that
+            was made without a plan.
 
     Raises:
         BadSetting: If an argument has the wrong type or is out of range.
@@ -91,7 +91,7 @@ class Job:
         return self.sampler.bind(self.task.model)
 
     def populations(self) -> list[Asking[Finished] | Finished]:
-        """The populations, not yet started; of a resumed job, what a population returned if it had."""
+        """Create the populations, not yet started; a population that had returned is given by its result."""
         with blamed(f"method '{self.search.name}' failed"):
             return self._populations()
 

@@ -1,4 +1,4 @@
-"""The exact account of what a job spends."""
+"""Exact accounting of what a job spends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Spending:
 
     Args:
         nfe: Guided velocity evaluations of one sample, the unit of budgets.
-        network_rows: Rows passed through the network; classifier-free guidance takes two for each NFE.
+        network_rows: Rows passed through the network; with classifier-free guidance, two for each NFE.
         reward_calls: Samples scored by the reward that is optimised.
         decodes: Samples decoded, to be scored or returned.
         backward_passes: Samples that were differentiated through.
@@ -39,7 +39,7 @@ class Spending:
 
 
 def price(request: Request, model: FlowModel) -> Spending:
-    """What it costs to answer a request."""
+    """Return the cost of answering a request."""
     match request:
         case Velocity(x):
             return Spending(nfe=len(x), network_rows=len(x) * model.rows_per_nfe)
@@ -55,7 +55,7 @@ def price(request: Request, model: FlowModel) -> Spending:
 
 @dataclass(frozen=True)
 class Caps:
-    """The most of each amount that may be spent; None is no limit."""
+    """Limits on the amounts of ``Spending``; None sets no limit."""
 
     nfe: int | None = None
     network_rows: int | None = None
@@ -72,7 +72,7 @@ class Caps:
 
 @dataclass
 class Meter:
-    """Counts up to the caps and never beyond: a debit that would pass one is refused as a whole.
+    """Counts spending up to the caps: a debit that would exceed one of them is refused as a whole.
 
     Args:
         caps: Limits.
@@ -83,14 +83,14 @@ class Meter:
     spent: Spending = field(default_factory=Spending)
 
     def debit(self, amount: Spending) -> None:
-        """Add to what was spent, before a request is evaluated.
+        """Add the cost of a request before it is evaluated.
 
         Raises:
-            BudgetExceeded: If a cap would be passed; nothing is added then.
+            BudgetExceeded: If a cap would be exceeded; nothing is added then.
         """
         after = self.spent + amount
         for f in fields(Caps):
             cap, wanted = getattr(self.caps, f.name), getattr(after, f.name)
             if cap is not None and wanted > cap:
-                raise BudgetExceeded(f"{f.name}: {wanted} would pass the cap of {cap}; raise the cap or ask for less")
+                raise BudgetExceeded(f"{f.name}: {wanted} would exceed the cap of {cap}; raise the cap or ask for less")
         self.spent = after

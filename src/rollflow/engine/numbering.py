@@ -9,10 +9,10 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 
 class Numbering:
-    """Ids of objects in the order in which they are first seen.
+    """Assigns ids to objects in the order in which they are first seen.
 
-    Objects are told apart by identity, even if they compare equal or cannot be hashed. They are not kept alive, and the
-    id of one that is gone is not given to another.
+    Objects are distinguished by identity, even if they compare equal or cannot be hashed. They are not kept alive, and
+    ids are never reused.
     """
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class Numbering:
         self._next = itertools.count()
 
     def id_of(self, one: object) -> int:
-        """The id of an object, a new one if it was not seen before."""
+        """Return the id of an object, a new one if it was not seen before."""
         if one not in self._ids:
             self._ids[one] = next(self._next)
         return self._ids[one]

@@ -23,8 +23,8 @@ from rollflow.search.propagator import Progress
 class Observer:
     """Base class of observers, whose methods the engine calls in its own thread; each does nothing unless overridden.
 
-    An observer gets copies, so that nobody else sees what it writes to them. An exception that it raises does not stop
-    the run: a warning says so, and the observer is not called any more. Ctrl-C (``KeyboardInterrupt``) does stop it.
+    An observer gets copies, which it may modify. If it raises an exception, the run continues with a warning, and the
+    observer is not called again. Ctrl-C (``KeyboardInterrupt``) does stop the run.
     """
 
     def admitted(self, job: Job) -> None:
@@ -39,15 +39,15 @@ class Observer:
             job: The job.
             population: Index of the population.
             request: The samples.
-            rewards: (B,) their rewards, -inf for a sample that is not eligible.
+            rewards: (B,) rewards of the samples, -inf for a sample that is not eligible.
             spent: Amounts that the population has spent so far.
         """
 
     def saved(self, job: Job, population: int, progress: Progress) -> None:
-        """Called when a population has made a step."""
+        """Called when a population has completed a step."""
 
     def checkpointed(self, job: Job, checkpoint: Checkpoint) -> None:
-        """Called after a step or the end of a population, with what the job can be resumed from (``Job.resume``)."""
+        """Called after a step or the end of a population, with a checkpoint of the job (``Job.resume``)."""
 
     def completed(self, job: Job, result: Result) -> None:
         """Called when a job has ended with a result, interrupted or not."""
@@ -80,8 +80,8 @@ class Audience:
             except BaseException as error:
                 self._observers.remove(observer)
                 warnings.warn(
-                    f"observer {type(observer).__name__} failed in '{event}' and is not called any more; the run goes "
-                    f"on: {described(error)}",
+                    f"observer {type(observer).__name__} failed in '{event}' and is not called again; the run "
+                    f"continues: {described(error)}",
                     RollflowWarning,
                     stacklevel=2,
                 )

@@ -28,7 +28,7 @@ class Ended(NamedTuple):
 
 
 class _PartialResults(BaseException):
-    """An error that carries what the jobs returned all the same; pickled, it leaves models and rewards behind."""
+    """An error with the results of the jobs that have one; pickled, it leaves models and rewards behind."""
 
     def __init__(self, results: Sequence[Result | None], failures: dict[int, Exception]) -> None:
         super().__init__(tuple(results), failures)
@@ -43,7 +43,7 @@ class JobsFailed(_PartialResults, RollflowError):
     """Some jobs failed; the others ran to their end.
 
     Args:
-        results: Result of each job, None where it failed.
+        results: Result of each job; None if it failed.
         failures: Error of each job that failed, by its index.
     """
 
@@ -56,7 +56,7 @@ class Interrupted(_PartialResults, Stopped):
     """The run was stopped by the user; ``results`` holds the best sample of every job so far.
 
     Args:
-        results: Result of each job, None where nothing was scored yet or the job failed.
+        results: Result of each job; None if nothing was scored yet, or if the job failed.
         failures: Error of each job that failed, by its index.
     """
 
@@ -67,7 +67,7 @@ class Interrupted(_PartialResults, Stopped):
 
 
 def completed(results: Sequence[Result]) -> Sequence[Result]:
-    """Return the results, or raise the cause of the first that ended early by an error."""
+    """Return the results, or raise the error of the first job that an error ended early."""
     for result in results:
         if result.cause is not None:
             raise result.cause

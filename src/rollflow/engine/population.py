@@ -1,4 +1,4 @@
-"""A population of a running job: its search, the request that it waits with, and what it makes of the answer."""
+"""A population of a running job: its search, its pending request, and the processing of answers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NETWORK_REQUESTS = (Velocity, Grad)
 
 @dataclass(eq=False)
 class Population:
-    """A population and the request that it waits with.
+    """A population and its pending request.
 
     Args:
         id: Id within the session.
@@ -60,12 +60,12 @@ class Population:
     answered: int = 0
 
     def ask(self, request: Request) -> None:
-        """Wait for the answer to a request."""
+        """Set the request to be answered next."""
         self.request, self.answers, self.answered = request, [], 0
 
     @property
     def state(self) -> PopulationState:
-        """The present state."""
+        """The current state."""
         return self.job.states[self.index]
 
     @state.setter
@@ -74,22 +74,22 @@ class Population:
 
     @property
     def rows(self) -> int:
-        """Rows of the request that wait for an answer; 0 for a ``Save``."""
+        """Number of rows of the request that are not answered yet; 0 for a ``Save``."""
         if isinstance(self.request, Save):
             return 0
         return len(self.request.x if isinstance(self.request, NETWORK_REQUESTS) else self.request.x0) - self.answered
 
     def query(self, rows: int) -> Query:
-        """The request for the first ``rows`` of the rows that wait."""
+        """Make the request for the first ``rows`` of the unanswered rows."""
         whole = rows == self.rows and not self.answered
         request = self.request if whole else slice_rows(self.request, self.answered, self.answered + rows)
         return Query(request, self.job.job.task, self.job.condition)
 
     def debit(self) -> None:
-        """Account for the request before any of it is answered.
+        """Debit the request before any of it is answered.
 
         Raises:
-            BudgetExceeded: If a cap forbids it.
+            BudgetExceeded: If it would exceed a cap.
         """
         if self.answered:
             return
@@ -98,7 +98,7 @@ class Population:
         self.state = replace(self.state, spent=self.state.spent + cost)
 
     def take(self, rows: int, answer: Any) -> bool:
-        """Keep the answer to the next ``rows`` rows; whether it was the last."""
+        """Store the answer to the next ``rows`` rows, and return whether the request is now fully answered."""
         self.answers.append(answer)
         self.answered += rows
         return not self.rows
@@ -109,7 +109,7 @@ class Population:
         return joined(self.answers)
 
     def read(self, answer: Any) -> Any:
-        """Turn the executor's answer into the search's, and note its faults.
+        """Convert the executor's answer to the search's, and record its faults.
 
         Raises:
             BadReward: If the scores of the reward's parts cannot be combined.
@@ -126,12 +126,12 @@ class Population:
         return answer
 
     def keep(self, state: Progress | Finished) -> None:
-        """Save the present state, with what the search saved or returned."""
+        """Save the current state, with the state that the search saved or the sample that it returned."""
         self.state = self.state.kept(state)
         self.job.saved[self.index] = self.state
 
     def _read_scores(self, verdict: Verdict) -> Float64[Tensor, " B"]:
-        """Rewards (B,) of the samples; -inf for one that is not eligible."""
+        """Compute the rewards (B,) of the samples; -inf for one that is not eligible."""
         reward, faults = self.job.job.task.reward, [*verdict.faults]
         sound = sound_rows(faults)
         rewards = torch.full((len(faults),), -torch.inf, dtype=torch.float64)
@@ -162,7 +162,7 @@ class Population:
                 self.state = self.state.faulty(where, self._located(fault.what, row, len(faults), level))
 
     def _check_network(self, request: Velocity | Grad, v: States) -> None:
-        """Note the first velocity that is not finite although its state is."""
+        """Record the first velocity that is not finite although its state is."""
         if NETWORK in self.state.ineligible or bool(v.isfinite().all()):
             return
         model = self.job.job.task.model
@@ -179,7 +179,7 @@ class Population:
         return f"{what} for row {row} of {rows} of the prompt '{prompt}' at noise level {level:.2f}"
 
     def _check_range(self, reward: RewardModel, scores: Float64[Tensor, " B"]) -> None:
-        """Remember the score that lies furthest outside the range that its reward declares."""
+        """Record the score furthest outside the range that its reward declares."""
         if reward.bounds is None:
             return
         for score in scores.tolist():

@@ -1,4 +1,4 @@
-"""Rewards are loaded and tried before a search, so that a mistake costs nothing."""
+"""Loading and trying rewards before a search, so that a mistake costs nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TRIES = 4
 
 
 class Preparation:
-    """Loads rewards and tries them, each once for a model.
+    """Loads rewards, and tries each of them once per model.
 
     Args:
         executor: Executor that will answer the jobs' requests.
@@ -40,7 +40,7 @@ class Preparation:
         self._tried: set[tuple[int, int, bool]] = set()
 
     def prepare(self, job: Job, condition: Any) -> None:
-        """Load and try the rewards of a job, unless that is done already.
+        """Load and try the rewards of a job, unless this was done before.
 
         Args:
             job: Job that is about to begin.
@@ -73,12 +73,12 @@ def may_try(reward: RewardModel) -> bool:
 
 
 def noises(task: Task, rows: int) -> Float[Tensor, " rows *state"]:
-    """States (rows, ...) of pure noise, always the same."""
+    """Return states (rows, ...) of pure noise, which are the same in every run."""
     return Noise(0, 0, tuple(task.model.shape), task.model.dtype).normals(0, range(rows), [0] * rows)
 
 
 def try_reward(task: Task, executor: Executor) -> None:
-    """Score one sample and then two, decoded from noise; samples that are not eligible prove nothing.
+    """Score one and then two samples that are decoded from noise and eligible.
 
     Raises:
         BadReward: If a part of the reward refuses samples of this shape, raises, or does not give one number for each.
@@ -157,7 +157,7 @@ def difference(
     """Measure the derivative of a function along a direction by central differences of several sizes.
 
     Returns:
-        The derivative and how far the differences are apart, as a share of it; None if they do not agree.
+        The derivative, and the spread of the differences as a fraction of it; None if they do not agree.
     """
     differences: list[float] = []
     for step in _STEPS:

@@ -1,4 +1,4 @@
-"""The record of a finished job: what journals, ``result.json``, reports and replays are made of."""
+"""The record of a finished job, from which journals, ``result.json``, reports and replays are made."""
 
 from __future__ import annotations
 
@@ -20,45 +20,49 @@ from rollflow.errors import RollflowError
 
 
 class UnknownVersion(RollflowError):
-    """A record of a version that this release does not read."""
+    """A record has a version that this release does not read."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobRecord:
-    """What a job was, what it returned and what it spent, in values that JSON has.
+    """The settings of a job, its result and its spending, in values that JSON can represent.
 
     Args:
         prompt: Text of the prompt.
-        ask: Counts that the prompt asks for, by thing, if they were given; None leaves them to the prompt's words.
-        seed: Seed that was asked for. Within an experiment, prompts of one seed have different noise.
-        noise: Seed of the noise, ``seed`` itself outside experiments.
+        ask: Counts that were given with the prompt, by thing; None if they are read from its words.
+        seed: Seed that the user chose. Within an experiment, prompts of one seed have different noise.
+        noise: Seed of the noise; outside experiments, ``seed`` itself.
         plan: Options of the job, by the name of their field of ``Plan``; empty if unknown (version 1, or a job that was
             made without a plan).
-        reward: Reward of the sample; NaN, which JSON has as null, if it is not finite.
+        reward: Reward of the sample; NaN, which is null in JSON, if it is not finite.
         parts: Parts of a mixed reward, by name; None if not finite.
         held_out: Held-out rewards, by name; None if missing or not finite.
         missing: Reasons why held-out rewards are missing, by name.
         ineligible: Number of samples that could not be chosen, by reason (``Result.ineligible``).
-        warnings: Sentences that the user should read.
-        nfe: Guided velocity evaluations that were spent; so with the next four, the fields of ``Spending``.
+        warnings: Warnings about the result, one sentence each.
+        nfe: Guided velocity evaluations (``Spending``).
+        network_rows: Rows passed through the network.
+        reward_calls: Samples scored by the reward.
+        decodes: Samples decoded.
+        backward_passes: Samples differentiated through.
         noise_level: 0 for a fully denoised sample, else the linear noise level of the estimate.
         origin: Population and row that the sample came from (``Result.origin``); None if unknown.
         seconds: Time in calls of model, decoder and reward.
         trace: Best reward so far against NFE.
-        diagnostics: The search's own figures, of each population.
+        diagnostics: Diagnostics of the search, for each population.
         sha256: Digest of the decoded sample (``digest``).
-        device: Device of the model; None if the model does not say.
+        device: Device of the model; None if the model does not state it.
         threads: Number of CPU threads, on which the bits of matrix products depend.
-        versions: Versions of everything that bits depend on.
-        quota: NFE of each step, of each population.
-        ancestors: Parents of the particles after each step, of each population; None where every row went on, and for
-            the whole if no population resampled.
-        resumed: Whether the job was resumed, so that ``quota`` and ``ancestors`` lack the steps before.
-        quota_steps: Numbers of the steps in ``quota``, of each population, if the job was resumed.
-        id: Identifier within an experiment; so with the next three, which are empty outside one.
-        arm: Name of the arm.
-        category: Category of the prompt.
-        place: Place of the prompt in its suite.
+        versions: Versions of all software that the bits depend on.
+        quota: NFE of each step, for each population.
+        ancestors: Parents of the particles after each step, for each population: None for a step after which every
+            particle kept its row, and None altogether if no population resampled.
+        resumed: Whether the job was resumed, so that ``quota`` and ``ancestors`` lack the earlier steps.
+        quota_steps: Numbers of the steps in ``quota``, for each population, if the job was resumed.
+        id: Identifier within an experiment; empty outside one.
+        arm: Name of the arm within an experiment; empty outside one.
+        category: Category of the prompt in its suite.
+        place: Index of the prompt in its suite.
     """
 
     version: ClassVar[int] = 2
@@ -103,7 +107,7 @@ class JobRecord:
         return Spending(self.nfe, self.network_rows, self.reward_calls, self.decodes, self.backward_passes)
 
     def to_json(self) -> dict[str, Any]:
-        """The record in JSON's own types, with its version; fields that have their default are left out."""
+        """Return the record in JSON types, with its version; fields that have their default are left out."""
         content: dict[str, Any] = {"version": self.version}
         for one in fields(self):
             value = getattr(self, one.name)
@@ -114,7 +118,7 @@ class JobRecord:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> JobRecord:
-        """Read a record of any known version; keys that are no fields are ignored.
+        """Read a record of any known version; unknown keys are ignored.
 
         Raises:
             UnknownVersion: If its version is not known.
@@ -145,7 +149,7 @@ _KINDS = get_type_hints(JobRecord)
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value is of an annotated type; what containers hold is not looked at."""
+    """Whether a value is of an annotated type; the items of containers are not checked."""
     if isinstance(kind, UnionType):
         return any(_fits(value, one) for one in get_args(kind))
     if isinstance(value, bool) or kind is bool:
@@ -160,12 +164,12 @@ def _is_required(one: Any) -> bool:
 
 
 def migrated(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON of a record in the form of the present version.
+    """Convert the JSON of a record to the current version.
 
     Raises:
         UnknownVersion: If its version is not known.
     """
-    version = content.get("version", 1)  # version 1 did not say so
+    version = content.get("version", 1)  # version 1 has no such key
     if type(version) is not int or version not in (*_NEXT, JobRecord.version):
         known = ", ".join(map(str, (*_NEXT, JobRecord.version)))
         raise UnknownVersion(
@@ -178,27 +182,27 @@ def migrated(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _from_1(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Version 1: lines of journals without a version, a plan or an origin; the first did not tell the threads."""
-    names = {"steps": "quota_steps"}  # ``result.json`` has an option of the old name
+    """Upgrade version 1: lines of journals without version, plan and origin, the oldest also without threads."""
+    names = {"steps": "quota_steps"}  # ``result.json`` has an option with the old name
     return {"threads": 1, **{names.get(key, key): value for key, value in content.items()}}
 
 
 _NEXT: dict[int, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {1: _from_1}
-"""What makes of a version the next."""
+"""Functions that upgrade each version to the next."""
 
 
 def digest(sample: Tensor) -> str:
-    """SHA-256 of a sample's bytes."""
+    """Return the SHA-256 of a sample's bytes."""
     return hashlib.sha256(sample.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 def versions() -> dict[str, str]:
-    """Versions of everything that bits depend on."""
+    """Return the versions of all software that the bits of a result depend on."""
     return {"rollflow": rollflow.__version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
 def plain(value: Any) -> Any:
-    """A value in JSON's own types: tensors and tuples as lists, numbers that are not finite as None."""
+    """Convert a value to JSON types: tensors and tuples to lists, numbers that are not finite to None."""
     if isinstance(value, Tensor):
         return plain(value.tolist())
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""How long an interrupted run may still wait for rewards."""
+"""The limits within which an interrupted run may still call rewards."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from rollflow.rewards.base import RewardModel
 from rollflow.runtime import interruption
 
 _SECONDS = 5.0
-"""Time in which rewards may score what an interrupted run returns, all together, where signals are listened to."""
+"""Time limit for all rewards together to score the result of an interrupted run, where signals are handled."""
 
 
 class Rescue:
-    """The end of a run after Ctrl-C, in which the best samples so far are kept.
+    """The end of a run after Ctrl-C, in which its best samples so far are saved.
 
     Attributes:
         begun: Whether the run was interrupted.
-        hurried: Whether it was interrupted once more since; then no reward is called any more.
+        hurried: Whether it was interrupted again since, after which no reward is called.
     """
 
     def __init__(self) -> None:
@@ -25,17 +25,17 @@ class Rescue:
         self._until = 0.0
 
     def begin(self) -> None:
-        """Begin, or begin again after another interruption."""
+        """Begin, or restart after another interruption."""
         interruption.wind_up()
         self.hurried, self.begun = self.begun or self.hurried, True
         self._until = time.monotonic() + _SECONDS
 
     def skips(self, reward: RewardModel) -> bool:
-        """Whether a reward is not called any more, since it would keep the user waiting."""
+        """Whether to skip a reward, since it would keep the user waiting."""
         return self.begun and (self.hurried or reward.interactive or _remote(reward))
 
     def limit(self) -> AbstractContextManager[None]:
-        """A context that another signal, or the end of the time, cuts short with a ``KeyboardInterrupt``."""
+        """Return a context that another signal, or the time limit, ends with a ``KeyboardInterrupt``."""
         return interruption.skippable(max(self._until - time.monotonic(), 0.001)) if self.begun else nullcontext()
 
 

@@ -38,7 +38,7 @@ IMAGE, FILM = "image.png", "film.webp"
 
 @dataclass(frozen=True)
 class Result:
-    """What a job returned and what it spent.
+    """The sample that a job returned, with its rewards and what it cost.
 
     A pickle or deep copy leaves model and rewards behind: its job can then be read, but not run.
 
@@ -48,22 +48,22 @@ class Result:
         x0: (...) the same sample in the model's space.
         origin: Population and row that the sample came from.
         reward: Reward of the sample.
-        parts: Scores of the parts of a mixed reward, by name, computed once more; empty for any other.
+        parts: Scores of the sample by the parts of a mixed reward, by name; empty for any other reward.
         held_out: Scores of the held-out rewards, by name.
         missing: Reasons why some of these scores are missing, by name; the score is NaN then.
         spent: Exact account, including the final decode but not held-out scores.
         noise_level: 0 for a fully denoised sample, else the linear noise level at which the estimate was made.
         interrupted: Whether the search ended early, with the best sample so far.
         cause: Error that ended it early; None if it was the user, or if it ran to its end.
-        trace: Best reward so far against NFE, one point a rise and one at the end. Populations are taken in lockstep,
-            as if all spent at the same rate, since which of them is really first depends on what else runs.
+        trace: Best reward so far against NFE, one point per rise and one at the end. Populations are taken in lockstep,
+            as if all spent at the same rate, since their actual order depends on what else runs.
         shares: NFE that each population has spent.
-        seconds: Time in calls of model, decoder and reward; of a shared call, in proportion to the job's rows.
-        diagnostics: Figures of the search's own by name, for each population that ran to its end.
+        seconds: Time in calls of model, decoder and reward; for a shared call, in proportion to the job's rows.
+        diagnostics: Diagnostics of the search by name, for each population that ran to its end.
         ineligible: Number of samples that could not be chosen, by where the first value that is not finite arose
             ("network", "dynamics", "decoder", "reward") or by who rejected them ("the safety checker"); under "gradient
             of the reward" the number of times that guidance had no finite gradient to follow.
-        warnings: Sentences that the user should read.
+        warnings: Warnings about the result, one sentence each.
     """
 
     job: Job
@@ -100,9 +100,9 @@ class Result:
         return self.noise_level == 0
 
     def record(self) -> JobRecord:
-        """Describe the job and the result in values that JSON has.
+        """Describe the job and the result in values that JSON can represent.
 
-        What only an observer or an experiment knows is added by ``dataclasses.replace``.
+        Fields that only an observer or an experiment knows are added by ``dataclasses.replace``.
         """
         job, spent, device = self.job, self.spent, self.job.task.model.device
         prompt = job.task.prompt
@@ -135,10 +135,10 @@ class Result:
         )
 
     def content(self) -> dict[str, Any]:
-        """The content of ``result.json``, as far as it needs no observer of the search.
+        """Return the content of ``result.json``, except for the parts that need an observer of the search.
 
-        That is the record of the job with its plan, and beside it what a reader looks for: the names of model, search
-        and sampler as they were used, the budget, and whether the search came to its end.
+        It consists of the record of the job with its plan, and of what readers look for first: the names of model,
+        search and sampler, the budget, and whether the search ran to its end.
         """
         job, record = self.job, self.record().to_json()
         used = job.dynamics.sampler
@@ -202,7 +202,7 @@ class Result:
 
 
 def job_digest(fingerprint: Mapping[str, str]) -> str:
-    """What tells the results of one job from those of another."""
+    """Return the digest of a fingerprint, which distinguishes the results of one job from those of another."""
     return hashlib.sha256(json.dumps(dict(fingerprint), sort_keys=True).encode()).hexdigest()
 
 
@@ -220,8 +220,8 @@ def refuse_foreign(out: RunFolder, names: Sequence[str], others: Sequence[str] =
     foreign = [*out.foreign(names), *others]
     if foreign:
         raise BadSetting(
-            f"'{out.path}' holds {', '.join(foreign)}, which rollflow did not write, or which changed since (earlier "
-            "releases did not mark their files); move it away, or choose another folder (--out)"
+            f"'{out.path}' holds {', '.join(foreign)}, which rollflow did not write, or which was changed since "
+            "(earlier releases did not mark their files); move it away, or choose another folder (--out)"
         )
 
 

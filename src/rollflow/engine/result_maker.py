@@ -1,4 +1,4 @@
-"""Results of jobs: the sample decoded and scored once more, and the account."""
+"""Makes the results of jobs: decodes and scores the selected sample again, and adds the account."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from rollflow.errors import BadModel
 from rollflow.rewards.base import RewardModel
 from rollflow.rewards.scoring import HeldOutScores, judged_by, outside
 
-NOT_ASKED, CUT_SHORT = "interrupted before it was asked", "interrupted before it answered"
-"""Why a score of the sample of an interrupted run is missing."""
+NOT_CALLED, CUT_SHORT = "interrupted before it was called", "interrupted before it answered"
+"""Reasons why a score of an interrupted run's sample is missing."""
 
 _HALF_A_BYTE = 0.5 / 255
 """How far pixels may lie outside [0, 1] without changing a byte of their file."""
@@ -35,7 +35,7 @@ class ResultMaker:
 
     Args:
         background: Threads in which rewards are called.
-        rescue: Says which rewards may still be called.
+        rescue: State of an interruption, which limits the rewards that may still be called.
     """
 
     def __init__(self, background: Background, rescue: Rescue) -> None:
@@ -44,13 +44,13 @@ class ResultMaker:
     def make(
         self, job: RunningJob, candidates: Sequence[Candidate], *, interrupted: bool, cause: Exception | None
     ) -> Result:
-        """The result of a job.
+        """Make the result of a job.
 
         Args:
             job: The job.
             candidates: Samples that it may return, the best first.
             interrupted: Whether it ends early.
-            cause: Error that ends it early; None for the user.
+            cause: Error that ends it early; None if the user does.
 
         Raises:
             BadModel: If no candidate is eligible when it is decoded by itself.
@@ -86,10 +86,10 @@ class ResultMaker:
     def _scores(
         self, task: Task, rewards: Sequence[RewardModel], sample: Float[Tensor, " 1 *sample"], *, in_background: bool
     ) -> HeldOutScores:
-        """Scores of the sample that is returned; after Ctrl-C only of the rewards that need not be waited for."""
+        """Score the returned sample; after Ctrl-C, only by rewards that do not keep the user waiting."""
 
-        def score(some: Sequence[RewardModel]) -> HeldOutScores:
-            call = partial(judged_by, some, sample, task.prompt)
+        def score(selected: Sequence[RewardModel]) -> HeldOutScores:
+            call = partial(judged_by, selected, sample, task.prompt)
             return self.background.call(task.reward, call) if in_background else call()
 
         if not self.rescue.begun:
@@ -97,7 +97,7 @@ class ResultMaker:
         all_scores = HeldOutScores({}, {})
         busy = in_background and self.background.busy
         for reward in rewards:
-            one = HeldOutScores({reward.name: math.nan}, {reward.name: NOT_ASKED})
+            one = HeldOutScores({reward.name: math.nan}, {reward.name: NOT_CALLED})
             if not (busy or self.rescue.skips(reward)):
                 try:
                     with self.rescue.limit():
@@ -110,8 +110,8 @@ class ResultMaker:
 
 
 def _decoded(job: RunningJob, candidates: Sequence[Candidate]) -> tuple[Candidate, Float[Tensor, "*sample"]]:
-    """The first candidate that is still eligible once it is decoded by itself, and its pixels."""
-    what = "nothing was found"
+    """Return the first candidate that is still eligible when it is decoded by itself, and its pixels."""
+    what = "there was no candidate"
     for candidate in candidates:
         if candidate is not candidates[0]:
             job.meter.debit(Spending(decodes=1))
@@ -125,7 +125,7 @@ def _decoded(job: RunningJob, candidates: Sequence[Candidate]) -> tuple[Candidat
 
 
 def _warnings(job: RunningJob, sample: Float[Tensor, "*sample"], held_out: dict[str, float]) -> Iterator[str]:
-    """Warnings of the job's samples, and of the sample and the held-out scores that it returns."""
+    """Yield warnings about the job's samples, and about the returned sample and its held-out scores."""
     yield from job.warnings
     if sample.ndim in (3, 4) and sample.shape[-3] == 3:
         low, high = float(sample.min()), float(sample.max())

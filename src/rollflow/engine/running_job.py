@@ -25,9 +25,9 @@ class RunningJob:
         model_id: Id of its model; jobs of one model can share calls of it.
         reward_id: Id of its reward.
         meter: Account of what it spends.
-        condition: Prompt as the model encodes it.
-        states: Present state of each population.
-        saved: State of each population when it was last saved.
+        condition: Encoded prompt.
+        states: Current state of each population.
+        saved: Last saved state of each population.
         seconds: Computing time so far.
     """
 
@@ -53,16 +53,16 @@ class RunningJob:
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """Where the job can be resumed."""
+        """Checkpoint from which the job can be resumed."""
         return Checkpoint(tuple(self.saved), self.seconds)
 
     def note(self, fault: Fault) -> None:
-        """Count a sample that is not eligible and belongs to no population in particular."""
+        """Count an ineligible sample that belongs to no population in particular."""
         self.states[0] = self.states[0].faulty(*fault)
 
     @property
     def nothing_eligible(self) -> RollflowError | None:
-        """The error of a job without an eligible sample, which says where the first value that is not finite arose."""
+        """The error of a job without an eligible sample, with the origin of the first value that is not finite."""
         for where, what in (one.fault for one in self.states if one.fault is not None):
             if where != GRADIENT:
                 return (BadReward if where == REWARD else BadModel)(f"no sample can be chosen: first, {what}")

@@ -1,4 +1,4 @@
-"""The first phase: decide which of the requests that wait are answered next, and which of them together."""
+"""The first phase: decide which waiting requests are answered next, and which of them together."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Batch(NamedTuple):
     Args:
         kind: Class of their requests.
         slices: One for each population.
-        dispatched: Whether they are rewards that are computed in the background.
+        dispatched: Whether they are rewards to compute in the background.
     """
 
     kind: type[Request]
@@ -41,10 +41,10 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Scheduler:
-    """Decides what runs next. Nothing that it decides depends on a clock.
+    """Decides what runs next, independently of any clock.
 
     Args:
-        executor: Evaluates what is scheduled, in calls of its size.
+        executor: Executor of the batches, which limits the size of calls.
         overlap: Whether remote rewards are computed while the model runs.
     """
 
@@ -56,10 +56,10 @@ class Scheduler:
         return self.overlap and population.job.job.task.overlaps
 
     def due(self, waiting: Sequence[Population], pending: Sequence[Population]) -> list[Population]:
-        """Populations whose requests may go to the network now.
+        """Return the populations whose requests may go to the network now.
 
-        Of those whose rewards are computed in the background it is only half, so that there is always work on both
-        sides.
+        Populations whose rewards are computed in the background are admitted by halves, so that both sides always have
+        work.
 
         Args:
             waiting: Populations that wait with a request.
@@ -69,13 +69,12 @@ class Scheduler:
         return local + overlap_half(pending, [population for population in waiting if self.dispatches(population)])
 
     def batches(self, kind: type[Request], waiting: Sequence[Population], *, whole: bool = False) -> list[Batch]:
-        """Batches of the requests of one kind.
+        """Return batches of the requests of one kind.
 
         Args:
             kind: Class of the requests.
             waiting: Populations that wait with such a request.
-            whole: Whether every request is answered, even if calls are padded; else only as many as leave no room in
-                a padded call.
+            whole: Whether to include every request; otherwise, only those that fill padded calls completely.
         """
         batches = list[Batch]()
         for group in batch_groups(kind, waiting):
@@ -90,7 +89,7 @@ class Scheduler:
 
 
 def batch_groups(kind: type[Request], waiting: Sequence[Population]) -> list[list[Population]]:
-    """Group populations that can share a call: those of one model and, where it is needed, of one reward."""
+    """Group populations that can share a call: those of one model and, if the call needs it, of one reward."""
     groups: dict[tuple[int, int | None], list[Population]] = {}
     for population in waiting:
         job = population.job
@@ -100,10 +99,10 @@ def batch_groups(kind: type[Request], waiting: Sequence[Population]) -> list[lis
 
 
 def fill_batches(group: Sequence[Population], most: int) -> list[Slice]:
-    """Choose requests that fill calls of ``most`` rows, so that no call has room left.
+    """Choose requests that completely fill calls of ``most`` rows.
 
     First come, first served; the last request is split where the call is full. The populations of a job with caps are
-    served together and whole (see ``cohorts``), whether that fills a call or not.
+    served together and without splitting (see ``cohorts``), even if this does not fill a call.
     """
     capped = [population for population in group if population.job.job.capped]
     others = [population for population in group if not population.job.job.capped]
@@ -119,7 +118,7 @@ def fill_batches(group: Sequence[Population], most: int) -> list[Slice]:
 
 
 def overlap_half(pending: Sequence[Population], waiting: Sequence[Population]) -> list[Population]:
-    """Choose waiting populations with about half of all the rows, those of the pending ones included.
+    """Choose waiting populations with about half of all rows, counting those of the pending ones.
 
     Args:
         pending: Populations that wait for rewards.
@@ -137,8 +136,8 @@ def overlap_half(pending: Sequence[Population], waiting: Sequence[Population]) -
 def cohorts(pending: Sequence[Population], waiting: Sequence[Population]) -> list[list[Population]]:
     """Group the populations that wait for the network into those that must be served together.
 
-    That is each by itself, except for the populations of a job with caps. None of these may be ahead of the others:
-    what one spends the others cannot, so that where a cap ends the job would depend on what else runs.
+    Each population forms a group by itself, except for those of a job with caps. None of these may get ahead of the
+    others: they share the caps, so the point at which a cap ends the job would depend on what else runs.
 
     Args:
         pending: Populations that wait for rewards.

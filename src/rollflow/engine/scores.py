@@ -1,4 +1,4 @@
-"""What is made of the scores of a reward's parts, and the range that a reward declares."""
+"""Combination of the scores of a reward's parts, and comparison with the range that a reward declares."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def combined(
 
 
 def furthest(reward: RewardModel, scores: Sequence[float]) -> float:
-    """The score that lies furthest outside the range that a reward declares."""
+    """Return the score furthest outside the range that a reward declares."""
     return max(scores, key=lambda score: outside(reward, score))
 
 
 def range_warning(reward: RewardModel, score: float) -> str:
-    """The warning of a score outside the range that its reward declares."""
+    """Return the warning about a score outside the range that its reward declares."""
     assert reward.bounds is not None
     low, high = reward.bounds
     return f"reward '{reward.name}' gave {score:.6g}, outside its declared range of {low:g} to {high:g}"

@@ -1,4 +1,4 @@
-"""The samples that a job may return, the best first."""
+"""Selection of the samples that a job may return, the best first."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from rollflow.search.propagator import Progress
 
 
 class Selection:
-    """Selects what jobs return.
+    """Selects the samples that jobs return.
 
     Args:
-        executor: Scores samples.
+        executor: Executor that scores samples.
         background: Threads in which rewards are called.
-        rescue: Says which rewards may still be called.
+        rescue: State of an interruption, which limits the rewards that may still be called.
     """
 
     def __init__(self, executor: Executor, background: Background, rescue: Rescue) -> None:
         self.executor, self.background, self.rescue = executor, background, rescue
 
     def of_done(self, job: RunningJob) -> list[Candidate]:
-        """Samples of a job whose populations have all returned."""
+        """List the samples of a job whose populations have all returned."""
         candidates = sorted(self._comparable(job), key=lambda one: -one.sample.reward)  # stable: the first of equals
         return [one for one in candidates if one.sample.reward > -math.inf]
 
     def so_far(self, job: RunningJob, cause: Exception | None) -> list[Candidate]:
-        """Samples of a job that ends early, or whose populations have all returned nothing that can be chosen.
+        """List the samples of a job that ends early, or whose populations have all returned none that can be chosen.
 
-        If nothing was scored yet and nothing is broken, the latest clean estimates are scored now.
+        If nothing was scored yet and nothing has failed, the latest clean estimates are scored now.
 
         Args:
             job: The job.
-            cause: Error that ends it; None for the user.
+            cause: Error that ends it; None if the user does.
         """
         reward = job.job.task.reward
         if job.done and not reward.relative:
@@ -58,10 +58,10 @@ class Selection:
             return self._score_progress(job)
 
     def _comparable(self, job: RunningJob) -> list[Candidate]:
-        """What the populations returned, with rewards that can be compared.
+        """Return the samples of the populations with rewards that can be compared.
 
-        Those of a relative reward cannot, since each population looked back at its own samples. What they returned is
-        scored once more, against all samples of all of them; like held-out rewards, that is no part of the budget.
+        Those of a relative reward cannot, since each population compares with its own samples only. Their samples are
+        scored again, against all samples of all populations; like held-out rewards, this is outside the budget.
         """
         task = job.job.task
         returned = [one for one in job.returned if one.sample.reward > -math.inf]
@@ -79,7 +79,7 @@ class Selection:
         ]
 
     def _score_progress(self, job: RunningJob) -> list[Candidate]:
-        """Score the latest clean estimates of a search that does not score on the way."""
+        """Score the latest clean estimates of a search that scores only at its end."""
         for index, state in enumerate(job.states):
             if not isinstance(state.state, Progress):
                 continue

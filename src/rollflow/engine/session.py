@@ -35,13 +35,13 @@ class Session:
     """The state of one ``Engine.run``.
 
     Requests go through three phases: the scheduler decides which are answered next, the executor evaluates them, and
-    the updater gives the answers to the populations. Those that need no network come first, until all populations wait
-    for it, so that its calls are as full as they can be. Remote rewards are dispatched to background threads and
-    awaited after the next call of the network. Nothing that is decided depends on a clock.
+    the updater gives the answers to the populations. Requests that need no network are answered first, until all
+    populations wait for the network, so that its calls are as full as possible. Remote rewards are dispatched to
+    background threads and awaited after the next call of the network. No decision depends on a clock.
 
     Args:
         jobs: Jobs, taken one by one as there is room for them.
-        executor: Evaluates requests.
+        executor: Executor of the requests.
         observers: Observers of the run.
         overlap: Whether remote rewards are computed in the background.
     """
@@ -67,7 +67,7 @@ class Session:
         return self.updater.ended
 
     def run(self) -> Iterator[Ended]:
-        """Run until no job is left, and yield jobs as they end."""
+        """Run all jobs, and yield each as it ends."""
         while self.jobs or self.updater.waiting or self.pending:
             interruption.check()
             while self.jobs and self._network_rows() < self.executor.max_rows:
@@ -89,10 +89,10 @@ class Session:
             yield from self._hand_over()
 
     def stop(self) -> list[Ended]:
-        """End all running jobs after Ctrl-C, with the best that they have seen, and return those not yet handed over.
+        """End all running jobs after Ctrl-C with their best samples so far, and return those not yet handed over.
 
-        Nobody is waited for: remote rewards, and those that are still at work, are not asked any more. If this is
-        interrupted itself, call it again; it then leaves out the scores that samples can do without.
+        Remote rewards, and rewards that are still being computed, are neither awaited nor called again. If this method
+        is interrupted itself, call it again; it then omits the scores that samples can do without.
         """
         self.rescue.begin()
         ended = {one.place for one in self.ended}
@@ -135,15 +135,15 @@ class Session:
         self.updater.begin(running, populations)
 
     def _settle(self) -> None:
-        """Answer requests that need no network until none is left but rewards in the background.
+        """Answer requests that need no network until only rewards in the background are left.
 
-        Where calls are padded, rewards may also wait until they fill one.
+        If calls are padded, rewards may also wait until they fill one.
         """
         while self._answer_all((Save, Reward, Decode), self.waiting):
             pass
 
     def _answer_network(self, due: Sequence[Population], *, whole: bool = False) -> bool:
-        """Answer requests that need the network, and then those that do not; whether any needed it."""
+        """Answer requests that need the network, then those that do not; return whether any needed it."""
         answered = False
         for kind in NETWORK_REQUESTS:
             answered |= self._answer(kind, due, whole=whole)
@@ -151,7 +151,7 @@ class Session:
         return answered
 
     def _answer_unfilled(self, due: Sequence[Population]) -> None:
-        """Answer requests that fill no padded call: rewards, after which velocities may fill one, else velocities."""
+        """Answer requests that do not fill a padded call: rewards, which may lead to more velocities, or velocities."""
         if not self._answer_all((Reward, Decode), self.waiting, whole=True):
             self._answer_network(due, whole=True)
 
@@ -164,7 +164,7 @@ class Session:
         Args:
             kind: Class of the requests.
             due: Populations that may be answered.
-            whole: Whether padded calls may be left unfilled.
+            whole: Whether padded calls may be partly empty.
 
         Returns:
             Whether any request was scheduled.
@@ -180,7 +180,7 @@ class Session:
         return bool(batches)
 
     def _debit(self, population: Population) -> bool:
-        """Account for a request before it is executed; False if that ended its job."""
+        """Debit a request before it is executed; return False if this ended its job."""
         try:
             population.debit()
         except BudgetExceeded as error:
@@ -194,13 +194,13 @@ class Session:
         return partial(self.executor.answer, batch.kind, [one.query for one in batch.slices])
 
     def _execute(self, batch: Batch, call: Timed) -> Iterator[Outcome]:
-        """Execute a batch; if that fails, each of its slices alone, so that only those at fault fail.
+        """Execute a batch; if it fails, execute each of its slices alone, so that only the faulty ones fail.
 
-        A batch that is dispatched has no outcomes until it is awaited.
+        A dispatched batch has no outcomes until it is awaited.
 
         Args:
             batch: The batch.
-            call: What evaluates it.
+            call: Function that evaluates it.
         """
         try:
             answers = call()
@@ -221,7 +221,7 @@ class Session:
             yield Outcome(one, answer)
 
     def _dispatch(self, batch: Batch) -> list[Any]:
-        """Have rewards computed in the background; nothing is answered yet."""
+        """Dispatch rewards to the background, without any answers yet."""
         score = self.executor.verdicts_later([one.query for one in batch.slices])
         self.pending.append(self.background.dispatch(batch, score))
         for one in batch.slices:

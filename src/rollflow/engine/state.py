@@ -1,4 +1,4 @@
-"""States of populations, each by its own account, so that neither other jobs nor an interruption show in them."""
+"""States of populations, each with its own account, independent of other jobs and of interruptions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rollflow.search.propagator import Finished, Progress
 
 
 class Point(NamedTuple):
-    """The best reward after so many NFE."""
+    """The best reward so far at a number of NFE."""
 
     nfe: int
     reward: float
@@ -53,14 +53,14 @@ class PopulationState:
     """State of one population.
 
     Args:
-        state: What it saved last or returned; None before its first save.
+        state: State that it saved last, or its result; None before its first save.
         spent: Amounts that it has spent.
-        rises: Its best reward so far against its own NFE, one point a rise.
+        rises: Best reward so far against the population's NFE, one point per rise.
         best: Clean sample of the last rise; None if nothing was scored.
-        seen: (n, k) scores that a relative reward looks back at (``RewardModel.combine``); None for any other reward.
+        seen: (n, k) earlier scores that a relative reward uses (``RewardModel.combine``); None for any other reward.
         ineligible: Number of samples that could not be chosen, by where the first value that is not finite arose or by
             who rejected them; under ``GRADIENT`` the number of times that guidance had no finite gradient to follow.
-        fault: Where the first of these arose, and a sentence about it; None if there was none.
+        fault: Origin of the first of these, and a message about it; None if there was none.
         outside: Score furthest outside the range that its reward declares, by the reward's name.
     """
 
@@ -74,12 +74,12 @@ class PopulationState:
     outside: dict[str, float] = field(default_factory=dict)
 
     def scored(self, request: Reward, rewards: Float[Tensor, " B"], first_row: int | None = None) -> PopulationState:
-        """The state after samples were scored, the best of which may be the best so far.
+        """Return the state after samples were scored, with a new best sample if one of them is better.
 
         Args:
             request: The samples.
-            rewards: (B,) their rewards.
-            first_row: Row of the first of them among the particles saved last; None if they are others.
+            rewards: (B,) rewards of the samples.
+            first_row: Row of the first sample among the particles saved last; None if they are not among them.
         """
         at = int(rewards.argmax())
         reward = float(rewards[at])
@@ -91,19 +91,19 @@ class PopulationState:
         return replace(self, rises=rises, best=best)
 
     def kept(self, state: Progress | Finished) -> PopulationState:
-        """The state after the population was saved or returned."""
+        """Return the state after the population was saved or has returned."""
         if isinstance(state, Finished):
             state = state._replace(row=self.row_of(state))
         return replace(self, state=state)
 
     def row_of(self, sample: Finished) -> int | None:
-        """Row of a sample as ``Origin`` has it."""
+        """Return the row of a sample for its ``Origin``."""
         if sample.row is not None or self.state is None:
             return sample.row
         return self.state.row if isinstance(self.state, Finished) else self.state.particles.best_row
 
     def faulty(self, where: str, what: str, count: int = 1) -> PopulationState:
-        """The state after ``count`` samples were not eligible; 0 notes a fault before any sample shows it."""
+        """Return the state after ``count`` samples were not eligible; 0 records a fault before any sample shows it."""
         counts = {**self.ineligible, where: self.ineligible.get(where, 0) + count}
         return replace(self, ineligible=counts, fault=self.fault or (where, what))
 
@@ -112,8 +112,8 @@ class PopulationState:
 class Checkpoint:
     """State from which a job can be resumed: that of every population when it was last saved.
 
-    What a population did after that is not in it. A job that is resumed does it again, draw for draw, and ends with the
-    same bits and the same account as one that was never stopped.
+    Anything that a population did after that is not part of it. A resumed job does it again, draw for draw, and ends
+    with the same bits and the same account as one that was never stopped.
 
     Args:
         populations: States of all populations.
@@ -125,23 +125,23 @@ class Checkpoint:
 
 
 def in_lockstep(nfe: int, shares: Sequence[int]) -> int:
-    """NFE of a job when each of its populations has spent ``nfe``, or all of its share if that is less."""
+    """Return the NFE of a job when each population has spent ``nfe``, or its whole share if that is less."""
     return sum(min(nfe, share) for share in shares)
 
 
 def bests_of(populations: Sequence[PopulationState]) -> list[Candidate]:
-    """Best sample of each population, the highest reward first; of equals the one found with the fewest NFE."""
+    """List the best sample of each population, the highest reward first; of equals, the one with the fewest NFE."""
     bests = [Candidate(i, one.best) for i, one in enumerate(populations) if one.best is not None]
     return sorted(bests, key=lambda best: (-best.sample.reward, populations[best.population].rises[-1].nfe))
 
 
 def best_of(populations: Sequence[PopulationState]) -> Finished | None:
-    """Best sample of all populations; None if nothing was scored."""
+    """Return the best sample of all populations; None if nothing was scored."""
     return next((best.sample for best in bests_of(populations)), None)
 
 
 def ineligible_of(populations: Sequence[PopulationState]) -> dict[str, int]:
-    """Number of samples of all populations that were not eligible, by where that arose."""
+    """Count the ineligible samples of all populations, by the origin of the fault."""
     counts = dict[str, int]()
     for one in populations:
         for where, count in one.ineligible.items():
@@ -151,7 +151,7 @@ def ineligible_of(populations: Sequence[PopulationState]) -> dict[str, int]:
 
 
 def trace_of(populations: Sequence[PopulationState]) -> list[Point]:
-    """Best reward of all populations, taken in lockstep, against the NFE of the job; one point a rise."""
+    """Return the best reward of all populations in lockstep against the NFE of the job, one point per rise."""
     shares, trace = [one.spent.nfe for one in populations], list[Point]()
     for nfe, _, reward in sorted((p.nfe, i, p.reward) for i, one in enumerate(populations) for p in one.rises):
         if not trace or reward > trace[-1].reward:

@@ -1,4 +1,4 @@
-"""What a job is to make."""
+"""The task of a job."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rollflow.rewards.checks import check_names, check_reward
 
 @dataclass(frozen=True)
 class Task:
-    """A model, a prompt, and the rewards by which samples are judged.
+    """A model, a prompt, and the rewards that judge samples.
 
     Args:
         model: Flow model; a pair of a velocity function and a shape becomes a ``FunctionModel``.
         prompt: Text of the prompt.
         reward: Reward that the search optimises.
-        held_out: Rewards that the search never sees; they score the returned sample, too.
+        held_out: Rewards that the search never sees, and that also score the returned sample.
     """
 
     model: FlowModel

@@ -1,4 +1,4 @@
-"""The third phase: give populations their answers, and end the jobs that are done or cannot go on."""
+"""The third phase: give populations their answers, and end jobs that are done or cannot continue."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from rollflow.search.propagator import Finished, Progress
 
 
 class Outcome(NamedTuple):
-    """What became of a slice that was executed.
+    """The outcome of an executed slice.
 
     Args:
         slice: The slice.
-        answer: The executor's answer, if there is no error.
-        error: What the executor raised.
+        answer: Answer of the executor, if there is no error.
+        error: Exception that the executor raised; None if there was none.
     """
 
     slice: Slice
@@ -38,14 +38,14 @@ class Updater:
     """Updates populations, jobs and observers.
 
     Args:
-        selection: Selects the samples that jobs return.
-        results: Makes results of them.
+        selection: Selection of the samples that jobs return.
+        results: Maker of their results.
         observers: Observers of the run.
 
     Attributes:
-        running: Jobs that run, by id.
-        waiting: Populations that wait with a request, by id, in the order in which they asked.
-        ended: Jobs that have ended and were not yet handed over, in that order.
+        running: Running jobs, by id.
+        waiting: Populations with a pending request, by id, in the order of the requests.
+        ended: Jobs that have ended and were not yet handed over, in the order in which they ended.
     """
 
     def __init__(self, selection: Selection, results: ResultMaker, observers: Sequence[Observer]) -> None:
@@ -59,12 +59,12 @@ class Updater:
         return population.job.id in self.running
 
     def refuse(self, place: int, job: Job, error: Exception) -> None:
-        """Fail a job before it has begun."""
+        """Record a job that failed before it began."""
         self.ended.append(Ended(place, job, None, error))
         self.audience.tell("failed", job, error)
 
     def begin(self, job: RunningJob, populations: Iterable[Population]) -> None:
-        """Begin a job, and let its populations ask for the first time."""
+        """Begin a job, and run its populations to their first requests."""
         self.running[job.id] = job
         self.audience.tell("admitted", job.job)
         for population in populations:
@@ -74,7 +74,7 @@ class Updater:
             self._end(job)
 
     def update(self, outcomes: Iterable[Outcome]) -> None:
-        """Give populations their answers, and let those whose request is answered go on."""
+        """Give populations their answers, and continue those whose request is fully answered."""
         for (population, _, rows), answer, error in outcomes:
             if not self.is_running(population):
                 continue
@@ -91,7 +91,7 @@ class Updater:
                 self._advance(population, read)
 
     def end_early(self, job: RunningJob, cause: Exception | None) -> None:
-        """End a job with the best that it has; without any, it fails with the cause, if there is one."""
+        """End a job with its best sample so far; without a sample, it fails with the cause, if there is one."""
         try:
             candidates = self.selection.so_far(job, cause)
             result = self.results.make(job, candidates, interrupted=True, cause=cause) if candidates else None
@@ -104,7 +104,7 @@ class Updater:
             self._fail(job, cause)
 
     def _note(self, population: Population, answer: Any) -> None:
-        """Remember what a population is answered, and tell the observers."""
+        """Record the answer to a population, and notify the observers."""
         request = population.request
         if isinstance(request, Save):
             self._keep(population, request.state)
@@ -116,7 +116,7 @@ class Updater:
             self.audience.tell("scored", population.job.job, population.index, request, answer, spent)
 
     def _advance(self, population: Population, answer: object) -> None:
-        """Send a population its answer; it asks again, returns, or fails its job."""
+        """Send a population its answer, after which it makes another request, returns, or fails its job."""
         job, returned = population.job, False
         method = f"method '{job.job.search.name}'"
         try:
@@ -144,7 +144,7 @@ class Updater:
         self.audience.tell("checkpointed", job.job, job.checkpoint)
 
     def _end(self, job: RunningJob) -> None:
-        """End a job whose populations have all returned: with the best of them, or else with the best before."""
+        """End a job whose populations have all returned, with the best of their samples, or the best sample before."""
         try:
             candidates = self.selection.of_done(job)
             result = self.results.make(job, candidates, interrupted=False, cause=None) if candidates else None
@@ -172,7 +172,7 @@ class Updater:
 
 
 def _request(yielded: object) -> Request:
-    """What a search yielded, if it is a request, since nothing else would ever be answered."""
+    """Check that a search yielded a request, since nothing else would ever be answered."""
     if not isinstance(yielded, Request):
-        raise RollflowError(f"it yielded {type(yielded).__name__}, which is no request; use 'yield from'")
+        raise RollflowError(f"it yielded {type(yielded).__name__}, which is not a request; use 'yield from'")
     return yielded

@@ -2,7 +2,7 @@
 
 Contents are written to temporary files beside their targets, flushed to disk and moved into place, and the folder is
 flushed as well, so that neither a kill nor a power failure leaves half a file. Temporary files are called
-``.rollflow-<mark>.<name>.part``, by which a later process recognises those that a killed one left behind.
+``.rollflow-<mark>.<name>.part``, so that a later process recognises those that a killed one left behind.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def check_folder(folder: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise FolderError(f"cannot write to the folder '{folder}': {error.strerror}; choose another") from None
+        raise FolderError(f"cannot write to the folder '{folder}': {error.strerror}; choose another folder") from None
 
 
 @contextmanager
@@ -196,9 +196,9 @@ def trouble(folder: Path, error: OSError) -> str:
     if error.errno in _QUOTA:
         return f"the disk quota of '{folder}' is used up ({error.strerror})"
     if error.errno in _GONE and not folder.is_dir():
-        return f"'{folder}' is gone: it was moved or deleted"
+        return f"'{folder}' no longer exists: it was moved or deleted"
     if error.errno in _GONE:
-        return f"a part of '{folder}' is gone: {error.filename or error.strerror}"
+        return f"a part of '{folder}' no longer exists: {error.filename or error.strerror}"
     if error.errno in _LOCKED:
         return f"'{folder}' is no longer writable: {error.strerror}"
     return f"'{folder}' cannot be used: {error.strerror or error}"

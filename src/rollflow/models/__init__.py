@@ -16,17 +16,17 @@ MODELS: Registry[FlowModel] = Registry(
 
 
 def find_model(name: str) -> type[FlowModel] | Source:
-    """What loads the model of a name: a class of ``MODELS``, else a pipeline of the hub (owner/name) or a folder.
+    """Find the class in ``MODELS`` with a name, or else the pipeline of a hub repository (owner/name) or a folder.
 
     Raises:
-        UnknownName: If nothing has the name.
+        UnknownName: If there is no such model, and the name is neither a repository nor a folder.
     """
     if name not in MODELS.names() and ("/" in name or Path(name).is_dir()):
         return PipelineSource(name)
     try:
         return MODELS.find(name)
     except UnknownName as error:
-        raise UnknownName(f"{error}; or a repository of the hub (owner/name), or a folder with a pipeline") from None
+        raise UnknownName(f"{error}; or give a hub repository (owner/name), or a folder with a pipeline") from None
 
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""A function as a model: a velocity field that is written down in a line, or a network of one's own."""
+"""A function as a model: a velocity field in closed form, or a network of your own."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class FunctionModel(FlowModel):
 
     Args:
         velocity: Velocity u_t(x), as a function of states x (B, *shape) and times t (B,), both float32 and on the CPU;
-            1 is noise and 0 is data. Every row has a time of its own: to multiply states of shape (3, 8, 8) by their
+            1 is noise and 0 is data. Every row has its own time: to multiply states of shape (3, 8, 8) by their
             times, write ``t[:, None, None, None] * x``. A row's velocity must not depend on the other rows. Guidance
-            needs it to be differentiable. A network can be given as it is.
+            needs it to be differentiable. An ``nn.Module`` with this signature can be given directly.
         shape: Shape of one state, such as ``(3, 64, 64)``.
 
     Raises:
@@ -48,7 +48,7 @@ class FunctionModel(FlowModel):
             raise BadSetting("shape of the model is empty; give that of one state, such as (3, 64, 64)")
 
     def encode(self, prompt: str) -> None:
-        """Return None: the function knows no prompt."""
+        """Return None, since the function ignores the prompt."""
 
     def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:
         return self._velocity(x, t.to(x.dtype))

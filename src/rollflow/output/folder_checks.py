@@ -52,8 +52,8 @@ def check_files(out: RunFolder, plan: Planned, *, compare: bool, resume: bool) -
     Raises:
         BadSetting: If files of the user have the names of a run's files or, unless the run is resumed, if there is the
             checkpoint of a stopped run.
-        BadCheckpoint: If the run is to be resumed and there is no checkpoint, or that of another job, as far as can be
-            told before anything is loaded.
+        BadCheckpoint: If the run is to be resumed and there is no checkpoint, or it is clear before anything is loaded
+            that it belongs to another job.
     """
     folder, path = out.path, out.path / CHECKPOINT
     names = [IMAGE, TRACE, FILMSTRIP, RESULT, *([BASELINE] if compare else [])]
@@ -99,7 +99,7 @@ def _check_resumed(out: RunFolder, plan: Planned) -> None:
 
 
 def _differences(theirs: Mapping[str, str], plan: Planned) -> list[str]:
-    """List the differences between a checkpoint's job and a plan's that can be told before anything is loaded."""
+    """List the differences between a checkpoint's job and a plan's that are known before anything is loaded."""
     ours = {
         "prompt": str(plan.prompt),
         "search": stable_repr(plan.search),

@@ -41,7 +41,7 @@ def summary(
         recorder: Observer of the search.
         seconds: Duration of the search, without loading.
         baseline: Plain sample to compare with, if there is one.
-        path: Path that led to the result, scored by the held-out rewards, if that was requested.
+        path: Path that led to the result, with held-out scores; empty unless these were requested.
     """
     content = result.content() | {"seconds": round(seconds, 3), "quota": recorder.quota}
     content["warnings"] += overoptimized(result, baseline, path)
@@ -57,6 +57,18 @@ def summary(
             "nfe_used": baseline.spent.nfe,
         }
     return content
+
+
+def choice(content: Mapping[str, Any], name: str) -> str:
+    """Return a choice of a run as the command line writes it, such as ``ddim(eta=0.5)``.
+
+    Args:
+        content: Content of its ``result.json``.
+        name: Name of the option, such as ``kernel``.
+    """
+    plan = content.get("plan")
+    text = plan.get(name) if isinstance(plan, Mapping) else None
+    return text if isinstance(text, str) else str(content.get(name))
 
 
 def write_run(

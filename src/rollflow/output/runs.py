@@ -21,7 +21,7 @@ from rollflow.files.atomic import trouble
 from rollflow.files.run_folder import RunFolder
 from rollflow.output.checkpoints import CheckpointFile
 from rollflow.output.folder_checks import CHECKPOINT, Planned, check_files, is_finished
-from rollflow.output.outputs import save_run, write_run
+from rollflow.output.outputs import choice, save_run, write_run
 from rollflow.output.overoptimization import along
 from rollflow.output.recorder import Recorder
 from rollflow.runtime import interruption
@@ -180,8 +180,8 @@ def check_folder_of(plan: Planned, folder: Path, *, compare: bool, resume: bool)
     Raises:
         BadSetting: As for ``run_in_folder``.
         FolderError: As for ``run_in_folder``.
-        BadCheckpoint: If there is no checkpoint to resume from, or that of another job, as far as can be told without
-            weights.
+        BadCheckpoint: If there is no checkpoint to resume from, or it is clear without weights that it belongs to
+            another job.
     """
     check_files(RunFolder.inspect(folder), plan, compare=compare, resume=resume)
 
@@ -193,7 +193,7 @@ def _warn(message: str) -> None:
 def _described(out: RunFolder) -> str:
     """Describe the earlier run whose result is in a folder."""
     earlier = out.earlier or {}
-    return f"another run ('{earlier.get('prompt')}', {earlier.get('method')}, seed {earlier.get('seed')})"
+    return f"another run ('{earlier.get('prompt')}', {choice(earlier, 'method')}, seed {earlier.get('seed')})"
 
 
 def _seconds(out: RunFolder) -> float:
@@ -213,12 +213,12 @@ def _kept_elsewhere(
     """Save a result that cannot be written to its folder elsewhere, and say where."""
     what = f"{trouble(folder, error)}, so the result cannot be written"
     if checkpoint.written and checkpoint.error is None and checkpoint.path.exists():
-        return f"{what}; nothing is lost: fix this and run the same command with --resume"
+        return f"{what}; nothing is lost: fix this, then run the same command with --resume"
     try:
         spare = Path(tempfile.mkdtemp(prefix="rollflow-result-"))
         write_run(spare, result, recorder, seconds, baseline)
     except OSError:
-        return f"{what}, and neither could it be written to a temporary folder; it is lost"
+        return f"{what}, nor could it be written to a temporary folder; it is lost"
     return f"{what}; it is in '{spare}' instead"
 
 

@@ -1,4 +1,4 @@
-"""Counter-based noise: a draw depends on its label alone, never on what was drawn before it or beside it."""
+"""Counter-based noise: each draw depends on its label alone, not on any other draw."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 MANY = 2**18
-"""Number of draws from which on threads are worth starting: drawing then takes milliseconds."""
+"""Number of draws from which starting threads pays off: drawing then takes milliseconds."""
 
 
 @contextmanager
@@ -67,7 +67,7 @@ class Noise:
     def normals(self, step: int, rows: Sequence[int], draws: Sequence[int]) -> Float[Tensor, "B ..."]:
         """Return one draw for each (row, draw) pair, stacked: (len(rows), *shape).
 
-        Many draws are shared between as many threads as torch uses; no number depends on another.
+        A large number of draws is split between the threads that torch uses, which changes none of them.
         """
         kept = np.float32 if self.dtype == torch.float32 else np.float64
         flat = np.empty((len(rows), math.prod(self.shape)), kept)

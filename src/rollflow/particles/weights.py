@@ -18,7 +18,7 @@ def _from_the_largest(log_w: Float64[Tensor, " N"]) -> tuple[float, Float64[Tens
         raise RollflowError(f"expected log-weights below +inf and not NaN; got {log_w.tolist()}")
     if top == -math.inf:
         raise RollflowError(
-            f"all {len(log_w)} particles have weight 0, so that none can go on; use more particles, a higher "
+            f"all {len(log_w)} particles have weight 0, so none can be continued; use more particles, a higher "
             "temperature or tempering"
         )
     return top, torch.exp(log_w - top)

@@ -56,7 +56,7 @@ class Prompt(str):
     def __new__(cls, text: str, ask: Mapping[str, int]) -> Prompt:
         counts: dict[str, int] = {}
         for thing, count in checks.instance("ask", ask, Mapping, what="counts by the names of things").items():
-            name = checks.text("a thing in ask", thing, what="the name of a thing")
+            name = checks.text("a name in ask", thing, what="the name of a thing to count")
             counts[name] = checks.whole(f"the count of '{name}' in ask", count, at_least=0)
         prompt = super().__new__(cls, checks.instance("the prompt", text, str, what="a string"))
         prompt.ask = counts

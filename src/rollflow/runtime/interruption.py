@@ -25,7 +25,7 @@ PIPE = 13
 """Number of SIGPIPE, which represents a closed output; Python itself ignores the signal."""
 
 _WAKE: int | None = getattr(signal, "SIGURG", None)
-"""A signal without effect of its own, which carries an interruption from another thread to the main one."""
+"""A signal that has no effect by default, used to pass an interruption from another thread to the main one."""
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
 

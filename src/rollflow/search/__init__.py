@@ -1,4 +1,4 @@
-"""Searches: which particles go on."""
+"""Searches, which decide which particles continue."""
 
 from rollflow.registry import Registry
 from rollflow.search.base import ScheduledSearch, Search

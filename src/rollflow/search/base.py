@@ -1,4 +1,4 @@
-"""What every search is: settings, a population, and a cost that follows from the two."""
+"""The base class of searches: settings, a population, and a cost that follows from the two."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ class Search(Settings, ABC):
         name: Name on the command line.
         default_kernel: Name of the kernel that its paper uses, which a plan takes unless the user names one; None is
             the library's default.
-        states: Dataclasses and named tuples that its saved states contain beside the library's own; a checkpoint
-            creates no other class.
-        exact: Whether it spends the same whatever the rewards are. If not, equal rewards must make it spend the most.
+        states: Dataclasses and named tuples that its saved states contain in addition to the library's own; a
+            checkpoint creates no other class.
+        exact: Whether it spends the same amount for all rewards. If not, it must spend the most when all rewards are
+            equal.
     """
 
     name: ClassVar[str]
@@ -70,7 +71,7 @@ class Search(Settings, ABC):
         return self.populations * self.price(dynamics, 0).nfe
 
     def doubt(self, dynamics: Dynamics, nfe: int) -> str | None:
-        """Return why a budget that works is still not a sensible one, and what would be; None if it is."""
+        """Return why a budget that works is still too small to be useful, and a better one; None if it is not."""
         return None
 
     def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
@@ -102,11 +103,11 @@ class Search(Settings, ABC):
 
 
 class ScheduledSearch(Search):
-    """A search that knows all that it will ask for as soon as it knows its budget, so that no rehearsal is needed."""
+    """A search whose requests are known as soon as its budget is, so that no rehearsal is needed."""
 
     @abstractmethod
     def schedule(self, dynamics: Dynamics, surplus: int) -> Schedule:
-        """Return everything that a population asks for, with this many units beyond the smallest."""
+        """Return everything that a population requests, with this many units beyond the smallest."""
 
     def price(self, dynamics: Dynamics, surplus: int) -> Cost:
         return self.schedule(dynamics, surplus).cost(dynamics)

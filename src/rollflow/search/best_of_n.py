@@ -17,10 +17,10 @@ class BestOfN(ScheduledSearch):
 
         x^i ~ sampler,  i = 1..N;    return argmax_i r(x0^i)
 
-    The baseline of Kim et al. 2025, arXiv 2503.19385, at an equal budget: N is as many as the budget buys.
+    The baseline of Kim et al. 2025, arXiv 2503.19385, at an equal budget: N is as large as the budget allows.
 
-    Cost: N (T + F) NFE, with T the sampler's steps and F the NFE of finishing; N reward calls; with guidance N (T - 1)
-    backward passes and as many more reward calls. Less than one trajectory of the budget is left unspent.
+    Cost: N (T + F) NFE, with T the sampler's steps and F the NFE of finishing; N reward calls; with guidance, another
+    N (T - 1) reward calls and N (T - 1) backward passes. Less than the cost of one trajectory is left unspent.
     """
 
     name = "bon"

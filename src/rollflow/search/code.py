@@ -17,24 +17,24 @@ from rollflow.search.streams import best_of_each, copied, labels
 
 @dataclass(frozen=True)
 class CoDe(ScheduledSearch):
-    """Let M copies of each stream go L transitions on their own, keep the best of them and copy it again.
+    """Move M copies of each stream by L transitions, keep the best of them and copy it again.
 
         x_s^{i,j} ~ p(x_s | x_t^i),  j = 1..M;    x_s^i = x_s^{i,j*},  j* = argmax_j r(x0(x_s^{i,j}))
 
-    with L transitions between t and s, of which only the last is scored. It lies between best of N (L is the number of
-    all transitions) and SVDD (L = 1).
+    with L transitions between t and s, of which only the last is scored. It lies between best of N (L is the total
+    number of transitions) and SVDD (L = 1).
 
     Singh et al. 2025, arXiv 2502.00968, algorithm 1, as Kim et al. 2025, arXiv 2503.19385, run it. The copies of the
     first block are M noises of each stream, which are not scored: the first choice is made L transitions later. M is as
-    many as the budget buys; if it cannot be the same for every block, later blocks have one more copy.
+    large as the budget allows; if it cannot be the same for every block, later blocks have one more copy.
 
     Args:
         streams: Number N of independent streams, the best of which is returned (the paper: 2).
         block: Number L of transitions in a block (the paper: 2); the last block is shorter if L does not divide them.
 
     Cost: N (M T + F) NFE, with T the sampler's steps and F the NFE of finishing; a reward call for each copy and block.
-    Less than N copies of the longest block is left of the budget. With guidance a backward pass and a reward call for
-    every evaluation that is not scored, and for each of the N parents that are copied, which cost one more NFE.
+    Less than the cost of N copies of the longest block is left unspent. With guidance, a backward pass and a reward
+    call for every evaluation that is not scored, and one of each and one more NFE for each of the N copied parents.
     """
 
     streams: int = 2

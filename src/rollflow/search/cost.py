@@ -1,4 +1,4 @@
-"""What a search spends: the price of each thing that it asks for, and the cost declared before anything runs."""
+"""Costs of searches: the price of each request, and the total, which is known before anything runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Cost(NamedTuple):
         nfe: Guided velocity evaluations.
         reward_calls: Samples scored.
         decodes: Samples decoded.
-        exact: Whether the search will spend exactly this, whatever the rewards are.
+        exact: Whether the search will spend exactly this amount for all rewards.
         backward_passes: Samples differentiated through.
     """
 
@@ -43,7 +43,7 @@ class Cost(NamedTuple):
 
 
 class Account:
-    """Counts what one population asks for; its methods are the price list of the ``Propagator``'s.
+    """Counts what one population requests; each method has the price of one of the ``Propagator``'s.
 
     Args:
         dynamics: How particles move, which decides the prices.
@@ -63,7 +63,7 @@ class Account:
         self._denoised = dynamics.finishing_steps > 1
 
     def add_evaluations(self, rows: int, *, score: bool = True, guided: bool = False) -> None:
-        """States evaluated; a guided evaluation has scored the posterior mean already."""
+        """Count evaluated states; a guided evaluation has scored the posterior mean already."""
         guided = guided and self._guided
         self.nfe += rows * (self._evaluate if score else 1)
         if guided:
@@ -72,23 +72,23 @@ class Account:
             self.add_scores(rows)
 
     def add_guidance(self, rows: int) -> None:
-        """Parents that get their guidance shift."""
+        """Count parents whose guidance shift is evaluated."""
         if self._guided:
             self.nfe += rows
             self._differentiate(rows)
 
     def add_moves(self, rows: int) -> None:
-        """Particles moved by the kernel."""
+        """Count particles moved by the kernel."""
         self.nfe += rows * self._move
 
     def add_denoising(self, rows: int) -> None:
-        """Particles finished and scored, unless their clean estimates are what is returned."""
+        """Count particles that are finished and scored, if finishing takes more than their clean estimates."""
         if self._denoised:
             self.nfe += rows * self._finish
             self.add_scores(rows)
 
     def add_scores(self, rows: int) -> None:
-        """Samples decoded and scored."""
+        """Count decoded and scored samples."""
         self.reward_calls += rows
         self.decodes += rows
 
@@ -97,30 +97,30 @@ class Account:
         self.backward_passes += rows
 
     def open(self, left: int) -> None:
-        """Begin to count from here, with this much of the budget left."""
+        """Start counting a step, with this much of the budget left."""
         self._mark, self._left = self.nfe, left
 
     def settle(self) -> tuple[int, int]:
-        """NFE left of the budget, and NFE spent since this was last asked."""
+        """Return the NFE left of the budget and the NFE spent since the last call, and start the next step."""
         spent = self.nfe - self._mark
         self.open(self._left - spent)
         return self._left, spent
 
     @property
     def cost(self) -> Cost:
-        """All that was counted."""
+        """Everything counted so far."""
         return Cost(self.nfe, self.reward_calls, self.decodes, backward_passes=self.backward_passes)
 
 
 class Stage(NamedTuple):
-    """What a population asks for at one evaluation time, or at several that are alike.
+    """What a population requests at one evaluation time, or at several that are alike.
 
     Args:
         rows: Particles to evaluate.
         score: Whether their clean estimates are scored.
         guided: Whether guidance differentiates their evaluation, so that they can be parents at no further NFE.
         parents: Particles whose guidance shift is evaluated beforehand.
-        fresh: Whether no kernel leads to the particles; the first stage of a population is always fresh.
+        fresh: Whether the particles are newly drawn instead of moved by the kernel, as in every first stage.
         times: Number of evaluation times.
     """
 
@@ -133,10 +133,10 @@ class Stage(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """Everything that a population asks for.
+    """Everything that a population requests.
 
     Args:
-        stages: The evaluation times in order, the first one of fresh noises.
+        stages: Stages in order, the first of them with fresh noises.
         finished: Particles denoised to t = 0 at the end.
     """
 
@@ -158,11 +158,11 @@ class Schedule(NamedTuple):
 def largest(price: Callable[[int], int], budget: int) -> int:
     """Return the largest whole number whose price is within the budget, for a price that never falls.
 
-    Prices are nearly linear, so that secants find it in a few steps; halving bounds the number of further ones.
+    Prices are nearly linear, so secants find it in a few steps; bisection bounds the number of further ones.
 
     Args:
-        price: The price of a number; that of 0 must be within the budget.
-        budget: What may be spent; no number above it is considered.
+        price: Function that returns the price of a number; the price of 0 must be within the budget.
+        budget: Largest price, and the largest number considered.
     """
     low, high, guess, secants = 0, budget + 1, 1, 8
     first = paid = price(0)

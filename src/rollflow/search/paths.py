@@ -79,12 +79,12 @@ class SearchOverPaths(ScheduledSearch):
         until s = 0:
             M copies of each, by the forward kernel up to s + forward
             down to s + forward - back, or to 0 if that is higher
-            keep the best of each stream by r(x0);  s = where it is
+            keep the best of each stream by r(x0);  s = its noise level
 
     Ma et al. 2025, arXiv 2501.09732, "search over paths", as Kim et al. 2025, arXiv 2503.19385, run it. Deviations:
     each stream keeps its own best, whereas the authors keep the best N of all copies; and the descent to 0 ends with an
-    evaluation at noise level 1 / steps or below, whose clean estimate is the finished sample, whatever the sampler's
-    ``finish``.
+    evaluation at noise level 1 / steps or below, whose clean estimate is the finished sample, regardless of the
+    sampler's ``finish``.
 
     Every descent (a leg) goes in equal steps of noise level from an evaluation at its upper end to one at its lower
     end, which is scored; the sampler's time grid plays no part. The budget buys steps, equally many for each leg; what
@@ -100,8 +100,8 @@ class SearchOverPaths(ScheduledSearch):
         back: Decrease of their noise level, > forward.
 
     Cost: N (E0 + M (E1 + ... + ER)) NFE, with Ei >= 2 the evaluations of leg i and R = start / (back - forward) rounded
-    up; N (1 + M R) reward calls. Less than N children is left of the budget. With guidance one more backward pass and
-    reward call for every evaluation that is not scored.
+    up; N (1 + M R) reward calls. Less than the cost of N children is left unspent. With guidance, one more backward
+    pass and reward call for every evaluation that is not scored.
     """
 
     streams: int = 2
@@ -172,7 +172,7 @@ class SearchOverPaths(ScheduledSearch):
         sensible = self.price(dynamics, surplus).nfe
         return (
             f"paths has too few steps in {nfe} NFE: one spans {longest:.2f} of noise level, more than "
-            f"{LONGEST_STEP}, so that it hardly denoises; give {sensible} NFE or more, or fewer streams or copies"
+            f"{LONGEST_STEP}, and so hardly denoises; use {sensible} NFE or more, or fewer streams or copies"
         )
 
     def _descend(self, propagator: Propagator, leg: Leg, x: States, first: int) -> Asking[Particles]:

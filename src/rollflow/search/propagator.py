@@ -79,10 +79,10 @@ class Progress:
 
     Args:
         step: Index of the evaluation time that was reached.
-        particles: Particles to go on from.
+        particles: Particles to continue from.
         nfe_left: NFE left of the population's share.
         nfe_spent: NFE spent on this step alone.
-        extra: Whatever else the search needs.
+        extra: Further state of the search.
         noise_level: Linear noise level of the particles, if the search's steps are not those of the sampler's grid.
         ancestors: (B,) int64 row of each particle's parent among the previous step's particles; None if every particle
             has its own row.
@@ -125,7 +125,7 @@ class Propagator:
         """Open the account of a population.
 
         Args:
-            resume: The state to go on from; None is the start.
+            resume: State to continue from; None begins at the start.
             times: Number of steps that the population saves; None is one for each evaluation time.
 
         Returns:
@@ -171,7 +171,7 @@ class Propagator:
             x: (B, ...) states along the sampler's interpolant.
             s: Time ().
             score: Whether clean estimates are scored, for ``evaluate_nfe`` NFE and one reward call a row; otherwise a
-                row costs 1 NFE, and ``clean`` is the posterior mean whatever the look-ahead.
+                row costs 1 NFE, and ``clean`` is the posterior mean for every look-ahead.
             guided: Whether guidance, if there is any, differentiates this very evaluation, so that the particles can be
                 parents at no further NFE. A row then takes a backward pass, and a decode and a reward call unless its
                 posterior mean is what is scored.
@@ -252,8 +252,8 @@ class Propagator:
         Args:
             parents: B particles at the time before; ignored at time 0.
             step: Number of the evaluation time.
-            rows: B labels of the noise ...
-            draws: ... and B more, which differ among children of one row.
+            rows: Row labels (B) of the noise.
+            draws: Draw labels (B) of the noise, distinct among children with the same row label.
             score: As ``evaluate``: a child costs ``child_nfe`` NFE if it is scored, else ``propagate_nfe``.
             guided: As ``evaluate``; ignored at the last time, whose particles have no children.
         """
@@ -266,9 +266,9 @@ class Propagator:
         return (yield from self.evaluate(x, s, score=score, guided=guided))
 
     def denoise(self, particles: Particles) -> Asking[Particles]:
-        """Finish particles of the last evaluation time, ``clean`` and ``reward``: ``finish_nfe`` NFE a row.
+        """Replace ``clean`` and ``reward`` by finished samples and their rewards, for ``finish_nfe`` NFE a row.
 
-        Where finishing is free, the clean estimates are what is returned, and their rewards are known already.
+        The particles must be those of the last evaluation time. If finishing is free, they are returned unchanged.
         """
         self.account.add_denoising(len(particles.x))
         if self.dynamics.finishing_steps > 1:

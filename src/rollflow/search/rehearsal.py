@@ -1,4 +1,4 @@
-"""Rehearsals: a population is run with a propagator that counts and evaluates nothing, which tells its cost."""
+"""Rehearsals: a population is run with a propagator that only counts, to find its cost."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from rollflow.search.propagator import Finished, Particles, Propagator
 
 @dataclass(frozen=True)
 class Rehearsal(Propagator):
-    """A propagator that counts what a population asks for; states have one element, and every reward is 0.
+    """A propagator that counts what a population requests; states have one element, and every reward is 0.
 
     Args:
-        surplus: What ``Search.surplus`` tells the population.
+        surplus: Value that ``Search.surplus`` returns to the population.
     """
 
     surplus: int = 0
@@ -71,7 +71,7 @@ class Rehearsal(Propagator):
 
 
 class _NoNoise(Noise):
-    """Draws that are all 0, at no cost."""
+    """Noise whose draws are all 0 and cost no time."""
 
     def normal(self, step: int, row: int, draw: int) -> Float64[Tensor, "..."]:
         return torch.zeros(self.shape, dtype=self.dtype)
@@ -89,7 +89,7 @@ def rehearse(population: Callable[[Propagator], Asking[Finished]], dynamics: Dyn
     Args:
         population: ``Search.population``, from the start.
         dynamics: How particles move.
-        surplus: What ``Search.surplus`` tells the population.
+        surplus: Value that ``Search.surplus`` returns to the population.
     """
     rehearsal = Rehearsal(dynamics, _NoNoise(0, 0, (1,), torch.float64), 0, surplus=surplus)
     drive(population(rehearsal), rehearsal.answer)

@@ -1,4 +1,4 @@
-"""Streams of one population, whose rows lie stream by stream, equally many for each."""
+"""Streams of one population: its rows are ordered by stream, with the same number for each."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from rollflow.search.streams import best_of_each, copied, labels, softmax_of_eac
 
 @dataclass(frozen=True)
 class SVDD(ScheduledSearch):
-    """Draw M children of each stream at every step; the one with the highest reward goes on.
+    """Draw M children of each stream at every step and continue with the one with the highest reward.
 
         x_s^{i,j} ~ p(x_s | x_t^i),  j = 1..M;    x_s^i = x_s^{i,j*},  j* = argmax_j r(x0(x_s^{i,j}))
 
@@ -25,7 +25,7 @@ class SVDD(ScheduledSearch):
 
     Li et al. 2024, arXiv 2408.08252, algorithm 1; at zero temperature as Kim et al. 2025, arXiv 2503.19385, run it, who
     also let M fall linearly ("adaptive"). Deviation: one of M noises is chosen in the same way before the first step.
-    M is as many as the budget buys; if it cannot be the same at every step, later steps have the larger M.
+    M is as large as the budget allows; if it cannot be the same at every step, later steps have the larger M.
 
     Args:
         streams: Number N of independent streams, the best of which is returned (the paper: 2).
@@ -57,7 +57,7 @@ class SVDD(ScheduledSearch):
         )
 
     def _select(self, propagator: Propagator, step: int, children: Particles) -> Particles:
-        """Choose the child of each stream that goes on."""
+        """Choose the child that each stream continues with."""
         if self.temperature == 0:
             return children.rows(best_of_each(children.reward, self.streams))
         uniform = propagator.noise.uniform(step, self.streams)

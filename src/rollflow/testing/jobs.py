@@ -47,7 +47,7 @@ SAMPLERS = {
 
 
 def along(*names: str) -> pytest.MarkDecorator:
-    """Parametrise a test with these samplers."""
+    """Parametrise a test with the named samplers."""
     return pytest.mark.parametrize("sampler", [SAMPLERS[name] for name in names], ids=names)
 
 
@@ -55,7 +55,7 @@ every_sampler = along(*SAMPLERS)
 
 
 def make(search: Search, sampler: Sampler, spare: int = 0, seed: int = 5) -> Job:
-    """Return a job with the smallest budget and ``spare`` NFE more; skip if the search refuses guidance."""
+    """Return a job with ``spare`` NFE more than the smallest budget; skip the test if the search refuses guidance."""
     try:
         smallest = search.smallest_nfe(sampler.bind(MODEL))
         return Job(Task(MODEL, "left", JUDGE), search, smallest + spare, seed, sampler)
@@ -66,7 +66,7 @@ def make(search: Search, sampler: Sampler, spare: int = 0, seed: int = 5) -> Job
 
 
 def assert_kept(job: Job, spent: Spending) -> None:
-    """Assert that what was spent is what was declared, or at most that if not exact; never more than the budget."""
+    """Assert that a job spent what was declared, or at most that if the cost is not exact, within the budget."""
     declared = estimate_cost(type(MODEL), job.search, job.sampler, job.nfe)
     assert declared.nfe <= job.nfe
     assert all(getattr(spent, what) <= most for what, most in vars(declared).items()), f"{spent} exceeds {declared}"

@@ -60,18 +60,18 @@ class KernelSuite:
         raise NotImplementedError(f"{type(self).__name__} must provide a fixture 'kernel'")
 
     def test_it_says_what_it_is(self, kernel: Kernel) -> None:
-        """A docstring with a line "Converges to the data law: yes" or "no", which ``test_the_law`` measures."""
+        """Its docstring has a line "Converges to the data law: yes" or "no", which ``test_the_law`` checks."""
         assert CLAIM.search(docstring(type(kernel))), (
             "the docstring has no line 'Converges to the data law: yes' or 'no'"
         )
 
     def test_its_settings_are_a_value(self, kernel: Kernel) -> None:
-        """A frozen dataclass whose ``repr``, by which checkpoints recognise their job, shows every setting."""
+        """It is a frozen dataclass whose ``repr``, which identifies the job of a checkpoint, shows every setting."""
         assert_value(kernel)
 
     @every_interpolant
     def test_noise_is_used_if_and_only_if_it_is_stochastic(self, kernel: Kernel, interpolant: Interpolant) -> None:
-        """A deterministic kernel ignores it; a stochastic one depends on it and refuses to do without."""
+        """A deterministic kernel ignores noise; a stochastic one depends on it and raises without it."""
         x, t, s = normal(0), times(0.6), times(0.4)
         with undisturbed(x):
             one, other = (stepped(kernel, x, t, s, normal(seed), interpolant) for seed in (1, 2))
@@ -85,14 +85,14 @@ class KernelSuite:
 
     @every_interpolant
     def test_it_asks_for_as_many_velocities_as_it_declares(self, kernel: Kernel, interpolant: Interpolant) -> None:
-        """``extra_nfe`` a row, or fewer for s = 0."""
+        """It requests ``extra_nfe`` velocities per row, or fewer for s = 0."""
         x, z = normal(0), normal(1)
         assert evaluated(kernel, x, times(0.6), times(0.4), z, interpolant)[1] == len(x) * kernel.extra_nfe
         assert evaluated(kernel, x, times(0.6), times(0.0), z, interpolant)[1] <= len(x) * kernel.extra_nfe
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
     def test_shape_and_dtype_are_kept(self, kernel: Kernel, dtype: torch.dtype) -> None:
-        """Times are float64 whatever the states are, and single precision agrees with double."""
+        """Times are float64 for states of any type, and single precision agrees with double."""
         t, s = times(0.9, 0.6, 0.2), times(0.8, 0.5, 0.0)
         x_s = stepped(kernel, normal(0, dtype), t, s, normal(1, dtype), VP())
         assert (x_s.shape, x_s.dtype) == (SHAPE, dtype)
@@ -110,7 +110,7 @@ class KernelSuite:
 
     @every_interpolant
     def test_rows_do_not_depend_on_each_other(self, kernel: Kernel, interpolant: Interpolant) -> None:
-        """Rows at different times go where each would go alone."""
+        """Rows at different times end where each would end alone."""
         x, z, t, s = normal(0), normal(1), times(1.0, 0.6, 0.2), times(0.8, 0.5, 0.0)
         together = stepped(kernel, x, t, s, z, interpolant)
         for i in range(len(x)):
@@ -120,7 +120,7 @@ class KernelSuite:
 
     @every_interpolant
     def test_it_reaches_the_end(self, kernel: Kernel, interpolant: Interpolant) -> None:
-        """From pure noise to s = 0, in four steps or one, everything stays finite."""
+        """States stay finite from pure noise to s = 0, in four steps and in one."""
         for way in ((1.0, 0.75, 0.5, 0.25, 0.0), (1.0, 0.0)):
             x = normal(0)
             for i, (t, s) in enumerate(pairwise(way), 1):
@@ -128,14 +128,14 @@ class KernelSuite:
             assert x.isfinite().all()
 
     def test_the_law(self, kernel: Kernel) -> None:
-        """The kernel converges to the data law if its docstring says so, and otherwise does not, with default settings.
+        """With default settings, the kernel converges to the data law if and only if its docstring says so.
 
         Yes: after 200 steps, samples are as far from a mixture of two modes as exact samples are, up to a small bias.
         No: they are clearly farther away, and more steps do not help.
         """
         for setting in fields(kernel):  # type: ignore[arg-type]
             if setting.default not in (MISSING, getattr(kernel, setting.name)):
-                pytest.skip(f"the claim is of the default settings, and {setting.name} is another")
+                pytest.skip(f"the claim is about the default settings, and {setting.name} differs from its default")
         claim = CLAIM.search(docstring(type(kernel)))
         few, some, many = (distance(kernel, steps) for steps in (10, 50, 200))
         if claim is not None and claim[1] == "yes":

@@ -1,4 +1,4 @@
-"""One-dimensional laws with exact velocities, and how far from them a kernel's samples end."""
+"""One-dimensional laws with exact velocities, and the distance of a kernel's samples from them."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ def run(kernel: Kernel, model: GaussianMixture, x: Tensor, steps: int, grid: Gri
 
 
 class Distance(NamedTuple):
-    """W1 to the truth, and the most that as many exact samples are expected to be away from it."""
+    """The W1 distance of samples to the exact law, and its bound for the same number of exact samples."""
 
     w1: float
     floor: float
 
 
 def wasserstein(x: Tensor, model: GaussianMixture) -> Distance:
-    """Distance of samples to the exact law.
+    """Return the distance of samples to the exact law.
 
     W1 is the integral of |F_n - F|, and E|F_n - F| <= sqrt(F (1 - F) / n).
     """
@@ -90,7 +90,7 @@ def wasserstein(x: Tensor, model: GaussianMixture) -> Distance:
 
 @cache
 def distance(kernel: Kernel, steps: int, interpolant: Interpolant = LINEAR, grid: Grid = EVEN) -> Distance:
-    """Of particles that a kernel carries from noise to ``two_modes`` in so many steps, all at once."""
+    """Return the distance after a kernel has moved particles from noise to ``two_modes`` in a number of steps."""
     x = torch.randn(PARTICLES, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     model = two_modes(interpolant)
     return wasserstein(run(kernel, model, x, steps, grid), model)

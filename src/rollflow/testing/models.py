@@ -1,4 +1,4 @@
-"""What every model promises: its shapes, its rows, its prompts, and a velocity that is one of its interpolant."""
+"""The contract of models: shapes, independent rows, prompts, and a velocity that fits the interpolant."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ class ModelSuite:
                 return "warm", "cold"
 
     Attributes:
-        tolerance: How far a row may depend on its batch, relative and absolute, as it does where a library multiplies
-            matrices of other sizes in another order; None is 0 in float64 and 1e-4 in any other dtype.
+        tolerance: Largest relative and absolute difference of a row between batches, which arises where a library
+            multiplies matrices of other sizes in another order; None is 0 in float64 and 1e-4 in any other dtype.
     """
 
     tolerance: ClassVar[float | None] = None
 
     @pytest.fixture
     def model(self) -> FlowModel:
-        """What is tested; asked for by every test, so that what is slow to load is best kept outside."""
+        """Return the model under test; every test calls this, so load a slow model only once, outside of it."""
         raise NotImplementedError(f"{type(self).__name__} must provide a fixture 'model'")
 
     @pytest.fixture
     def prompts(self) -> Sequence[str]:
-        """Two prompts whose samples differ on average."""
+        """Return two prompts whose samples differ on average."""
         raise NotImplementedError(f"{type(self).__name__} must provide a fixture 'prompts'")
 
     @pytest.fixture
     def bad_prompt(self) -> str | None:
-        """One that the model must refuse; None, unless a subclass provides it, where it reads anything."""
+        """Return a prompt that the model must refuse; None if it reads any prompt."""
         return None
 
     def _assert_close(self, ours: Tensor, theirs: Tensor, model: FlowModel) -> None:
@@ -59,20 +59,20 @@ class ModelSuite:
         torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
 
     def test_it_says_what_it_is(self, model: FlowModel) -> None:
-        """Of what a cost is told by, before any weights load, the class says the same as the object."""
+        """Attributes that a cost depends on are the same for the class, before weights load, as for the object."""
         docstring(type(model))
         assert_one_line(model.name, "name")
         assert_one_line(model.description, "description")
         assert isinstance(model.interpolant, Interpolant)
         for name in ("name", "description", "suite_family", "few_step", "rows_per_nfe"):
-            told = getattr(type(model), name, None)
-            assert told == getattr(model, name), (
-                f"the class says {name} = {told!r}, the object {getattr(model, name)!r}"
+            of_class = getattr(type(model), name, None)
+            assert of_class == getattr(model, name), (
+                f"{name} is {of_class!r} for the class and {getattr(model, name)!r} for the object"
             )
         assert model.rows_per_nfe >= 1
 
     def test_shape_and_dtype_are_kept(self, model: FlowModel, prompts: Sequence[str]) -> None:
-        """A finite velocity for each state, at all times; a sample for each clean state, in [0, 1] if a picture."""
+        """Each state has a finite velocity at all times, and each clean state a sample, with pixels in [0, 1]."""
         x, t, conditions = rows(model, prompts)
         with torch.no_grad():
             v, samples = model.velocity(x, t, conditions), model.decode(x)
@@ -85,7 +85,7 @@ class ModelSuite:
             assert samples.max() <= 1
 
     def test_rows_of_many_prompts_and_times_share_a_call(self, model: FlowModel, prompts: Sequence[str]) -> None:
-        """Each is what it would be alone and in any order, for searches share calls."""
+        """Each row is the same alone, with others, and in any order, since searches share calls."""
         x, t, conditions = rows(model, prompts)
         with torch.no_grad():
             v, samples = model.velocity(x, t, conditions), model.decode(x)
@@ -96,14 +96,14 @@ class ModelSuite:
                 self._assert_close(model.decode(x[row]), samples[row], model)
 
     def test_the_prompt_matters(self, model: FlowModel, prompts: Sequence[str]) -> None:
-        """From the same pure noise two prompts lead elsewhere: at t = 1 a model knows nothing but the prompt."""
+        """Two prompts give different velocities at the same pure noise, which contains no other information."""
         x, t, conditions = rows(model, prompts)
         with torch.no_grad():
             one, other = (model.velocity(x, torch.ones_like(t), [condition] * len(x)) for condition in conditions[:2])
         assert (one - other).abs().max() > 1e-3 * one.abs().max()
 
     def test_nothing_is_drawn_kept_or_written_to(self, model: FlowModel, prompts: Sequence[str]) -> None:
-        """The same call gives the same bits, whatever was called in between, and with the prompt read once more."""
+        """A repeated call gives the same bits, after other calls and with the prompt encoded again."""
         x, t, conditions = rows(model, prompts)
         with torch.no_grad(), undisturbed(x, t):
             v, samples = model.velocity(x, t, conditions), model.decode(x)
@@ -114,7 +114,7 @@ class ModelSuite:
             assert torch.equal(model.decode(x), samples)
 
     def test_gradients_reach_the_states_they_belong_to(self, model: FlowModel, prompts: Sequence[str]) -> None:
-        """Through velocity and decoder, for guidance; skipped where none flows at all."""
+        """Gradients of a row flow through velocity and decoder to its own state; skipped if there are none at all."""
         x, t, conditions = rows(model, prompts)
         calls: list[Callable[[Tensor], Tensor]] = [lambda x: model.velocity(x, t, conditions), model.decode]
         for call in calls:
@@ -122,24 +122,25 @@ class ModelSuite:
             first = call(leaf)[0].sum()
             [gradient] = torch.autograd.grad(first, leaf, allow_unused=True) if first.requires_grad else [None]
             if gradient is None:
-                pytest.skip("no gradient flows through this model, which guidance will say where it is asked for")
+                pytest.skip("no gradient flows through this model, so guidance will refuse it")
             assert gradient.isfinite().all()
             assert gradient[0].any(), "the gradient of the first row is 0"
             assert not gradient[1:].any(), "the gradient of one row reaches another's state"
 
     def test_a_bad_prompt_is_refused(self, model: FlowModel, bad_prompt: str | None) -> None:
-        """With a ValueError that says why."""
+        """A bad prompt raises a ValueError with a reason."""
         if bad_prompt is None:
             pytest.skip("this model reads any prompt: the fixture bad_prompt is not provided")
         with pytest.raises(ValueError, match=r"\w"):
             model.encode(bad_prompt)
 
     def test_its_clean_estimates_are_means(self, model: FlowModel, prompts: Sequence[str]) -> None:
-        """They miss its own samples, noised as its interpolant says, by no more than what is seen or their mean does.
+        """Clean estimates of its own samples, noised by its interpolant, err less than simpler estimates do.
 
-        The clean estimate of an exact velocity is the posterior mean, which of all guesses has the least squared error.
-        Of a velocity of another sign, clock or interpolant it is none, and errs more than by the fifth that is left to
-        a trained model and to chance. That of a step-distilled one is to be a sample, not a mean: skipped.
+        The clean estimate of an exact velocity is the posterior mean, which has the smallest squared error: smaller
+        than that of the rescaled state, and than that of the mean of all samples. With a wrong sign, time or
+        interpolant, the error exceeds these by more than the fifth that is allowed for training error and chance.
+        Skipped for step-distilled models, whose estimates are meant to be samples rather than means.
         """
         conditions = [model.encode(prompt) for prompt in prompts]
         n = max(4, math.ceil(1024 / math.prod(model.shape)))
@@ -164,16 +165,16 @@ class ModelSuite:
                 t = path.time_at_log_snr(-2 * ratio.log())
                 x_t = path.alpha(t).to(x0) * x0 + path.sigma(t).to(x0) * noise
                 error, seen = (clean(x_t, t, 1) - x0).square().mean(), (ratio.to(x0) * noise).square().mean()
-                assert error < 1.2 * min(seen, spread), f"at noise level {level} its clean estimates are no means"
+                assert error < 1.2 * min(seen, spread), f"at noise level {level} its clean estimates are not means"
 
 
 def normal(model: FlowModel, n: int, seed: int) -> Tensor:
-    """So many states of pure noise."""
+    """Draw ``n`` states of pure noise."""
     draw = torch.randn(n, *model.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     return draw.to(model.dtype)
 
 
 def rows(model: FlowModel, prompts: Sequence[str]) -> tuple[Tensor, Tensor, list[Any]]:
-    """Four states, both prompts in turn, at times from pure noise to little of it."""
+    """Return four states, their times, from pure noise to little of it, and their conditions, prompts in turn."""
     t = torch.tensor([1.0, 0.7, 0.4, 0.1], dtype=torch.float64)
     return normal(model, 4, 2), t, [model.encode(prompts[i % 2]) for i in range(4)]

@@ -22,7 +22,7 @@ class Answering:
         task: Model, prompt and reward.
 
     Attributes:
-        asked: All requests in order.
+        requests: All requests in order.
         spent: Cost of the answers.
         seen: (n, k) scores of the current population.
     """
@@ -30,16 +30,16 @@ class Answering:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.seen: Tensor | None = None
-        self.asked: list[Request] = []
+        self.requests: list[Request] = []
         self.spent = Spending()
 
     @property
     def saved(self) -> list[Progress]:
         """The saved states."""
-        return [request.state for request in self.asked if isinstance(request, Save)]
+        return [request.state for request in self.requests if isinstance(request, Save)]
 
     def __call__(self, request: Request) -> Any:
-        self.asked.append(request)
+        self.requests.append(request)
         model, reward, prompt = self.task.model, self.task.reward, self.task.prompt
         match request:
             case Velocity(x, t):
@@ -52,7 +52,7 @@ class Answering:
                 samples, ok = eligible(model, x0)
                 rewards = torch.full((n,), -torch.inf, dtype=torch.float64)
                 if ok.any():
-                    scores = told(reward, samples[ok], prompt)
+                    scores = part_scores(reward, samples[ok], prompt)
                     ok[ok.clone()] = scores.isfinite().all(1)
                     scores = scores[scores.isfinite().all(1)]
                     self.seen = scores if self.seen is None else torch.cat([self.seen, scores])
@@ -88,7 +88,7 @@ def eligible(model: FlowModel, x0: Tensor) -> tuple[Tensor, Tensor]:
     return samples, finite & torch.tensor([who is None for who in rejected])
 
 
-def told(reward: RewardModel, samples: Tensor, prompt: str) -> Tensor:
+def part_scores(reward: RewardModel, samples: Tensor, prompt: str) -> Tensor:
     """Return the scores of the parts of a reward, (B, k)."""
     prompts = [prompt] * len(samples)
     return torch.stack([part.score(samples.clone(), prompts).double() for part in reward.parts], 1)
@@ -116,8 +116,8 @@ def _reconciled(job: Job, finished: list[Finished], seen: list[Tensor | None]) -
     finished = [one for one in finished if one.reward > -torch.inf]
     if not task.reward.relative or len(finished) <= 1:
         return finished
-    scores = told(task.reward, task.model.decode(torch.stack([one.x0 for one in finished])), task.prompt)
-    rewards = task.reward.combine(scores, torch.cat([*(some for some in seen if some is not None), scores]))
+    scores = part_scores(task.reward, task.model.decode(torch.stack([one.x0 for one in finished])), task.prompt)
+    rewards = task.reward.combine(scores, torch.cat([*(earlier for earlier in seen if earlier is not None), scores]))
     return [one._replace(reward=float(reward)) for one, reward in zip(finished, rewards, strict=True)]
 
 
@@ -131,4 +131,4 @@ def alone(job: Job) -> Alone:
         finished.append(one if isinstance(one, Finished) else drive(one, answering))
         seen.append(answering.seen)
     best = max(_reconciled(job, finished, seen), key=lambda one: one.reward)
-    return Alone(best, finished, answering.asked, answering.spent + Spending(decodes=1))
+    return Alone(best, finished, answering.requests, answering.spent + Spending(decodes=1))

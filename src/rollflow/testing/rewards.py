@@ -1,4 +1,4 @@
-"""What every reward promises: one number a sample that depends on nothing else, and gradients if it says so."""
+"""The contract of rewards: one number per sample that depends on nothing else, and gradients if declared."""
 
 from __future__ import annotations
 
@@ -30,50 +30,51 @@ class RewardSuite:
             def prompts(self):
                 return ["warm", "cold", "cold", "warm", "cold"]
 
-    Samples should be two or more, of which the reward does not think the same.
+    Provide at least two samples with different rewards.
 
     Attributes:
-        tolerance: How far the reward of a sample may depend on its batch, relative and absolute.
+        tolerance: Largest relative and absolute difference of a sample's reward between batches.
     """
 
     tolerance: ClassVar[float] = 1e-4
 
     @pytest.fixture
     def reward(self) -> RewardModel:
-        """What is tested; asked for by every test, so that what is slow to load is best kept outside."""
+        """Return the reward under test; every test calls this, so load a slow reward only once, outside of it."""
         raise NotImplementedError(f"{type(self).__name__} must provide a fixture 'reward'")
 
     @pytest.fixture
     def samples(self) -> Tensor:
-        """Decoded samples (B, ...)."""
+        """Return decoded samples (B, ...)."""
         raise NotImplementedError(f"{type(self).__name__} must provide a fixture 'samples'")
 
     @pytest.fixture
     def prompts(self) -> Sequence[str]:
-        """What each sample was asked to be."""
+        """Return the prompt of each sample."""
         raise NotImplementedError(f"{type(self).__name__} must provide a fixture 'prompts'")
 
     def _assert_close(self, ours: Tensor, theirs: Tensor) -> None:
         torch.testing.assert_close(ours, theirs, rtol=self.tolerance, atol=self.tolerance)
 
     def test_it_says_what_it_is(self, reward: RewardModel) -> None:
-        """Name and description in one line each; its judges can be found.
+        """Name and description have one line each, and its held-out rewards exist.
 
-        A class that can be made from its name alone says as much as its objects, since it is asked before there is one.
+        A class that can be created from its name alone has the same attributes as its objects, since they are read
+        before there is an object.
         """
         docstring(type(reward))
         assert_one_line(reward.name, "name")
         assert_one_line(reward.description, "description")
         alone = all(setting.default is not setting.empty for setting in settings_of(type(reward)).values())
         for name in ("name", "description", "differentiable", "held_out") if alone else ():
-            told = getattr(type(reward), name, None)
-            assert told == getattr(reward, name), f"the class says {name} = {told!r}, the object another"
+            of_class = getattr(type(reward), name, None)
+            assert of_class == getattr(reward, name), f"{name} is {of_class!r} for the class, but not for the object"
         assert reward.name not in reward.held_out, "a reward cannot be held out from itself"
         for judge in reward.held_out:
             REWARDS.find(judge)
 
     def test_one_finite_number_a_sample(self, reward: RewardModel, samples: Tensor, prompts: Sequence[str]) -> None:
-        """Of shape (B,), also for a single sample; and they are not all the same."""
+        """Rewards are finite, of shape (B,) also for a single sample, and not all the same."""
         with torch.no_grad():
             rewards, one = reward.score(samples, prompts), reward.score(samples[:1], prompts[:1])
         assert (rewards.shape, one.shape) == ((len(samples),), (1,))
@@ -84,7 +85,7 @@ class RewardSuite:
     def test_scores_are_within_what_is_declared(
         self, reward: RewardModel, samples: Tensor, prompts: Sequence[str]
     ) -> None:
-        """``unfit`` has nothing against the samples, and their scores lie within ``bounds``."""
+        """``unfit`` accepts the samples, and their scores lie within ``bounds``."""
         assert reward.unfit(tuple(samples.shape[1:])) is None
         with torch.no_grad():
             rewards = reward.score(samples, prompts)
@@ -96,7 +97,7 @@ class RewardSuite:
     def test_samples_do_not_depend_on_each_other(
         self, reward: RewardModel, samples: Tensor, prompts: Sequence[str]
     ) -> None:
-        """Each is judged by its own prompt, as it would be alone and in any order."""
+        """Each sample is scored against its own prompt, with the same score alone and in any order."""
         with torch.no_grad():
             rewards = reward.score(samples, prompts)
             self._assert_close(reward.score(samples.flip(0), prompts[::-1]).flip(0), rewards)
@@ -106,7 +107,7 @@ class RewardSuite:
     def test_nothing_is_drawn_kept_or_written_to(
         self, reward: RewardModel, samples: Tensor, prompts: Sequence[str]
     ) -> None:
-        """The same samples have the same rewards, to the last bit, whatever was scored in between."""
+        """The same samples have the same rewards, to the last bit, also after other samples were scored."""
         with torch.no_grad(), undisturbed(samples):
             rewards = reward.score(samples, prompts)
             reward.score(samples[1:], prompts[1:])
@@ -115,7 +116,7 @@ class RewardSuite:
     def test_it_takes_its_batch_size_at_once(
         self, reward: RewardModel, samples: Tensor, prompts: Sequence[str]
     ) -> None:
-        """As many samples as it says it can be given, which is the most that it will be."""
+        """It scores ``batch_size`` samples in one call, the most that it will be given."""
         size = reward.batch_size
         assert isinstance(size, int)
         assert size >= 1
@@ -127,7 +128,7 @@ class RewardSuite:
     def test_gradients_reach_the_samples_if_it_says_so(
         self, reward: RewardModel, samples: Tensor, prompts: Sequence[str]
     ) -> None:
-        """``differentiable`` is true where they do, finite and not all zero, and only there."""
+        """``differentiable`` is true if and only if gradients reach the samples; they are finite and not all zero."""
         leaf = samples.clone().requires_grad_()
         rewards = reward.score(leaf, prompts)
         gradient = torch.autograd.grad(rewards.sum(), leaf, allow_unused=True)[0] if rewards.requires_grad else None

@@ -69,7 +69,7 @@ class SearchSuite:
         raise NotImplementedError(f"{type(self).__name__} must provide a fixture 'search'")
 
     def test_it_says_what_it_is(self, search: Search) -> None:
-        """A name; a docstring with what it does, a reference (or "unpublished") and its cost; a kernel that exists."""
+        """It has a name, a docstring with a reference (or "unpublished") and its cost, and a kernel that exists."""
         assert_one_line(search.name, "name")
         text = docstring(type(search))
         assert REFERENCE.search(text), "the docstring cites nothing: 'arXiv 2503.19385', a doi.org link, 'unpublished'"
@@ -78,31 +78,31 @@ class SearchSuite:
             KERNELS.make(search.default_kernel)
 
     def test_its_settings_are_a_value(self, search: Search) -> None:
-        """A frozen dataclass whose ``repr``, by which checkpoints recognise their job, shows every setting."""
+        """It is a frozen dataclass whose ``repr``, which identifies the job of a checkpoint, shows every setting."""
         assert_value(search)
 
     @every_sampler
     def test_the_smallest_budget_works_and_one_less_is_refused(self, search: Search, sampler: Sampler) -> None:
-        """The refusal names the smallest budget."""
+        """The smallest budget works; one less is refused, with an error that names the smallest budget."""
         job = make(search, sampler)
         [result] = Engine().run([job])
         assert_kept(job, result.spent)
         for nfe in {1, job.nfe - 1} - {0, job.nfe}:
-            told = f"{re.escape(search.name)} .* {nfe} NFE .* is {job.nfe} NFE"
-            with pytest.raises(BudgetTooSmall, match=told) as refusal:
+            message = f"{re.escape(search.name)} .* {nfe} NFE .* is {job.nfe} NFE"
+            with pytest.raises(BudgetTooSmall, match=message) as refusal:
                 replace(job, nfe=nfe)
             assert refusal.value.smallest == job.nfe
 
     @every_sampler
     def test_what_is_declared_is_spent(self, search: Search, sampler: Sampler) -> None:
-        """For everything that costs, at budgets that divide evenly and at others."""
+        """The declared cost is spent, for every kind of cost, at budgets that divide evenly and at others."""
         for spare in (1, 11):
             job = make(search, sampler, spare)
             assert_kept(job, alone(job).spent)
             assert sum(search.shares(job.dynamics, job.nfe)) <= job.nfe
 
     def test_the_seed_decides_everything(self, search: Search) -> None:
-        """The same seed gives the same bits, whatever was drawn before; another seed gives another sample."""
+        """The same seed gives the same bits, regardless of earlier draws; another seed gives another sample."""
         job = make(search, SAMPLERS["linear"], 9)
         first, again, other = (alone(one).best for one in (job, job, replace(job, seed=6)))
         assert same(first, again)
@@ -110,7 +110,7 @@ class SearchSuite:
 
     @every_sampler
     def test_the_engine_gives_what_drive_gives(self, search: Search, sampler: Sampler) -> None:
-        """To the last bit, with few rows per call."""
+        """The engine gives the result of ``drive`` to the last bit, with few rows per call."""
         job = make(search, sampler, 9)
         expected, [result] = alone(job), Engine(3, max_grad_rows=2).run([job])
         assert torch.equal(result.x0, expected.best.x0)
@@ -120,7 +120,7 @@ class SearchSuite:
 
     @along("linear", "guided-vp")
     def test_company_does_not_matter(self, search: Search, sampler: Sampler) -> None:
-        """Beside the same job with another seed and another search on another prompt, a job ends as it does alone."""
+        """A job gives the same result alone as it does with the same search on another seed and another search."""
         job = make(search, sampler, 9)
         other = replace(make(BestOfN(), sampler, 20), task=Task(MODEL, "right", ToyReward()))
         [single] = Engine().run([job])
@@ -129,14 +129,14 @@ class SearchSuite:
 
     @every_sampler
     def test_it_goes_on_from_every_state_saved(self, search: Search, sampler: Sampler) -> None:
-        """With the same bits and later states; each state says what its step has spent and what is left."""
+        """From every saved state it continues to the same bits and states; each state records NFE spent and left."""
         job = make(search, sampler, 13)
         share = search.shares(job.dynamics, job.nfe)[-1]
         propagator = Propagator(job.dynamics, Noise(6, 1, MODEL.shape, MODEL.dtype), share)
         first = Answering(job.task)
         whole, nfe_to_come = drive(search.population(propagator), first), first.spent.nfe
         states, unused = first.saved, share - first.spent.nfe
-        assert states, "it saves no state, so that it cannot be resumed"
+        assert states, "it saves no state, so it cannot be resumed"
         for i, state in enumerate(states):
             rest = Answering(job.task)
             assert same(drive(search.population(propagator, state), rest), whole)
@@ -147,17 +147,17 @@ class SearchSuite:
 
     @along("linear", "guided-vp")
     def test_it_goes_on_from_checkpoint_files(self, search: Search, sampler: Sampler, tmp_path: Path) -> None:
-        """Whatever its states contain can be written and read, and the job ends as if it had never stopped."""
+        """Its states can be written and read, and the job ends as if it had never stopped."""
         job, files = make(search, sampler, 13), _Files(tmp_path)
         with warnings.catch_warnings():
-            warnings.simplefilter("error", RollflowWarning)  # of a state that cannot be written
+            warnings.simplefilter("error", RollflowWarning)  # the warning about a state that cannot be written
             [whole] = Engine(observers=[files]).run([job])
         for result in Engine().run(replace(job, resume=load_checkpoint(job, path)) for path in files.paths):
             assert_same(result, whole)
 
     @along("linear", "vp", "ddim", "one-step")
     def test_what_is_returned_is_what_was_judged(self, search: Search, sampler: Sampler) -> None:
-        """The reward is that of the returned sample, which is finished if the sampler says so."""
+        """The reward is that of the returned sample, which is finished if the sampler finishes samples."""
         job = make(search, sampler, 9)
         [result] = Engine().run([job])
         assert result.reward == float(JUDGE.score(result.sample[None], ["left"]))
@@ -166,13 +166,13 @@ class SearchSuite:
 
     @along("linear", "vp")
     def test_it_goes_on_without_samples_that_must_not_be_chosen(self, search: Search, sampler: Sampler) -> None:
-        """A third of all samples have reward -inf; it returns another one and spends no more than it declared."""
+        """If a third of all samples have reward -inf, it returns another one and spends no more than declared."""
         job = make(search, sampler, 60)
         job = replace(job, task=replace(job.task, reward=Fastidious(JUDGE.target)))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RollflowWarning)
             [result] = Engine(3).run([job])
-        assert result.ineligible, "no sample had reward -inf, so that this says nothing"
+        assert result.ineligible, "no sample had reward -inf, so this test shows nothing"
         assert math.isfinite(result.reward)
         assert result.reward == float(JUDGE.score(result.sample[None], ["left"]))
         assert_kept(job, result.spent)
@@ -180,7 +180,7 @@ class SearchSuite:
         assert torch.equal(result.x0, alone(job).best.x0)
 
     def test_nothing_is_held_while_it_waits(self, search: Search) -> None:
-        """A ``with torch.no_grad()`` around a ``yield from`` would be in force in whatever else runs meanwhile."""
+        """No mode is switched across a ``yield``: ``torch.no_grad()`` would then affect all other searches."""
         job, outside = make(search, SAMPLERS["linear"]), modes()
         answering = Answering(job.task)
 

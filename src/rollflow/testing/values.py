@@ -13,10 +13,10 @@ from torch import Tensor
 
 
 def docstring(kind: type) -> str:
-    """Return a class's own docstring; fails if the author wrote none."""
+    """Return a class's own docstring; fail if there is none."""
     text = inspect.cleandoc(vars(kind).get("__doc__") or "")
-    assert text, f"{kind.__name__} has no docstring of its own"
-    assert not text.startswith(f"{kind.__name__}("), f"the docstring of {kind.__name__} is only what dataclass wrote"
+    assert text, f"{kind.__name__} has no docstring"
+    assert not text.startswith(f"{kind.__name__}("), f"{kind.__name__} has only the docstring that dataclass generates"
     return text
 
 
@@ -46,7 +46,7 @@ def assert_value(thing: Any) -> None:
             assert_value(value)
     else:
         known = thing is None or isinstance(thing, bool | int | float | str)
-        assert known, f"{thing!r} is no plain value and no frozen dataclass"
+        assert known, f"{thing!r} is neither a plain value nor a frozen dataclass"
 
 
 def same(ours: Any, theirs: Any) -> bool:
@@ -67,7 +67,7 @@ def same(ours: Any, theirs: Any) -> bool:
 
 
 def modes() -> tuple[object, ...]:
-    """Return the modes that a ``with`` of torch can switch for the whole process."""
+    """Return the global modes that torch's context managers switch."""
     return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_dtype()
 
 

@@ -224,7 +224,7 @@ def deep() -> str:
         (b'{"images": [], "prompts": ["\\ud800"]}', "JSON"),
         (b'{"images": [], "prompts": [], "model": "x"}', "at model"),
         (pictures(png(Image.new("RGB", (2, 2))), prompts=[{"text": "a", "ask": {"cat": -1}}]), "prompts.0"),
-        (pictures(png(Image.new("RGB", (2, 2))), prompts=[{"text": "a", "ask": {" ": 1}}]), "a thing in ask is empty"),
+        (pictures(png(Image.new("RGB", (2, 2))), prompts=[{"text": "a", "ask": {" ": 1}}]), "a name in ask is empty"),
         (pictures(png(Image.new("RGB", (2, 2))), png(Image.new("RGB", (2, 3)))), "(2, 3)"),
         (pictures(png(Image.new("RGBA", (2, 2), (1, 2, 3, 4)))), "transparent"),
         (pictures(deep()), "16 bits"),

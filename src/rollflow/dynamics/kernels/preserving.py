@@ -16,7 +16,7 @@ from rollflow.dynamics.shapes import States, Times
 
 
 class CoefficientsPreserving(GaussianKernel):
-    """Give x_s its exact amounts of signal and noise, whatever share f of the noise is drawn anew.
+    """Give x_s its exact amounts of signal and noise, for any share f of the noise that is drawn anew.
 
         x_s = alpha_s x0 + sigma_s (sqrt(1 - f) eps + sqrt(f) z)
 

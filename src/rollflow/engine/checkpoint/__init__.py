@@ -1,1 +1,1 @@
-"""Checkpoints: the file, what is packed into it and how it is checked when it is read."""
+"""Checkpoints: the file format, the packing of states, and checks of what is read."""

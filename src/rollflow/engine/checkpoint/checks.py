@@ -1,4 +1,4 @@
-"""Whether a checkpoint that was read can be one of its job."""
+"""Checks that a checkpoint read from a file can belong to its job."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from rollflow.engine.job import Job
 
 MOST_SPENT = 1 << 53
-"""The most that an account can hold of anything."""
+"""Largest amount in an account."""
 
 
 def check_fits(job: Job, checkpoint: Checkpoint) -> None:
-    """Check that the populations are the job's in number, shape and type, and that their accounts are possible.
+    """Check that the number, shapes and types of the populations are the job's, and that their accounts are possible.
 
     Raises:
-        ValueError: If they are not.
+        ValueError: If one of these is not so.
     """
     shares = job.search.shares(job.dynamics, job.nfe)
     if len(checkpoint.populations) != len(shares):
         raise ValueError(f"it holds {len(checkpoint.populations)} populations, not {len(shares)}")
     if not 0 <= checkpoint.seconds < math.inf:
-        raise ValueError(f"it took {checkpoint.seconds} seconds")
+        raise ValueError(f"it took {checkpoint.seconds} seconds, expected a finite number >= 0")
     for one, share in zip(checkpoint.populations, shares, strict=True):
         _check_account(one, share)
         _check_best(job, one)
@@ -48,7 +48,7 @@ def _check_account(one: PopulationState, share: int) -> None:
 
 
 def _check_best(job: Job, one: PopulationState) -> None:
-    """Check that the best sample is the last of the rises, and that these rise."""
+    """Check that the rises increase, and that the best sample is that of the last one."""
     if (one.best is None) != (not one.rises):
         raise ValueError("a population has a best sample without a rise of the reward, or the reverse")
     before = Point(0, -math.inf)
@@ -73,7 +73,7 @@ def _check_finished(job: Job, finished: Finished) -> None:
 
 
 def _check_progress(job: Job, state: Progress, left: int) -> None:
-    """Check that particles are of the model, and that they have as many NFE left as they say."""
+    """Check that particles have the model's shape and type, and that their number of NFE left is possible."""
     if not 0 <= state.nfe_left <= left or not 0 <= state.nfe_spent <= MOST_SPENT or state.step < 0:
         raise ValueError(f"a population at step {state.step} has {state.nfe_left} NFE left, of {left}")
     particles, rows = state.particles, len(state.particles.reward)

@@ -1,9 +1,9 @@
-"""Where a job stands between two steps as a file, so that a killed run goes on inside a prompt.
+"""Checkpoint files: the state of a job between two steps, from which a killed run continues within a prompt.
 
-The file holds no code and names none that is run. Its first line says what it is and the version of its format, its
+The file contains no code and names none to run. Its first line states its kind and the version of its format, its
 second is the SHA-256 of all that follows: a JSON text of the job and the state, preceded by its length in 8 bytes, and
 the tensors in the safetensors format. A class is looked up by its name among those that the search declares
-(``Search.states``) and those of the engine, and nowhere else; its fields must be the class's own and of their types.
+(``Search.states``) and those of the engine, and nowhere else; its fields must have the class's names and types.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _MODULE = re.compile(r"\brollflow(\.\w+)+:")  # of a class of this package, whic
 
 
 def fingerprint(job: Job) -> dict[str, str]:
-    """Everything that must be the same for a checkpoint to fit a job."""
+    """Describe everything that must be the same for a checkpoint to fit a job."""
     asked = {"asked": str(job.task.prompt.ask)} if isinstance(job.task.prompt, Prompt) else {}
     return {
         "prompt": str(job.task.prompt),
@@ -56,7 +56,7 @@ def fingerprint(job: Job) -> dict[str, str]:
 
 
 def differences(theirs: Mapping[str, str], ours: Mapping[str, str]) -> list[str]:
-    """Differences of the fingerprints of two jobs, in words."""
+    """Describe the differences between the fingerprints of two jobs."""
     keys = dict.fromkeys([*ours, *theirs])
     different = [key for key in keys if _without_modules(theirs.get(key)) != _without_modules(ours.get(key))]
     return [f"{key} was {theirs.get(key)}, is {ours.get(key)}" for key in different]
@@ -67,17 +67,18 @@ def _without_modules(text: str | None) -> str | None:
 
 
 def save_checkpoint(job: Job, checkpoint: Checkpoint, path: Path, of: Mapping[str, str] | None = None) -> None:
-    """Write a checkpoint, whole or not at all; it is on disk when this returns.
+    """Write a checkpoint, completely or not at all; it is on disk when this returns.
 
     Args:
         job: Job that the checkpoint belongs to.
         checkpoint: The checkpoint.
         path: Path of the file.
-        of: ``fingerprint`` of the job, if it is known; it may take a digest of the model's weights.
+        of: ``fingerprint`` of the job, if it was computed before; computing it may digest the model's weights.
 
     Raises:
         OSError: If the file cannot be written.
-        TypeError: If the state holds what no checkpoint can, such as a class that the search does not declare.
+        TypeError: If the state holds a value that cannot be saved, such as one of a class that the search does not
+            declare.
     """
     packing = Packing(_states(job))
     content = {"job": dict(of or fingerprint(job)), "checkpoint": packing.tree(checkpoint)}
@@ -93,7 +94,7 @@ def read_job(path: Path) -> dict[str, str]:
     """Read the fingerprint of the job that a checkpoint belongs to.
 
     Raises:
-        BadCheckpoint: If the file is missing or damaged, or no checkpoint that this release reads.
+        BadCheckpoint: If the file is missing or damaged, or is not a checkpoint that this release can read.
     """
     return _read(path)[0]
 
@@ -101,7 +102,7 @@ def read_job(path: Path) -> dict[str, str]:
 def load_checkpoint(job: Job, path: Path) -> Checkpoint:
     """Read the checkpoint of a job.
 
-    Nothing but states of the engine and of the job's search is made, whatever the file says. A file of which a single
+    Only states of the engine and of the job's search are created, whatever the file contains. A file in which a single
     bit was changed after it was written is refused.
 
     Raises:
@@ -117,14 +118,14 @@ def load_checkpoint(job: Job, path: Path) -> Checkpoint:
             raise ValueError(f"it holds a {type(checkpoint).__name__}, not a Checkpoint")
         check_fits(job, checkpoint)
     except Exception as error:
-        raise BadCheckpoint(f"'{path}' is no checkpoint that can be used: {error}") from error
+        raise BadCheckpoint(f"the checkpoint '{path}' cannot be used: {error}") from error
     return checkpoint
 
 
 def _read(path: Path, *, tensors: bool = False) -> tuple[dict[str, str], Any, bytes]:
-    """Read a file: the fingerprint of the job, the tree of the state, and its tensors if wanted, not yet unpacked.
+    """Read the fingerprint of the job, the tree of the state, and on request the packed tensors.
 
-    The file is read piece by piece for its checksum, and only what has passed it is held in memory.
+    The file is read in pieces to compute its checksum, and is held in memory only after it has passed.
     """
     try:
         with open_regular(path, _MOST_BYTES) as file:
@@ -135,7 +136,7 @@ def _read(path: Path, *, tensors: bool = False) -> tuple[dict[str, str], Any, by
                 digest.update(piece)
                 length += len(piece)
             if digest.hexdigest().encode() != head[2]:
-                raise ValueError("it was cut short or changed after it was written: its checksum is wrong")
+                raise ValueError("it was truncated or changed after it was written: its checksum is wrong")
             file.seek(head.end())
             size = int.from_bytes(file.read(8), "little")
             if size > min(length - 8, _MOST_TEXT):
@@ -147,25 +148,27 @@ def _read(path: Path, *, tensors: bool = False) -> tuple[dict[str, str], Any, by
         if not isinstance(job, dict) or not all(isinstance(part, str) for part in (*job, *job.values())):
             raise ValueError("its description of the job is not a mapping of texts")
     except FileNotFoundError:
-        raise BadCheckpoint(f"there is no '{path}' to resume from: no run was stopped there") from None
+        raise BadCheckpoint(
+            f"there is no checkpoint '{path}' to resume from: the folder holds no stopped run; leave out --resume"
+        ) from None
     except Exception as error:
         raise BadCheckpoint(
-            f"'{path}' is no checkpoint that can be read: {error}; remove it to start the run again"
+            f"the checkpoint '{path}' cannot be read: {error}; remove it to start the run again"
         ) from error
     return job, tree, content
 
 
 def _head(content: bytes) -> re.Match[bytes]:
-    """The first two lines of a checkpoint.
+    """Parse the first two lines of a checkpoint.
 
     Raises:
-        ValueError: If they are not those of a version that can be read.
+        ValueError: If they are not those of a checkpoint of a known version.
     """
     head = _HEAD.match(content)
     if head is None and content.startswith(b"PK"):
-        raise ValueError("an earlier release of rollflow wrote it (version 2), or another program")
+        raise ValueError("it was written by an earlier release of rollflow (version 2), or by another program")
     if head is None:
-        raise ValueError("it is damaged, or no file of rollflow")
+        raise ValueError("it is damaged, or was not written by rollflow")
     if int(head[1]) not in _READ:
         versions = " and ".join(map(str, _READ))
         raise ValueError(f"it has version {int(head[1])}, and this release reads versions {versions}")
@@ -182,6 +185,6 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def _states(job: Job) -> dict[str, type]:
-    """Every class that a checkpoint of a job may hold, by its name in the file."""
+    """List every class that a checkpoint of a job may contain, by its name in the file."""
     own = [state for kind in type(job.search).__mro__ for state in vars(kind).get("states", ())]
     return class_names((*_STATES, *own))

@@ -1,4 +1,4 @@
-"""States as a tree of JSON's own types, which names their classes, and tensors beside it."""
+"""Packing of states: a tree of JSON types, which names their classes, and separate tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def class_names(states: Iterable[type]) -> dict[str, type]:
-    """Classes by their name in a file: the module is left out for classes of this package, which may be moved."""
+    """Map classes by their names in a file, without the module for classes of this package, which may be moved."""
     return {_name(kind): kind for kind in states}
 
 
@@ -24,7 +24,7 @@ def _name(kind: type) -> str:
 
 
 class Packing:
-    """Turns states into trees.
+    """Converts states to trees.
 
     Args:
         states: Classes of the states, by name.
@@ -38,10 +38,10 @@ class Packing:
         self.tensors: dict[str, Tensor] = {}
 
     def tree(self, value: Any) -> Any:
-        """The tree of a value.
+        """Convert a value to a tree.
 
         Raises:
-            TypeError: If the value holds anything but states, tensors and plain values.
+            TypeError: If the value contains anything but states, tensors and plain values.
         """
         kind = type(value)
         if kind in self._names:
@@ -65,10 +65,10 @@ class Packing:
 
 
 class Unpacking:
-    """Turns trees into states again.
+    """Converts trees back to states.
 
     Args:
-        states: Classes that may be made, by name.
+        states: Classes that may be created, by name.
         tensors: Tensors of the trees, in the safetensors format.
         device: Device of the tensors that were not in the host's memory; None leaves them there.
     """
@@ -77,10 +77,10 @@ class Unpacking:
         self._states, self._tensors, self._device = states, safetensors.torch.load(tensors), device
 
     def value(self, tree: Any) -> Any:
-        """The value of a tree.
+        """Convert a tree to its value.
 
         Raises:
-            ValueError: If it holds anything that ``Packing`` does not write.
+            ValueError: If it contains anything that ``Packing`` does not write.
         """
         if isinstance(tree, list):
             return tuple(map(self.value, tree))
@@ -97,7 +97,7 @@ class Unpacking:
     def _state(self, name: Any, parts: dict[str, Any]) -> Any:
         kind = self._states.get(name) if isinstance(name, str) else None
         if kind is None:
-            raise ValueError(f"it holds a {name!r:.80}, which is no state of its search")
+            raise ValueError(f"it holds a {name!r:.80}, which is not a state of its search")
         known = _fields(kind)
         missing = [f for f, has_default in known.items() if not has_default and f not in parts]
         wrong = [*(f for f in parts if f not in known), *missing]
@@ -124,7 +124,7 @@ def _fields(kind: Any) -> dict[str, bool]:
 
 
 def _annotations(kind: type) -> dict[str, Any]:
-    """Annotations of a class's fields; none if they name what is imported for type checkers alone."""
+    """Annotations of a class's fields; none if they name something that only type checkers import."""
     try:
         return get_type_hints(kind)
     except Exception:

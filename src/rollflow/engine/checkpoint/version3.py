@@ -9,7 +9,7 @@ _FIELDS = {"Particles": {"lean": "guidance_shift"}}
 
 
 def upgraded(tree: Any) -> Any:
-    """The tree of a state as the present version has it."""
+    """Convert the tree of a state to the current version."""
     if isinstance(tree, list):
         return [upgraded(part) for part in tree]
     if not isinstance(tree, dict):

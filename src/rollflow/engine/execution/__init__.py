@@ -1,1 +1,1 @@
-"""The second phase, execution: requests are evaluated by models, decoders and rewards."""
+"""The second phase, execution: models, decoders and rewards evaluate the requests."""

@@ -1,4 +1,4 @@
-"""Rows of many requests in calls of bounded size: split, padded, and halved where memory runs out."""
+"""Batching of the rows of many requests in calls of bounded size, split, padded, and halved if memory runs out."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from rollflow.errors import BadReward
 from rollflow.rewards.scoring import MemoryLimit, free_memory, is_out_of_memory
 
 Rows: TypeAlias = slice | list[int]
-"""Positions of some of many rows."""
+"""Positions of a selection of rows."""
 
 RowCall: TypeAlias = Callable[[Rows, Tensor], tuple[Any, ...]]
-"""A call on some rows, given by positions and values; it returns tensors and lists that have one entry a row."""
+"""A call on selected rows, given by positions and values; returns tensors and lists with one entry per row."""
 
 
 class CallKind(NamedTuple):
-    """Calls that take the same memory a row.
+    """A kind of calls that take the same memory per row.
 
     Args:
         request: Class of the requests that they answer, or a name.
@@ -37,11 +37,11 @@ class CallKind(NamedTuple):
 
 @dataclass(frozen=True)
 class Batching:
-    """How the rows of several requests are passed through one call, or through as few as the limits allow.
+    """Passes the rows of several requests through one call, or as few calls as the limits allow.
 
     Args:
-        padded: Whether a call of fewer rows is filled up, so that all calls have one shape.
-        limits: Rows for which memory was enough, by the kind of call; kept up to date.
+        padded: Whether to pad calls with fewer rows, so that all calls have the same shape.
+        limits: Numbers of rows for which memory was enough, by the kind of call; kept up to date.
     """
 
     padded: bool = False
@@ -53,13 +53,13 @@ class Batching:
         If calls are padded, all but the last are full, and the last is filled up with its own last row.
 
         Args:
-            kind: Kind of the call, by which it is known how many rows fit into memory; None sets no limit.
-            tensors: One (B_i, ...) for each request.
-            call: What is applied.
-            most: The most rows of one call.
+            kind: Kind of the call, whose limit on the rows that fit into memory applies; None sets no limit.
+            tensors: One tensor (B_i, ...) for each request.
+            call: Function to apply.
+            most: Largest number of rows in one call.
 
         Returns:
-            What ``call`` gave for the rows of each tensor.
+            The results of ``call`` for the rows of each tensor.
         """
         rows = torch.cat(tensors)
         calls = -(-len(rows) // most)
@@ -74,7 +74,7 @@ class Batching:
         return list(zip(*(_split(joined(part), sizes) for part in zip(*answers, strict=True)), strict=True))
 
     def _within_memory(self, kind: CallKind | None, rows: Rows, x: Tensor, call: RowCall) -> tuple[Any, ...]:
-        """Apply ``call`` to all rows, or to half as many at once whenever memory runs out."""
+        """Apply ``call`` to all rows; whenever memory runs out, halve the number of rows in a call."""
         limit = MemoryLimit() if kind is None else self.limits[kind]
         positions, done, answers = list(range(len(x))) if isinstance(rows, slice) else rows, 0, list[tuple[Any, ...]]()
         while done < len(x):

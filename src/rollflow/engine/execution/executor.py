@@ -39,13 +39,13 @@ class Query(NamedTuple):
 class Executor:
     """Evaluates queries; those of one call share a model and, if they need one, a reward.
 
-    Models and rewards are given copies, and what they raise becomes an error that names them. A call for which memory
-    runs out is made again in halves.
+    Models and rewards are given copies, and their exceptions become errors that name them. A call for which memory runs
+    out is repeated in halves.
 
     Args:
-        max_rows: The most rows in one call.
-        max_grad_rows: The most rows in one call that is differentiated, whose graph is what takes memory.
-        padded: Whether a call of fewer rows is filled up, so that all calls have one shape.
+        max_rows: Largest number of rows in one call.
+        max_grad_rows: Largest number of rows in one differentiated call, whose graph takes the most memory.
+        padded: Whether to pad calls with fewer rows, so that all calls have the same shape.
         numbering: Ids of models and rewards.
         batching: How rows are split into calls; made from ``padded``.
     """
@@ -61,11 +61,11 @@ class Executor:
             object.__setattr__(self, "batching", Batching(self.padded))
 
     def most_rows(self, kind: type[Request]) -> int:
-        """The most rows in one call that answers requests of a kind."""
+        """Return the largest number of rows in one call that answers requests of a kind."""
         return self.max_grad_rows if kind is Grad else self.max_rows
 
     def computed_rows(self, kind: type[Request], rows: int) -> int:
-        """Rows that are computed to answer ``rows`` of a kind, those that fill calls up included."""
+        """Return the number of rows computed to answer ``rows`` requested ones of a kind, padding included."""
         most = self.most_rows(kind)
         return -(-rows // most) * most if self.padded else rows
 
@@ -77,8 +77,8 @@ class Executor:
             queries: Queries that can share a call.
 
         Returns:
-            An answer for each: a ``Verdict`` to a ``Reward``, a ``GradientVerdict`` to a ``Grad``, a tensor to a
-            ``Velocity`` or ``Decode``, None to a ``Save``.
+            The answer to each: a ``Verdict`` for a ``Reward``, a ``GradientVerdict`` for a ``Grad``, a tensor for a
+            ``Velocity`` or ``Decode``, None for a ``Save``.
         """
         if kind is Grad:
             return self._gradients(queries)
@@ -105,11 +105,11 @@ class Executor:
         task, prompts = queries[0].task, _prompts(queries)
         decoded = self.examined(task, _clean(queries))
         samples, faults = [samples for samples, _ in decoded], [fault for _, faults in decoded for fault in faults]
-        # Whoever computes them elsewhere makes batches of its own.
+        # The other process or device forms its own batches.
         unpadded = replace(self, padded=False, batching=replace(self.batching, padded=False))
 
-        def judge(rows: Rows, some: Tensor) -> Verdict:
-            return unpadded._verdict(task.reward, some, at_rows(faults, rows), at_rows(prompts, rows))
+        def judge(rows: Rows, chosen: Tensor) -> Verdict:
+            return unpadded._verdict(task.reward, chosen, at_rows(faults, rows), at_rows(prompts, rows))
 
         def score() -> list[Verdict]:
             with torch.no_grad():
@@ -118,17 +118,17 @@ class Executor:
         return score
 
     def examined(self, task: Task, states: list[Tensor]) -> list[tuple[Tensor, list[Fault | None]]]:
-        """Decode several tensors of clean states and find out which samples are not eligible."""
+        """Decode several tensors of clean states and determine which samples are not eligible."""
 
         def examine(rows: Rows, x0: Tensor) -> tuple[Any, ...]:
             samples, faults = examined(task, x0)
-            return samples.clone(), faults  # a model may use its own memory again before they are scored
+            return samples.clone(), faults  # a model may reuse its memory before they are scored
 
         with torch.no_grad():
             return [(samples, faults) for samples, faults in self._map(Decode, task, states, examine)]
 
     def memory_limit(self, reward: RewardModel) -> MemoryLimit:
-        """The samples for which memory was enough in one call of a reward."""
+        """Return the limit on the samples that fit into memory in one call of a reward."""
         return self.batching.limits[CallKind("score", self.numbering.id_of(reward))]
 
     def _verdict(
@@ -138,7 +138,7 @@ class Executor:
         faults: list[Fault | None],
         prompts: Sequence[str],
     ) -> Verdict:
-        """Score the rows that have no fault; no other is given to the reward."""
+        """Score the rows without a fault; no others are given to the reward."""
         sound, faults = sound_rows(faults), [*faults]
         scores = torch.full((len(faults), len(reward.parts)), torch.nan, dtype=torch.float64)
         if not sound:

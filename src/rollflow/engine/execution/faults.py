@@ -1,4 +1,4 @@
-"""Samples that must not be chosen, and answers that name them."""
+"""Faults of samples that must not be chosen, and answers that contain them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from rollflow.requests import Slope
 from rollflow.rewards.base import RewardModel
 
 NETWORK, DYNAMICS, DECODER, REWARD, GRADIENT = "network", "dynamics", "decoder", "reward", "gradient of the reward"
-"""Where a value that is not finite can arise."""
+"""Possible origins of a value that is not finite."""
 
 
 class Fault(NamedTuple):
-    """Why a sample is not eligible, or why guidance does not follow its gradient.
+    """The reason why a sample is not eligible, or why guidance does not follow its gradient.
 
     Args:
-        where: Where it arose (``NETWORK``, ...), or who rejected the sample.
-        what: The same as the beginning of a sentence that goes on with the row.
+        where: Origin of the fault (``NETWORK``, ...), or the part of the model that rejected the sample.
+        what: Beginning of the message, to which the row is appended.
     """
 
     where: str
@@ -58,10 +58,10 @@ def finite_rows(values: Float[Tensor, " B *value"]) -> list[bool]:
 
 
 def score_not_finite(reward: RewardModel, score: float) -> Fault:
-    """The fault of a sample whose score is not finite."""
+    """Make the fault of a sample whose score is not finite."""
     return Fault(REWARD, f"reward '{reward.name}' gave {score}")
 
 
 def sound_rows(faults: list[Fault | None]) -> list[int]:
-    """Rows that have no fault."""
+    """List the rows that have no fault."""
     return [row for row, fault in enumerate(faults) if fault is None]

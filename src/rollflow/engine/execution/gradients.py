@@ -22,15 +22,15 @@ from rollflow.rewards.scoring import MemoryLimit, rewards_of
 
 @dataclass(frozen=True)
 class GradientCall:
-    """One call that is differentiated, on some of B rows.
+    """A differentiated call on a selection of B rows.
 
     Args:
         task: Model and reward.
         t: (B,) times.
         prompts: Prompt of each row.
         conditions: Encoded prompt of each row.
-        padded: Whether the reward is given as many samples as there are rows, whatever their faults.
-        memory_limit: Samples for which memory was enough in one call of the reward.
+        padded: Whether the reward is given one sample per row even if some rows have faults.
+        memory_limit: Limit on the samples that fit into memory in one call of the reward.
     """
 
     task: Task
@@ -43,7 +43,7 @@ class GradientCall:
     def __call__(
         self, rows: Rows, x: States
     ) -> tuple[States, States, Float64[Tensor, " B"], States, list[Fault | None]]:
-        """The fields of a ``Slope`` at states (n, ...) of these rows, and the fault of each.
+        """Compute the fields of a ``Slope`` at states (n, ...) of these rows, and the fault of each.
 
         Raises:
             BadReward: If no gradient reaches the state.
@@ -74,7 +74,7 @@ class GradientCall:
     def _score(
         self, samples: Float[Tensor, " B *sample"], faults: list[Fault | None], sound: list[int], prompts: list[str]
     ) -> Float64[Tensor, " sound"]:
-        """Rewards of the sound rows; where calls are padded, a sound sample stands in for each that is not."""
+        """Score the sound rows; in padded calls, a sound sample stands in for each that is not."""
         rows = [row if fault is None else sound[0] for row, fault in enumerate(faults)] if self.padded else sound
         given = samples if len(sound) == len(faults) else samples[rows]
         scores = rewards_of(self.task.reward, given, at_rows(prompts, rows), self.memory_limit)
@@ -82,7 +82,7 @@ class GradientCall:
 
 
 def _gradients(rewards: Float64[Tensor, " sound"], *leaves: Tensor) -> tuple[Tensor | None, ...]:
-    """Gradients of the sum of rewards; None for a leaf that no path leads to."""
+    """Compute gradients of the sum of rewards; None for a leaf that the rewards do not depend on."""
     if not rewards.requires_grad:
         return (None,) * len(leaves)
     return torch.autograd.grad(rewards.sum(), leaves, allow_unused=True)
@@ -91,16 +91,16 @@ def _gradients(rewards: Float64[Tensor, " sound"], *leaves: Tensor) -> tuple[Ten
 def _with_gradient_faults(
     task: Task, reward: Float64[Tensor, " B"], gradient: States, faults: list[Fault | None]
 ) -> list[Fault | None]:
-    """The faults of all rows, after those whose reward or gradient is not finite were found."""
-    found = list[Fault | None]()
+    """Return the faults of all rows, including those whose reward or gradient is not finite."""
+    all_faults = list[Fault | None]()
     for fault, score, has_gradient in zip(faults, reward.tolist(), finite_rows(gradient), strict=True):
         if fault is None and not -torch.inf < score < torch.inf:
-            found.append(score_not_finite(task.reward, score))
+            all_faults.append(score_not_finite(task.reward, score))
         elif fault is None and not has_gradient:
-            found.append(Fault(GRADIENT, f"reward '{task.reward.name}' gave a gradient that is not finite"))
+            all_faults.append(Fault(GRADIENT, f"reward '{task.reward.name}' gave a gradient that is not finite"))
         else:
-            found.append(fault)
-    return found
+            all_faults.append(fault)
+    return all_faults
 
 
 def _cut_off(task: Task, *, behind_velocity: bool) -> BadReward:

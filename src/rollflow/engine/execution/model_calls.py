@@ -1,4 +1,4 @@
-"""Calls of a task's model, whose answers are checked."""
+"""Calls of a task's model, with checks of its answers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def velocity(task: Task, x: States, t: Float[Tensor, " B"], conditions: Sequence
         raise BadModel(f"velocity of model '{task.model.name}' gave {shape}; expected shape {tuple(x.shape)}")
     _check_numbers(f"velocity of model '{task.model.name}'", v)
     v = v.to(x)
-    return v if torch.is_grad_enabled() else v.detach().clone()  # a model may use its own memory again
+    return v if torch.is_grad_enabled() else v.detach().clone()  # a model may reuse its memory
 
 
 def screened(task: Task, x0: States) -> Screened:
@@ -62,13 +62,15 @@ def screened(task: Task, x0: States) -> Screened:
         rejected = tuple(verdicts)
     if not isinstance(samples, Tensor) or not samples.ndim or not len(samples) == len(rejected) == len(x0):
         shape = tuple(samples.shape) if isinstance(samples, Tensor) else type(samples).__name__
-        raise BadModel(f"decode of model '{task.model.name}' gave {shape} for {len(x0)} clean states; expected as many")
+        raise BadModel(
+            f"decode of model '{task.model.name}' gave {shape} for {len(x0)} clean states; expected one sample for each"
+        )
     _check_numbers(f"decode of model '{task.model.name}'", samples)
     return Screened(samples if torch.is_grad_enabled() else samples.detach(), rejected)
 
 
 def examined(task: Task, x0: States) -> tuple[Float[Tensor, " B *sample"], list[Fault | None]]:
-    """Decode clean states and find out which samples are not eligible before a reward has seen them."""
+    """Decode clean states and determine, before any reward is called, which samples are not eligible."""
     name, clean = task.model.name, finite_rows(x0)
     samples, rejected = screened(task, x0)
     faults = list[Fault | None]()

@@ -1,4 +1,4 @@
-"""The denoising networks of a pipeline, and what is done to them for the time of a call."""
+"""The denoising networks of a pipeline, and temporary changes to them during a call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a search's state lies in the latents that a pipeline prepares."""
+"""The position of a search's state in the latents that a pipeline prepares."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Layout(NamedTuple):
 
     Args:
         at: (n,) index in one row's flat latents of each number of the state; None if the state is the latents.
-        rest: (1, ...) latents with what the pipeline puts beside the state, such as a given first frame.
+        rest: (1, ...) latents with everything besides the state, such as a given first frame.
     """
 
     at: Tensor | None = None

@@ -55,7 +55,7 @@ class Probe:
     """Mixin for a scheduler's own class, used by ``probing``; its ``step`` does not change the state.
 
     Attributes:
-        pretended: Timesteps (steps, ...) that the pipeline's loop runs over, whatever schedule it requests.
+        pretended: Timesteps (steps, ...) that the pipeline's loop runs over instead of the schedule it requests.
         steps: Steps of the last call.
         answers: Values that fill the states after the next steps, as long as there are any.
         begun: Timestep (1, ...) that a picture was last noised to (it is left clean); None if there was none.

@@ -40,8 +40,8 @@ class GaussianMixture:
         denoised   mu_k + alpha s_k^2 e_k / v_k
         velocity   alpha_dot (mu_k + alpha s_k^2 e_k / v_k) + sigma sigma_dot e_k / v_k
 
-    and all are finite on [0, 1]. Computations are in float64, results have the dtype of x, and the result for a row is
-    the same, to the last bit, whatever the other rows of the batch are.
+    and all are finite on [0, 1]. Computations are in float64, results have the dtype of x, and the result for a row
+    does not depend, to the last bit, on the other rows of the batch.
 
     Args:
         weights: (K,) weights w >= 0, which are normalised here.

@@ -31,7 +31,7 @@ class ToyModel(FlowModel):
 
     def encode(self, prompt: str) -> str:
         if prompt not in self.mixtures:
-            raise BadSetting(f"the toy has no mixture '{prompt}'; it has: {', '.join(self.mixtures)}")
+            raise BadSetting(f"the toy model has no mixture '{prompt}'; known: {', '.join(self.mixtures)}")
         return prompt
 
     def velocity(self, x: Tensor, t: Tensor, conditions: Sequence[Any]) -> Tensor:

@@ -87,7 +87,7 @@ class AtLeast(Acceptance):
     """Apply another rule only after ``draws`` children have been drawn.
 
     Args:
-        draws: Number of children to draw in any case, >= 1; 1 is the other rule itself.
+        draws: Smallest number of children to draw, >= 1; 1 is the other rule itself.
         rule: The other rule.
     """
 

@@ -17,7 +17,7 @@ from rollflow.search.rbf.quota import QuotaSchedule, UniformQuota
 
 
 class _Rollover(NamedTuple):
-    """State of a chain beside its particle.
+    """State of a chain in addition to its particle.
 
     Args:
         best: Best reward of the particles taken so far.
@@ -43,8 +43,8 @@ class RolloverBudget(ScheduledSearch):
 
     Kim et al. 2025, arXiv 2503.19385, section 5 and algorithm 1. Deviation: finishing is paid for within the budget.
     Chains share nothing but the total, and the best finished chain is returned. Both decisions are objects: another
-    acceptance replaces "r > r*" (whatever makes it stop, the step's best child goes on), and another quota schedule
-    replaces the even Q.
+    acceptance replaces "r > r*" (the step's best child is kept in any case), and another quota schedule replaces the
+    even Q.
 
     Args:
         chains: Number of independent chains, each with an even share of the budget (the paper: 2).
@@ -52,8 +52,8 @@ class RolloverBudget(ScheduledSearch):
         acceptance: Rule that stops drawing (the paper: at a child that beats the best so far).
         quota: Rule that gives each transition its quota Q (the paper: the same for all).
 
-    Cost: the whole budget, or less by a remainder if a child costs more than 1 NFE; a reward call for each draw. With
-    guidance one NFE, reward call and backward pass of it for the parent of every transition.
+    Cost: the whole budget, up to a remainder if a child costs more than 1 NFE; a reward call for each draw. With
+    guidance, one of the NFE, a reward call and a backward pass go to the parent of every transition.
     """
 
     chains: int = 2
@@ -73,7 +73,7 @@ class RolloverBudget(ScheduledSearch):
         return self.chains
 
     def schedule(self, dynamics: Dynamics, surplus: int) -> Schedule:
-        """Return the draws of every transition before anything rolls over, which moves children but spends as many."""
+        """Return the draws of every transition without rollover, which moves children but keeps their number."""
         if dynamics.transitions == 0:
             return Schedule([Stage(self.initial + surplus)], finished=1)
         quotas = self.quota.split(dynamics.transitions + surplus, dynamics.transitions)

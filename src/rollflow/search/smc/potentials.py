@@ -34,7 +34,7 @@ class Potential(Settings, ABC):
     """The logarithm phi_k of an intermediate target, from the rewards r_0 ... r_k of a path's clean estimates.
 
     The weights are exp((phi_k - phi_{k-1}) / temperature), with phi_{-1} = 0. The last phi is replaced by the final
-    reward itself, so that the weights of any path multiply to exp(r(x0) / temperature), whatever the potential.
+    reward itself, so that for every potential the weights of any path multiply to exp(r(x0) / temperature).
 
     Attributes:
         name: Name on the command line.
@@ -46,7 +46,7 @@ class Potential(Settings, ABC):
     def update(self, memory: Memory | None, reward: Float64[Tensor, " B"]) -> Memory:
         """Return the memory of phi_k from that of phi_{k-1} (None at first) and the rewards r_k, (B,) float64.
 
-        A particle with r_k = -inf has weight 0 whatever is returned for it.
+        A particle with r_k = -inf has weight 0, and what is returned for it is ignored.
         """
 
 

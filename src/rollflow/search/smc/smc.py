@@ -56,11 +56,12 @@ class SMC(ScheduledSearch):
             SMC of arXiv 2503.19385), with resampling wherever it changes.
         draw: Whether to return one particle drawn by the final weights, a sample of the tilted law for large K, instead
             of the one with the highest reward.
-        particles: Number K of particles, >= 2, on average if it falls; None is as many as the budget buys.
+        particles: Number K of particles, >= 2, or their average number if it falls; None takes as many as the budget
+            allows.
 
-    Cost: K (T + F) NFE, with T the sampler's steps and F the NFE of finishing; K T reward calls. If K is as many as the
-    budget buys, less than one trajectory is left over. With guidance K (T - 1) backward passes, and as many more reward
-    calls unless the look-ahead is the posterior mean that is differentiated.
+    Cost: K (T + F) NFE, with T the sampler's steps and F the NFE of finishing; K T reward calls. If K is None, less
+    than the cost of one trajectory is left unspent. With guidance, K (T - 1) backward passes, and another K (T - 1)
+    reward calls unless the look-ahead is the posterior mean that is differentiated.
     """
 
     potential: Potential = DifferencePotential()
@@ -109,7 +110,7 @@ class SMC(ScheduledSearch):
     def _ancestors(
         self, weighing: Weighing, propagator: Propagator, step: int, count: int
     ) -> Int64[Tensor, " {count}"] | None:
-        """Draw the ancestors of the ``count`` particles of the next step; None if every particle goes on."""
+        """Draw the ancestors of the ``count`` particles of the next step; None if every particle continues."""
         particles = len(weighing.log_w)
         if count == particles and self.threshold < 1 and weighing.ess[-1] >= self.threshold * particles:
             return None

@@ -18,7 +18,7 @@ class Tempering(Settings, ABC):
     """Factors gamma_k in [0, 1] that flatten intermediate targets: gamma_k phi_k in place of phi_k.
 
     Clean estimates of early states say little about the sample; gamma_k, which never falls, is how much they count. The
-    last gamma is 1 whatever the tempering.
+    last gamma is 1 for every tempering.
 
     Attributes:
         name: Name on the command line.

@@ -1,4 +1,4 @@
-"""Weights of particles on their way to a target: those of potentials, and of proposals other than the kernel."""
+"""Weights of particles towards a target: from potentials, and from proposals other than the kernel."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Weighing(NamedTuple):
 
     @property
     def over(self) -> bool:
-        """Whether no particle has a weight above 0, so that none can go on."""
+        """Whether no particle has a weight above 0, so that none can continue."""
         return not bool((self.log_w > -torch.inf).any())
 
     def resampled(self, ancestors: Int64[Tensor, " N"]) -> Weighing:
