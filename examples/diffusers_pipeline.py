@@ -25,7 +25,7 @@ WIDTH = 32
 
 
 def tiny_pipeline() -> StableDiffusion3Pipeline:
-    """Every component that Stable Diffusion 3 has, but T5, which it can do without."""
+    """Build a pipeline with every component of Stable Diffusion 3 except T5, which is optional."""
     torch.manual_seed(0)
     config = CLIPTextConfig(
         vocab_size=len(WORDS),
@@ -72,7 +72,7 @@ def tiny_pipeline() -> StableDiffusion3Pipeline:
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """One token a character."""
+    """Make a tokenizer with one token per character."""
     words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     words.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])

@@ -8,7 +8,7 @@ PROMPTS = ("two cats on grass background", "three stars above one house", "one d
 
 
 def main() -> None:
-    """Print what each prompt got for 60 NFE."""
+    """Print the rewards that 60 NFE reach for each prompt."""
     model, reward, judges = ScenesBase(), CaptionReward(), (JudgeReward(),)
     search = RolloverBudget(initial=5)
     jobs = [Job(Task(model, prompt, reward, judges), search, nfe=60, seed=1) for prompt in PROMPTS]

@@ -1,4 +1,4 @@
-"""A model of your own in forty lines: two Gaussians in the plane, whose velocity is known exactly."""
+"""Your own model in forty lines: two Gaussians in the plane, whose velocity is known exactly."""
 
 from collections.abc import Sequence
 
@@ -36,12 +36,12 @@ class TwoModes(FlowModel):
 
 
 def main() -> None:
-    """Print where each prompt's sample lies: as far to the right as 100 NFE can find."""
+    """Print the sample of each prompt that lies farthest to the right, as found with 100 NFE."""
     for prompt in CENTRES:
         result = generate(prompt, model=TwoModes(), reward=ToyReward(), method="svdd", nfe=100)
         print(f"{prompt}: {[round(x, 2) for x in result.sample.tolist()]}, reward {result.reward:.2f}")
     result = generate("any", model=(lambda x, t: (x - 0.5) / t[:, None], (2,)), reward=ToyReward(), nfe=100)
-    print(f"a velocity and a shape are a model, too: {[round(x, 2) for x in result.sample.tolist()]}")
+    print(f"a pair of a velocity and a shape is also a model: {[round(x, 2) for x in result.sample.tolist()]}")
 
 
 if __name__ == "__main__":

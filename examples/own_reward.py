@@ -1,4 +1,4 @@
-"""A reward of your own: how red a picture is. Gradients flow through it, so that guidance can follow it."""
+"""Your own reward: how red a picture is. Gradients flow through it, so that guidance can follow it."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,10 @@ from rollflow import RewardModel, generate, load_model
 
 
 class Redness(RewardModel):
-    """Mean of the red channel, less the mean of the others."""
+    """The mean of the red channel minus the mean of the others."""
 
     name = "redness"
-    description = "red less green and blue; in [-1, 1]"
+    description = "red minus green and blue; in [-1, 1]"
     differentiable = True
     bounds = (-1.0, 1.0)
 
@@ -21,7 +21,7 @@ class Redness(RewardModel):
 
 
 def main() -> None:
-    """Print the redness that 60 NFE buy, without and with gradients."""
+    """Print the redness that 60 NFE reach, without and with guidance."""
     model, prompt = load_model("scenes-base"), "two hearts on snow background"
     for guidance in (None, "dps(scale=20)"):
         result = generate(prompt, model=model, reward=Redness(), method="svdd", nfe=60, guidance=guidance)

@@ -1,4 +1,4 @@
-"""A search of your own: run N trajectories, and halfway replace the worse half by copies of the better half."""
+"""Your own search: run N trajectories, and halfway replace the worse half by copies of the better half."""
 
 from dataclasses import dataclass
 
@@ -12,14 +12,14 @@ from rollflow.search import Finished, Progress, Propagator
 
 @dataclass(frozen=True)
 class Halving(Search):
-    """N trajectories; at one evaluation time the worse half is replaced by copies of the better half.
+    """Run N trajectories, and at one evaluation time replace the worse half by copies of the better half.
 
     An example, unpublished.
 
     Args:
         at: Share of the transitions after which the particles are compared, in (0, 1).
 
-    Cost: N (T + F) NFE, T the sampler's steps and F the finishing; N is what the budget buys.
+    Cost: N (T + F) NFE, with T the sampler's steps and F the NFE of finishing; N is as large as the budget allows.
     """
 
     at: float = 0.5
@@ -38,13 +38,13 @@ class Halving(Search):
 
 
 def halved(reward: Tensor) -> Tensor:
-    """Rows of the better half, each twice; of an odd number the last of them once."""
+    """Return the rows of the better half, each twice; for an odd number of rows, the last of them once."""
     best_first = reward.argsort(descending=True, stable=True)
     return best_first[torch.arange(len(reward)) // 2]
 
 
 def main() -> None:
-    """Print what the search finds, beside best of N at the same budget and seed."""
+    """Print the reward of the search, and that of best of N with the same budget and seed."""
     model, prompt = load_model("scenes-base"), "three cars on sand background"
     for search in (BestOfN(), Halving()):
         result = generate(prompt, model=model, method=search, nfe=80, seed=3)

@@ -64,7 +64,7 @@ def test_samples_of_the_own_model_lie_where_the_prompt_says(capsys: pytest.Captu
     output = run("own_model", capsys)
     left, right = numbers(f"reward {NUMBER}", output)
     assert left < 1 < right
-    assert "a velocity and a shape are a model, too: [0.5, 0.5]" in output
+    assert "a pair of a velocity and a shape is also a model: [0.5, 0.5]" in output
 
 
 def test_the_own_search_keeps_to_its_budget(capsys: pytest.CaptureFixture[str]) -> None:

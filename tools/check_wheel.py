@@ -33,7 +33,7 @@ def build(folder: Path) -> Path:
 
 
 def install(wheel: Path, folder: Path) -> Path:
-    """Install a wheel and what it needs, in the tested versions, into a new environment; return its ``bin``."""
+    """Install a wheel and its dependencies, in the tested versions, into a new environment; return its ``bin``."""
     venv.create(folder, with_pip=True)
     scripts = folder / ("Scripts" if sys.platform == "win32" else "bin")
     constraints = str(ROOT / "constraints.txt")
@@ -66,7 +66,7 @@ def check(out: Path) -> None:
 
 
 def main() -> None:
-    """Do it all in a temporary folder."""
+    """Do all of this in a temporary folder."""
     parser = argparse.ArgumentParser(description="Build, install and try the wheel.")
     parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rollflow-wheel-") as temporary:

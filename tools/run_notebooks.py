@@ -1,7 +1,7 @@
-"""Run the notebooks of ``examples/notebooks``: an error in a cell is an error here.
+"""Run the notebooks of ``examples/notebooks``, and fail if a cell raises an exception.
 
-python tools/run_notebooks.py            # run them; what they print is thrown away
-python tools/run_notebooks.py --write    # and keep it in the files, without times and counters of the machine
+python tools/run_notebooks.py            # run them and discard their outputs
+python tools/run_notebooks.py --write    # store the outputs in the files, without times and counters
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parents[1] / "examples/notebooks"
 MOST_BYTES = 300_000
-"""Of a file: pictures in it are small ones."""
+"""Largest size of a file, in which pictures must therefore be small."""
 
 
 def run(path: Path, *, write: bool) -> None:

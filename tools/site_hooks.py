@@ -46,7 +46,7 @@ def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> st
 
 
 def on_page_content(html: str, page: Page, config: Any, files: Files) -> str:
-    """Turn the ``::`` before an indented block of a docstring, which is no Markdown, into a colon."""
+    """Replace the ``::`` before an indented block of a docstring, which is not Markdown, by a colon."""
     return re.sub(r"::</p>(\s*<(?:div|pre)\b)", r":</p>\1", html)
 
 

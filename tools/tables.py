@@ -1,7 +1,7 @@
 """Write the tables of docs/results from the experiments in results: python tools/tables.py [--check]
 
-Every ``results/NAME.jsonl.gz`` gives ``docs/results/NAME.md``, byte for byte the Markdown of ``rollflow report``, which
-also writes the page, CSV and LaTeX of one. With ``--check`` nothing is written, and tables that differ are named.
+Each ``results/NAME.jsonl.gz`` gives ``docs/results/NAME.md``, byte for byte the Markdown of ``rollflow report``, which
+also writes a page, CSV and LaTeX. With ``--check``, nothing is written, and tables that differ are listed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RESULTS, DOCS = ROOT / "results", ROOT / "docs/results"
 
 
 def written(packed: Path) -> str:
-    """The Markdown of the tables of a packed experiment."""
+    """Return the Markdown of the tables of a packed experiment."""
     results = read(packed)
     return texts(results, tables(results))[0]
 

@@ -1,4 +1,4 @@
-"""Say what the repository weighs, and fail if that is too much: python tools/weight.py [--sdist FILE]
+"""Print the size of the repository, and fail if it is too large: python tools/weight.py [--sdist FILE]
 
 The tree is what git tracks. Neither the tree nor the source distribution may hold an uncompressed journal: finished
 experiments are packed by ``rollflow bench pack`` into results, which the source distribution leaves out.
@@ -19,13 +19,13 @@ MOST_TREE, MOST_SDIST = 60_000_000, 45_000_000
 
 
 def tracked() -> list[Path]:
-    """Files that git tracks, as far as they are there."""
+    """List the files that git tracks and that exist."""
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True).stdout.decode()
     return [ROOT / name for name in names.split("\0") if name and (ROOT / name).is_file()]
 
 
 def faults(what: str, size: int, most: int, names: Iterable[str]) -> list[str]:
-    """What is wrong with a tree or an archive of so many bytes that holds files of these names."""
+    """List the faults of a tree or an archive with a total size and these file names."""
     journals = [name for name in names if PurePath(name).match("journal-*.jsonl")]
     heavy = [f"{what} has {size:,} bytes, at most {most:,} are allowed"] if size > most else []
     return heavy + [f"{what} holds the uncompressed journal {name}; pack it" for name in journals]

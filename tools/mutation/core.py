@@ -1,4 +1,4 @@
-"""The core, whose mutants must die, and the tests that each of its modules answers to."""
+"""The modules of the core, and the tests that must kill the mutants of each."""
 
 from __future__ import annotations
 
@@ -48,4 +48,4 @@ CORE: dict[str, list[str]] = {
         "search/smc/weighing": ["tests/search/test_smc.py", "tests/search/test_potentials.py"],
     }.items()
 }
-"""By module, in the order in which they are run."""
+"""Tests by module, in the order in which the modules are run."""

@@ -1,4 +1,4 @@
-"""Tests run in forks of one process that has everything loaded: a mutant costs a fork and the tests that kill it."""
+"""Running tests in forks of one process with everything loaded: a mutant costs a fork and the tests that kill it."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ PRELOADED = (
     "typer",
     "rich",
 )
-"""What is loaded once: all that the library and its tests import beside themselves."""
+"""Packages that the library and its tests import, loaded once."""
 SECONDS_MORE = 5
-"""CPU time that a mutant has beyond three times that of the tests it is put to."""
+"""CPU time that a mutant has in addition to three times that of its tests."""
 
 
 class Outcome(NamedTuple):
-    """What came of a mutant.
+    """The outcome of a mutant.
 
     Args:
-        status: "killed", "timeout" or "survived".
-        by: The test that failed, if one did.
+        status: One of "killed", "timeout" and "survived".
+        by: Id of the test that failed; empty if none did.
         seconds: CPU time.
     """
 
@@ -59,10 +59,10 @@ class Outcome(NamedTuple):
 
 
 class Baseline(NamedTuple):
-    """What the tests do with the module as it is.
+    """The results of the tests for the unchanged module.
 
     Args:
-        seconds: CPU time of each test, by its id, of those that pass.
+        seconds: CPU time of each passing test, by its id.
         covered: Ids of the tests that run each line.
     """
 
@@ -70,15 +70,15 @@ class Baseline(NamedTuple):
     covered: dict[int, set[str]]
 
     def of(self, mutant: Mutant) -> list[str]:
-        """The tests of a mutant's statement, the quickest first; all of them if it runs on import."""
+        """List the tests of a mutant's statement, the quickest first; all tests if it runs on import."""
         first, last = mutant.lines
-        found = {name for line in range(first, last + 1) for name in self.covered.get(line, ())}
-        names = found & self.seconds.keys() if mutant.function else self.seconds.keys()
+        covering = {name for line in range(first, last + 1) for name in self.covered.get(line, ())}
+        names = covering & self.seconds.keys() if mutant.function else self.seconds.keys()
         return sorted(names, key=self.seconds.__getitem__)
 
 
 def forked(work: Callable[[int], None], cpu: float, wall: float) -> tuple[bytes, bool, float]:
-    """Call ``work`` with a file to write to, in a process of its own: what it wrote, whether it ended, CPU seconds."""
+    """Call ``work`` with a file to write to in a fork; return what it wrote, whether it ended, and its CPU seconds."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -97,7 +97,7 @@ def forked(work: Callable[[int], None], cpu: float, wall: float) -> tuple[bytes,
         finally:
             os._exit(code)
     os.close(writing)
-    told, ended, deadline = b"", False, time.monotonic() + wall
+    output, ended, deadline = b"", False, time.monotonic() + wall
     while (left := deadline - time.monotonic()) > 0:
         if not select.select([reading], [], [], left)[0]:
             break
@@ -105,23 +105,23 @@ def forked(work: Callable[[int], None], cpu: float, wall: float) -> tuple[bytes,
         if not part:
             ended = True
             break
-        told += part
+        output += part
     os.close(reading)
     if not ended:
         os.killpg(child, signal.SIGKILL)
     _, status, usage = os.wait4(child, 0)
-    return told, ended and status == 0, usage.ru_utime + usage.ru_stime
+    return output, ended and status == 0, usage.ru_utime + usage.ru_stime
 
 
 class Loop:
-    """A plugin of pytest that takes the place of its loop over the tests.
+    """A pytest plugin that replaces the loop over the tests.
 
     Args:
-        module: The module, as a path in the repository.
-        mutants: What to try.
-        known: The baseline, if it is known.
-        tell: Called with each mutant of a function and what came of it.
-        over: Whether to stop.
+        module: Path of the module in the repository.
+        mutants: Mutants to try.
+        known: Baseline; None to measure it.
+        tell: Function called with each mutant of a function and its outcome.
+        over: Function that returns whether to stop.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Loop:
         self.caches: list[Any] = []
 
     def pytest_collection(self) -> None:
-        """No time is spent on making a failing example smaller."""
+        """Let hypothesis not shrink failing examples, to save time."""
         phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
         given = {"phases": phases, "report_multiple_bugs": False}
         hypothesis.settings.register_profile("mutation", hypothesis.settings(), **given)
@@ -150,13 +150,13 @@ class Loop:
         _warm_up()
         self.caches, functions = swapping.caches(), swapping.functions_of(self.path)
         if self.known is None:
-            told, ended, _ = forked(lambda out: _write(out, self._measure(items)), 3600, 3600)
+            measured, ended, _ = forked(lambda out: _write(out, self._measure(items)), 3600, 3600)
             if not ended:
-                raise session.Interrupted("the tests end without a mutant already")
-            self.baseline = pickle.loads(told)
+                raise session.Interrupted("the tests end the process even without a mutant")
+            self.baseline = pickle.loads(measured)
         else:
             self.baseline = self.known
-        gc.freeze()  # so that forks share what they do not change
+        gc.freeze()  # so that forks share unchanged memory
         for mutant in self.mutants:
             if self.over():
                 break
@@ -178,7 +178,7 @@ class Loop:
             if passed:
                 seconds[name] = time.process_time() - before
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", coverage.exceptions.CoverageWarning)  # of a module without functions
+            warnings.simplefilter("ignore", coverage.exceptions.CoverageWarning)  # for a module without functions
             data = lines.get_data()
         covered = data.contexts_by_lineno(self.path)
         return Baseline(seconds, {line: set(names) for line, names in covered.items()})
@@ -201,14 +201,14 @@ class Loop:
                 runtestprotocol(item, log=False, nextitem=after)
 
         cpu = 3 * sum(self.baseline.seconds[item.nodeid] for item in items) + SECONDS_MORE
-        told, ended, seconds = forked(work, cpu, 20 * cpu)
-        if told == b"?":
+        failed, ended, seconds = forked(work, cpu, 20 * cpu)
+        if failed == b"?":
             return imported(mutant, [item.nodeid for item in items], cpu)
-        return Outcome("timeout" if not ended else "killed" if told else "survived", told.decode(), seconds)
+        return Outcome("timeout" if not ended else "killed" if failed else "survived", failed.decode(), seconds)
 
 
 def _warm_up() -> None:
-    """Have hypothesis look through all loaded modules for constants now, not once for each mutant."""
+    """Let hypothesis search all loaded modules for constants now instead of once per mutant."""
 
     @hypothesis.given(hypothesis.strategies.lists(hypothesis.strategies.floats() | hypothesis.strategies.integers()))
     def draw(values: list[float]) -> None:
@@ -228,14 +228,14 @@ def _passes(item: pytest.Item, after: pytest.Item | None) -> bool:
 
 
 def collected(module: str, tests: list[str], loop: Loop) -> None:
-    """Collect a module's tests and hand them to the loop."""
+    """Collect a module's tests and pass them to the loop."""
     code = pytest.main([*_OPTIONS, *(str(ROOT / test) for test in tests)], plugins=[loop])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         raise SystemExit(f"{module}: pytest ends with {code!r}")
 
 
 def imported(mutant: Mutant, tests: list[str], cpu: float) -> Outcome:
-    """What comes of a mutant that is imported, and its tests collected, anew."""
+    """Return the outcome of a mutant that is imported again, with its tests collected again."""
     source = mutated((ROOT / mutant.module).read_text(), mutant.operator, mutant.occurrence)
 
     def work(out: int) -> None:
@@ -248,15 +248,15 @@ def imported(mutant: Mutant, tests: list[str], cpu: float) -> Outcome:
         if code != pytest.ExitCode.OK:
             os.write(out, f"{code!r}".encode())
 
-    told, ended, seconds = forked(work, cpu + 30, 20 * cpu + 60)
-    return Outcome("timeout" if not ended else "killed" if told else "survived", told.decode(), seconds)
+    failed, ended, seconds = forked(work, cpu + 30, 20 * cpu + 60)
+    return Outcome("timeout" if not ended else "killed" if failed else "survived", failed.decode(), seconds)
 
 
 class First:
-    """A plugin of pytest that ends the process with the first test that fails, before anything is said of it.
+    """A pytest plugin that ends the process at the first failing test, before a report is made.
 
     Args:
-        out: Where the test's id is written to.
+        out: File descriptor that the test's id is written to.
     """
 
     def __init__(self, out: int) -> None:
@@ -271,7 +271,7 @@ class First:
 
 
 class Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds one module with another source."""
+    """An importer of one module with a changed source."""
 
     def __init__(self, module: str, source: str) -> None:
         self.path, self.source = ROOT / module, source
@@ -299,7 +299,7 @@ _OPTIONS = (
 
 
 def preload() -> None:
-    """Load what takes long to import, with one thread for every sum."""
+    """Import slow packages, and let torch use a single thread."""
     os.environ["OMP_NUM_THREADS"] = "1"
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT / "src"))

@@ -1,4 +1,4 @@
-"""The mutants of a module: cosmic-ray's operators where they mean something, and the exchange of two arguments."""
+"""The mutants of a module: by the meaningful operators of cosmic-ray, and by exchange of two arguments."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ OPERATORS = (
     "core/NumberReplacer",
     "SwapArguments",
 )  # fmt: skip
-"""Arithmetic to its inverse, each comparison to the one with or without equality and to its opposite, and so on.
+"""Operators: arithmetic to its inverse, each comparison to the one with or without equality and to its opposite, ...
 
-Left out of cosmic-ray's: the other pairs of operators, which are cruder than these; exceptions, whose kinds tests name;
-decorators, whose removal either breaks at once or takes a memory away; and what needs names to put in.
+Not used are the other operators of cosmic-ray: other pairs, which are cruder; exceptions, whose types tests name;
+removal of decorators, which either breaks everything or only removes a cache; and insertion of names.
 """
 
 
@@ -51,7 +51,7 @@ SYMMETRIC = {"max", "min", "logaddexp", "isclose", "maximum", "minimum"}
 
 
 class SwapArguments(Operator):  # type: ignore[misc]
-    """Exchanges two neighbouring positional arguments of a call: f(a, b) becomes f(b, a)."""
+    """Exchanges two adjacent positional arguments of a call: f(a, b) becomes f(b, a)."""
 
     def mutation_positions(self, node: Any) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
         for one, other in self._pairs(node):
@@ -79,7 +79,7 @@ class SwapArguments(Operator):  # type: ignore[misc]
 
 
 Key = tuple[str, str, int]
-"""The line as it is and as it becomes, and the number among the same changes of a module."""
+"""The line before and after the change, and the number among identical changes in a module."""
 
 
 def _parsed(code: str) -> Any:
@@ -87,7 +87,7 @@ def _parsed(code: str) -> Any:
 
 
 class Mutant(NamedTuple):
-    """One change of one module.
+    """A change of one module.
 
     Args:
         module: Path of the module in the repository.
@@ -95,10 +95,10 @@ class Mutant(NamedTuple):
         occurrence: Number of the change among those that the operator can make in the module.
         line: Line of the change, from 1.
         function: Name of the function whose body is changed; None if the change is made when the module is imported.
-        lines: First and last line of the statement, of whose tests one must fail.
-        before: The line as it is.
-        after: The line as it becomes.
-        number: Of this among those of the same two lines.
+        lines: First and last line of the statement; one of the tests that run it must fail.
+        before: Line before the change.
+        after: Line after the change.
+        number: Number among the mutants with the same two lines.
     """
 
     module: str
@@ -113,27 +113,27 @@ class Mutant(NamedTuple):
 
     @property
     def key(self) -> Key:
-        """What tells it from the other mutants of its module, also when lines are moved."""
+        """Key that distinguishes it from the other mutants of its module, even if lines are moved."""
         return self.before, self.after, self.number
 
 
 def operator_of(name: str) -> Any:
-    """An operator by its name."""
+    """Find an operator by its name."""
     return SwapArguments() if name == "SwapArguments" else get_operator(name)()
 
 
 @lru_cache(maxsize=64)
 def mutated(source: str, operator: str, occurrence: int) -> str:
-    """The source of a mutant."""
+    """Return the source of a mutant."""
     text: str = mutate_code(source, operator_of(operator), occurrence)
     return text
 
 
 def mutants_of(root: Path, module: str) -> list[Mutant]:
-    """Every mutant of a module, in the order of its lines."""
+    """List every mutant of a module, in the order of its lines."""
     source = (root / module).read_text()
     lines, tree, map_ = source.splitlines(), get_ast(source), Map.of(source)
-    found, numbers = [], Counter[tuple[str, str]]()
+    mutants, numbers = [], Counter[tuple[str, str]]()
     for name in OPERATORS:
         operator = operator_of(name)
         places = [(place, node) for node in ast_nodes(tree) for place in operator.mutation_positions(node)]
@@ -143,17 +143,17 @@ def mutants_of(root: Path, module: str) -> list[Mutant]:
                 continue
             text = mutated(source, name, occurrence)
             line = start[0]
-            ast.parse(text)  # a mutant that is no Python would count as killed
+            ast.parse(text)  # a mutant with a syntax error would count as killed
             after = text.splitlines()[line - 1].strip()
             where = map_.function(start), map_.statement(line)
             change = lines[line - 1].strip(), after
             numbers[change] += 1
-            found.append(Mutant(module, name, occurrence, line, *where, *change, numbers[change]))
-    return sorted(found, key=lambda one: (one.line, one.operator, one.occurrence))
+            mutants.append(Mutant(module, name, occurrence, line, *where, *change, numbers[change]))
+    return sorted(mutants, key=lambda one: (one.line, one.operator, one.occurrence))
 
 
 def _compares(node: Any) -> bool:
-    """Whether a condition is one comparison, whose opposite is a mutant of its own."""
+    """Whether a condition is a single comparison, whose negation is a separate mutant."""
     condition = node.children[2 if node.type == "test" else 1]
     return condition.type == "comparison" and len(condition.children) == 3
 
@@ -163,12 +163,12 @@ Span = tuple[tuple[int, int], tuple[int, int]]
 
 @dataclass(frozen=True)
 class Map:
-    """What lies where in a source.
+    """Positions in a source.
 
     Args:
         skipped: Spans in which nothing is changed.
         functions: Spans of the bodies of functions, with their qualified names.
-        statements: First and last lines of statements; of those with a body, only of their heads.
+        statements: First and last lines of statements; for those with a body, of their heads only.
     """
 
     skipped: list[Span]
@@ -177,21 +177,21 @@ class Map:
 
     @staticmethod
     def of(source: str) -> Map:
-        """Of a module's source."""
-        made = Map([], [], [])
-        made._visit(ast.parse(source), "")
-        return made
+        """Make the map of a module's source."""
+        positions = Map([], [], [])
+        positions._visit(ast.parse(source), "")
+        return positions
 
     def is_skipped(self, at: tuple[int, int]) -> bool:
-        """Whether a place is one in which nothing is changed."""
+        """Whether nothing is changed at a position."""
         return any(start <= at < stop for start, stop in self.skipped)
 
     def function(self, at: tuple[int, int]) -> str | None:
-        """The qualified name of the outermost function whose body a place is in."""
+        """Return the qualified name of the outermost function whose body contains a position."""
         return next((name for (start, stop), name in self.functions if start <= at < stop), None)
 
     def statement(self, line: int) -> tuple[int, int]:
-        """First and last line of the innermost statement at a line."""
+        """Return the first and last line of the innermost statement at a line."""
         return min((one for one in self.statements if one[0] <= line <= one[1]), key=lambda one: one[1] - one[0])
 
     def _visit(self, node: ast.AST, within: str) -> None:
@@ -212,7 +212,7 @@ class Map:
             within = f"{within}{node.name}."
         elif isinstance(node, ast.AnnAssign):
             self._skip(node.annotation, node if "TypeAlias" in ast.unparse(node.annotation) else None)
-        elif isinstance(node, ast.keyword) and node.arg == "strict":  # of zip: it refuses what never happens
+        elif isinstance(node, ast.keyword) and node.arg == "strict":  # of zip: an assertion
             self._skip(node.value)
         elif isinstance(node, ast.Raise | ast.Assert | ast.JoinedStr | ast.Import | ast.ImportFrom):
             self._skip(node)

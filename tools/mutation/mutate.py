@@ -1,10 +1,10 @@
-"""Mutants of the core, and the tests that kill them: python tools/mutation/mutate.py run; then ... report
+"""Test the tests of the core by mutation: python tools/mutation/mutate.py run; then ... report
 
-``run`` makes every mutant of every module of the core (``core.py``) that is not in the database yet and puts it to the
-module's tests, the quickest first; it can be ended at any time and goes on where it ended. ``survivors`` shows what
-lives. ``report`` writes docs/design/mutation.md and ``scores.json``; modules that stand there with all their mutants
-and have not changed since are not run again. This is no part of the ordinary tests: all mutants take an
-hour on one core.
+``run`` makes every mutant of every module of the core (``core.py``) that is not in the database yet, and runs the
+module's tests on it, the quickest first; it can be stopped at any time and continues from there. ``survivors`` lists
+the mutants that no test kills. ``report`` writes docs/design/mutation.md and ``scores.json``; modules that were
+completed there and have not changed since are not run again. This is not part of the ordinary tests: all mutants take
+an hour on one core.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from store import Store, digest
 
 
 def run(modules: list[str], minutes: float) -> None:
-    """Try what has not been tried, module by module."""
+    """Run the mutants that have not been run yet, module by module."""
     preload()
     deadline = time.monotonic() + 60 * minutes
     for module in modules:
         trial, begun = Trial(module, CORE[module], deadline), time.monotonic()
-        for part in (trial.functions, trial.imports):  # each in its own process, so that nothing is imported here
+        for part in (trial.functions, trial.imports):  # each in a fork, so that nothing is imported here
             if in_a_fork(part):
                 print(f"{module}: failed", flush=True)
                 break
-        made = score(module, Store())
-        print(f"{module}: {made.line}, in {time.monotonic() - begun:.0f} s", flush=True)
+        module_score = score(module, Store())
+        print(f"{module}: {module_score.line}, in {time.monotonic() - begun:.0f} s", flush=True)
         if time.monotonic() > deadline:
             break
 
 
 def in_a_fork(work: Callable[[], None]) -> int:
-    """Call in a process of its own; its exit status."""
+    """Call a function in a fork and return the exit status."""
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
@@ -58,12 +58,12 @@ def in_a_fork(work: Callable[[], None]) -> int:
 
 
 class Trial(NamedTuple):
-    """The mutants of one module, put to its tests.
+    """A run of the mutants of one module.
 
     Args:
-        module: The module.
-        tests: Its tests.
-        deadline: When to begin no further mutant.
+        module: Path of the module in the repository.
+        tests: Paths of its tests.
+        deadline: Time after which no further mutant is started.
     """
 
     module: str
@@ -71,7 +71,7 @@ class Trial(NamedTuple):
     deadline: float
 
     def functions(self) -> None:
-        """Those that can be put into functions that are loaded."""
+        """Run the mutants that can be inserted into loaded functions."""
         store = Store()
         if is_done(self.module, store):
             return
@@ -84,7 +84,7 @@ class Trial(NamedTuple):
         store.keep(self.module, self.tests, loop.baseline)
 
     def imports(self) -> None:
-        """Those that change what happens when the module is imported, and those in functions that no test runs then."""
+        """Run the mutants that change the import of the module, or functions that no test runs after it."""
         store = Store()
         baseline = store.baseline(self.module, self.tests)
         if baseline is None:
@@ -97,7 +97,7 @@ class Trial(NamedTuple):
                 tell(mutant, imported(mutant, every, 3 * sum(baseline.seconds.values())))
 
     def _teller(self, store: Store) -> Callable[[Mutant, Outcome], None]:
-        tests = digest(self.tests)  # as they are collected, whatever is written to them later
+        tests = digest(self.tests)  # now, since the files may change later
 
         def tell(mutant: Mutant, outcome: Outcome) -> None:
             store.tell(mutant, outcome, tests)
@@ -114,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("run", "survivors", "report"))
     parser.add_argument("modules", nargs="*", help="Parts of the names of modules; all of the core by default.")
-    parser.add_argument("--minutes", type=float, default=600.0, help="Begin no further mutant after this time.")
+    parser.add_argument("--minutes", type=float, default=600.0, help="Start no further mutant after this time.")
     given = parser.parse_args()
     modules = [one for one in CORE if not given.modules or any(part in one for part in given.modules)]
     if given.command == "run":
@@ -123,10 +123,10 @@ def main() -> None:
         print(write_report(Store()))
     else:
         for module in modules:
-            made = score(module, Store())
-            for before, after in made.survivors:
+            module_score = score(module, Store())
+            for before, after in module_score.survivors:
                 print(f"{module}\n    {before}\n    {after}")
-            print(f"{module}: {made.line}")
+            print(f"{module}: {module_score.line}")
 
 
 if __name__ == "__main__":

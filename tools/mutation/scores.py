@@ -1,4 +1,4 @@
-"""Scores of the core's modules: from the database, else from ``scores.json``, which is committed; and the report."""
+"""Scores of the core's modules, from the database or the committed ``scores.json``, and the report."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ HEAD = """\
 # Mutants of the core
 
 Written by `python tools/mutation/mutate.py report`. Each mutant is one small change of the mathematics or the
-bookkeeping, which some test must fail for: numbers plus and minus 1, operators and comparisons for their neighbours and
-opposites, conditions negated, `True` and `False`, `and` and `or`, loops never entered, two arguments of a call
-exchanged. The operators are cosmic-ray's, but for the last. Nothing is changed in annotations, error messages,
-assertions, `__repr__`, decorators, imports, or the `strict` of `zip`.
+bookkeeping, for which some test must fail: a number is increased or decreased by 1, an operator or comparison is
+replaced by a similar or opposite one, a condition is negated, `True` and `False` or `and` and `or` are exchanged, a
+loop is skipped, or two arguments of a call are exchanged. All operators but the last are cosmic-ray's. Annotations,
+error messages, assertions, `__repr__`, decorators, imports, and the `strict` of `zip` are not changed.
 
-    python tools/mutation/mutate.py run [--minutes 30] [MODULE ...]     # goes on where it ended
+    python tools/mutation/mutate.py run [--minutes 30] [MODULE ...]     # continues where it ended
     python tools/mutation/mutate.py survivors [MODULE ...]
     python tools/mutation/mutate.py report
 
-A module's mutants are put to its own tests alone (`tools/mutation/core.py`), the quickest first. The score is the share
-of killed mutants in those that are not equivalent; `tools/mutation/equivalent.toml` says of each that is why no test
-can tell it from the module. Modules with a dash, or with mutants pending, have changed or were not run to the end; they
-count with what was tried.
+A module's mutants are run on its own tests only (`tools/mutation/core.py`), the quickest first. The score is the share
+of killed mutants among those that are not equivalent; `tools/mutation/equivalent.toml` explains for each equivalent one
+why no test can distinguish it from the module. Modules with a dash, or with pending mutants, have changed or were not
+run to the end; only the mutants that were run count.
 """
 
 
 @dataclass(frozen=True)
 class Score:
-    """What came of a module's mutants.
+    """The score of a module.
 
     Args:
         code: Digest of the module's code.
-        killed: Number that a test fails for, by time, too.
-        survivors: Lines as they are and as they become, of those that no test fails for.
-        equivalent: Number of those that no test can fail for.
-        pending: Number of those that were not tried.
+        killed: Number of mutants for which a test fails or exceeds its time.
+        survivors: Lines before and after the change, for each mutant for which no test fails.
+        equivalent: Number of mutants for which no test can fail.
+        pending: Number of mutants that were not run.
     """
 
     code: str
@@ -55,22 +55,22 @@ class Score:
 
     @property
     def tried(self) -> int:
-        """Mutants that were tried and are not equivalent."""
+        """Number of mutants that were run and are not equivalent."""
         return self.killed + len(self.survivors)
 
     @property
     def percent(self) -> str:
-        """The score in words."""
+        """The score as a text."""
         return f"{100 * self.killed / self.tried:.1f} %" if self.tried else "-"
 
     @property
     def line(self) -> str:
-        """All of it in words."""
+        """All numbers as a text."""
         return f"{self.percent} of {self.tried}, {self.equivalent} equivalent, {self.pending} pending"
 
 
 def score(module: str, store: Store) -> Score:
-    """What came of a module's mutants, by the database or by what is committed, whichever knows more of them."""
+    """Return the score of a module, from the database or the committed file, whichever has fewer pending mutants."""
     known, equivalent = store.results(module), equivalents()
     killed, survivors, same, pending = 0, list[list[str]](), 0, 0
     for mutant in mutants_of(ROOT, module):
@@ -88,19 +88,19 @@ def score(module: str, store: Store) -> Score:
 
 
 def is_done(module: str, store: Store) -> bool:
-    """Whether all mutants of a module as it is now are dead or equivalent."""
+    """Whether all mutants of the current module are killed or equivalent."""
     now = score(module, store)
     return not (now.pending or now.survivors)
 
 
 def committed() -> dict[str, Score]:
-    """The scores of the last report, by module."""
+    """Read the scores of the last report, by module."""
     content = json.loads(SCORES.read_text()) if SCORES.exists() else {}
     return {module: Score(**one) for module, one in content.items()}
 
 
 def equivalents() -> dict[tuple[str, str, str], str]:
-    """Why a mutant cannot be told from the module, by its module, the line as it is, and the line as it becomes."""
+    """Read the reason why a mutant is equivalent, by its module and its line before and after the change."""
     content = tomllib.loads(EQUIVALENT.read_text())
     return {
         (f"src/rollflow/{one['module']}.py", one["line"], mutant): one["reason"]
@@ -110,7 +110,7 @@ def equivalents() -> dict[tuple[str, str, str], str]:
 
 
 def write_report(store: Store) -> str:
-    """Write the report and the scores; the total in words."""
+    """Write the report and the scores; return the total as a text."""
     scores = {module: score(module, store) for module in CORE}
     killed, tried = (sum(getattr(one, name) for one in scores.values()) for name in ("killed", "tried"))
     same, pending = (sum(getattr(one, name) for one in scores.values()) for name in ("equivalent", "pending"))

@@ -1,4 +1,4 @@
-"""What came of the mutants so far: a database, so that a run goes on where the last one ended."""
+"""A database of the outcomes of mutants, so that a run continues where the last one ended."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ DATABASE = ROOT / "runs/mutation.sqlite"
 
 
 class Store:
-    """Outcomes of the mutants of modules as they are now, and what their tests do without any.
+    """The outcomes of mutants of the current modules, and the baselines of their tests.
 
     Args:
-        path: Of the database.
+        path: Path of the database.
     """
 
     def __init__(self, path: Path = DATABASE) -> None:
@@ -31,42 +31,42 @@ class Store:
         self.database.execute("CREATE TABLE IF NOT EXISTS baselines (module PRIMARY KEY, state, content)")
 
     def results(self, module: str) -> dict[Key, tuple[str, str]]:
-        """Status of each mutant of a module's code as it is now, and the digest of the tests that it was put to."""
+        """Return the status of each mutant of a module's current code, and the digest of the tests it was run on."""
         query = "SELECT before, after, number, status, tests FROM results WHERE module = ? AND code = ?"
-        found = self.database.execute(query, (module, code_digest(module)))
-        return {(before, after, number): (status, tests) for before, after, number, status, tests in found}
+        rows = self.database.execute(query, (module, code_digest(module)))
+        return {(before, after, number): (status, tests) for before, after, number, status, tests in rows}
 
     def pending(self, mutants: list[Mutant], tests: list[str]) -> list[Mutant]:
-        """Those that are not killed, and were not put to these tests as they are now."""
+        """List the mutants that are not killed and were not run on the current tests."""
         if not mutants:
             return []
         known, now = self.results(mutants[0].module), digest(tests)
         return [
-            one for one in mutants if (told := known.get(one.key)) is None or (told[0] == "survived" and told[1] != now)
+            one for one in mutants if (past := known.get(one.key)) is None or (past[0] == "survived" and past[1] != now)
         ]
 
     def tell(self, mutant: Mutant, outcome: Outcome, tests: str) -> None:
-        """Keep what came of a mutant that was put to tests of this digest."""
+        """Store the outcome of a mutant that was run on tests with this digest."""
         row = (mutant.module, code_digest(mutant.module), *mutant.key, tests, *outcome)
         self.database.execute("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
         self.database.commit()
 
     def baseline(self, module: str, tests: list[str]) -> Baseline | None:
-        """What the tests do with the module as it is, if that is known."""
+        """Return the baseline of the current tests; None if it is not known."""
         state = digest([module, *tests])
         query = "SELECT content FROM baselines WHERE module = ? AND state = ?"
-        found = self.database.execute(query, (module, state)).fetchone()
-        return Baseline(*pickle.loads(found[0])) if found else None
+        row = self.database.execute(query, (module, state)).fetchone()
+        return Baseline(*pickle.loads(row[0])) if row else None
 
     def keep(self, module: str, tests: list[str], baseline: Baseline) -> None:
-        """Keep what the tests do."""
+        """Store the baseline of the tests."""
         row = (module, digest([module, *tests]), pickle.dumps(tuple(baseline)))
         self.database.execute("INSERT OR REPLACE INTO baselines VALUES (?, ?, ?)", row)
         self.database.commit()
 
 
 class _Bare(ast.NodeTransformer):
-    """Empties texts, and takes annotations away: what no mutant changes, nor any result hangs on."""
+    """Empties texts and removes annotations, which no mutant changes and no result depends on."""
 
     def visit_Constant(self, node: ast.Constant) -> ast.Constant:
         return ast.Constant("") if isinstance(node.value, str) else node
@@ -87,7 +87,7 @@ class _Bare(ast.NodeTransformer):
 
 
 def code_digest(module: str) -> str:
-    """Of what a module does, whatever its comments, texts and annotations are."""
+    """Return a digest of a module's code without its comments, texts and annotations."""
     tree = ast.parse((ROOT / module).read_text())
     tree.body = [one for one in tree.body if not isinstance(one, ast.Import | ast.ImportFrom) and not is_alias(one)]
     return hashlib.sha256(ast.dump(_Bare().visit(tree)).encode()).hexdigest()[:16]
@@ -99,9 +99,9 @@ def is_alias(node: ast.stmt) -> bool:
 
 
 def digest(paths: list[str]) -> str:
-    """Of the contents of files, and of the Python files in folders."""
-    told = hashlib.sha256()
+    """Return a digest of the contents of files, and of the Python files in folders."""
+    sha = hashlib.sha256()
     for path in (ROOT / path for path in paths):
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            told.update(file.read_bytes())
-    return told.hexdigest()[:16]
+            sha.update(file.read_bytes())
+    return sha.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""A mutant put into functions that are loaded already, so that nothing has to be imported again."""
+"""Inserting a mutant into loaded functions, so that nothing has to be imported again."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import Any
 
 
 def functions_of(path: str) -> list[types.FunctionType]:
-    """Every function that lives and was compiled from a file."""
+    """List every existing function that was compiled from a file."""
     # By exact type: isinstance would wake lazy modules.
     functions = [one for one in gc.get_objects() if type(one) is types.FunctionType]
     return [one for one in functions if one.__code__.co_filename == path]
 
 
 def caches() -> list[Any]:
-    """Every ``functools.lru_cache`` of the library."""
-    found = [one for one in gc.get_objects() if type(one) is functools._lru_cache_wrapper]
-    return [one for one in found if str(one.__module__).startswith("rollflow")]
+    """List every ``functools.lru_cache`` of the library."""
+    wrappers = [one for one in gc.get_objects() if type(one) is functools._lru_cache_wrapper]
+    return [one for one in wrappers if str(one.__module__).startswith("rollflow")]
 
 
 def swap(functions: list[types.FunctionType], source: str, path: str) -> bool:
-    """Give functions the code that another source has for them; whether every one of them could take it.
+    """Replace the code of functions by that of another source; return whether this was possible for all of them.
 
     Args:
-        functions: As of ``functions_of``.
-        source: Of the mutant; as many lines as that of the module.
-        path: Of the module.
+        functions: Functions of the module, as returned by ``functions_of``.
+        source: Source of the mutant, with the same number of lines as the module.
+        path: Path of the module.
     """
     codes: dict[tuple[str, int], list[types.CodeType]] = defaultdict(list)
     for code in _codes(compile(source, path, "exec", dont_inherit=True)):

@@ -1,4 +1,4 @@
-"""Rendered scenes: captions drawn at random, sprites placed so that the caption is true of the picture."""
+"""Rendered scenes: random captions, and sprites placed so that the caption is true for the picture."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _COLOURS = {
 
 @dataclass(frozen=True)
 class Scene:
-    """One rendered picture and what it truly holds.
+    """A rendered picture and its actual contents.
 
     Args:
-        caption: A caption that is true of the picture.
+        caption: Caption that is true for the picture.
         pixels: (64, 64, 3) uint8.
         kinds: (objects,) class number of each object.
         centres: (objects, 2) x and y in pixels.
@@ -49,7 +49,7 @@ class Scene:
 
 @functools.cache
 def _sprites() -> dict[tuple[int, int], NDArray[np.float32]]:
-    """Premultiplied RGBA sprite of every (kind, size)."""
+    """Return the premultiplied RGBA sprite of every (kind, size)."""
     sheet = Image.open(Path(__file__).with_name("sprites.png"))
     side = sheet.height
     sprites = {}
@@ -63,12 +63,12 @@ def _sprites() -> dict[tuple[int, int], NDArray[np.float32]]:
 
 
 def draw_caption(rng: np.random.Generator, *, held_out: bool = False, few: float = 0.0) -> Caption:
-    """A random caption, from the evaluation tenth or from the training nine tenths.
+    """Draw a random caption, from the evaluation tenth or from the training nine tenths.
 
     Args:
-        rng: Where the chance comes from.
-        held_out: From the evaluation tenth.
-        few: Probability that only captions of up to four objects are drawn from.
+        rng: Random number generator.
+        held_out: Whether to draw from the evaluation tenth.
+        few: Probability of drawing only from captions with up to four objects.
     """
     most = 4 if few and rng.random() < few else 16
     while True:
@@ -81,7 +81,7 @@ def draw_caption(rng: np.random.Generator, *, held_out: bool = False, few: float
 
 
 def _regions(caption: Caption, rng: np.random.Generator) -> list[tuple[float, float, float, float]]:
-    """(x0, y0, x1, y1) in the unit square that each group may occupy."""
+    """Return the rectangle (x0, y0, x1, y1) in the unit square that each group may occupy."""
     if caption.relation == "and":
         return [(0.0, 0.0, 1.0, 1.0)] * len(caption.groups)
     first, second = (group.count for group in caption.groups)
@@ -104,7 +104,7 @@ def _size_range(total: int) -> tuple[int, int]:
 
 
 def _place(caption: Caption, rng: np.random.Generator, spacing: float) -> tuple[NDArray[np.float64], int]:
-    """Top-left corners of all objects, in caption order, and their common size."""
+    """Choose the top-left corners of all objects, in caption order, and their common size."""
     low, high = _size_range(caption.total)
     size = int(rng.integers(low, high + 1))
     while True:
@@ -126,12 +126,12 @@ def _place(caption: Caption, rng: np.random.Generator, spacing: float) -> tuple[
 
 
 def render(caption: Caption, rng: np.random.Generator, spacing: float = 0.95) -> Scene:
-    """Draw one scene of which ``caption`` is true.
+    """Render a scene for which ``caption`` is true.
 
     Args:
-        caption: What to draw.
-        rng: Where the chance comes from.
-        spacing: Least distance of two sprites in units of their side, along x or y; below 1 they may touch.
+        caption: Caption of the scene.
+        rng: Random number generator.
+        spacing: Smallest distance of two sprites in units of their side, along x or y; below 1 they may touch.
     """
     corners, size = _place(caption, rng, spacing)
     kinds = np.repeat([KIND_NAMES.index(group.kind) for group in caption.groups], [g.count for g in caption.groups])
@@ -152,7 +152,7 @@ def render(caption: Caption, rng: np.random.Generator, spacing: float = 0.95) ->
 
 
 def layout_of(scene: Scene) -> Tensor:
-    """(8, 8) uint8: 1 + class number of the object whose centre lies in the cell of 8 x 8 pixels, 0 where none does."""
+    """Return (8, 8) uint8: 1 + class number of the object centred in each cell of 8 x 8 pixels, 0 if there is none."""
     cells = torch.zeros(8, 8, dtype=torch.uint8)
     for kind, (x, y) in zip(scene.kinds, scene.centres, strict=True):
         cells[int(y * 8 // SIDE), int(x * 8 // SIDE)] = int(kind) + 1
@@ -160,7 +160,7 @@ def layout_of(scene: Scene) -> Tensor:
 
 
 def pixels_of(scenes: list[Scene]) -> Tensor:
-    """(N, 3, 64, 64) uint8."""
+    """Stack the pixels of scenes as (N, 3, 64, 64) uint8."""
     return torch.from_numpy(np.stack([scene.pixels for scene in scenes])).permute(0, 3, 1, 2).contiguous()
 
 

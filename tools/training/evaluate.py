@@ -1,9 +1,9 @@
-"""Measure the embedded networks against their targets: python tools/training/evaluate.py
+"""Compare the embedded networks with their targets: python tools/training/evaluate.py
 
 Writes docs/results/scenes.md and the scores of the model card.
 
-500 held-out prompts of one to eight objects; counts are the held-out judge's. Everything is seeded; intervals are 95 %
-bootstraps over prompts.
+There are 500 held-out prompts of one to eight objects, and the held-out judge counts. Everything is seeded; intervals
+are 95 % bootstraps over prompts.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ REPORT = Path(__file__).parents[2] / "docs/results/scenes.md"
 CARD = Path(__file__).parents[2] / "src/rollflow/models/scenes/CARD.md"
 ESTIMATE_LEVELS = (0.75, 0.5)
 SMALLEST_OBJECT = 25
-"""Drawn pixels of a connected region, below which it is a crumb and no object."""
+"""Smallest number of pixels of a connected region that counts as an object."""
 
 
 class Samples(Observer):
-    """Finished samples in the order of completion, by prompt."""
+    """Finished samples, and the prompt of each."""
 
     def __init__(self) -> None:
         self.of: dict[str, Tensor] = {}
@@ -54,7 +54,7 @@ class Samples(Observer):
 
 
 def plain_samples(model: FlowModel, judge: JudgeReward, captions: Sequence[Caption], steps: int, seed: int) -> Tensor:
-    """One plain sample a caption: linear ODE, finished. (N, 3, 64, 64)."""
+    """Make one finished sample per caption by the linear ODE, (N, 3, 64, 64)."""
     sampler, samples = Sampler(interpolant=Linear(), kernel=Euler(), steps=steps, finish=True), Samples()
     jobs = [Job(Task(model, str(c), judge), BestOfN(), steps, seed + i, sampler) for i, c in enumerate(captions)]
     Engine(96, [samples]).run(jobs)
@@ -62,12 +62,12 @@ def plain_samples(model: FlowModel, judge: JudgeReward, captions: Sequence[Capti
 
 
 def right(judge: JudgeReward, samples: Tensor, captions: Sequence[Caption]) -> list[float]:
-    """1 where all asked counts are right."""
+    """Return 1 for each sample in which all requested counts are right, else 0."""
     return [float(r == 0) for r in judge.score(samples, [str(caption) for caption in captions])]
 
 
 def background(picture: Tensor) -> Tensor:
-    """(3, H, 1) colour of a picture's background: rendered ones shade linearly from top to bottom.
+    """Estimate the colour (3, H, 1) of a picture's background, which is shaded linearly from top to bottom.
 
     A line through the medians of the rows, by Theil and Sen, so that rows full of objects do not matter.
     """
@@ -78,10 +78,10 @@ def background(picture: Tensor) -> Tensor:
 
 
 def recognised(judge: JudgeReward, samples: Tensor) -> list[float]:
-    """For every drawn object, whether the judge sees some known kind in it.
+    """Return for every drawn object whether the judge recognises any kind in it.
 
-    A drawn object is a connected region that differs from the background; parts that are up to four pixels apart, as
-    the blossom and the leaves of a flower, are one.
+    A drawn object is a connected region that differs from the background; parts that are up to four pixels apart, such
+    as the blossom and the leaves of a flower, count as one.
     """
     found: list[float] = []
     near = np.ones((5, 5), bool)
@@ -99,7 +99,7 @@ def recognised(judge: JudgeReward, samples: Tensor) -> list[float]:
 
 
 class Estimates(Observer):
-    """Clean estimates nearest to the wanted noise levels, and finished samples, with their prompts."""
+    """Clean estimates nearest to the requested noise levels, and finished samples, with their prompts."""
 
     def __init__(self) -> None:
         self.at: dict[float, list[Tensor]] = {}
@@ -109,10 +109,9 @@ class Estimates(Observer):
 
 
 def correlations(model: FlowModel, judge: JudgeReward, captions: Sequence[Caption], each: int) -> list[str]:
-    """Lines of the searches' rewards' rank correlation with the judge, on the same pictures.
+    """Format the rank correlations of the searches' rewards with the judge, on the same pictures.
 
-    The judge counts only; ``caption`` asks for the relation too, so that it is also shown with the relation left out of
-    what it is asked.
+    The judge only counts, whereas ``caption`` includes the relation, so it is also shown for captions without it.
     """
     sampler = Sampler(interpolant=Linear(), kernel=Euler(), steps=20, finish=True)
     estimates = Estimates()
@@ -143,7 +142,7 @@ def correlations(model: FlowModel, judge: JudgeReward, captions: Sequence[Captio
 
 
 def rendered_accuracy(count: int) -> list[str]:
-    """Lines of both detectors on real rendered scenes: all counts of all kinds right."""
+    """Format the accuracy of both detectors on rendered scenes: the share with the right counts of all kinds."""
     rng = np.random.default_rng(77)
     scenes = [data.render(data.draw_caption(rng, held_out=True), rng) for _ in range(count)]
     pixels = data.pixels_of(scenes).float() / 255

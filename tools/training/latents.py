@@ -1,4 +1,4 @@
-"""The data of the flow models: rendered scenes as latents with the tokens of their captions."""
+"""Training data of the flow models: rendered scenes as latents, with the tokens of their captions."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from rollflow.models.scenes.grammar import Caption
 from rollflow.models.scenes.networks import Autoencoder, DiT
 
 FEW = 0.4
-"""Share of the training scenes that are drawn from those of up to four objects alone, which teach counting first."""
+"""Share of the training scenes with at most four objects, from which counting is learnt first."""
 
 SPACING = 1.15
-"""Sprites of training scenes keep this many sides apart: what never touches is learnt as separate things sooner."""
+"""Distance of sprites in training scenes, in sides: objects that never touch are learnt sooner as separate objects."""
 
 
 class Latents(NamedTuple):
@@ -33,7 +33,7 @@ class Latents(NamedTuple):
 
 
 def autoencoder(device: torch.device) -> Autoencoder:
-    """The shipped autoencoder, frozen."""
+    """Load the packaged autoencoder, frozen."""
     network = Autoencoder()
     load_weights(network, MODEL_WEIGHTS / "autoencoder.safetensors", device)
     return channels_last(network)
@@ -59,7 +59,7 @@ def encoded(count: int, seed: int, device: torch.device, cache: Path) -> Latents
 
 @torch.no_grad()
 def guided(network: Callable[..., Tensor], x: Tensor, t: Tensor, tokens: Tensor, scale: float) -> Tensor:
-    """Classifier-free guided velocity; the plain velocity where ``scale`` is 1."""
+    """Compute the velocity with classifier-free guidance; without guidance if ``scale`` is 1."""
     if scale == 1:
         return network(x, t, tokens)
     both = network(x.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([tokens, torch.zeros_like(tokens)]))
@@ -69,7 +69,7 @@ def guided(network: Callable[..., Tensor], x: Tensor, t: Tensor, tokens: Tensor,
 
 @torch.no_grad()
 def sample(network: DiT, noise: Tensor, tokens: Tensor, steps: int, scale: float) -> Tensor:
-    """Euler ODE samples in latent space."""
+    """Sample latents by the Euler ODE."""
     x, times = noise, torch.linspace(1, 0, steps + 1).tolist()
     for t, s in itertools.pairwise(times):
         x = x + (s - t) * guided(network, x, torch.full((len(x),), t, device=x.device), tokens, scale)
@@ -79,7 +79,7 @@ def sample(network: DiT, noise: Tensor, tokens: Tensor, steps: int, scale: float
 def draw_sheet(
     network: DiT, path: Path, device: torch.device, steps: int, scale: float, times: tuple[float, ...]
 ) -> None:
-    """Samples of 16 held-out captions (first row), and below their clean estimates at ``times`` on the way."""
+    """Draw samples of 16 held-out captions (first row), and below them their clean estimates at ``times``."""
     rng = np.random.default_rng(1)
     captions: list[Caption] = [data.draw_caption(rng, held_out=True) for _ in range(16)]
     tokens = torch.tensor([caption.tokens() for caption in captions], device=device)

@@ -1,8 +1,8 @@
-"""What the training scripts share: a resumable, seeded loop with a time budget, a moving average, a log and a sheet.
+"""The common training loop: resumable and seeded, with a time budget, a moving average, a log and a sample sheet.
 
-Every script is ``python tools/training/train_X.py --minutes M [--seed S] [--out runs/X]``. A run that is stopped, or
-finished and called again with more minutes, goes on from ``runs/X/checkpoint.pt``; where there is none, from the
-weights in the package if ``--from-package``. Minutes count the optimisation alone and add up over the parts of a run.
+Every script is ``python tools/training/train_X.py --minutes M [--seed S] [--out runs/X]``. A run that was stopped, or
+that is called again with more minutes, continues from ``runs/X/checkpoint.pt``; without one, ``--from-package`` starts
+from the weights in the package. Minutes count the optimisation alone and add up over the parts of a run.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ MODEL_WEIGHTS = Path(__file__).parents[2] / "src/rollflow/models/scenes/weights"
 REWARD_WEIGHTS = Path(__file__).parents[2] / "src/rollflow/rewards/scenes/weights"
 
 LONGEST_STEP = 30.0
-"""Seconds that one step counts for at most: a longer one was stopped (kill -STOP) and let go on (kill -CONT)."""
+"""Largest number of seconds that one step counts: a longer one was suspended (kill -STOP) and resumed (kill -CONT)."""
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class Options:
-    """Command-line options that all scripts have."""
+    """The command-line options of all scripts."""
 
     which: str
     minutes: float
@@ -43,7 +43,7 @@ class Options:
 
 
 def options(name: str, minutes: float, doc: str | None, which: tuple[str, ...] = ()) -> Options:
-    """Read the command line; ``which`` are the networks to choose from, where a script trains more than one."""
+    """Parse the command line; ``which`` lists the networks to choose from if a script trains more than one."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     if which:
         parser.add_argument("which", choices=which)
@@ -61,13 +61,13 @@ def options(name: str, minutes: float, doc: str | None, which: tuple[str, ...] =
 
 
 def channels_last(network: Network) -> Network:
-    """The network, with its weights in the order in memory that convolutions are fastest in."""
+    """Return the network with its weights in the memory layout in which convolutions are fastest."""
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's overloads omit this call
     return network
 
 
 def optimizers(network: nn.Module, lr: float, muon_lr: float | None = None) -> list[torch.optim.Optimizer]:
-    """AdamW for everything, or Muon for the matrices of all ``blocks`` and AdamW for the rest."""
+    """Make the optimizers: AdamW for everything, or Muon for the matrices of all ``blocks`` and AdamW for the rest."""
     matrices = []
     if muon_lr is not None:
         named = network.named_parameters()
@@ -86,10 +86,10 @@ class Loop:
     """Runs ``loss(step)`` until the minutes are spent; the learning rate warms up, holds, and falls to zero at the end.
 
     Args:
-        network: What is trained; ``average`` holds its exponential moving average, which is what is shipped.
-        loss: Step number to a scalar; draws its own data from a generator seeded by the step.
-        sheet: Called with the averaged network at every report, to draw samples.
-        decay: Share of the minutes, at the end, over which the learning rate falls.
+        network: Network to train; ``average`` is its exponential moving average, which is packaged.
+        loss: Function from the step number to a scalar; it draws its own data from a generator seeded by the step.
+        sheet: Function called with the averaged network at every report, to draw samples.
+        decay: Fraction of the minutes, at the end, over which the learning rate falls.
     """
 
     options: Options
@@ -181,7 +181,7 @@ class Loop:
 
 
 def ship(network: nn.Module, path: Path, metadata: dict[str, str]) -> None:
-    """Write the weights as bfloat16 safetensors, whole or not at all."""
+    """Write the weights as bfloat16 safetensors, completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().to("cpu", torch.bfloat16).contiguous() for k, v in network.state_dict().items()}
     save_file(tensors, str(path) + ".tmp", metadata)

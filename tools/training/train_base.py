@@ -3,10 +3,10 @@
 Flow matching on the linear interpolant: regress eps - x0 at x_t = (1 - t) x0 + t eps, with t logit-normal and leaning
 towards noise, where the counts are decided; every tenth caption is dropped for classifier-free guidance.
 
-Beside it, a linear head on the middle block tells which kind of object has its centre in which cell, by cross-entropy
-against the rendered scene. It is thrown away after training. A representation that names what is forming is learnt
-long before the velocity alone would ask for it (REPA, arXiv 2410.06940, with the truth in place of another network's
-features).
+In addition, a linear head on the middle block predicts the kind of the object centred in each cell, by cross-entropy
+against the rendered scene. It is discarded after training. With it, the network learns a representation of the objects
+long before the velocity alone would require one (REPA, arXiv 2410.06940, with the true objects in place of another
+network's features).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LAYOUT_WEIGHT = 0.5
 
 
 class Trained(nn.Module):
-    """The network with its layout head: the velocity, and logits (B, 1 + kinds, 8, 8) of ``data.layout_of``."""
+    """The network with its layout head; returns the velocity, and logits (B, 1 + kinds, 8, 8) of ``data.layout_of``."""
 
     def __init__(self, network: DiT) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
 """Train a detector of scenes: python tools/training/train_detector.py {detector,judge} --minutes 8
 
-Half of each batch is freshly rendered scenes, a quarter decoded latents that were disturbed, a quarter clean estimates
-of the base model on the way to the scene: what a search asks about is rarely a finished picture. The detector sees
-noise and blur, the judge other colours and other seeds. At the end the log-odds are calibrated on held-out scenes of
-all sorts.
+Half of each batch consists of newly rendered scenes, a quarter of decoded latents with noise, and a quarter of clean
+estimates of the base model on the way to the scene, since searches rarely score finished pictures. The detector is
+trained with noise and blur, the judge with other colours and other seeds. At the end, the log-odds are calibrated on
+held-out scenes of all three sorts.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ SORTS = ("rendered", "disturbed", "estimated")
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures of the same scenes in three sorts, and where the objects are.
+    """Pictures of the same scenes in three sorts, and the positions of the objects.
 
     Args:
-        pixels: By sort, (N, 3, 64, 64) uint8.
-        centres: (objects, 4) scene, kind, x, y in pixels.
+        pixels: Pixels (N, 3, 64, 64) uint8 of each sort.
+        centres: Scene, kind, and x and y in pixels of each object, (objects, 4).
     """
 
     pixels: dict[str, Tensor]
     centres: Tensor
 
     def counts(self) -> Tensor:
-        """(N, kinds) objects of each scene."""
+        """Number (N, kinds) of objects in each scene."""
         counts = torch.zeros(len(self.pixels["rendered"]), len(KINDS), dtype=torch.long)
         scene, kind = self.centres[:, 0].long(), self.centres[:, 1].long()
         return counts.index_put_((scene, kind), torch.ones(len(scene), dtype=torch.long), accumulate=True)
 
 
 def rendered(count: int, rng: np.random.Generator, *, held_out: bool = False) -> tuple[list[data.Scene], Tensor]:
-    """Scenes, and their (objects, 4) centres: picture, kind, x, y."""
+    """Render scenes; return them with the centres (objects, 4) of their objects: picture, kind, x, y."""
     scenes = [data.render(data.draw_caption(rng, held_out=held_out), rng) for _ in range(count)]
     rows = [
         (i, kind, *centre)
@@ -64,7 +64,7 @@ def rendered(count: int, rng: np.random.Generator, *, held_out: bool = False) ->
 
 @torch.no_grad()
 def pictures(count: int, seed: int, device: torch.device, *, held_out: bool, cache: Path) -> Pictures:
-    """Render scenes and make the other sorts of them, once."""
+    """Render scenes and make their other sorts, once."""
     if cache.exists():
         return Pictures(**torch.load(cache, weights_only=True))
     rng = np.random.default_rng(seed)
@@ -95,7 +95,7 @@ def pictures(count: int, seed: int, device: torch.device, *, held_out: bool, cac
 
 
 def targets(centres: Tensor, pictures: int, side: int) -> Tensor:
-    """(pictures, kinds, side, side) heat maps: 1 in the cell of each centre, a Gaussian of 0.6 cells around it."""
+    """Make heat maps (pictures, kinds, side, side): 1 in the cell of each centre, a Gaussian of 0.6 cells around it."""
     heat = torch.zeros(pictures, len(KINDS), side, side)
     cells = torch.arange(side) + 0.5
     for row, kind, x, y in centres.tolist():
@@ -108,7 +108,7 @@ def targets(centres: Tensor, pictures: int, side: int) -> Tensor:
 
 
 def focal(logits: Tensor, target: Tensor) -> Tensor:
-    """Penalty-reduced focal loss of CenterNet (Zhou et al. 2019, arXiv 1904.07850, equation 1), an object."""
+    """Compute the penalty-reduced focal loss of CenterNet per object (Zhou et al. 2019, arXiv 1904.07850, eq. 1)."""
     p = logits.sigmoid()
     hit = target == 1
     found = -F.logsigmoid(logits) * (1 - p) ** 2 * hit
@@ -117,27 +117,27 @@ def focal(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def noise_and_blur(x: Tensor, generator: torch.Generator) -> Tensor:
-    """The detector's augmentation."""
+    """Augment pictures for the detector, by noise and blur."""
     blur, noise = (torch.rand(len(x), 1, 1, 1, generator=generator) for _ in range(2))
     x = torch.lerp(x, F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), blur)
     return x + 0.1 * noise * torch.randn(x.shape, generator=generator)
 
 
 def colours(x: Tensor, generator: torch.Generator) -> Tensor:
-    """The judge's augmentation: contrast, and brightness of each colour."""
+    """Augment pictures for the judge, by contrast and by the brightness of each colour."""
     gain = 0.8 + 0.4 * torch.rand(len(x), 1, 1, 1, generator=generator)
     return x * gain + 0.1 * torch.randn(len(x), 3, 1, 1, generator=generator)
 
 
 @torch.no_grad()
 def accuracy(network: SceneDetector, held_out: Pictures, sort: str) -> float:
-    """Share of pictures in which every count of every kind is right."""
+    """Return the share of pictures in which the counts of all kinds are right."""
     found = torch.cat([network.peaks(part.float() / 255).counts() for part in torch.split(held_out.pixels[sort], 128)])
     return float((found == held_out.counts()).all(1).float().mean())
 
 
 def calibrate(network: SceneDetector, held_out: Pictures) -> None:
-    """Fit ``scale`` and ``offset`` to the likelihood of the counts, of the kinds present, over all sorts."""
+    """Fit ``scale`` and ``offset`` by the likelihood of the counts of the kinds present, over all sorts."""
     with torch.no_grad():
         raw = torch.cat(
             [

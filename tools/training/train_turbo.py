@@ -1,14 +1,15 @@
 """Distil the turbo model from the base: python tools/training/train_turbo.py --minutes 60
 
-The base's guided ODE is followed from noise to its end once for every caption of a pool. From t = 0.78 down the student
-learns, from any point of such a path, the straight velocity to the path's end, (x_t - x_0) / t. That is the consistency
-function of the base's probability-flow ODE (Song et al. 2023, arXiv 2303.01469) regressed on whole paths rather than
-bootstrapped, with the guidance folded in. Above it the student learns the path's own velocity, as piecewise rectified
-flows do (Yan et al. 2024, arXiv 2405.07510): from there a network of this size cannot tell where a path of fresh noise
-ends, and what it makes up leads it off. The paths have the base's own marginals at every t, so that states of an SDE
-kernel are familiar to the student too, which those of a reflow (straight lines between the ends) would not be.
+The base's guided ODE is solved from noise to its end once for every caption of a pool. From t = 0.78 down, the student
+learns, at any point of such a path, the straight velocity to the path's end, (x_t - x_0) / t. This is the consistency
+function of the base's probability-flow ODE (Song et al. 2023, arXiv 2303.01469), regressed on whole paths instead of
+bootstrapped, with the guidance included. Above that, the student learns the path's own velocity, as piecewise rectified
+flows do (Yan et al. 2024, arXiv 2405.07510): at those times a network of this size cannot predict the end of a path,
+and wrong predictions would lead it astray. The paths have the base's own marginals at every t, so that states of an SDE
+kernel are familiar to the student too; those of a reflow (straight lines between the ends) would not be.
 
-AdamW alone, since Muon computes in bfloat16: ten seconds a step on a CPU that has no instructions for it.
+Only AdamW is used, since Muon computes in bfloat16, which takes ten seconds per step on a CPU without instructions for
+it.
 """
 
 from __future__ import annotations
@@ -35,31 +36,31 @@ POOL = 24_576
 PART = 512  # paths of one file; the last is kept aside
 STEPS = 10
 FOLLOWED = 3
-"""The student follows the base along the first legs of a path, and knows its end from there on (t = 0.78)."""
+"""Number of steps in which the student follows the base's path; after them (t = 0.78) it predicts the path's end."""
 
 BATCH = 128
 
 
 class Paths(NamedTuple):
-    """Paths of the base: states (N, STEPS + 1, 16, 8, 8) in float16, from noise to the end; tokens (N, 6)."""
+    """Paths of the base: states (N, STEPS + 1, 16, 8, 8) in float16, from noise to the end, and tokens (N, 6)."""
 
     states: Tensor
     tokens: Tensor
 
 
 def times() -> Tensor:
-    """(STEPS + 1,) times of the states; closer together near noise, where guided paths bend most."""
+    """Return the times (STEPS + 1,) of the states, closer together near noise, where guided paths bend most."""
     return Shifted(1.5)(STEPS).float()
 
 
 def _rows(values: Tensor) -> Tensor:
-    """(B,) to (B, 1, 1, 1)."""
+    """Reshape (B,) to (B, 1, 1, 1)."""
     return values[:, None, None, None]
 
 
 @torch.no_grad()
 def paths(seed: int, device: torch.device, folder: Path) -> Paths:
-    """Follow the base from noise to the end for every caption of the pool; a file a part, so that it can be resumed."""
+    """Compute the path of every caption of the pool, in parts of one file each, so that this can be resumed."""
     folder.mkdir(exist_ok=True)
     base = DiT(VOCABULARY_SIZE)
     load_weights(base, MODEL_WEIGHTS / "base.safetensors", device)
@@ -116,7 +117,7 @@ def main() -> None:
 
     @torch.no_grad()
     def error(network: DiT, part: slice) -> float:
-        """Mean squared error of the first clean estimate that is to be the path's end."""
+        """Return the mean squared error of the first clean estimate that should be the path's end."""
         x, t, end = pool.states[part, FOLLOWED].float(), grid[FOLLOWED], pool.states[part, -1].float()
         return float((x - t * network(x, t.expand(len(x)), pool.tokens[part]) - end).square().mean())
 
