@@ -48,16 +48,17 @@ def _shown(value: object) -> str:
     if value is None or isinstance(value, int | float | complex | str | bytes | list | tuple | set | dict):
         return reprlib.repr(value) if isinstance(value, list | tuple | set | dict) else _short(repr(value))
     try:
-        return f"{_a(type(value).__name__)} ({_short(repr(value))})"
+        return f"{with_article(type(value).__name__)} ({_short(repr(value))})"
     except Exception:  # a broken __repr__ must not hide the error
-        return _a(type(value).__name__)
+        return with_article(type(value).__name__)
 
 
 def _short(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _a(noun: str) -> str:
+def with_article(noun: str) -> str:
+    """Return a noun with its indefinite article."""
     return f"{_ARTICLES.get(noun[:1].lower(), 'a')} {noun}"
 
 
@@ -140,7 +141,7 @@ def one_of(name: str, value: object, known: Iterable[str]) -> str:
 def instance(name: str, value: object, *kinds: type[Any], what: str | None = None) -> Any:
     """Check that an object is an instance of one of the classes, which errors call ``what`` if that is given."""
     if not isinstance(value, kinds):
-        raise refused(name, what or " or ".join(_a(kind.__name__) for kind in kinds), value)
+        raise refused(name, what or " or ".join(with_article(kind.__name__) for kind in kinds), value)
     return value
 
 
@@ -271,4 +272,4 @@ def _as(name: str, value: object, option: Any) -> Any:
 
 def _words(option: Any) -> str:
     plain = {bool: "True or False", int: "a whole number", float: "a finite number", str: "a string", Path: "a path"}
-    return plain.get(option) or _a(getattr(option, "__name__", str(option)))
+    return plain.get(option) or with_article(getattr(option, "__name__", str(option)))

@@ -138,6 +138,7 @@ class SamplingOptions:
         metadata=option(
             "Guide the search by the gradient of a differentiable reward: dps.",
             registry="rollflow.dynamics.guidance:GUIDANCE",
+            unset="none",
             settings=True,
         ),
     )

@@ -101,8 +101,8 @@ class Registry(dict[str, type[T]], Generic[T]):
     def _checked(self, name: str, target: Any) -> type[T]:
         """Return the class that a name stands for, if it is a usable one of this kind."""
         if not (isinstance(target, type) and issubclass(target, self.base)):
-            got = f"the {target!r}"[:120] if isinstance(target, type) else f"{target!r}"[:120]
-            raise BadSetting(f"{self.what} '{name}' is {got}; expected a subclass of {self.base.__name__}")
+            got = f"the class {target.__qualname__}" if isinstance(target, type) else f"{target!r}"
+            raise BadSetting(f"{self.what} '{name}' is {got[:120]}; expected a subclass of {self.base.__name__}")
         if inspect.isabstract(target):
             missing = ", ".join(sorted(getattr(target, "__abstractmethods__", ())))
             raise BadSetting(f"{self.what} '{name}' is an abstract class; implement {missing}")
@@ -361,6 +361,10 @@ def _named(text: str, annotation: Any, plugins: bool, depth: int) -> list[Named]
     return None
 
 
+_WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", type(None): "none"}
+"""What errors call the types of settings."""
+
+
 def _read(name: str, text: str, annotation: Any) -> Any:
     """Parse a value by its annotation."""
     union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
@@ -384,5 +388,5 @@ def _read(name: str, text: str, annotation: Any) -> Any:
         if typing.get_origin(option) is tuple:
             inner = typing.get_args(option)[0]
             return tuple(_read(name, part, inner) for part in _parts(text, ";"))
-    kinds = " or ".join(getattr(option, "__name__", str(option)) for option in options)
+    kinds = " or ".join(_WORDS.get(option) or getattr(option, "__name__", str(option)) for option in options)
     raise BadSetting(f"{name}={_short(text)} cannot be read; expected {kinds}")

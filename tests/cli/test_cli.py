@@ -142,7 +142,7 @@ def test_dry_run_table(capsys: pytest.CaptureFixture[str]) -> None:
         (["--guidance", "dsp"], "unknown guidance 'dsp'; did you mean 'dps'?"),
         (["--guidance", "dps"], "guidance needs a differentiable reward, which 'caption' is not"),
         (["--set", "initail=3"], "unknown setting of method rbf 'initail'; did you mean 'initial'?"),
-        (["--set", "initial=few"], "initial=few cannot be read; expected int"),
+        (["--set", "initial=few"], "initial=few cannot be read; expected a whole number"),
         (["--set", "initial"], "expected SETTING=VALUE, not 'initial'"),
         (["--set", "kernle.eta=1"], "unknown choice 'kernle'; did you mean 'kernel'?"),
         (["--set", "grid.shift=2"], "grid.shift is set, but no grid is chosen; add --grid NAME"),

@@ -293,4 +293,4 @@ def test_kernels_of_two_evaluations_a_step_need_twice_the_budget(line: ToyModel)
     """Heun's step is 2 NFE: 42 evaluations that are scored, and 3 steps each."""
     told = SearchOverPaths().doubt(Sampler(Linear(), Heun(), steps=10).bind(line), 200)
     assert told is not None
-    assert f"give {42 * (1 + 3 * 2)} NFE" in told
+    assert f"use {42 * (1 + 3 * 2)} NFE" in told

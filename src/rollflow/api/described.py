@@ -83,7 +83,7 @@ def from_json(kind: type[Options], content: Mapping[str, Any], *, where: str, tr
     Args:
         kind: Class of the plan.
         content: All or some of the options in the result of ``to_json``.
-        where: Name of the file, for errors.
+        where: Name of the plan in errors, such as a file in quotes.
         trusted: Whether it may name modules, files, models and servers (``trust.refuse_untrusted``).
 
     Raises:
@@ -93,13 +93,13 @@ def from_json(kind: type[Options], content: Mapping[str, Any], *, where: str, tr
     for name in content:
         if name not in known and name != "prompt":
             raise RollflowError(
-                f"'{where}' sets the option '{name:.40}', which this release of rollflow does not have; install a "
-                "newer one"
+                f"{where} sets the option '{name:.40}', which this release of rollflow does not have; correct the "
+                "name, or install a newer release"
             )
     _refuse_objects(content, where)
     if not trusted:
         model = content.get("model")
-        refuse_untrusted(f"'{where}'", model, list(_choices(content, known)))
+        refuse_untrusted(where, model, list(_choices(content, known)))
     return {name: _read(name, value, where) for name, value in content.items()}
 
 
@@ -108,14 +108,14 @@ def _refuse_objects(content: Mapping[str, Any], where: str) -> None:
         for part in value if isinstance(value, list) else [value]:
             if isinstance(part, Mapping) and OBJECT in part:
                 raise RollflowError(
-                    f"'{where}' was made with an object for {name} ({part[OBJECT]!s:.80}), which a file cannot hold; "
+                    f"{where} was made with an object for {name} ({part[OBJECT]!s:.80}), which a file cannot hold; "
                     f"give {_flag(name)}"
                 )
             arguments = part.get("arguments") if isinstance(part, Mapping) else None
             for argument, text in arguments.items() if isinstance(arguments, Mapping) else ():
                 if isinstance(text, Mapping):
                     raise RollflowError(
-                        f"'{where}' was made with an argument '{argument}' of the pipeline that a file cannot hold "
+                        f"{where} was made with an argument '{argument}' of the pipeline that a file cannot hold "
                         f"({text.get(OBJECT)!s:.80}); give --pipeline-arg {argument}=..."
                     )
 
@@ -151,5 +151,5 @@ def _read(name: str, value: Any, where: str) -> Any:
     except RollflowError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RollflowError(f"'{where}' is malformed: {name} is {value!s:.80} ({error})") from None
-    raise RollflowError(f"'{where}' is malformed: {name} is {value!s:.80}")
+        raise RollflowError(f"{where} is malformed: {name} is {value!s:.80} ({error})") from None
+    raise RollflowError(f"{where} is malformed: {name} is {value!s:.80}")

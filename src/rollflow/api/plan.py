@@ -41,7 +41,8 @@ def _named(choice: str | T, registry: Registry[T]) -> T:
 def _chosen(name: str, value: T, *kinds: type[Any]) -> T:
     """Return the value if it is a name or an object of one of the classes; raise a BadSetting otherwise."""
     pair = ["a pair (velocity, shape)"] if FlowModel in kinds else []
-    what = " or ".join(["a name", *(kind.__name__ for kind in kinds if kind is not NoneType), *pair])
+    objects = (checks.with_article(kind.__name__) for kind in kinds if kind is not NoneType)
+    what = " or ".join(["a name", *objects, *pair])
     checks.instance(name, value, str, *kinds, what=what)
     if isinstance(value, RewardModel):
         check_reward(name, value)

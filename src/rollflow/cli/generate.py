@@ -61,14 +61,16 @@ def command(
             "--trust", help="Let --from load the modules, files and models and contact the servers that it names."
         ),
     ] = False,
-    compare: Annotated[bool, typer.Option("--compare", help="Also make the plain sample of the same seed.")] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Also make a plain sample of the same seed, without a search.")
+    ] = False,
     held_out_path: Annotated[
         bool, typer.Option("--held-out-path", help="Also score the path to the sample with the held-out rewards.")
     ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a stopped run with the same options and the same --out.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what the run would cost; load nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cost of the run and load nothing.")] = False,
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("rollflow-out"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the content of result.json and nothing else.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")] = False,

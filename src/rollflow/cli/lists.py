@@ -30,7 +30,7 @@ def methods(
 
 
 def models() -> None:
-    """List the models."""
+    """List the models that have a name; --model also takes any diffusers pipeline."""
     from rollflow.cli import tables
     from rollflow.models import MODELS
 

@@ -15,7 +15,9 @@ PipelineArg = Annotated[
     list[str] | None,
     typer.Option(help="Argument of the pipeline's call, such as height=512 or image=photo.png; may be repeated."),
 ]
-Device = Annotated[str | None, typer.Option(help="Device of a pipeline: cpu, cuda:0, mps.  [default: the best]")]
+Device = Annotated[
+    str | None, typer.Option(help="Device of a pipeline: cpu, cuda:0, mps.  [default: the best available]")
+]
 Dtype = Annotated[
     str | None, typer.Option(help="Precision of a pipeline: float32, bfloat16, float16.  [default: by device]")
 ]

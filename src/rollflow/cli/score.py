@@ -62,7 +62,11 @@ def score(
     ],
     prompt: Annotated[str, typer.Option(help="Prompt for which the files were made.")],
     ask: Annotated[
-        list[str] | None, typer.Option(help="Count that the prompt asks for: airplanes=6, nudity=0; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="Count that the prompt asks for: airplanes=6, nudity=0; may be repeated.  "
+            "[default: read from the prompt]"
+        ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="Device of the reward, e.g. cuda:0.  [default: its own]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,

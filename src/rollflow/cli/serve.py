@@ -20,13 +20,16 @@ def serve_reward(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes any free one.", min=0, max=65535)] = 8000,
     max_megabytes: Annotated[float, typer.Option(help="Largest request, in megabytes.")] = 128,
-    max_rows: Annotated[int, typer.Option(help="Most samples in a request.")] = 256,
-    max_pixels: Annotated[int, typer.Option(help="Most pixels in all pictures of a request together.")] = 2**23,
-    max_requests: Annotated[int, typer.Option(help="Most requests in progress.")] = 32,
-    max_seconds: Annotated[float, typer.Option(help="Most seconds to receive the body of a request.")] = 120,
-    max_characters: Annotated[int, typer.Option(help="Most characters in a prompt.")] = 10_000,
-    max_memory: Annotated[float, typer.Option(help="Most megabytes of samples in all waiting requests.")] = 2_000,
-    max_connections: Annotated[int, typer.Option(help="Most open connections.")] = 256,
+    max_rows: Annotated[int, typer.Option(help="Largest number of samples in a request.")] = 256,
+    max_pixels: Annotated[int, typer.Option(help="Largest number of pixels in all pictures of a request together.")] = 2
+    ** 23,
+    max_requests: Annotated[int, typer.Option(help="Largest number of requests in progress.")] = 32,
+    max_seconds: Annotated[float, typer.Option(help="Time limit in seconds to receive a request.")] = 120,
+    max_characters: Annotated[int, typer.Option(help="Largest number of characters in a prompt.")] = 10_000,
+    max_memory: Annotated[
+        float, typer.Option(help="Largest size of all requests in progress in memory, in megabytes.")
+    ] = 2_000,
+    max_connections: Annotated[int, typer.Option(help="Largest number of open connections.")] = 256,
 ) -> None:
     """Host the reward NAME over HTTP, for searches in other processes and on other machines.
 

@@ -75,7 +75,7 @@ def _repeated(given: Given, options: Mapping[str, Any], earlier: EarlierRun, tru
         replaced = {assignment(text)[0] for text in given.arguments}
         kept = {name: value for name, value in model["arguments"].items() if name not in replaced}
         content["model"] = {**model, "arguments": kept}
-    repeated = described.from_json(Plan, content, where=str(earlier.path), trusted=trusted)
+    repeated = described.from_json(Plan, content, where=f"'{earlier.path}'", trusted=trusted)
     source = repeated.get("model")
     if isinstance(source, PipelineSource) and earlier.record.device == "cpu" and source.device == "auto":
         repeated["model"] = replace(source, device="cpu")
