@@ -388,5 +388,5 @@ def _read(name: str, text: str, annotation: Any) -> Any:
         if typing.get_origin(option) is tuple:
             inner = typing.get_args(option)[0]
             return tuple(_read(name, part, inner) for part in _parts(text, ";"))
-    kinds = " or ".join(_WORDS.get(option) or getattr(option, "__name__", str(option)) for option in options)
+    kinds = " or ".join(_WORDS.get(option, str(getattr(option, "__name__", option))) for option in options)
     raise BadSetting(f"{name}={_short(text)} cannot be read; expected {kinds}")
