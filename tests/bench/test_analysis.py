@@ -1,4 +1,4 @@
-"""Numbers of studies against hand-computed ones, and their tables in three languages."""
+"""Estimates from experiments against numbers computed by hand, and tables in Markdown, CSV and LaTeX."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_one_prompt_or_two_have_no_interval() -> None:
 
 
 def numbers(of: Interval) -> tuple[object, ...]:
-    """The fields, to be compared with numbers some of which are approximate."""
+    """Return the fields of an interval, for comparison with approximate numbers."""
     return tuple(of)
 
 

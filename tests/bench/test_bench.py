@@ -1,4 +1,4 @@
-"""The measurements: intervals, tiers, the signal curve."""
+"""Intervals, grading by difficulty, and the signal curve."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rollflow.sampler import Sampler
 
 
 def toy() -> ToyModel:
-    """Two prompts, two modes each."""
+    """A model with two prompts of two modes each."""
     stds = torch.tensor([0.2, 0.2])
     weights = torch.tensor([0.5, 0.5])
     return ToyModel(
@@ -37,7 +37,7 @@ def toy() -> ToyModel:
 
 
 class Judge(ToyReward):
-    """A second opinion."""
+    """A reward that serves as a second judge."""
 
     name = "judge"
 
@@ -64,7 +64,7 @@ def test_held_out_captions_are_held_out_and_of_all_sizes() -> None:
 
 def test_grading_sorts_prompts_into_their_bands_and_the_suite_comes_back(tmp_path: Path) -> None:
     class Known(ToyReward):
-        """Right on a known share of the samples of each prompt: those below a quantile of the first coordinate."""
+        """A reward that is perfect for a known share of samples: those below a quantile of the first coordinate."""
 
         def score(self, samples: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
             thresholds = torch.tensor([{"a": 0.0, "b": -9.0}[prompt] for prompt in prompts])
@@ -81,12 +81,12 @@ def test_grading_sorts_prompts_into_their_bands_and_the_suite_comes_back(tmp_pat
 
 
 def test_hard_prompts_are_confirmed_by_further_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """None right of the first is not enough; as many are looked at as it takes, but no more."""
+    """Prompts without a success among the first samples are confirmed, and only as many as are needed."""
     prompts = [str(caption) for caption in held_out_captions(8, 3)]
     seen: dict[str, list[int]] = {}
 
     def accuracy(model: Any, judge: Any, some: Sequence[str], *, seeds: range, steps: int) -> dict[str, list[float]]:
-        """Of the first and the fifth all are right; of the second some, but none of the first ten."""
+        """Two prompts are always right; one is sometimes right, but for none of its first ten samples."""
         for prompt in some:
             seen.setdefault(prompt, []).extend(seeds)
         late = {prompts[0]: 0, prompts[4]: 0, prompts[1]: 10_010}
@@ -114,7 +114,7 @@ def test_plain_accuracy_counts_perfect_rewards() -> None:
 
 
 def test_the_signal_rises_to_certainty() -> None:
-    """On the ODE the estimate at the last step is the sample; at t = 1 all estimates are the mean and say nothing."""
+    """On the ODE the estimate at the last step is the sample; at t = 1 all estimates are equal, without any signal."""
     sampler = Sampler(interpolant=Linear(), kernel=Euler(), steps=20, finish=True)
     curve = signal_curve(toy(), ToyReward(), ["a", "b"], sampler, trajectories=40)
     assert [point.noise_level for point in curve] == sorted((p.noise_level for p in curve), reverse=True)

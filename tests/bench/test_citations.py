@@ -1,4 +1,4 @@
-"""Whom to cite."""
+"""Citations of experiments."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def config(*methods: str, **others: Any) -> dict[str, Any]:
 
 
 def keys(settings: dict[str, Any]) -> list[str]:
-    """Of the entries, in order."""
+    """Return the keys of the entries in order."""
     names = {entry: key for key, entry in bibliography().items()}
     return [names[entry] for entry in cited(settings).bibtex]
 

@@ -1,4 +1,4 @@
-"""Distances of samples of one noise, where the answer is known."""
+"""Diversity of samples from one noise, in cases where the answer is known."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ from rollflow.sampler import Sampler
 
 
 def squared(x: Tensor, y: Tensor) -> Tensor:
-    """Mean over coordinates."""
+    """Return the mean squared difference over coordinates."""
     return (x - y).square().flatten(1).mean(1)
 
 
 def gaussian(dimension: int, std: float) -> ToyModel:
-    """One prompt, centred."""
+    """A model whose samples are Gaussian and centred, for both of its prompts."""
     law = GaussianMixture(torch.ones(1), torch.zeros(1, dimension), torch.tensor([std]))
     return ToyModel({"a": law, "b": law})
 
 
 def modes() -> ToyModel:
-    """Two prompts, of four modes each."""
+    """A model with two prompts of four modes each."""
     means = torch.randn(2, 4, 12, generator=torch.Generator().manual_seed(0))
     a, b = (GaussianMixture(torch.ones(4), of, torch.full((4,), 0.2)) for of in means)
     return ToyModel({"a": a, "b": b})
@@ -67,9 +67,9 @@ def test_without_noise_on_the_way_there_is_but_one_sample(path: Linear | VP) -> 
 
 
 def test_trajectories_share_their_first_noise_and_nothing_else() -> None:
-    """Of a Gaussian every step is affine, x' = m x + c + g sqrt(d) z, so that the variance given x_1 is a recursion.
+    """For a Gaussian every step is affine, x' = m x + c + g sqrt(d) z, so that the variance given x_1 is a recursion.
 
-    Two samples are apart by twice that variance, times the square of what the last estimate makes of a state.
+    The squared distance of two samples is twice that variance, times the square of the slope of the last estimate.
     """
     std, steps = 0.6, 8
     model, sampler = gaussian(64, std), Sampler(Linear(), EulerMaruyama(), steps=steps, finish=False)
@@ -95,7 +95,7 @@ def test_a_prompt_is_alone_and_the_seed_decides() -> None:
 
 
 def test_noises_are_taken_in_turn() -> None:
-    """Without noise on the way, those of one noise are one: of four of two noises, four pairs of six are apart."""
+    """Without noise on the way samples from one noise are equal; for four from two noises, four of six pairs differ."""
     model, sampler = modes(), Sampler(Linear(), Euler(), steps=5)
     pair = diversity(model, ["a"], sampler, squared, trajectories=2, noises=2).of["a"]
     assert diversity(model, ["a"], sampler, squared, trajectories=4, noises=2).of["a"] == pytest.approx(pair * 4 / 6)
@@ -113,7 +113,7 @@ def test_every_pair_counts_once() -> None:
 
 
 def test_the_perceptual_distance_by_hand() -> None:
-    """Two layers, two places: at one the features stand at a right angle, at the other they differ in length alone."""
+    """Two layers and two places: at one the features are orthogonal, at the other they differ only in length."""
     x = torch.tensor([[[[1.0, 2.0]], [[0.0, 0.0]]]])
     y = torch.tensor([[[[0.0, 5.0]], [[3.0, 0.0]]]])
     distance = Perceptual(lambda pixels: [pixels, -7 * pixels])
@@ -121,7 +121,7 @@ def test_the_perceptual_distance_by_hand() -> None:
 
 
 def test_the_distance_of_scenes_is_one() -> None:
-    """Not negative, symmetric, 0 for equal pictures, and larger for what looks less alike."""
+    """It is non-negative, symmetric, 0 for equal pictures, and larger for pictures that look less alike."""
     noise = torch.rand(6, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     distance = scenes_distance()
     with torch.no_grad():
@@ -134,7 +134,7 @@ def test_the_distance_of_scenes_is_one() -> None:
 
 
 def test_lpips_is_asked_as_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For pictures from -1 to 1; frames of a film one by one."""
+    """The network gets pictures from -1 to 1, and films frame by frame."""
 
     class Network(torch.nn.Module):
         def __init__(self, net: str, verbose: bool) -> None:
@@ -167,7 +167,7 @@ WITH_VP = (*ARMS, Arm("RBF, VP", "rbf(initial=2)", 24, interpolant="vp", kernel=
 
 @pytest.fixture
 def tiny_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is run, under the names by which its cost is told."""
+    """Return what is run, by the names that its cost is reported under."""
     monkeypatch.setitem(MODELS, "scenes-base", TinyModel)
     for name, kind in {"caption": Redness, "judge": Judge}.items():
         monkeypatch.setitem(REWARDS, name, kind)
@@ -175,13 +175,13 @@ def tiny_names(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def spread(tiny_names: None, monkeypatch: pytest.MonkeyPatch) -> Experiment:
-    """An experiment that measures diversity, and does not search for long."""
+    """Return an experiment that measures diversity after a short search."""
     monkeypatch.setitem(DISTANCES, "squared", lambda: squared)
     return experiment(arms=WITH_VP, seeds=1, diversity=Spread(3, "squared"))
 
 
 def test_an_experiment_measures_each_dynamics_once(spread: Experiment, tmp_path: Path) -> None:
-    """On every prompt, as the function does; the report has a row for each."""
+    """It is measured for every prompt as by the function, and the report has a row for each dynamics."""
     run(tmp_path, experiment=spread)
     study = read(tmp_path)
     assert [(entry.arm, entry.prompt) for entry in study.diversity] == [
@@ -201,7 +201,7 @@ def test_an_experiment_measures_each_dynamics_once(spread: Experiment, tmp_path:
 def test_a_measurement_that_was_stopped_goes_on(
     spread: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was measured is not measured again, nor jobs done; what is left costs what was declared."""
+    """Finished measurements and jobs are not repeated, and the rest costs what the dry run said."""
     asked: list[str] = []
 
     def failing(model: Any, prompt: str, *settings: Any) -> float:
@@ -230,7 +230,7 @@ def test_an_experiment_that_measures_none_says_nothing_of_it(tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_the_command(tmp_path: Path) -> None:
-    """A row for each dynamics of the ablation, each with its interval."""
+    """The table has a row for each dynamics of the ablation, each with its interval."""
     small = ["--prompts", "3", "--trajectories", "2", "--out", str(tmp_path)]
     assert main(["bench", "diversity", "--model", "scenes-base", *small]) == 0
     text = (tmp_path / "diversity-scenes-base.md").read_text()

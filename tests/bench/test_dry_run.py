@@ -1,4 +1,4 @@
-"""``bench``: a dry run refuses what the run would refuse, and what is refused changes nothing."""
+"""Dry runs of experiments: they refuse what the run would refuse, and a refusal changes nothing."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_a_runner_refuses_before_it_writes(tmp_path: Path) -> None:
 
 
 def package() -> str:
-    """What the installed package holds, but for what Python caches."""
+    """Return the files of the installed package, without Python's caches."""
     told = hashlib.sha256()
     for path in sorted(Path(rollflow.__file__).parent.rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:

@@ -1,4 +1,4 @@
-"""Folders of experiments: what processes agree on, journals that a full disk has cut, and what is left lying about."""
+"""Folders of experiments: what processes agree on, truncated journals, and remains of killed processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ IDENTITY = {"model": "m(1)", "reward": "r(1)", "held_out": ["j(1)"], "versions":
 
 
 def test_of_two_that_set_a_folder_up_at_once_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both have seen that there is no configuration."""
+    """Both processes have seen that there is no configuration."""
     first, second = ExperimentFolder(tmp_path), ExperimentFolder(tmp_path)
     first.set_up({"nfe": 1}, "first")
     exists = Path.exists
@@ -137,7 +137,7 @@ USERS += [f".rollflow-{marked('0' * 12, 1)}.x.part.bak", f".{marked('0' * 12, 1)
 
 @pytest.mark.subprocess
 def test_files_of_the_user_stay(tmp_path: Path) -> None:
-    """Whatever their names and ages, wherever they lie."""
+    """They are kept whatever their names and ages, in any folder."""
     folder = ExperimentFolder(tmp_path)
     for place in ("", "images", "claims", "checkpoints"):
         for name in USERS:
@@ -158,7 +158,7 @@ def test_a_command_of_the_user_stays(tmp_path: Path) -> None:
 
 
 def test_jobs_that_were_resumed_have_no_genealogy(tmp_path: Path) -> None:
-    """Their first steps are not in the journal."""
+    """The first steps of resumed jobs are not in the journal."""
     folder = ExperimentFolder(tmp_path)
     folder.set_up(experiment().config())
     steps = {"quota": [[2, 2]], "ancestors": [[[0, 0]]], "sha256": ""}

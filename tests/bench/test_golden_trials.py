@@ -1,4 +1,4 @@
-"""The noise and the id of a trial, which journals of every age hang on: they are functions of its contents alone."""
+"""The noise and the id of a trial, on which all journals depend: functions of its contents alone."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ ITEMS = {
     ],
 )
 def test_noise(item: str, seed: int, noise: int) -> None:
-    """Of prompt and seed alone: every arm gets the same, wherever the prompt stands and whatever it is said to ask."""
+    """The noise depends on prompt and seed alone, not on the arm, the place of the prompt or what it asks for."""
     one = ITEMS[item]
     assert {Trial(arm, 0, one, seed).noise for arm in ARMS.values()} == {noise}
     assert Trial(ARMS["bon"], 9, Item(one.prompt, "another", {"thing": 3}), seed).noise == noise
@@ -70,7 +70,7 @@ def test_noise(item: str, seed: int, noise: int) -> None:
     ],
 )
 def test_id(arm: str, item: str, seed: int, name: str) -> None:
-    """Of arm, prompt and seed, wherever the prompt stands; a further setting of an arm must not change it."""
+    """The id depends on arm, prompt and seed, not on the prompt's place; a new setting of arms must not change it."""
     assert Trial(ARMS[arm], 0, ITEMS[item], seed).id == Trial(ARMS[arm], 7, ITEMS[item], seed).id == name
 
 
@@ -82,7 +82,7 @@ def test_every_part_of_a_trial_is_in_its_id() -> None:
 
 
 def test_prompts_of_one_seed_have_different_noise() -> None:
-    """Down to the picture: the tiny model draws each prompt alike from the same noise, so that samples tell noises."""
+    """The tiny model gives all prompts the same sample from the same noise, so that samples reveal noises."""
     model, arm = TinyModel(), Arm("plain", steps=2)
     items = (Item("a red square"), Item("a red squarf"), Item("a red square "))
     trials = [Trial(arm, 0, item, seed) for seed in (0, 1) for item in items]

@@ -1,4 +1,4 @@
-"""Claims: of all who want a job one has it, whoever is killed, asleep, in a container or on another machine."""
+"""Leases: one process holds a job, even if others are killed, asleep, in a container or on another machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rollflow.files.shared import has_ended, mark
 
 
 def dead() -> int:
-    """The number of a process that is no more."""
+    """Return the number of a process that has ended."""
     process = subprocess.Popen([sys.executable, "-c", "pass"])
     process.wait()
     return process.pid
@@ -32,14 +32,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class Clock:
-    """The monotonic clock by which claims are watched, which a test lets run."""
+    """A monotonic clock for watching leases, which the test advances."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
     def lease(self) -> None:
-        """Let a lease go by."""
+        """Advance the clock by more than a lease."""
         self.now += LEASE + 1
 
 
@@ -77,7 +77,7 @@ def test_what_is_gone_or_asleep_is_taken_over(tmp_path: Path, clock: Clock) -> N
 
 @pytest.mark.subprocess
 def test_processes_are_told_apart_by_where_they_are_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Containers of one image share a name, and count from 1; another boot counts anew."""
+    """Containers of one image share a host name and count processes from 1, as does another boot."""
     mine, process = mark(), dead()
     assert not has_ended(mine)
     assert has_ended(marked(mine.split("-")[0], process))
@@ -114,7 +114,7 @@ def test_signs_of_life_are_given_for_ones_own_alone(tmp_path: Path, clock: Clock
 
 
 def watched(leases: Leases, clock: Clock) -> None:
-    """Let a process see a claim, and then nothing of its owner for too long."""
+    """Let a process watch a lease without renewals for too long."""
     assert not leases.take("job")
     clock.lease()
 
@@ -122,7 +122,7 @@ def watched(leases: Leases, clock: Clock) -> None:
 def test_a_claim_that_was_made_meanwhile_is_put_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    """The second judges a claim to be given up; before it acts on that, the first has taken it over."""
+    """Before the second process acts on an abandoned lease, the first one has taken it over."""
     first, second = Leases(tmp_path), Leases(tmp_path)
     (tmp_path / "job").write_text("nobody")
     assert not first.take("job")
@@ -162,7 +162,7 @@ def test_an_owner_that_woke_up_keeps_its_claim(tmp_path: Path, monkeypatch: pyte
 def test_a_clock_that_jumps_takes_nothing_from_anyone(
     jump: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    """This machine's, or the one that stamps the files: stamps are compared with each other alone."""
+    """The clock of this machine or of the file server may jump: time stamps are compared only with each other."""
     first, second = Leases(tmp_path), Leases(tmp_path)
     assert first.take("job")
     now = time.time()
@@ -179,7 +179,7 @@ def test_a_clock_that_jumps_takes_nothing_from_anyone(
 
 
 def test_leases_of_a_copied_folder_are_abandoned(tmp_path: Path, clock: Clock) -> None:
-    """Their owner is alive, but gives its signs of life in the folder that was copied."""
+    """The owner of the leases is alive, but renews them in the original folder."""
     (tmp_path / "original").mkdir()
     owner = Leases(tmp_path / "original")
     assert owner.take("job")
@@ -228,7 +228,7 @@ def test_a_file_is_whole_from_the_first_moment(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("kind", ["pipe", "link", "link to nothing"])
 def test_what_is_no_file_is_no_claim(kind: str, tmp_path: Path) -> None:
-    """Nobody waits for a pipe, nor for the owner of a link; what it is stays, since nobody here made it."""
+    """A pipe or a link in place of a lease is neither waited for nor removed, since no process of ours created it."""
     place = tmp_path / "job"
     if kind == "pipe":
         os.mkfifo(place)

@@ -1,4 +1,4 @@
-"""The mixture with a hard-to-hit mode: its closed forms, and a tiny table against jobs that are run one by one."""
+"""The mixture with a hard-to-hit mode: its closed forms, and a tiny table against jobs run one by one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OVERLAPPING = RareMode(GaussianMixture(torch.tensor([0.2, 0.5, 0.3]), MEANS, tor
 
 
 def test_exact_references_are_those_of_exact_samples() -> None:
-    """Modes that overlap and differ in width, so that every term matters."""
+    """The modes overlap and differ in width, so that every term matters."""
     n, mixture_ = 200_000, OVERLAPPING.mixture
     x0 = mixture_.sample(n, torch.Generator().manual_seed(0)).numpy()
     rewards = -((x0 - MEANS[0].numpy()) ** 2).sum(1)
@@ -46,7 +46,7 @@ def test_exact_references_are_those_of_exact_samples() -> None:
 
 
 def test_the_signal_of_two_narrow_modes() -> None:
-    """Along the line between them the states are N(+-alpha D / 2, sigma^2), and the reward rises with them."""
+    """On the line between two modes the states are N(+-alpha D / 2, sigma^2), and the reward rises along it."""
     means, draws = torch.tensor([[0.6, 0.8], [0.0, 0.0]]), 20_000
     two = RareMode(GaussianMixture(torch.tensor([0.1, 0.9]), means, torch.full((2,), 1e-4)))
     for t in (1.0, 0.7, 0.5, 0.3):
@@ -56,7 +56,7 @@ def test_the_signal_of_two_narrow_modes() -> None:
 
 
 def own_figures(label: str, nfe: int, seeds: int, alone: Callable[[Job], Any]) -> tuple[list[float], list[bool], float]:
-    """Rewards, hits and mean NFE of a contender by seed, without the engine and without the setting's own formulas."""
+    """Return the rewards, hits and mean NFE of an arm over seeds, without the engine or the setting's own formulas."""
     sampler, search = MIXTURE_ARMS[label]
     runs = [alone(Job(rare_mode().task(), search(nfe), nfe, seed, sampler)) for seed in range(seeds)]
     samples = [run.best.x0.numpy() for run in runs]
@@ -88,7 +88,7 @@ def test_cells_are_what_jobs_give_one_by_one(alone: Callable[[Job], Any]) -> Non
 
 
 def test_a_cell_that_cannot_be_holds_the_smallest_budget() -> None:
-    """Two chains of 3 noises and 9 children: 7 NFE of finishing each along VP, 9 gradients each with guidance."""
+    """Two chains of 3 noises and 9 children: each spends 7 NFE on finishing with VP, 9 on gradients if guided."""
     column = mixture.measure(rare_mode(), {k: MIXTURE_ARMS[k] for k in ("RBF, VP-SDE", "RBF + DPS, Linear-SDE")}, 25, 2)
     smallest = {label: cell.smallest for label, cell in column.items() if isinstance(cell, BudgetTooSmall)}
     assert smallest == {"RBF, VP-SDE": 2 * (3 + 9 + 7), "RBF + DPS, Linear-SDE": 2 * (3 + 9 + 9)}
@@ -96,7 +96,7 @@ def test_a_cell_that_cannot_be_holds_the_smallest_budget() -> None:
 
 
 def test_plain_trajectories_are_the_sampler() -> None:
-    """Ten Euler steps by hand, from the noises of the job."""
+    """Take ten Euler steps by hand from the noises of the job."""
     x, exact, n = Noise(0, 0, (8,), torch.float64).normals(0, range(300), [0] * 300), rare_mode().mixture, 300
     for i in range(10, 0, -1):
         x = x - 0.1 * exact.velocity(x, i / 10)

@@ -1,4 +1,4 @@
-"""What goes wrong around an experiment: rewards that do not answer, full disks, bad checkpoints, impatient users."""
+"""Experiments and failures around them: unavailable rewards, full disks, bad checkpoints and interruptions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ JOBS = len(ARMS) * len(ITEMS) * 2
 
 
 class Away(Redness):
-    """Does not answer after so many calls."""
+    """A reward that stops answering after a number of calls."""
 
     def __init__(self, calls: int) -> None:
         self.calls = calls
@@ -58,7 +58,7 @@ class Away(Redness):
 
 @pytest.mark.slow
 def test_an_outage_fails_no_job(whole: Path, tmp_path: Path) -> None:  # noqa: F811
-    """Retries are left as they were, what was begun goes on, and the rest is the same to the last bit."""
+    """It uses no retries, begun jobs are resumed, and all results are the same to the last bit."""
     heard: list[Any] = []
     for _ in range(3):
         runner = Runner(experiment(), tmp_path, retries=0, job_ended=lambda *what: heard.append(what))
@@ -150,7 +150,7 @@ def _forged(path: Path, kind: str) -> None:
 
 
 def _shapes(path: Path, kind: str) -> None:
-    """What only the search can tell: a state of another kind of search."""
+    """A checkpoint of another kind of search, which only the search can detect."""
     forged(path, lambda told: _of_all(told, lambda fields: fields.update(extra=7)))
 
 
@@ -170,7 +170,7 @@ def test_a_checkpoint_that_cannot_be_used_is_none(
     kind: str,
     spoil: Callable[[Path, str], None],
 ) -> None:
-    """Whatever is wrong with it, and whenever that shows, the job begins anew and has not failed."""
+    """Whatever is wrong with a checkpoint, and whenever that shows, its job starts again and has not failed."""
     with pytest.raises(RewardUnavailable):
         Runner(experiment(), tmp_path).run(TinyModel(), Away(9), [Judge()])
     checkpoints = list((tmp_path / "checkpoints").iterdir())
@@ -246,7 +246,7 @@ def test_an_entry_that_cannot_be_written_fails_its_job(tmp_path: Path, monkeypat
 
 
 class Heavier(TinyModel):
-    """Of other weights."""
+    """A reward with other weights."""
 
     @property
     def identity(self) -> str:
@@ -292,7 +292,7 @@ def test_a_disk_that_fails_ends_the_run_in_words_and_loses_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Wherever it fails: what is recorded stays, and what is under way goes on from where it was."""
+    """Wherever a folder fails, records are kept, and unfinished jobs continue from their checkpoints."""
     failures = 0
     for calls in (9, 14, 23):
         left = [calls]
@@ -319,7 +319,7 @@ def test_a_disk_that_fails_ends_the_run_in_words_and_loses_nothing(
 
 
 def _after(jobs: int, act: Callable[[], object]) -> Callable[..., None]:
-    """Do something when so many jobs are done."""
+    """Return a callback that acts once a number of jobs are done."""
     left = [jobs]
 
     def told_of_one(*_: object) -> None:
@@ -359,7 +359,7 @@ def test_a_copy_of_a_folder_at_work_is_an_experiment_of_its_own(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Claims in it are those of a process that is alive, and gives no sign of life there."""
+    """The leases in the copy belong to a process that is alive but does not renew them there."""
     monkeypatch.setattr("rollflow.bench.run.leases.LEASE", 1.5)
     first, copy = tmp_path / "first", tmp_path / "copy"
     run(first, job_ended=_after(3, lambda: shutil.copytree(first, copy)), checkpoint_seconds=0.0)

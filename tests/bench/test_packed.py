@@ -1,4 +1,4 @@
-"""Packed experiments: one file that says what the folder said, read within bounds, whoever made it."""
+"""Packed experiments: one file with the content of a folder, read within bounds even if it is not trusted."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_damage_is_refused(file: Path) -> None:
 
 
 def test_bombs_are_not_unpacked(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line without an end, and lines without an end, of a file that is small itself."""
+    """A small file may unpack to an endless line or to endless lines."""
     head, *records = lines_of(file)
     file.write_bytes(gzip.compress(bytes(1 << 26)))
     assert file.stat().st_size < 1 << 17

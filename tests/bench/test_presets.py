@@ -1,4 +1,4 @@
-"""The paper's experiments: every preset can be run, and its prompts are what they are said to be."""
+"""Preset experiments: each can run, and its prompts are as described."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def made(name: str, *, quick: bool) -> Experiment:
 @pytest.mark.parametrize("quick", [True, False], ids=["quick", "full"])
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_fits_its_budget(name: str, quick: bool) -> None:
-    """No arm asks for more than can be had or less than it takes; names of arms differ, so do the arms themselves."""
+    """Every arm fits its budget, and all arms and their names are distinct."""
     experiment = made(name, quick=quick)
     costs = costs_of(experiment)
     jobs = len(experiment.suite.items) * experiment.seeds
@@ -51,7 +51,7 @@ def graded() -> Suite:
 
 
 def test_the_graded_suite_is_held_out_and_in_its_bands(graded: Suite) -> None:
-    """By what the plain samples of the default model had right when it was graded."""
+    """Difficulty agrees with the recorded accuracy of the default model's plain samples."""
     told = json.loads((DATA / "scenes-quantity.graded.json").read_text())
     assert told["model"] == DEFAULT_MODEL
     assert list(dict.fromkeys(item.category for item in graded.items)) == list(BANDS)
@@ -68,7 +68,7 @@ def test_the_graded_suite_is_held_out_and_in_its_bands(graded: Suite) -> None:
     ids=["whole", "a twentieth"],
 )
 def test_the_graded_suite_stays_in_its_bands(graded: Suite, samples: int, every: int, rows: int) -> None:
-    """On seeds that it was not graded by: the mean of each tier in its band, with three standard errors for chance."""
+    """On other seeds, the mean accuracy of each difficulty is in its band, up to three standard errors."""
     model, judge, seeds = MODELS.find(DEFAULT_MODEL)(), REWARDS.find("judge")(), range(samples)
     for tier, (low, high) in BANDS.items():
         prompts = [item.prompt for item in graded.items if item.category == tier][::every]

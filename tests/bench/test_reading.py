@@ -1,4 +1,4 @@
-"""Experiment folders with files of another form: one line that names the file and what was expected."""
+"""Malformed experiment folders: one line of error names the file and what was expected."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def theirs(folder: Path, tmp_path: Path) -> Path:  # noqa: F811
 
 
 def refused(capsys: pytest.CaptureFixture[str], *command: str) -> str:
-    """The one line of a command that is refused."""
+    """Return the one line of error of a refused command."""
     assert main(list(command)) in (1, 2)
     out, err = capsys.readouterr()
     [line] = err.splitlines()

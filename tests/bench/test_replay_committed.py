@@ -1,4 +1,4 @@
-"""A job of a committed experiment, run again from its record alone: years later it still gives what was published.
+"""A job of a committed experiment is run again from its record, and still gives the published sample.
 
 What must be equal where: the identity of the job (id, noise), its models and rewards, and its account, everywhere. The
 reward within 1e-5, since CPUs round sums in different orders. The sample to the last bit, by its digest, where torch is
@@ -19,11 +19,11 @@ from rollflow.bench.replay import find, replay, trial_of
 
 RESULTS = Path(__file__).parents[2] / "results"
 THEN = "6e20ebf7e5f014c2"
-"""What the CPU on which the experiments of ``results`` were run makes of ``arithmetic``."""
+"""Digest by ``arithmetic`` on the kind of CPU that ran the experiments in ``results``."""
 
 
 def arithmetic() -> str:
-    """A digest of convolutions, products, norms, attention and transcendental functions, of the networks' sizes."""
+    """Return a digest of convolutions, products, norms, attention and transcendental functions."""
     generator = torch.Generator().manual_seed(0)
 
     def some(*shape: int) -> torch.Tensor:

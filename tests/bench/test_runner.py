@@ -1,4 +1,4 @@
-"""Experiments in folders: nothing is done twice, nothing finished is lost, whatever is killed."""
+"""Experiments in folders: no job is run twice and no finished job is lost, whatever is killed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ JOBS = len(ARMS) * len(ITEMS) * 2
 
 
 def told(folder: Path) -> dict[str, str]:
-    """The digest of every job that is done."""
+    """Return the digest of every finished job."""
     return {name: entry["sha256"] for name, entry in JournalIndex(folder).done.items()}
 
 
@@ -46,7 +46,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An experiment that nothing has disturbed."""
+    """Folder of an experiment that ran without any disturbance."""
     path: Path = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         register(patch)  # the fixture of that name is of one test
@@ -84,7 +84,7 @@ def test_nothing_finished_is_done_again(whole: Path) -> None:
 
 @pytest.mark.subprocess
 def test_killed_it_goes_on_inside_a_prompt(whole: Path, tmp_path: Path) -> None:
-    """SIGKILL after a few jobs: the rest is done by the next, from checkpoints, with the same bits."""
+    """After a SIGKILL the next run finishes the experiment from checkpoints, with the same bits."""
     with processes(1, tmp_path, seconds=0.05) as [process]:
 
         def half_done() -> bool:
@@ -118,7 +118,7 @@ def test_killed_it_goes_on_inside_a_prompt(whole: Path, tmp_path: Path) -> None:
 
 @pytest.mark.subprocess
 def test_processes_share_a_folder(whole: Path, tmp_path: Path) -> None:
-    """Three at once: all jobs, each once, with the same bits."""
+    """Three processes at once run every job exactly once, with the same bits."""
     with processes(3, tmp_path, seconds=0.01) as all_three:
         assert [process.wait(PATIENCE) for process in all_three] == [0, 0, 0]
     assert told(tmp_path) == told(whole)
@@ -127,7 +127,7 @@ def test_processes_share_a_folder(whole: Path, tmp_path: Path) -> None:
 
 
 def test_a_journal_that_was_cut_is_read_as_far_as_it_is_whole(whole: Path, tmp_path: Path) -> None:
-    """Cut anywhere, or with a byte turned over: what is whole counts, the rest is done again, and is the same."""
+    """In a truncated or corrupted journal intact records count; other jobs are run again with equal results."""
     [journal] = [path for path in whole.glob("journal-*.jsonl") if path.stat().st_size]
     content = journal.read_bytes()
     (tmp_path / description.CONFIG).write_bytes((whole / description.CONFIG).read_bytes())
@@ -144,7 +144,7 @@ def test_a_journal_that_was_cut_is_read_as_far_as_it_is_whole(whole: Path, tmp_p
 
 
 def test_a_tally_reads_on(tmp_path: Path) -> None:
-    """A line that is being written is not there yet."""
+    """A line that is still being written is not read."""
     folder = ExperimentFolder(tmp_path)
     folder.record({"id": "a", "reward": 1})
     index = JournalIndex(tmp_path)
@@ -175,7 +175,7 @@ def test_arms_are_told_by_their_names(tmp_path: Path) -> None:
 
 
 class Moody(Redness):
-    """Fails on one prompt, so many times."""
+    """A reward that fails on one prompt a number of times."""
 
     def __init__(self, times: int) -> None:
         self.left = times
@@ -255,7 +255,7 @@ def test_a_replay_that_differs_says_so(whole: Path) -> None:
 
 @pytest.mark.slow
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """From a suite of one's own to a picture that is made again; a folder of another experiment is refused."""
+    """The commands run from a user's suite to a replayed picture, and refuse the folder of another experiment."""
     (tmp_path / "mine.jsonl").write_text('{"prompt": "a red square"}\n')
     options = ["--preset", "init", "--suite", str(tmp_path / "mine.jsonl"), "--nfe", "100", "--seeds", "1"]
     arguments = ["bench", "run", *options, "--out", str(tmp_path / "run"), "--reward", "caption", "--held-out", "judge"]

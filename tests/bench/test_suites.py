@@ -1,4 +1,4 @@
-"""Suites of prompts: what files say, what is shipped, and what is said where something is wrong."""
+"""Suites of prompts: users' files, shipped suites, published sets and errors."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ SAID = {
 
 
 def written(folder: Path, name: str) -> Path:
-    """The made-up files of a published set; returns the first."""
+    """Write invented files of a published set and return the path of the first."""
     for file, text in MADE_UP[name].items():
         (folder / file).write_text(text)
     return folder / next(iter(MADE_UP[name]))
@@ -228,7 +228,7 @@ def test_the_digest_is_of_what_the_prompts_say() -> None:
     ("count", "kept"), [(1, "a0"), (3, "a0 b0 c0"), (5, "a0 a1 b0 c0 c1"), (7, "a0 a1 a2 a3 b0 c0 c1"), (99, None)]
 )
 def test_the_first_prompts_are_of_all_categories(count: int, kept: str | None) -> None:
-    """Alike as far as there are, and as many as were asked for even where a category has few."""
+    """Categories have equal numbers as far as possible, and the total is as requested even if a category is small."""
     names = ["a0", "a1", "a2", "a3", "a4", "a5", "b0", "c0", "c1"]
     suite = Suite("sorted", "1", tuple(Item(name, name[0]) for name in names))
     assert [item.prompt for item in suite.first(count).items] == (kept or " ".join(names)).split()

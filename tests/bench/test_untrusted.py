@@ -1,4 +1,4 @@
-"""Experiment folders from someone else: what they name is neither imported nor contacted, and no path leaves them."""
+"""Untrusted experiment folders: nothing that they name is imported or contacted, and no path leads out of them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Change = Callable[[dict[str, Any]], Any]
 
 @pytest.fixture
 def theirs(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
-    """A folder of someone else, which is the working directory, and holds a module."""
+    """An untrusted folder that is the working directory and contains a module."""
     path = Path(shutil.copytree(folder, tmp_path / "theirs"))
     (path / "evil.py").write_text("raise AssertionError('imported')")
     monkeypatch.chdir(path)
@@ -54,7 +54,7 @@ def configure(path: Path, **changes: Any) -> None:
 
 
 def rewrite(path: Path, change: Change) -> list[dict[str, Any]]:
-    """Change every entry of the journal; the checksums fit."""
+    """Change every record of the journal, with correct checksums."""
     [journal] = path.glob("journal-*.jsonl")
     entries = [json.loads(line.partition(" ")[2]) for line in journal.read_text().splitlines()]
     for entry in entries:
@@ -182,7 +182,7 @@ def test_an_id_is_no_path(theirs: Path, tmp_path: Path) -> None:
 
 
 def tiles(path: Path) -> list[Tile]:
-    """Of the first prompt and seed."""
+    """Return the tiles of the first prompt and seed."""
     [row] = rows(read(path), 1)
     return row.tiles
 
@@ -256,7 +256,7 @@ def test_journals_without_end_are_not_read(theirs: Path) -> None:
 
 
 def test_a_configuration_of_matplotlib_in_the_folder_says_nothing(theirs: Path) -> None:
-    """A ``matplotlibrc`` in the working directory is read when matplotlib is imported."""
+    """A ``matplotlibrc`` in the working directory would be read when matplotlib is imported."""
     with matplotlib.rc_context({"text.usetex": True, "text.latex.preamble": "evil", "lines.linewidth": 99}):
         with plots.style():
             found = dict(matplotlib.rcParams)
@@ -279,7 +279,7 @@ def test_keys_are_read_from_variables_of_rollflow_alone(key: str, monkeypatch: p
 
 
 def test_the_environment_is_read_in_few_places() -> None:
-    """Every variable that is read is rollflow's own, or says where the user keeps caches."""
+    """Every environment variable that is read is rollflow's own or the path of a cache."""
     read_, source = set(), Path(registry.__file__).parent
     for path in source.rglob("*.py"):
         read_ |= set(re.findall(r"os\.(?:environ(?:\.get\(|\[)|getenv\()([^,)\]]+)", path.read_text()))
@@ -288,7 +288,7 @@ def test_the_environment_is_read_in_few_places() -> None:
 
 @pytest.mark.slow
 def test_extreme_numbers_end_soon(theirs: Path) -> None:
-    """No table, figure or loop is as large as a number of the folder says."""
+    """No number in the folder determines the size of a table, a figure or a loop."""
     config = json.loads((theirs / "experiment.json").read_text())
     arms = [arm | {"nfe": 2**62, "steps": 2**62} for arm in config["arms"]]
     configure(theirs, arms=arms, seeds=2**63 - 1, suite=config["suite"] | {"prompts": 2**63 - 1})

@@ -1,4 +1,4 @@
-"""Records of every version: those of the committed experiments, which are the first, and those of versions to come."""
+"""Records of every version: the first one, in the committed experiments, and future ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rollflow.engine import JobRecord
 from rollflow.errors import RollflowError
 
 PLACES = (0, 1)
-"""Two prompts of its suite."""
+"""Two prompts of the experiment's suite."""
 COMMITTED = Path(__file__).parents[2] / "results/init.jsonl.gz"
 
 
@@ -29,7 +29,7 @@ def line(content: bytes) -> bytes:
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
-    """A folder as the first release left it: two prompts of a committed experiment, all of its arms."""
+    """A folder as written by the first release: two prompts of a committed experiment with all of its arms."""
     if not COMMITTED.is_file():
         pytest.skip("a source distribution has no results")
     path, lines = tmp_path / "old", iter(unpacked(COMMITTED))

@@ -39,7 +39,7 @@ def experiment(**changes: Any) -> Experiment:
 
 
 class Sleepy(TinyModel):
-    """Takes its time, and counts the rows that it was given."""
+    """A slow model that counts the rows it is called with."""
 
     seconds = 0.0
     rows = 0
@@ -60,7 +60,7 @@ def run(folder: Path, *, seconds: float = 0.0, **settings: Any) -> tuple[Runner,
 
 @contextmanager
 def processes(number: int, folder: Path, *, seconds: float) -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes that run the experiment in one folder and begin at the same time; they are killed at the end."""
+    """Start processes that run the experiment in one folder at the same time; they are killed at the end."""
     command = [sys.executable, __file__, str(folder), str(seconds)]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The report as a browser reads it."""
+"""The HTML report, parsed as by a browser."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
 class Page(HTMLParser):
-    """What a page holds; every tag must be closed in its turn."""
+    """Parsed content of a page, in which every tag must be closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Results for tests: those of a small experiment that is run, and results made of invented records."""
+"""Results for tests: of a small experiment that is run, and of invented records."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def study(
     reward: str = "caption",
     arms: tuple[Arm, ...] = (),
 ) -> ExperimentResults:
-    """Return results with these records, which expect as many prompts; unless ``arms`` is given, the first is plain."""
+    """Return the results of an experiment with these records; unless ``arms`` is given, the first arm is plain."""
     names = dict.fromkeys(entry["arm"] for entry in entries)
     arms = arms or tuple(Arm(name, nfe=10 if i else None) for i, name in enumerate(names))
     prompts = len({one["prompt"] for one in entries})
