@@ -22,6 +22,7 @@ def made(name: str, *, quick: bool) -> Experiment:
     return experiment_of(name, DEFAULT_MODEL, family="scenes", quick=quick, max_rows=64)
 
 
+@pytest.mark.filterwarnings("ignore:paths has too few steps:rollflow.errors.RollflowWarning")  # in the small forms
 @pytest.mark.parametrize("quick", [True, False], ids=["quick", "full"])
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_fits_its_budget(name: str, quick: bool) -> None:

@@ -154,7 +154,7 @@ def diversity(
     """Measure the diversity of samples from one initial noise, for the dynamics of the preset ablation-vp."""
     from rollflow.api import Plan, load_model
     from rollflow.bench.probes.diversity import distance_of
-    from rollflow.bench.probes.diversity import diversity as measured
+    from rollflow.bench.probes.diversity import diversity as measure
     from rollflow.bench.run.experiment import Arm
     from rollflow.bench.run.preset_arms import DYNAMICS, vp_arms
     from rollflow.bench.run.presets import PRESETS
@@ -168,7 +168,7 @@ def diversity(
         source, preset = find_model(model), PRESETS["ablation-vp"]
         embedded = source.suite_family == "scenes"
         items = load(suite or (preset.suite if embedded else preset.real)).first(prompts).items
-        far = distance_of(distance or ("scenes" if embedded else "lpips"))
+        between = distance_of(distance or ("scenes" if embedded else "lpips"))
         given = pipeline(
             model,
             pipeline_arg or [],
@@ -199,15 +199,15 @@ def diversity(
         "|---|---|",
     ]
     apart = Arm("Linear-ODE, a noise each", **DYNAMICS["Linear-ODE"])
-    any_prompt = "colorfulness"  # a reward that reads every prompt: of the plan only the sampler is used
+    any_prompt = "colorfulness"  # a reward that accepts every prompt, since only the sampler of the plan is used
     for arm in (apart, *vp_arms(100)[1:]):
         sampler = Plan(
             texts[0], model=flow, reward=any_prompt, interpolant=arm.interpolant, kernel=arm.kernel, grid=arm.grid
         ).sampler
         noises = trajectories if arm is apart else 1
         with refusing(1):
-            found = measured(flow, texts, sampler, far, trajectories=trajectories, seed=seed, noises=noises)
-        lines.append(f"| {arm.name.removeprefix('RBF, ')} | {found.mean} |")
+            measured = measure(flow, texts, sampler, between, trajectories=trajectories, seed=seed, noises=noises)
+        lines.append(f"| {arm.name.removeprefix('RBF, ')} | {measured.mean} |")
         typer.echo(lines[-1])
     write(out, {f"diversity-{shown}.md": ("\n".join(lines) + "\n").encode()})
 

@@ -30,7 +30,8 @@ def run(
     ] = None,
     reward: Annotated[str | None, typer.Option(help="Reward that searches optimise.  [default: by preset]")] = None,
     held_out: Annotated[
-        list[str] | None, typer.Option(help="Held-out reward, which no search sees; repeatable.  [default: by preset]")
+        list[str] | None,
+        typer.Option(help="Held-out reward, unseen by searches; may be repeated.  [default: by preset]"),
     ] = None,
     nfe: Annotated[
         int | None, typer.Option(help="Budget of every search, in NFE.  [default: by preset]", min=1)
@@ -65,7 +66,8 @@ def run(
 ) -> None:
     """Run an experiment: every arm on every prompt with every seed.
 
-    Several processes may run the same command at once and share the jobs. To resume a run, repeat its command.
+    An arm is a search with its budget and dynamics. Several processes may run the same command at once and share the
+    jobs. To resume a run, repeat its command.
     """
     from rollflow.bench.probes.diversity import check_distance
     from rollflow.bench.run.folder import refuse_other

@@ -56,7 +56,7 @@ def report(
 def compare(
     first: Annotated[Path, typer.Argument(help=f"{_FOLDER_OR_FILE}, to compare with.", metavar="FIRST")],
     second: Annotated[Path, typer.Argument(help=f"{_FOLDER_OR_FILE}, to compare.", metavar="SECOND")],
-    out: Annotated[Path | None, typer.Option(help="Markdown file to write the comparison to, besides stdout.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Markdown file to also write the comparison to.")] = None,
 ) -> None:
     """Compare two experiments: settings that differ, and paired reward differences of the arms that both have."""
 

@@ -128,8 +128,8 @@ def _figures(results: ExperimentResults) -> Iterator[Shown]:
         most, seconds = largest(results, field), field == "seconds"
         if most > 0:
             ends = [max((getattr(record, field) for record in results.of(arm)), default=most) for arm in results.arms]
-            found = best_so_far(results, np.union1d(np.linspace(0, most, 201)[1:], ends), seconds=seconds)
-            drawn = figures.lines(found, results.arms, unit, f"best {results.given.name} so far")
+            curves = best_so_far(results, np.union1d(np.linspace(0, most, 201)[1:], ends), seconds=seconds)
+            drawn = figures.lines(curves, results.arms, unit, f"best {results.given.name} so far")
             timed = f" {seconds_note(results)} {EVEN_TIME_NOTE}" if seconds else ""
             caption = f"{BEST_SO_FAR_NOTE}{timed} {BANDS_NOTE}"
             alt = f"Best {results.given.name} so far against {unit}: {searches}."
@@ -156,11 +156,11 @@ def _scaling(results: ExperimentResults) -> Iterator[Shown]:
 
 
 def _shares(results: ExperimentResults) -> Iterator[Shown]:
-    found = {arm: shares for arm in results.arms if (shares := budget_shares(results.of(arm))) is not None}
-    if found:
-        curves = {arm: shares.curve for arm, shares in found.items()}
+    by_arm = {arm: shares for arm in results.arms if (shares := budget_shares(results.of(arm))) is not None}
+    if by_arm:
+        curves = {arm: shares.curve for arm, shares in by_arm.items()}
         drawn = figures.lines(curves, results.arms, "step, from noise to data", "share of NFE", whole=True)
-        left_out = sum(shares.left_out for shares in found.values())
+        left_out = sum(shares.left_out for shares in by_arm.values())
         resumed = f" {left_out} jobs that were resumed are left out." if left_out else ""
         caption = f"Of the NFE spent on steps, finishing left out. {BANDS_NOTE}{resumed}"
         uri = _uri("png", plots.figure_png(drawn))

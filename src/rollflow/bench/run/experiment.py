@@ -88,7 +88,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Spread:
-    """Settings for measuring the diversity of samples from one noise (``bench.diversity``).
+    """Settings for measuring the diversity of samples from one noise (``bench.probes.diversity``).
 
     Args:
         trajectories: Number of trajectories per prompt, for the dynamics of every arm that searches.
@@ -115,7 +115,7 @@ class Experiment:
         seeds: Number of seeds, counted from 0.
         max_rows: Number of rows in every call of the model. Smaller calls are padded, so that the bits of a job do not
             depend on the jobs that run beside it, and it can be replayed alone.
-        diversity: Settings for measuring diversity beside the jobs; None measures nothing.
+        diversity: Settings for measuring diversity after the jobs; None measures nothing.
     """
 
     name: str

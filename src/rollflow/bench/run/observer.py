@@ -28,7 +28,7 @@ class _Step(NamedTuple):
 
 
 class JobObserver(Observer):
-    """Saves checkpoints of jobs periodically, and collects what their records need beside the result.
+    """Saves checkpoints of jobs periodically, and collects what their records need in addition to the result.
 
     A disk that fails does not fail the jobs: ``warn`` is called once, and the next checkpoint is tried when it is due.
 

@@ -50,7 +50,7 @@ class Preset:
 
 
 _COMPOSITIONAL = Preset(
-    "table 1: compositional prompts",
+    "table 1 of arXiv 2503.19385: compositional prompts",
     "scenes-composition",
     "genai-bench-compositional",
     "caption",
@@ -62,7 +62,7 @@ _COMPOSITIONAL = Preset(
 )
 _QUANTITY = replace(
     _COMPOSITIONAL,
-    about="table 2: prompts that ask for numbers of things",
+    about="table 2 of arXiv 2503.19385: prompts that ask for numbers of things",
     suite="scenes-quantity",
     real="t2i-compbench-numeracy",
     real_prompts=100,
@@ -73,7 +73,7 @@ _QUANTITY = replace(
 )
 _AESTHETIC = replace(
     _COMPOSITIONAL,
-    about="table 3: a differentiable reward, with and without its gradient",
+    about="table 3 of arXiv 2503.19385: a differentiable reward, with and without its gradient",
     suite="scenes-aesthetic",
     real="prompts",
     reward="colorfulness",
@@ -88,7 +88,10 @@ PRESETS: dict[str, Preset] = {
     "table-quantity": _QUANTITY,
     "table-aesthetic": _AESTHETIC,
     "ablation-vp": replace(
-        _COMPOSITIONAL, about="section 5: which parts of the VP-SDE help", arms=vp_arms, trajectories=16
+        _COMPOSITIONAL,
+        about="section 5 of arXiv 2503.19385: which parts of the VP-SDE help",
+        arms=vp_arms,
+        trajectories=16,
     ),
     "nfe-scaling": replace(
         _COMPOSITIONAL,
