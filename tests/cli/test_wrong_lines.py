@@ -238,6 +238,8 @@ LINES: list[tuple[list[str], str]] = [
     (["report", "loop"], "'loop'"),
     ([*DRY, "--reward", "remote(url=http://127.0.0.1:99999)"], "must be from 0 to 65535"),
     ([*DRY, "--resume"], "the folder holds no stopped run"),
+    (["serve"], "unknown command 'serve'; did you mean 'serve-reward'? known: bench, compare"),
+    (["bench", "rnu"], "unknown command 'rnu'; did you mean 'run'?"),
     (["serve-reward", "wl_raises:X", "--port", "0"], "boom at import"),
     (["serve-reward", "wl_mine:Init", "--port", "0"], "KeyError: 'no'"),
 ]

@@ -23,7 +23,7 @@ from rollflow.files.atomic import check_folder, write
 from rollflow.files.pictures import is_film, picture, png, still, webp
 from rollflow.files.run_folder import encode
 from rollflow.output import plots
-from rollflow.output.outputs import summary, write_run
+from rollflow.output.outputs import choice, summary, write_run
 from rollflow.output.recorder import Recorder
 from rollflow.search import RolloverBudget
 
@@ -35,6 +35,13 @@ KEYS = [
     *("noise", "plan", "nfe", "origin", "seconds", "trace", "diagnostics", "sha256", "threads", "versions"),
     "quota",
 ]
+
+
+def test_a_choice_is_written_as_on_the_command_line() -> None:
+    """A choice without a text in the plan, or a result without a plan, falls back to the name that was used."""
+    content = {"plan": {"kernel": "ddim(eta=0.5)", "grid": None}, "kernel": "DDIM(eta=0.5)", "grid": "uniform"}
+    assert [choice(content, name) for name in ("kernel", "grid")] == ["ddim(eta=0.5)", "uniform"]
+    assert choice({"kernel": "sde"}, "kernel") == "sde"
 
 
 def recorded(**settings: Any) -> tuple[Result, Recorder]:

@@ -200,8 +200,7 @@ def test_another_model_than_that_of_the_run_is_noticed(
     monkeypatch.setattr(TinyModel, "decode", lambda self, x0: x0.clamp(0, 1))
     assert main(["generate", "--from", "first", "--out", "again", "-q"]) == 0
     assert capsys.readouterr().err == (
-        "warning: the sample is not that of 'first/result.json': its model or one of its rewards is not the one of "
-        "then\n"
+        "warning: the sample is not that of 'first/result.json': the model or one of the rewards has changed since\n"
     )
 
 
