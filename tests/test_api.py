@@ -180,6 +180,16 @@ def test_a_plan_loads_once_and_a_given_model_never() -> None:
     assert TinyModel.loads == 1
 
 
+def test_a_result_is_shown_in_one_line() -> None:
+    result = generate(PROMPT, nfe=90)
+    assert repr(result) == f"Result(reward={result.reward:.6g}, nfe=90 of 90, search=rbf, shape=(3, 8, 8))"
+    model = TinyModel()
+    model.interrupt_at = 12  # type: ignore[misc]
+    with pytest.raises(Interrupted) as stopped:
+        generate(PROMPT, nfe=90, model=model)
+    assert repr(stopped.value.results[0]).endswith(", shape=(3, 8, 8), interrupted)")
+
+
 def test_finish_follows_the_model_unless_told() -> None:
     assert not generate(PROMPT, model="scenes-turbo", nfe=90).finished
     assert generate(PROMPT, model="scenes-turbo", nfe=90, finish=True).finished

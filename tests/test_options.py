@@ -25,10 +25,11 @@ from rollflow.api import Plan, generate
 from rollflow.bench.run.experiment import Arm, Trial
 from rollflow.bench.run.plans import plan_of
 from rollflow.bench.suites.suite import Item
+from rollflow.cli.generate import command
 from rollflow.cli.options import with_plan_options
 from rollflow.dynamics.kernels import DDIM
 from rollflow.dynamics.lookahead import ODELookahead
-from rollflow.errors import BadSetting
+from rollflow.errors import BadSetting, UnknownOption
 from rollflow.options import Options, PlanOptions, SamplingOptions, option, options_of
 from rollflow.sampler import Sampler
 
@@ -77,6 +78,37 @@ def test_generate_takes_them_all_and_shows_it() -> None:
         generate("a red square", sede=3)  # type: ignore[call-arg]
 
 
+@pytest.mark.parametrize("call", [generate, Plan])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kernal": "ddim"}, r"unknown option 'kernal'; did you mean 'kernel'\? known: finish, grid, "),
+        (
+            {"pipeline_arg": ["height=64"]},
+            r"setting of PipelineSource: model=PipelineSource\('owner/name', arguments=...",
+        ),
+        ({"few_step": True}, r"few_step is not an option of a plan, but .* distilled=...\)"),
+        ({"ask": ["cats=3"]}, r"ask is not an option of a plan, but said by the prompt: Prompt\(text, \{'cat': 3\}\)"),
+        ({"compare": True}, r"an argument of Plan.run: Plan\(prompt, ...\).run\(out='folder', compare=True\)"),
+    ],
+)
+def test_what_is_no_option_is_refused_with_what_was_meant(call: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnknownOption, match=message):
+        call("a red square", **options)
+
+
+def test_what_the_command_line_takes_is_an_option_or_python_says_where_it_goes() -> None:
+    """All but what a command line alone needs: where its options come from, and what it prints."""
+    shown = inspect.signature(command).parameters
+    only = {"context", "settings", "source", "trust", "dry_run", "as_json", "quiet"}
+    others = set(shown) - {"prompt", *DECLARED} - only
+    assert len(others) == 12
+    for name in others:
+        given: Any = {name: None}
+        with pytest.raises(UnknownOption, match=f"{name} is not an option of a plan, but"):
+            Plan("a red square", **given)
+
+
 def test_each_is_described_to_whoever_reads_the_code_and_the_help() -> None:
     described = str(inspect.getdoc(Plan)).partition("Args:")[2]
     for name, (_, declared) in options_of().items():
@@ -94,8 +126,10 @@ def test_an_arm_has_all_that_say_how_particles_move() -> None:
         **{"lookahead": "ode(steps=3)", "finish": False, "guidance": None},
     }
     assert values.keys() == sampling
-    plan = plan_of(Trial(Arm("ours", "svdd", 60, **values), 0, Item("a red square"), 0), "scenes-base", "caption", [])
+    trial = Trial(Arm("ours", "svdd", 60, **values), 0, Item("a red square"), 0)
+    plan = plan_of(trial, "scenes-base", "caption", [], max_rows=8)
     assert {name: getattr(plan, name) for name in sampling} == values
+    assert plan.max_rows == 8
 
 
 def test_an_arm_holds_texts() -> None:

@@ -31,6 +31,10 @@ class UnknownName(BadSetting):
     """A name is not in its registry."""
 
 
+class UnknownOption(UnknownName, TypeError):
+    """An argument of a call is not an option; as any call with an unknown argument it is a TypeError, too."""
+
+
 class BudgetTooSmall(BadSetting):
     """The budget is too small for the method; ``smallest`` is the smallest that works.
 
@@ -93,7 +97,7 @@ class RollflowWarning(UserWarning):
     """Something the user should know that does not stop the run."""
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> UnknownName:
+def unknown(what: str, name: str, known: Iterable[str], kind: type[UnknownName] = UnknownName) -> UnknownName:
     """Make the error for an unknown name, with a known one that begins like it or is the most similar."""
     names = sorted(known)
     begins = [one for one in names if one.startswith(f"{name}-")]
@@ -101,7 +105,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UnknownName:
     hint = f"did you mean '{near[0]}'? " if near else ""
     shown = name if len(name) <= 80 else f"{name[:77]}..."
     listed = f"known: {', '.join(names)}" if names else "there are none"
-    return UnknownName(f"unknown {what} '{shown}'; {hint}{listed}")
+    return kind(f"unknown {what} '{shown}'; {hint}{listed}")
 
 
 EXTRAS = {

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rollflow.models import FlowModel, Source, VelocityPair
     from rollflow.registry import Registry
     from rollflow.rewards import RewardModel
+    from rollflow.sampler import Sampler
     from rollflow.search import Search
 
 
@@ -227,6 +228,6 @@ def options_of(kind: type[Options] = Options) -> dict[str, tuple[Field[Any], Opt
 _SAMPLING = frozenset(one.name for one in fields(SamplingOptions))
 
 
-def sampling_of(options: SamplingOptions) -> dict[str, Any]:
-    """Return the options of ``SamplingOptions`` by name, as arguments of ``Plan``."""
+def sampling_of(options: SamplingOptions | Sampler) -> dict[str, Any]:
+    """Return the options of ``SamplingOptions`` by name, as arguments of ``Plan``; a ``Sampler`` has the same."""
     return {one.name: getattr(options, one.name) for one in fields(SamplingOptions)}

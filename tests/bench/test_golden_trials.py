@@ -86,11 +86,11 @@ def test_prompts_of_one_seed_have_different_noise() -> None:
     model, arm = TinyModel(), Arm("plain", steps=2)
     items = (Item("a red square"), Item("a red squarf"), Item("a red square "))
     trials = [Trial(arm, 0, item, seed) for seed in (0, 1) for item in items]
-    jobs = [job_of(trial, model, Redness(), [Judge()]) for trial in trials]
+    jobs = [job_of(trial, model, Redness(), [Judge()], max_rows=8) for trial in trials]
     assert [job.seed for job in jobs] == [trial.noise for trial in trials]
     samples = [result.sample for result in Engine(8).run(jobs)]
     for i, one in enumerate(samples):
         for other in samples[:i]:
             assert float((one - other).abs().max()) > 0.01
-    again = Engine(8).run([job_of(trials[0], model, Redness(), [Judge()])])[0].sample
+    again = Engine(8).run([job_of(trials[0], model, Redness(), [Judge()], max_rows=8)])[0].sample
     torch.testing.assert_close(again, samples[0], rtol=0, atol=1e-6)

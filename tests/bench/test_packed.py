@@ -19,7 +19,7 @@ from rollflow.bench.replay import find
 from rollflow.bench.run import packed
 from rollflow.bench.run.stored import pack, read_stored
 from rollflow.cli import main
-from rollflow.errors import RollflowError
+from rollflow.errors import RollflowError, RollflowWarning
 from rollflow.report import tables
 from rollflow.report.texts import texts
 
@@ -32,7 +32,7 @@ def theirs(folder: Path, tmp_path: Path) -> Path:  # noqa: F811
 @pytest.fixture
 def file(theirs: Path) -> Path:
     path = theirs.with_name("theirs.jsonl.gz")
-    path.write_bytes(pack(theirs)[0])
+    path.write_bytes(pack(theirs).content)
     return path
 
 
@@ -46,7 +46,7 @@ def rewrite(file: Path, *lines: Any) -> None:
 
 def test_a_packed_experiment_says_what_its_folder_says(theirs: Path, file: Path) -> None:
     (theirs / "command.txt").write_text("rollflow bench run --preset init")
-    file.write_bytes(pack(theirs)[0])
+    file.write_bytes(pack(theirs).content)
     ours, whole = read(file), read(theirs)
     assert ours == replace(whole, pictures=None)
     assert (ours.name, ours.command, len(ours.failed)) == ("theirs", "rollflow bench run --preset init", 8)
@@ -57,8 +57,26 @@ def test_a_packed_experiment_says_what_its_folder_says(theirs: Path, file: Path)
     assert stored.provenance() == json.loads((theirs / "identities.json").read_text())
 
 
+def test_an_id_that_is_no_jobs_lists_some_that_are(theirs: Path, file: Path) -> None:
+    """A packed file has no folder of pictures by whose names the ids could be found."""
+    for path, where in ((theirs, "; ids are the names of the files in its folder 'images'"), (file, "")):
+        done = read_stored(path).index.done
+        first = next(iter(done.values()))
+        with pytest.raises(RollflowError) as refused:
+            find(path, "x")
+        assert str(refused.value).startswith(
+            f"0 finished jobs of '{path}' have an id that begins with 'x', expected one{where}. "
+            f'There are {first["id"]} ("plain", "a red square", seed 0), '
+        )
+        assert str(refused.value).endswith(" and 11 more")
+        assert len(done) == 16
+    rewrite(file, lines_of(file)[0])
+    with pytest.raises(RollflowError, match=r"expected one\. None of its jobs has finished$"):
+        find(file, "")
+
+
 def test_packing_is_deterministic_and_packed_lines_are_those_of_the_journal(theirs: Path, file: Path) -> None:
-    assert file.read_bytes() == pack(theirs)[0]
+    assert file.read_bytes() == pack(theirs).content
     assert file.read_bytes()[4:8] == bytes(4)  # no time
     head, *records = lines_of(file)
     assert head.keys() == {"form", "version", "config", "provenance", "command"}
@@ -131,6 +149,58 @@ def test_bombs_are_not_unpacked(file: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert file.stat().st_size < 1 << 17
     with pytest.raises(RollflowError, match="holds more than 1,048,576 bytes"):
         read_stored(file)
+
+
+def test_lines_without_number_are_not_unpacked(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shortest lines take the most memory for their bytes."""
+    monkeypatch.setattr(packed, "MOST_LINES", 1000)
+    rewrite(file, lines_of(file)[0], *[{}] * 999)
+    with pytest.warns(RollflowWarning, match="skipped 999 records .* the first is line 2"):
+        assert read_stored(file).index.done == {}
+    rewrite(file, lines_of(file)[0], *[{}] * 1000)
+    with pytest.raises(RollflowError, match="it holds more than 1,000 lines"):
+        read_stored(file)
+    monkeypatch.setattr(packed, "MOST_LINES", 16)
+    with pytest.raises(RollflowError, match=r"at most .* 15 records can be packed"):
+        pack(file.with_name("theirs"))
+
+
+def test_two_experiments_in_one_file_are_not_mixed(file: Path, tmp_path: Path) -> None:
+    """Files of gzip can be joined; arms of the same names would then be taken for one experiment's."""
+    whole = file.read_bytes()
+    file.write_bytes(whole + whole)
+    count = len(gzip.decompress(whole).splitlines())
+    with pytest.raises(RollflowError, match=rf"line {count + 1} of '.*' begins another experiment; a file holds one"):
+        read_stored(file)
+
+
+def test_what_is_packed_already_is_not_packed_again(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "pack", str(file)]) == 2
+    assert capsys.readouterr().err == f"error: '{file}' is a file; expected a folder of 'rollflow bench run'\n"
+    assert main(["bench", "pack", str(file.parent)]) == 2
+    assert "is not a folder of 'rollflow bench run': it has no experiment.json" in capsys.readouterr().err
+
+
+def test_an_experiment_under_way_can_be_packed_and_is_said_to_be(
+    theirs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the record that is being written only a part is there; its job is not done yet."""
+    [journal] = theirs.glob("journal-*.jsonl")
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:7]) + lines[7][:50])
+    done = sum(b'"error"' not in line for line in lines[:7])
+    file = theirs.with_name("theirs.jsonl.gz")
+    assert main(["bench", "pack", str(theirs)]) == 0
+    out, err = capsys.readouterr()
+    assert f"wrote {file}: {done} jobs" in out
+    assert err == f"warning: '{theirs}' is not finished: {done} of 24 jobs are done; pack it again when it is\n"
+    assert main(["report", str(file), "--gallery", "0"]) == 0
+    assert "Unfinished; jobs done: " in capsys.readouterr().out
+    journal.write_bytes(b"".join(lines))
+    assert main(["bench", "pack", str(theirs)]) == 2
+    assert "already exists with other content; remove it, or choose another --out" in capsys.readouterr().err
+    file.unlink()
+    assert main(["bench", "pack", str(theirs)]) == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")

@@ -17,6 +17,7 @@ from rollflow.bench.run.packed import head_of, unpacked
 from rollflow.cli import main
 from rollflow.engine import JobRecord
 from rollflow.errors import RollflowError
+from rollflow.options import options_of
 
 PLACES = (0, 1)
 """Two prompts of the experiment's suite."""
@@ -65,6 +66,19 @@ def test_journals_hold_records_of_the_present_version(folder: Path) -> None:  # 
     searched = [record for record in records if record["arm"] != "plain"]
     assert {record["plan"]["nfe"] for record in searched} == {24}
     assert all(record["origin"]["row"] >= 0 for record in searched)
+
+
+def test_journals_hold_the_whole_plan_of_what_was_run(folder: Path) -> None:  # noqa: F811
+    """Of plain samples, too."""
+    plans = {record["arm"]: record["plan"] for record in JournalIndex(folder).done.values()}
+    assert all(plan.keys() == {"prompt", *options_of()} for plan in plans.values())
+    assert {plan["max_rows"] for plan in plans.values()} == {8}
+    assert {name: plans["SMC"][name] for name in ("method", "nfe", "kernel", "steps")} == {
+        **{"method": "smc", "nfe": 24, "kernel": "ddim", "steps": 4}
+    }
+    plain = {"method": "bon", "nfe": 4, "interpolant": "linear", "kernel": "ode", "steps": 4, "lookahead": "tweedie"}
+    assert {name: plans["plain"][name] for name in plain} == plain
+    assert {plans["plain"][name] for name in ("grid", "guidance", "finish")} == {None}
 
 
 @pytest.mark.parametrize("version", [3, 0, "2", None, 2.5])

@@ -25,6 +25,7 @@ from rollflow.errors import BadCheckpoint, BadSetting, RollflowError, RollflowWa
 from rollflow.files.run_folder import RunFolder
 from rollflow.models import PipelineSource
 from rollflow.options import options_of
+from rollflow.output.runs import run
 from rollflow.prompts import Prompt
 from rollflow.rewards import REWARDS
 from rollflow.search import SVDD
@@ -151,6 +152,24 @@ def test_python_and_the_command_line_are_one() -> None:
     assert {path.name for path in Path("python").iterdir()} == {path.name for path in Path("again").iterdir()}
 
 
+@pytest.mark.parametrize("model", ["scenes-base", "scenes-turbo"])
+def test_a_plain_sample_is_repeated_by_its_record(model: str) -> None:
+    """The plan of a plain sample is the whole of what was run, guidance and look-ahead of the search left out."""
+    plan = Plan(PROMPT, **NON_DEFAULT | {"model": model})
+    plan.run("out", compare=True)
+    content = read("out")["baseline"]["plan"]
+    run_again = Plan.from_json(content)
+    changed = {
+        **{"method": "bon", "nfe": 4, "interpolant": "linear", "kernel": "ode", "grid": None},
+        **{"lookahead": "tweedie", "guidance": None, "finish": None},
+    }
+    assert content == {"prompt": PROMPT, **NON_DEFAULT, "model": model, **changed}
+    result, plain = run_again.run(), run(plan.baseline())
+    assert torch.equal(result.sample, plain.sample)
+    assert plain.record().plan == content
+    assert run(plan.baseline(3)).record().plan == {**content, "seed": 3}
+
+
 def test_a_result_saves_itself() -> None:
     """Without plots and steps, which take an observer; ``--from`` repeats it all the same."""
     result = generate(PROMPT, nfe=90, seed=3, grid=Matched(VP()))
@@ -202,6 +221,30 @@ def test_another_model_than_that_of_the_run_is_noticed(
     assert capsys.readouterr().err == (
         "warning: the sample is not that of 'first/result.json': the model or one of the rewards has changed since\n"
     )
+
+
+def test_a_run_that_ended_early_is_repeated_to_its_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sample is then another, which is nobody's fault; so with a repetition that is stopped."""
+    line = ["generate", PROMPT, "--nfe", "90"]
+    assert main([*line, "--out", "whole", "-q"]) == 0
+    with monkeypatch.context() as stopping:
+        stopping.setattr(TinyModel, "interrupt_at", 9)
+        assert main([*line, "--out", "first", "-q"]) == 130
+        capsys.readouterr()
+        assert main(["generate", "--from", "whole", "--out", "stopped", "-q"]) == 130
+    assert capsys.readouterr().err == (
+        "error: interrupted; the best sample so far is in 'stopped'; continue with --resume\n"
+    )
+    assert main(["generate", "--from", "first", "--out", "again"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("the run of 'first/result.json' ended early; this one came to its end")
+    assert err == ""
+    assert main(["generate", "--from", "first", "--resume", "--out", "first", "-q"]) == 0
+    assert main(["generate", "--from", "whole", "--resume", "--out", "stopped"]) == 0
+    assert capsys.readouterr().out.startswith("the sample is that of 'whole/result.json', to the last bit\n")
+    assert {read(name)["sha256"] for name in ("again", "first", "stopped")} == {read("whole")["sha256"]}
 
 
 def refused(capsys: pytest.CaptureFixture[str]) -> str:

@@ -66,6 +66,29 @@ def test_the_same_from_python(folder: Path) -> None:
     torch.testing.assert_close(results[0].sample, results[1].sample, rtol=0, atol=1e-5)
 
 
+def test_a_pipeline_that_was_loaded_by_its_source_is_repeated_from_its_record(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The record tells how it was loaded and called, though the plan was given the loaded object."""
+    given = {"height": 16, "width": 16, "max_sequence_length": 16}
+    model = load_model(PipelineSource(str(folder), given, device="cpu"))
+    options: Any = {"method": "bon", "nfe": 4, "steps": 2, "held_out": []}
+    result = rollflow.Plan("a cat", model=model, reward="colorfulness", **options).run(out=tmp_path / "first")
+    plan = json.loads((tmp_path / "first/result.json").read_text())["plan"]
+    assert plan["model"] == {
+        "name": str(folder),
+        "device": "cpu",
+        "arguments": {name: str(value) for name, value in given.items()},
+    }
+    command = ["generate", "--from", str(tmp_path / "first"), "--out", str(tmp_path / "again"), "-q"]
+    assert main(command) == 2
+    assert "add --trust" in capsys.readouterr().err
+    assert main([*command, "--trust"]) == 0
+    again = json.loads((tmp_path / "again/result.json").read_text())
+    assert again["plan"] == plan
+    assert again["reward"] == pytest.approx(result.reward, abs=1e-4)
+
+
 def test_a_dry_run_loads_no_weights(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

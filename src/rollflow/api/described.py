@@ -8,7 +8,7 @@ from typing import Any
 
 from rollflow.api.trust import refuse_untrusted
 from rollflow.errors import BadSetting, RollflowError
-from rollflow.models import PipelineSource
+from rollflow.models import DiffusersModel, PipelineSource
 from rollflow.models.diffusers import read_argument
 from rollflow.models.diffusers.source import PICTURES
 from rollflow.options import Option, Options, options_of
@@ -22,13 +22,18 @@ OBJECT = "object"
 def to_json(plan: Options) -> dict[str, Any]:
     """Convert every option of a plan to JSON types, by name.
 
-    A choice becomes a text, a ``Prompt`` its text and counts, and a ``PipelineSource`` its settings. An object that has
-    no text, such as one of an unregistered class, becomes a description, which can be read but not run.
+    A choice becomes a text, a ``Prompt`` its text and counts, and a pipeline the settings of its
+    ``PipelineSource``. An object that has no text, such as one of an unregistered class, becomes a description, which
+    can be read but not run.
     """
-    content: dict[str, Any] = {"prompt": _prompt(plan.prompt)}
-    for name, (_, option) in options_of(type(plan)).items():
-        content[name] = _value(getattr(plan, name), option)
-    return content
+    values = {name: getattr(plan, name) for name in options_of(type(plan))}
+    return {"prompt": _prompt(plan.prompt), **values_to_json(values, type(plan))}
+
+
+def values_to_json(values: Mapping[str, Any], kind: type[Options] = Options) -> dict[str, Any]:
+    """Convert some options to JSON types, by name, as ``to_json`` does."""
+    declared = options_of(kind)
+    return {name: _value(value, declared[name][1]) for name, value in values.items()}
 
 
 def _prompt(prompt: str) -> str | dict[str, Any]:
@@ -40,6 +45,8 @@ def _value(value: Any, option: Option) -> Any:
         return value
     if isinstance(value, list | tuple):
         return [_value(part, option) for part in value]
+    if isinstance(value, DiffusersModel) and value.source is not None:
+        value = value.source
     if isinstance(value, PipelineSource):
         return _pipeline(value)
     registry = option.find_registry()

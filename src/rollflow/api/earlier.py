@@ -28,11 +28,13 @@ class EarlierRun:
         path: Path of the file.
         record: Record of the job; its plan is not empty.
         job: Digest of the job, including model and rewards; None if it is not known.
+        interrupted: Whether its search ended early, so that its sample is not the one that the plan leads to.
     """
 
     path: Path
     record: JobRecord
     job: str | None
+    interrupted: bool = False
 
     @contextmanager
     def as_it_ran(self) -> Iterator[None]:
@@ -96,4 +98,4 @@ def read_run(path: Path) -> EarlierRun:
             "repeat it in Python"
         )
     job = content.get("job")
-    return EarlierRun(file, record, job if isinstance(job, str) else None)
+    return EarlierRun(file, record, job if isinstance(job, str) else None, bool(content.get("interrupted", False)))

@@ -7,50 +7,29 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, overload
 
-from rollflow import checks
 from rollflow.api import described
+from rollflow.api.choices import Choices
 from rollflow.api.loading import load_model, load_reward
-from rollflow.checks import MOST_NFE, MOST_SEED, MOST_STEPS
-from rollflow.dynamics.grids import GRIDS
-from rollflow.dynamics.guidance import GUIDANCE
-from rollflow.dynamics.interpolants import INTERPOLANTS, Linear
-from rollflow.dynamics.kernels import DDIM, KERNELS, Euler
-from rollflow.dynamics.lookahead import LOOKAHEADS
-from rollflow.engine import Engine, Job, Observer, Result, Spending, Task, default_sampler, estimate_cost
+from rollflow.api.plan_checks import check_judges, check_prompt, checked, checked_seed
+from rollflow.api.unknown_options import known_options_only
+from rollflow.dynamics.interpolants import Linear
+from rollflow.dynamics.kernels import DDIM, Euler
+from rollflow.engine import Engine, Job, Observer, Result, Spending, Task, estimate_cost
 from rollflow.errors import BadSetting, RollflowWarning
-from rollflow.models import FlowModel, Source, as_model, find_model
-from rollflow.options import Options, options_of
+from rollflow.models import FlowModel
+from rollflow.options import sampling_of
 from rollflow.output.runs import run_alone, run_in_folder
-from rollflow.registry import Registry
-from rollflow.rewards import REWARDS, RewardModel
-from rollflow.rewards.checks import check_differentiable, check_names, check_reward, check_scorable
-from rollflow.sampler import Dynamics, Sampler
-from rollflow.search import SEARCHES, BestOfN, Search
-
-T = TypeVar("T")
+from rollflow.rewards import REWARDS
+from rollflow.rewards.checks import check_differentiable, check_names
+from rollflow.sampler import Sampler
+from rollflow.search import BestOfN
 
 
-def _named(choice: str | T, registry: Registry[T]) -> T:
-    """Create the choice that a text such as ``ddim(eta=0.5)`` names; return an object unchanged."""
-    return registry.make(choice) if isinstance(choice, str) else choice
-
-
-def _chosen(name: str, value: T, *kinds: type[Any]) -> T:
-    """Return the value if it is a name or an object of one of the classes; raise a BadSetting otherwise."""
-    pair = ["a pair (velocity, shape)"] if FlowModel in kinds else []
-    objects = (checks.with_article(kind.__name__) for kind in kinds if kind is not NoneType)
-    what = " or ".join(["a name", *objects, *pair])
-    checks.instance(name, value, str, *kinds, what=what)
-    if isinstance(value, RewardModel):
-        check_reward(name, value)
-    return value
-
-
+@known_options_only
 @dataclass(frozen=True)
-class Plan(Options):
+class Plan(Choices):
     """Everything that ``generate`` needs to know. Making a plan checks it; only ``task`` and ``run`` load weights.
 
     Every choice is an object or a text: a name of its registry (``MODELS``, ``SEARCHES``, ...), of a plug-in or
@@ -81,106 +60,24 @@ class Plan(Options):
 
     Raises:
         UnknownName: If a name is not known.
+        UnknownOption: If there is no such option.
         BudgetTooSmall: If the method cannot run in ``nfe``; the error holds the smallest budget that works.
         NotDifferentiable: On guidance by a reward that has no gradient.
         BadSetting: If an argument has the wrong type or is out of range, or the model cannot read the prompt.
     """
 
     def __post_init__(self) -> None:
-        self._check_types()
-        check_names("held-out reward", [judge for judge in self.judges if not judge.remote])
-        for judge in self.judges:
-            if judge.relative:
-                raise BadSetting(
-                    f"'{judge.name}' compares samples with earlier ones, so it cannot be a held-out reward, which "
-                    "scores a single sample"
-                )
+        for name, value in checked(self).items():
+            object.__setattr__(self, name, value)
+        check_judges(self.judges)
         _ = self.sampler  # an unknown name comes before what does not fit together
         if self.guidance is not None:
             check_differentiable(self.declared_reward)
-        self._check_prompt()
+        check_prompt(self.prompt, self.declared_model, (self.declared_reward, *self.judges))
         self.cost()
 
     def __getstate__(self) -> dict[str, Any]:
         return {one.name: vars(self)[one.name] for one in fields(self) if one.name in vars(self)}  # without the caches
-
-    def _check_prompt(self) -> None:
-        """Raise the error of the run if the model or a reward cannot read the prompt, or lacks a package."""
-        if not isinstance(self.declared_model, Source):
-            self.declared_model.check_prompt(self.prompt)
-        for reward in (self.declared_reward, *self.judges):
-            check_scorable(reward, self.prompt)
-
-    def _check_types(self) -> None:
-        """Raise a BadSetting if an argument is of the wrong type or out of range."""
-        checks.text("the prompt", self.prompt, what="a string that describes the sample")
-        object.__setattr__(self, "model", _chosen("model", as_model(self.model), FlowModel, Source))
-        for name, (one, option) in options_of(type(self)).items():
-            registry = option.find_registry()
-            if registry is None or name in ("model", "held_out"):
-                continue
-            kinds = (registry.base, NoneType) if one.default is None else (registry.base,)
-            _chosen(name, getattr(self, name), *kinds)
-        if self.held_out is not None:
-            judges = checks.each(
-                "held_out", self.held_out, lambda name, value: _chosen(name, value, RewardModel), "a list of rewards"
-            )
-            object.__setattr__(self, "held_out", judges)
-        if self.finish is not None:
-            checks.flag("finish", self.finish)
-        for name, value in (
-            ("nfe", checks.whole("nfe", self.nfe, at_most=MOST_NFE)),
-            ("seed", checks.whole("seed", self.seed, at_least=0, at_most=MOST_SEED)),
-            ("steps", checks.whole("steps", self.steps, at_least=1, at_most=MOST_STEPS)),
-            ("max_rows", checks.whole("max_rows", self.max_rows, at_least=1)),
-            ("max_grad_rows", checks.whole("max_grad_rows", self.max_grad_rows, at_least=1)),
-        ):
-            object.__setattr__(self, name, value)
-
-    @cached_property
-    def declared_model(self) -> FlowModel | type[FlowModel] | Source:
-        """The model, or the class or source with its attributes before it is loaded."""
-        return find_model(self.model) if isinstance(self.model, str) else as_model(self.model)
-
-    @cached_property
-    def declared_reward(self) -> RewardModel | type[RewardModel]:
-        """The reward, or its class if it need not be created before it is loaded."""
-        return REWARDS.resolve(self.reward) if isinstance(self.reward, str) else self.reward
-
-    @cached_property
-    def judges(self) -> list[RewardModel | type[RewardModel]]:
-        """The held-out rewards, or their classes."""
-        named = self.declared_reward.held_out if self.held_out is None else self.held_out
-        return [REWARDS.resolve(judge) if isinstance(judge, str) else judge for judge in named]
-
-    @property
-    def structured(self) -> bool:
-        """Whether a reward reads what the prompt asks for (``prompts.asked``)."""
-        return any(reward.structured for reward in (self.declared_reward, *self.judges))
-
-    @cached_property
-    def search(self) -> Search:
-        """The search method."""
-        return _named(self.method, SEARCHES)
-
-    @cached_property
-    def sampler(self) -> Sampler:
-        """The sampler, which moves the particles."""
-        default = default_sampler(self.declared_model, self.search)
-        return Sampler(
-            default.interpolant if self.interpolant is None else _named(self.interpolant, INTERPOLANTS),
-            default.kernel if self.kernel is None else _named(self.kernel, KERNELS),
-            grid=None if self.grid is None else _named(self.grid, GRIDS),
-            steps=self.steps,
-            lookahead=_named(self.lookahead, LOOKAHEADS),
-            finish=self.finish,
-            guidance=None if self.guidance is None else _named(self.guidance, GUIDANCE),
-        )
-
-    @property
-    def dynamics(self) -> Dynamics:
-        """The sampler, bound to what the model declares."""
-        return self.sampler.bind(self.declared_model)
 
     @cached_property
     def task(self) -> Task:
@@ -198,11 +95,6 @@ class Plan(Options):
         """Estimate the most that the search will spend, before anything is loaded."""
         return estimate_cost(self.declared_model, self.search, self.sampler, self.nfe)
 
-    @property
-    def rows_per_nfe(self) -> int | None:
-        """Network rows of one NFE; None if the model does not know them before it is loaded."""
-        return self.declared_model.rows_per_nfe
-
     def baseline_cost(self) -> Spending:
         """Estimate the cost of ``baseline``, which is outside the budget of the search."""
         return estimate_cost(self.declared_model, BestOfN(), self._plain(), self.steps)
@@ -213,8 +105,8 @@ class Plan(Options):
 
     def job(self, seed: int | None = None) -> Job:
         """Make the job of the search, with the plan's seed or another."""
-        seed = self.seed if seed is None else seed
-        return Job(self.task, self.search, self.nfe, seed, self.sampler, plan=self.to_json() | {"seed": int(seed)})
+        seed = self.seed if seed is None else checked_seed(seed)
+        return Job(self.task, self.search, self.nfe, seed, self.sampler, plan=self.to_json() | {"seed": seed})
 
     def baseline(self, seed: int | None = None) -> Job:
         """Make the job of the plain sample, without a search: ``steps`` steps of the model's own ODE and grid.
@@ -222,7 +114,11 @@ class Plan(Options):
         It starts from the first noise that a search with the same seed draws. The solver is Euler's method along the
         linear interpolant, and DDIM with eta = 0 along that of a diffusion model.
         """
-        return Job(self.task, BestOfN(), self.steps, self.seed if seed is None else seed, self._plain())
+        seed = self.seed if seed is None else checked_seed(seed)
+        search, sampler = BestOfN(), self._plain()
+        options = {"method": search, "nfe": self.steps, "seed": seed, **sampling_of(sampler)}
+        plan = self.to_json() | described.values_to_json(options, type(self))
+        return Job(self.task, search, self.steps, seed, sampler, plan=plan)
 
     @overload
     def run(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from rollflow.bench.run.description import differing
 from rollflow.bench.run.experiment import Arm, Trial
 from rollflow.bench.run.plans import job_of, model_of
 from rollflow.bench.run.provenance import provenance_of
+from rollflow.bench.run.schema import short
 from rollflow.bench.run.stored import StoredExperiment, read_stored
 from rollflow.bench.suites.load import Item
 from rollflow.engine import Engine, JobRecord, Result, completed
@@ -24,6 +25,9 @@ from rollflow.errors import RollflowError
 from rollflow.models import FlowModel, PipelineSource, find_model
 from rollflow.options import options_of, sampling_of
 from rollflow.rewards import REWARDS, RewardModel
+
+_LISTED = 5
+"""Number of jobs that an error names."""
 
 
 class Replayed(NamedTuple):
@@ -59,13 +63,26 @@ def find(path: Path, job: str) -> tuple[StoredExperiment, JobRecord]:
         RollflowError: If there is no such job or more than one, or if anything in the experiment is malformed.
     """
     stored = read_stored(path)
-    matches = [record for name, record in stored.index.done.items() if name.startswith(job)]
+    done = stored.index.done
+    matches = [record for name, record in done.items() if name.startswith(job)]
     if len(matches) != 1:
+        where = "" if stored.pictures is None else "; ids are the names of the files in its folder 'images'"
         raise RollflowError(
-            f"{len(matches)} finished jobs of '{path}' have an id that begins with '{job}', expected one; ids are the "
-            "names of the files in its folder 'images'"
+            f"{len(matches)} finished jobs of '{path}' have an id that begins with '{job}', expected one{where}. "
+            f"{_listed(matches or [*done.values()])}"
         )
     return stored, JobRecord.from_json(matches[0])
+
+
+def _listed(records: Sequence[Mapping[str, Any]]) -> str:
+    """The ids of some jobs, with what each is, for an error."""
+    if not records:
+        return "None of its jobs has finished"
+    shown = [
+        f"{one['id']} ({short(one['arm'])}, {short(one['prompt'])}, seed {one['seed']})" for one in records[:_LISTED]
+    ]
+    more = f" and {len(records) - _LISTED} more" if len(records) > _LISTED else ""
+    return f"There are {', '.join(shown)}{more}"
 
 
 def trial_of(config: dict[str, Any], record: JobRecord) -> Trial:
@@ -151,7 +168,7 @@ def replay(
         where = {"device": "cpu"} if again_on_cpu else {}
         model = load_model(model_of(config["model"], config.get("pipeline", {}) | where))
     reward = reward or REWARDS.make(config["reward"])
-    again = job_of(trial, model, reward, judges)
+    again = job_of(trial, model, reward, judges, max_rows=config["max_rows"])
     with _threads(record.threads):
         [result] = completed(Engine(config["max_rows"], padded=True).run([again]))
     now = provenance_of(model, reward, judges)

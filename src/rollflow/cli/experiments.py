@@ -217,11 +217,15 @@ def pack(
         target = out or folder.with_name(f"{folder.resolve().name}{SUFFIX}")
         if not target.name.endswith(SUFFIX):
             raise BadSetting(f"expected a file name that ends in {SUFFIX}, got '{target}'")
-        content, index = packed(folder)
+        content, index, jobs = packed(folder)
         check_folder(target.parent)
         with using(target.parent):
             if not create(target, content) and target.read_bytes() != content:
-                raise BadSetting(f"'{target}' already exists with other content; choose another --out")
+                raise BadSetting(f"'{target}' already exists with other content; remove it, or choose another --out")
+    if len(index.done) < jobs:
+        warn(
+            f"'{folder}' is not finished: {len(index.done)} of {counted(jobs, 'job')} are done; pack it again when it is"
+        )
     print(printable(f"wrote {target}: {counted(len(index.done), 'job')}, {len(content)} bytes"))
 
 

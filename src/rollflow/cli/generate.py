@@ -128,9 +128,15 @@ def command(
         outcome = run_in_folder(
             plan, out, compare=compare, resume=resume, held_out_path=held_out_path, watching=progress
         )
-    if earlier is not None and plan.to_json() == earlier.record.plan:
+    repeats = earlier is not None and (asked.empty or plan.to_json() == earlier.record.plan)
+    if earlier is not None and repeats and not outcome.content["interrupted"]:
         different = earlier.differences(outcome.content)
-        if different is not None:
+        if earlier.interrupted:
+            if show:
+                print(
+                    f"the run of '{earlier.path}' ended early; this one came to its end, so that its sample may differ"
+                )
+        elif different is not None:
             warn(f"the sample is not that of '{earlier.path}': {different}")
         elif show:
             print(f"the sample is that of '{earlier.path}', to the last bit")

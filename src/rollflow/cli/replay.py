@@ -18,9 +18,7 @@ def replay(
     ],
     job: Annotated[
         str,
-        typer.Argument(
-            help="Id of the job, or a prefix of it; ids are the names of the files in 'images'.", metavar="JOB"
-        ),
+        typer.Argument(help="Id of the job, or a prefix of it; an unknown id lists some known ones.", metavar="JOB"),
     ],
     out: Annotated[
         Path | None, typer.Option(help="Picture to write: .png, or .webp for every frame of a film.  [default: none]")

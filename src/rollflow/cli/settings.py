@@ -39,6 +39,12 @@ class Given(NamedTuple):
     arguments: tuple[str, ...] = ()
     loading: Mapping[str, Any] = {}
 
+    @property
+    def empty(self) -> bool:
+        """Whether the command line says nothing of the plan, so that an earlier run is repeated as it was."""
+        told = (self.ask, self.options, self.settings, self.arguments)
+        return self.prompt is None and not any(told) and all(value is None for value in self.loading.values())
+
 
 def plan_of(given: Given, earlier: EarlierRun | None = None, *, trusted: bool = False) -> Plan:
     """Make the plan of a command line.

@@ -85,6 +85,14 @@ class Result:
     ineligible: dict[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """One line; the fields are for programs, since tensors would fill pages."""
+        ended = ", interrupted" if self.interrupted else ""
+        return (
+            f"Result(reward={self.reward:.6g}, nfe={self.spent.nfe} of {self.job.nfe}, search={self.job.search.name}, "
+            f"shape={tuple(self.sample.shape)}{ended})"
+        )
+
     def __getstate__(self) -> dict[str, Any]:
         return {
             **vars(self),

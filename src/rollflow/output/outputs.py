@@ -55,6 +55,7 @@ def summary(
             **({"parts": plain(baseline.parts)} if baseline.parts else {}),
             "held_out": plain(baseline.held_out),
             "nfe_used": baseline.spent.nfe,
+            "plan": baseline.job.plan,
         }
     return content
 

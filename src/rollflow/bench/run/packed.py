@@ -19,6 +19,8 @@ SUFFIX = ".jsonl.gz"
 FORM, VERSION = "rollflow-experiment", 1
 MOST_PACKED = 1 << 28
 """Largest size of a packed file, and of its content, in bytes."""
+MOST_LINES = 1 << 22
+"""Largest number of lines in a packed file; a small file can hold very many short ones."""
 
 
 class Head(NamedTuple):
@@ -43,8 +45,11 @@ def packed(head: Head, records: Sequence[bytes]) -> bytes:
     """
     first = {"form": FORM, "version": VERSION, **head._asdict()}
     content = b"\n".join([json.dumps(first).encode(), *records, b""])
-    if len(content) > MOST_PACKED:
-        raise RollflowError(f"the experiment has {len(content):,} bytes; at most {MOST_PACKED:,} can be packed")
+    if len(content) > MOST_PACKED or len(records) >= MOST_LINES:
+        raise RollflowError(
+            f"the experiment has {len(content):,} bytes in {len(records):,} records; at most {MOST_PACKED:,} bytes and "
+            f"{MOST_LINES - 1:,} records can be packed"
+        )
     file = io.BytesIO()
     with gzip.GzipFile("", "wb", 9, file, mtime=0) as stream:
         stream.write(content)
@@ -64,6 +69,8 @@ def unpacked(path: Path) -> list[bytes]:
                 total += len(line)
                 if len(line) == MOST_LINE or total > MOST_PACKED:
                     raise ValueError(f"it holds more than {MOST_PACKED:,} bytes, or a line of {MOST_LINE:,}")
+                if len(lines) == MOST_LINES:
+                    raise ValueError(f"it holds more than {MOST_LINES:,} lines")
                 lines.append(line.rstrip(b"\n"))
         return lines
     except (OSError, EOFError, ValueError, zlib.error) as error:
@@ -83,7 +90,7 @@ def head_of(line: bytes, path: Path) -> Head:
         content = parsed(line)
     except ValueError as error:
         raise RollflowError(f"'{path}' cannot be read: line 1: {error}") from None
-    if not isinstance(content, dict) or content.get("form") != FORM:
+    if not _is_head(content):
         raise RollflowError(f"'{path}' is not a file of 'rollflow bench pack': line 1 is {short(content)}")
     if content.get("version") != VERSION:
         raise RollflowError(
@@ -98,3 +105,17 @@ def head_of(line: bytes, path: Path) -> Head:
     if command is not None and not isinstance(command, str):
         raise RollflowError(f"the command in '{path}' cannot be used: expected a string, got {short(command)}")
     return Head(config, provenance, command)
+
+
+def refuse_head(line: bytes, where: str) -> None:
+    """Refuse a line after the first that begins another experiment: gzip files can be joined, records not mixed.
+
+    Raises:
+        RollflowError: If the line is the head of an experiment.
+    """
+    if _is_head(parsed(line)):
+        raise RollflowError(f"{where} begins another experiment; a file holds one: keep each in a file of its own")
+
+
+def _is_head(content: Any) -> bool:
+    return isinstance(content, dict) and content.get("form") == FORM

@@ -46,6 +46,8 @@ def plan_of(
     model: str | FlowModel | Source,
     reward: str | RewardModel,
     held_out: list[str] | list[RewardModel],
+    *,
+    max_rows: int,
 ) -> Plan:
     """Return the plan of a job.
 
@@ -54,6 +56,7 @@ def plan_of(
         model: Name of the model to compute the cost, or the loaded model to run the job; likewise the rewards.
         reward: Reward that the search optimises.
         held_out: Held-out rewards.
+        max_rows: Number of rows in every call of the model, which is the experiment's.
     """
     arm = trial.arm
     return Plan(
@@ -64,6 +67,7 @@ def plan_of(
         held_out=held_out,
         nfe=arm.steps if arm.nfe is None else arm.nfe,
         seed=trial.noise,
+        max_rows=max_rows,
         **sampling_of(arm),
     )
 
@@ -118,7 +122,7 @@ def costs_of(experiment: Experiment) -> dict[str, int]:
     reward = experiment.reward if isinstance(declared, type) else declared  # constructed once for all arms
     for arm in experiment.arms:
         trial = Trial(arm, 0, experiment.suite.items[0], 0)
-        plan = plan_of(trial, model, reward, list(experiment.held_out))
+        plan = plan_of(trial, model, reward, list(experiment.held_out), max_rows=experiment.max_rows)
         _ = plan.declared_reward
         one = (plan.baseline_cost() if arm.nfe is None else plan.cost()).nfe
         costs[arm.name] = one * len(experiment.suite.items) * experiment.seeds
@@ -131,12 +135,12 @@ def diversity_cost(experiment: Experiment) -> int:
         return 0
     model, nfe = model_of(experiment.model, experiment.pipeline), 0
     for _, trial in experiment.measurements():
-        plan = plan_of(trial, model, experiment.reward, [])
+        plan = plan_of(trial, model, experiment.reward, [], max_rows=experiment.max_rows)
         nfe += diversity_nfe(plan.dynamics, experiment.diversity.trajectories)
     return nfe
 
 
-def job_of(trial: Trial, model: FlowModel, reward: RewardModel, held_out: list[RewardModel]) -> Job:
-    """Return the engine's job of a trial, with loaded model and rewards."""
-    plan = plan_of(trial, model, reward, held_out)
+def job_of(trial: Trial, model: FlowModel, reward: RewardModel, held_out: list[RewardModel], *, max_rows: int) -> Job:
+    """Return the engine's job of a trial, with loaded model and rewards; the arguments are those of ``plan_of``."""
+    plan = plan_of(trial, model, reward, held_out, max_rows=max_rows)
     return plan.baseline() if trial.arm.nfe is None else plan.job()

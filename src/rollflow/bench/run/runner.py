@@ -195,7 +195,7 @@ class Runner:
                 heartbeat.give_back(trial.id)
                 continue
             try:
-                job = job_of(trial, model, reward, judges)
+                job = job_of(trial, model, reward, judges, max_rows=self.experiment.max_rows)
                 job = resumed(job, self.folder.checkpoint(trial.id), self.warn)
             except RewardUnavailable:
                 raise
@@ -218,7 +218,7 @@ class Runner:
             try:
                 self.index.refresh()
                 if name not in self.index.diversity:
-                    plan = plan_of(trial, model, reward, [])
+                    plan = plan_of(trial, model, reward, [], max_rows=self.experiment.max_rows)
                     value = diversity_of(model, plan.prompt, plan.sampler, distance, trajectories, plan.seed)
                     self.folder.record(identified(trial) | {"id": name, "diversity": value})
             finally:

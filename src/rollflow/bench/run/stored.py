@@ -5,13 +5,13 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rollflow.bench.run import packed
 from rollflow.bench.run.description import CONFIG, PROVENANCE, read_command, read_config, read_provenance
 from rollflow.bench.run.journal import JournalIndex, RecordIndex, check_size
 from rollflow.bench.run.reading import checked_config, checked_provenance, checked_record
-from rollflow.errors import RollflowWarning
+from rollflow.errors import RollflowError, RollflowWarning
 from rollflow.files.printable import printable
 
 
@@ -78,19 +78,36 @@ def read_stored(path: Path) -> StoredExperiment:
         record = checks.record(line, f"line {number}")
         if record is not None:
             index.add(record)
+        else:
+            packed.refuse_head(line, f"line {number} of '{path}'")
     checks.warn()
     return StoredExperiment(path, config, head.command, index, head)
 
 
-def pack(folder: Path) -> tuple[bytes, RecordIndex]:
+class Packed(NamedTuple):
+    """A packed experiment.
+
+    Args:
+        content: Content of the file.
+        index: Records in the file.
+        jobs: Number of jobs of the experiment, finished or not.
+    """
+
+    content: bytes
+    index: RecordIndex
+    jobs: int
+
+
+def pack(folder: Path) -> Packed:
     """Pack a folder without its pictures, which ``rollflow replay`` can make again.
 
-    Returns:
-        Content of the packed file, and the index of the records in it.
+    A folder whose experiment is running or was stopped can be packed, too; the file holds the jobs that have ended.
 
     Raises:
         RollflowError: If it is not a folder of ``rollflow bench run``, is too large, or anything in it is malformed.
     """
+    if folder.is_file():
+        raise RollflowError(f"'{folder}' is a file; expected a folder of 'rollflow bench run'")
     config = checked_config(read_config(folder), f"{CONFIG} of '{folder}'")
     checks, lines = _Checks(folder, config), list[bytes]()
 
@@ -104,7 +121,8 @@ def pack(folder: Path) -> tuple[bytes, RecordIndex]:
     index = JournalIndex(folder, keep)
     checks.warn()
     stored = StoredExperiment(folder, config, read_command(folder), index)
-    return packed.packed(packed.Head(config, stored.provenance(), stored.command), lines), index
+    content = packed.packed(packed.Head(config, stored.provenance(), stored.command), lines)
+    return Packed(content, index, config["suite"]["prompts"] * config["seeds"] * len(config["arms"]))
 
 
 class _Checks:
@@ -112,19 +130,20 @@ class _Checks:
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self._path, self._arms = path, {arm["name"] for arm in config["arms"]}
-        self._skipped: list[str] = []
+        self._skipped, self._first_skipped = 0, ""
 
     def record(self, line: bytes, where: str) -> dict[str, Any] | None:
         record = checked_record(line, self._arms, f"{where}, of '{self._path}'")
         if record is None:
-            self._skipped.append(where)
+            self._first_skipped = self._first_skipped or where
+            self._skipped += 1
         return record
 
     def warn(self) -> None:
         if self._skipped:
             warnings.warn(
-                f"skipped {len(self._skipped)} records of '{self._path}' whose ids are not those of jobs; the first is "
-                f"{self._skipped[0]}",
+                f"skipped {self._skipped} records of '{self._path}' whose ids are not those of jobs; the first is "
+                f"{self._first_skipped}",
                 RollflowWarning,
                 stacklevel=3,
             )

@@ -13,7 +13,7 @@ from rollflow.canonical import canonical
 from rollflow.dynamics.conversions import velocity_from_denoised
 from rollflow.dynamics.grids import Grid
 from rollflow.errors import BadModel, BadSetting, RollflowError
-from rollflow.models.base import FlowModel, Screened
+from rollflow.models.base import FlowModel, Screened, Source
 from rollflow.models.diffusers.arguments import check_arguments, check_kind, is_few_step
 from rollflow.models.diffusers.calls import PipelineCalls
 from rollflow.models.diffusers.encoded import Encoded
@@ -61,11 +61,15 @@ class DiffusersModel(FlowModel):
         name: Name to show; None means the place its weights were loaded from.
         few_step: Whether it is step-distilled; None decides by its configuration, name and scheduler (``is_few_step``).
 
+    Attributes:
+        source: The ``PipelineSource`` that loaded it, for records; None for a pipeline that the user loaded.
+
     Raises:
         RollflowError: If the pipeline is not of a flow or diffusion model, or its call does not take an argument.
     """
 
     description = "a pipeline of diffusers"
+    source: Source | None = None
 
     def __init__(
         self,

@@ -201,7 +201,9 @@ class PipelineSource(Source):
             for name in DENOISERS:
                 if getattr(pipeline, name, None) is not None:
                     getattr(pipeline, name).compile()
-        return DiffusersModel(pipeline, self.arguments, name=self.name, few_step=self.few_step)
+        loaded = DiffusersModel(pipeline, self.arguments, name=self.name, few_step=self.few_step)
+        loaded.source = self
+        return loaded
 
 
 def _downloaded(name: str, file: str, revision: str | None) -> Path:

@@ -1,0 +1,80 @@
+"""The options of a run, with the objects that they stand for."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TypeVar
+
+from rollflow.dynamics.grids import GRIDS
+from rollflow.dynamics.guidance import GUIDANCE
+from rollflow.dynamics.interpolants import INTERPOLANTS
+from rollflow.dynamics.kernels import KERNELS
+from rollflow.dynamics.lookahead import LOOKAHEADS
+from rollflow.engine import default_sampler
+from rollflow.models import FlowModel, Source, as_model, find_model
+from rollflow.options import Options
+from rollflow.registry import Registry
+from rollflow.rewards import REWARDS, RewardModel
+from rollflow.sampler import Dynamics, Sampler
+from rollflow.search import SEARCHES, Search
+
+T = TypeVar("T")
+
+
+class Choices(Options):
+    """Every option of a run, and what each choice stands for; no weights are loaded."""
+
+    @cached_property
+    def declared_model(self) -> FlowModel | type[FlowModel] | Source:
+        """The model, or the class or source with its attributes before it is loaded."""
+        return find_model(self.model) if isinstance(self.model, str) else as_model(self.model)
+
+    @cached_property
+    def declared_reward(self) -> RewardModel | type[RewardModel]:
+        """The reward, or its class if it need not be created before it is loaded."""
+        return REWARDS.resolve(self.reward) if isinstance(self.reward, str) else self.reward
+
+    @cached_property
+    def judges(self) -> list[RewardModel | type[RewardModel]]:
+        """The held-out rewards, or their classes."""
+        named = self.declared_reward.held_out if self.held_out is None else self.held_out
+        return [REWARDS.resolve(judge) if isinstance(judge, str) else judge for judge in named]
+
+    @property
+    def structured(self) -> bool:
+        """Whether a reward reads what the prompt asks for (``prompts.asked``)."""
+        return any(reward.structured for reward in (self.declared_reward, *self.judges))
+
+    @cached_property
+    def search(self) -> Search:
+        """The search method."""
+        return _named(self.method, SEARCHES)
+
+    @cached_property
+    def sampler(self) -> Sampler:
+        """The sampler, which moves the particles."""
+        default = default_sampler(self.declared_model, self.search)
+        return Sampler(
+            default.interpolant if self.interpolant is None else _named(self.interpolant, INTERPOLANTS),
+            default.kernel if self.kernel is None else _named(self.kernel, KERNELS),
+            grid=None if self.grid is None else _named(self.grid, GRIDS),
+            steps=self.steps,
+            lookahead=_named(self.lookahead, LOOKAHEADS),
+            finish=self.finish,
+            guidance=None if self.guidance is None else _named(self.guidance, GUIDANCE),
+        )
+
+    @property
+    def dynamics(self) -> Dynamics:
+        """The sampler, bound to what the model declares."""
+        return self.sampler.bind(self.declared_model)
+
+    @property
+    def rows_per_nfe(self) -> int | None:
+        """Network rows of one NFE; None if the model does not know them before it is loaded."""
+        return self.declared_model.rows_per_nfe
+
+
+def _named(choice: str | T, registry: Registry[T]) -> T:
+    """Create the choice that a text such as ``ddim(eta=0.5)`` names; return an object unchanged."""
+    return registry.make(choice) if isinstance(choice, str) else choice

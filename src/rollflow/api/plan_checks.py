@@ -1,0 +1,86 @@
+"""Checks of a plan's options before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from types import NoneType
+from typing import Any, TypeVar
+
+from rollflow import checks
+from rollflow.checks import MOST_NFE, MOST_SEED, MOST_STEPS
+from rollflow.errors import BadSetting
+from rollflow.models import FlowModel, Source, as_model
+from rollflow.options import Options, options_of
+from rollflow.rewards import RewardModel
+from rollflow.rewards.checks import check_names, check_reward, check_scorable
+
+T = TypeVar("T")
+
+
+def checked(plan: Options) -> dict[str, Any]:
+    """Check types and ranges of all options, and return those that are kept in another form than they were given.
+
+    Raises:
+        BadSetting: If an option has the wrong type or is out of range.
+    """
+    checks.text("the prompt", plan.prompt, what="a string that describes the sample")
+    kept: dict[str, Any] = {"model": _chosen("model", as_model(plan.model), FlowModel, Source)}
+    for name, (one, option) in options_of(type(plan)).items():
+        registry = option.find_registry()
+        if registry is None or name in ("model", "held_out"):
+            continue
+        kinds = (registry.base, NoneType) if one.default is None else (registry.base,)
+        _chosen(name, getattr(plan, name), *kinds)
+    if plan.held_out is not None:
+        kept["held_out"] = checks.each(
+            "held_out", plan.held_out, lambda name, value: _chosen(name, value, RewardModel), "a list of rewards"
+        )
+    if plan.finish is not None:
+        checks.flag("finish", plan.finish)
+    return {
+        **kept,
+        "nfe": checks.whole("nfe", plan.nfe, at_most=MOST_NFE),
+        "seed": checked_seed(plan.seed),
+        "steps": checks.whole("steps", plan.steps, at_least=1, at_most=MOST_STEPS),
+        "max_rows": checks.whole("max_rows", plan.max_rows, at_least=1),
+        "max_grad_rows": checks.whole("max_grad_rows", plan.max_grad_rows, at_least=1),
+    }
+
+
+def checked_seed(seed: int) -> int:
+    """Return a seed as an ``int``; raise a BadSetting if it has the wrong type or is out of range."""
+    return checks.whole("seed", seed, at_least=0, at_most=MOST_SEED)
+
+
+def _chosen(name: str, value: T, *kinds: type[Any]) -> T:
+    """Return the value if it is a name or an object of one of the classes; raise a BadSetting otherwise."""
+    pair = ["a pair (velocity, shape)"] if FlowModel in kinds else []
+    objects = (checks.with_article(kind.__name__) for kind in kinds if kind is not NoneType)
+    what = " or ".join(["a name", *objects, *pair])
+    checks.instance(name, value, str, *kinds, what=what)
+    if isinstance(value, RewardModel):
+        check_reward(name, value)
+    return value
+
+
+def check_judges(judges: Sequence[RewardModel | type[RewardModel]]) -> None:
+    """Raise a BadSetting if held-out rewards share a name, or one cannot score a sample by itself."""
+    check_names("held-out reward", [judge for judge in judges if not judge.remote])
+    for judge in judges:
+        if judge.relative:
+            raise BadSetting(
+                f"'{judge.name}' compares samples with earlier ones, so it cannot be a held-out reward, which scores a "
+                "single sample"
+            )
+
+
+def check_prompt(
+    prompt: str,
+    model: FlowModel | type[FlowModel] | Source,
+    rewards: Iterable[RewardModel | type[RewardModel]],
+) -> None:
+    """Raise the error of the run if the model or a reward cannot read the prompt, or lacks a package."""
+    if not isinstance(model, Source):
+        model.check_prompt(prompt)
+    for reward in rewards:
+        check_scorable(reward, prompt)
