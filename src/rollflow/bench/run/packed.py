@@ -45,11 +45,10 @@ def packed(head: Head, records: Sequence[bytes]) -> bytes:
     """
     first = {"form": FORM, "version": VERSION, **head._asdict()}
     content = b"\n".join([json.dumps(first).encode(), *records, b""])
-    if len(content) > MOST_PACKED or len(records) >= MOST_LINES:
-        raise RollflowError(
-            f"the experiment has {len(content):,} bytes in {len(records):,} records; at most {MOST_PACKED:,} bytes and "
-            f"{MOST_LINES - 1:,} records can be packed"
-        )
+    if len(content) > MOST_PACKED:
+        raise RollflowError(f"the experiment has {len(content):,} bytes; at most {MOST_PACKED:,} can be packed")
+    if len(records) >= MOST_LINES:
+        raise RollflowError(f"the experiment has {len(records):,} records; at most {MOST_LINES - 1:,} can be packed")
     file = io.BytesIO()
     with gzip.GzipFile("", "wb", 9, file, mtime=0) as stream:
         stream.write(content)
