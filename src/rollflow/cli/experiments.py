@@ -223,9 +223,7 @@ def pack(
             if not create(target, content) and target.read_bytes() != content:
                 raise BadSetting(f"'{target}' already exists with other content; remove it, or choose another --out")
     if len(index.done) < jobs:
-        warn(
-            f"'{folder}' is not finished: {len(index.done)} of {counted(jobs, 'job')} are done; pack it again when it is"
-        )
+        warn(f"'{folder}' is not finished: {len(index.done)} of {jobs} jobs are done; pack it again when it is")
     print(printable(f"wrote {target}: {counted(len(index.done), 'job')}, {len(content)} bytes"))
 
 
