@@ -89,12 +89,12 @@ class Packed(NamedTuple):
 
     Args:
         content: Content of the file.
-        index: Records in the file.
+        records: Records in the file.
         jobs: Number of jobs of the experiment, finished or not.
     """
 
     content: bytes
-    index: RecordIndex
+    records: RecordIndex
     jobs: int
 
 
