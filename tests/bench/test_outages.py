@@ -183,7 +183,7 @@ def test_a_checkpoint_that_cannot_be_used_is_none(
     assert told(tmp_path) == told(whole)
     if kind != "extra":
         assert len(warned) == len(checkpoints)
-        assert all("a checkpoint cannot be used, so its job starts again: the checkpoint '" in warning for warning in warned)
+        assert all("cannot be used, so its job starts again: the checkpoint '" in warning for warning in warned)
 
 
 def test_a_full_disk_costs_checkpoints_alone(whole: Path, tmp_path: Path, monkeypatch: Any) -> None:  # noqa: F811
