@@ -121,7 +121,13 @@ def test_settings_are_read_by_their_annotations() -> None:
 @pytest.mark.parametrize(
     ("registry", "command", "name", "path", "line"),
     [
-        (SEARCHES, "methods", "epsilon-greedy", "mypackage.searches:EpsilonGreedy", "At every step one of M children"),
+        (
+            SEARCHES,
+            "methods",
+            "epsilon-greedy",
+            "mypackage.searches:EpsilonGreedy",
+            "Continue at every step with the best of M children",
+        ),
         (MODELS, "models", "swatches", "mypackage.models:Swatches", "plain colours"),
         (REWARDS, "rewards", "brightness", "mypackage.rewards:Brightness", "mean of all pixels"),
     ],
