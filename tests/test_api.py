@@ -53,6 +53,7 @@ def test_defaults_are_the_papers() -> None:
 @pytest.mark.parametrize("method", ["bon", "svdd", "rbf"])
 @pytest.mark.parametrize("interpolant", ["linear", "vp", "cosine", "polynomial"])
 @pytest.mark.parametrize("kernel", ["ode", "heun", "sde", "ddim"])
+@pytest.mark.slow
 def test_every_combination_spends_what_was_estimate_cost(method: str, interpolant: str, kernel: str) -> None:
     plan = Plan(PROMPT, method=method, interpolant=interpolant, kernel=kernel, nfe=97, steps=4)
     declared = plan.cost()
@@ -147,6 +148,7 @@ def test_interruption_keeps_the_best_so_far() -> None:
     assert result.reward == max(point.reward for point in result.trace)
 
 
+@pytest.mark.slow
 def test_the_baseline_is_the_plain_ode_of_the_same_seed() -> None:
     plan = Plan(PROMPT, nfe=90, seed=3, steps=6)
     seen: list[torch.Tensor] = []

@@ -32,6 +32,7 @@ def shared(sources: dict[str, str]) -> dict[str, list[str]]:
     return {name: places for name, places in modules.items() if len(places) > 1}
 
 
+@pytest.mark.slow
 def test_no_two_classes_or_aliases_share_a_name() -> None:
     assert len(SOURCES) > 200
     assert shared({str(path): path.read_text(encoding="utf-8") for path in SOURCES}) == {}

@@ -39,6 +39,7 @@ def numbers(pattern: str, text: str) -> list[float]:
     return [float(number) for number in re.findall(pattern, text)]
 
 
+@pytest.mark.slow
 def test_many_prompts_each_within_its_budget(capsys: pytest.CaptureFixture[str]) -> None:
     output = run("many_prompts", capsys)
     assert numbers(r"(\d+) NFE", output) == [60, 60, 60]
@@ -46,6 +47,7 @@ def test_many_prompts_each_within_its_budget(capsys: pytest.CaptureFixture[str])
     assert len(re.findall("held out {'judge': -?[0-9.]+}", output)) == 3
 
 
+@pytest.mark.slow
 def test_a_pipeline_is_searched(capsys: pytest.CaptureFixture[str]) -> None:
     """One hundred NFE find a more colourful picture than ten."""
     output = run("diffusers_pipeline", capsys)

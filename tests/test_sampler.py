@@ -138,6 +138,7 @@ def test_default_grids(line: ToyModel) -> None:
 
 @pytest.mark.parametrize("search", SEARCHES, ids=lambda search: search.name)
 @pytest.mark.parametrize("sampler", [Sampler(), Sampler(steps=3), Sampler(Cosine(), grid=Arc(), steps=4)], ids=str)
+@pytest.mark.slow
 def test_finishing_is_inside_the_budget(
     line: ToyModel, toy_reward: ToyReward, search: Search, sampler: Sampler
 ) -> None:
@@ -150,6 +151,7 @@ def test_finishing_is_inside_the_budget(
         assert result.finished
 
 
+@pytest.mark.slow
 def test_a_model_of_another_interpolant(toy_reward: ToyReward) -> None:
     """The toy is of its mixtures' interpolant, so that a single Gaussian trained along VP comes out as it is."""
     law = GaussianMixture(torch.tensor([1.0]), torch.tensor([[1.5]]), torch.tensor([0.5]), VP())
@@ -233,6 +235,7 @@ def test_look_ahead_costs_what_it_declares_and_converges_to_the_end_of_the_flow(
 
 
 @given(st.integers(1, 12), st.integers(0, 300), st.floats(0.01, 1))
+@pytest.mark.slow
 def test_linear_shares(parts: int, spare: int, ratio: float) -> None:
     """Whole, never rising, none below 1, exact in all; a larger total takes from none, and lies along a line."""
     total = parts + spare

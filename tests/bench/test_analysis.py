@@ -332,6 +332,7 @@ def test_genealogies_write_out_the_rows_that_go_on() -> None:
     assert parents_of([None]) == []
 
 
+@pytest.mark.slow
 def test_a_folder_is_read(folder: Path, tmp_path: Path) -> None:  # noqa: F811
     told = read(folder)
     assert told.arms == ["plain", "BoN", "RBF_1", "SMC"]

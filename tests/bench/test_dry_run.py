@@ -54,6 +54,7 @@ BAD = [
 
 @pytest.mark.parametrize(("arguments", "told"), BAD, ids=[" ".join(arguments) for arguments, _ in BAD])
 @pytest.mark.parametrize("dry", [["--dry-run"], []], ids=["dry", "run"])
+@pytest.mark.slow
 def test_what_is_refused_makes_no_folder(
     arguments: list[str],
     told: str,
@@ -209,6 +210,7 @@ def test_ranks_need_trajectories_and_prompts() -> None:
         "grade --out a.jsonl --per-tier -1",
     ],
 )
+@pytest.mark.slow
 def test_wrong_numbers_and_names_are_one_line(
     arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

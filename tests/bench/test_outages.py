@@ -164,6 +164,7 @@ def _of_all(told: dict[str, Any], change: Any) -> None:
     ("kind", "spoil"),
     [("class", _forged), ("populations", _forged), ("extra", _shapes), ("bit", _flipped), ("version", _earlier)],
 )
+@pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_used_is_none(
     whole: Path,  # noqa: F811
     tmp_path: Path,
@@ -330,6 +331,7 @@ def _after(jobs: int, act: Callable[[], object]) -> Callable[..., None]:
     return told_of_one
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_moved_goes_on_where_it_is(
     whole: Path,  # noqa: F811
     tmp_path: Path,
@@ -377,6 +379,7 @@ def test_a_copy_of_a_folder_at_work_is_an_experiment_of_its_own(
         ("fill", "is full (No space left on device); 2 of 7 jobs are done and recorded; once this is fixed, the"),
     ],
 )
+@pytest.mark.slow
 def test_the_command_says_in_one_line_what_became_of_its_folder(
     act: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

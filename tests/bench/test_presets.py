@@ -25,6 +25,7 @@ def made(name: str, *, quick: bool) -> Experiment:
 @pytest.mark.filterwarnings("ignore:paths has too few steps:rollflow.errors.RollflowWarning")  # in the small forms
 @pytest.mark.parametrize("quick", [True, False], ids=["quick", "full"])
 @pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.slow
 def test_every_preset_fits_its_budget(name: str, quick: bool) -> None:
     """Every arm fits its budget, and all arms and their names are distinct."""
     experiment = made(name, quick=quick)

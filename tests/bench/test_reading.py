@@ -51,6 +51,7 @@ DEEP = "[" * 100_000 + "]" * 100_000
     ["[]", "null", "3", '"text"', "{}", '{"arms": []}', "{", "", "\x00", DEEP, '{"a": ' * 40 + "1" + "}" * 40, "[NaN]"],
     ids=lambda content: content[:8],
 )
+@pytest.mark.slow
 def test_what_is_no_configuration_is_refused(theirs: Path, content: str, capsys: pytest.CaptureFixture[str]) -> None:
     (theirs / "experiment.json").write_text(content)
     for command in ALL:

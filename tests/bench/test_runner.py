@@ -126,6 +126,7 @@ def test_processes_share_a_folder(whole: Path, tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("journal-*.jsonl"))) > 1
 
 
+@pytest.mark.slow
 def test_a_journal_that_was_cut_is_read_as_far_as_it_is_whole(whole: Path, tmp_path: Path) -> None:
     """In a truncated or corrupted journal intact records count; other jobs are run again with equal results."""
     [journal] = [path for path in whole.glob("journal-*.jsonl") if path.stat().st_size]
@@ -221,6 +222,7 @@ def test_a_replay_is_the_same_to_the_last_bit(whole: Path) -> None:
         assert made.versions == []
 
 
+@pytest.mark.slow
 def test_a_replay_has_as_many_threads_as_the_job_had(tmp_path: Path) -> None:
     threads: list[int] = []
 

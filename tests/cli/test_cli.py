@@ -98,6 +98,7 @@ def test_the_baseline_is_the_plain_sample_of_the_seed(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["bon", "svdd", "rbf"])
+@pytest.mark.slow
 def test_dry_run_costs_are_those_of_the_run_and_nothing_loads(
     method: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

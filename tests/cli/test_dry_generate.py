@@ -85,6 +85,7 @@ def test_a_lock_that_is_left_over_is_none(folder: Path) -> None:
     assert main([*COMMAND, "--dry-run"]) == 1
 
 
+@pytest.mark.slow
 def test_the_checkpoint_of_a_stopped_run(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "a stopped run with these options" in refused_alike(capsys, stopped)
     assert "another run that was stopped (seed was 0, is 3)" in refused_alike(capsys, stopped, "--seed", "3")
@@ -101,10 +102,12 @@ def test_the_checkpoint_of_a_stopped_run(stopped: Path, capsys: pytest.CaptureFi
         (["--reward", "rollflow.rewards.pixels.colorfulness:Colorfulness"], "belongs to another job: reward was"),
     ],
 )
+@pytest.mark.slow
 def test_another_job_to_resume(more: list[str], told: str, stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert told in refused_alike(capsys, stopped, "--resume", *more)
 
 
+@pytest.mark.slow
 def test_nothing_to_resume(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*COMMAND, "--dry-run", "--resume"]) == 1
     assert "to resume from: the folder holds no stopped run" in capsys.readouterr().err

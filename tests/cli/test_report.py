@@ -66,6 +66,7 @@ def test_report_goes_where_it_is_told(copy: Path, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "far").iterdir()} == {name.replace("report", "away") for name in FILES}
 
 
+@pytest.mark.slow
 def test_a_report_replaces_itself_and_nothing_else(
     copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

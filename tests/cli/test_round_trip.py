@@ -82,6 +82,7 @@ def test_generate_and_score_agree_on_every_packaged_reward(
 
 
 @pytest.mark.parametrize("reward", ["count", "caption", "judge", "caption-judge"])
+@pytest.mark.slow
 def test_scenes_are_judged_at_their_own_size_or_not_at_all(
     reward: str, embedded: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,6 +45,7 @@ every_case = pytest.mark.parametrize(
 
 
 @every_case
+@pytest.mark.slow
 def test_what_is_broken_fails(suite: Any, check: Any, broken: Any, arguments: tuple[Any, ...]) -> None:
     with pytest.raises(FAILURES):
         check(suite(), broken, *arguments)

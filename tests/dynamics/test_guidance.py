@@ -149,6 +149,7 @@ def test_children_lean_by_the_gradient_in_the_samplers_state(interpolant: Interp
 
 @every_rule
 @pytest.mark.parametrize("search", [BestOfN(), SVDD(2), RolloverBudget(2, 3)], ids=lambda search: search.name)
+@pytest.mark.slow
 def test_a_converted_model_is_guided_as_one_of_the_target_is(search: Search, rule: str) -> None:
     """Whole jobs up to the last evaluation: a linear model sampled along VP, and the same law as a model of VP."""
 
@@ -206,6 +207,7 @@ def test_all_children_of_a_parent_share_its_shift(search: Search) -> None:
 
 @pytest.mark.parametrize("nfe", [60, 200])
 @pytest.mark.parametrize("populations", [1, 3])
+@pytest.mark.slow
 def test_one_backward_pass_a_parent(populations: int, nfe: int) -> None:
     """Streams or chains times transitions, however many children; the rest of the budget is theirs."""
     model, sampler = Steps({"": plane(Linear())}), Sampler(Linear(), steps=4, guidance=DPS())

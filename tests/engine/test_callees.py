@@ -388,6 +388,7 @@ class Vandal(Observer):
 
 @pytest.mark.parametrize("sampler", [STEPS4, GUIDED], ids=["free", "guided"])
 @pytest.mark.parametrize("search", [BestOfN(), SVDD(2), SMC(), RolloverBudget(2, 3)], ids=lambda search: search.name)
+@pytest.mark.slow
 def test_nobody_changes_what_others_see(line: ToyModel, search: Any, sampler: Sampler) -> None:
     class Second(ToyReward):
         name = "second"
@@ -500,6 +501,7 @@ class ToyRewardTwo(ToyReward):
     ],
     ids=["smooth", "clamp", "kink", "relu", "half", "flat", "rounding", "large", "straight-through", "nan"],
 )
+@pytest.mark.slow
 def test_no_sound_gradient_is_refused(line: ToyModel, how: Any) -> None:
     from rollflow.engine.execution.executor import Executor
     from rollflow.engine.preparation import try_gradient

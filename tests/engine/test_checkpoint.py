@@ -142,6 +142,7 @@ def test_a_finished_population_is_not_run_again() -> None:
     assert counting.rows == 0
 
 
+@pytest.mark.slow
 def test_others_in_the_engine_do_not_matter() -> None:
     job, other = (Job(TASK, RolloverBudget(2, 3), 60, seed, SAMPLERS["linear"]) for seed in (5, 6))
     watch = Killer()
@@ -274,6 +275,7 @@ CLASSES = [
 
 
 @pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.slow
 def test_a_class_that_is_no_state_of_the_search_is_not_made(name: str, tmp_path: Path) -> None:
     """Nothing is looked up or imported either, and nothing is called."""
     job, made, before = a_checkpoint(tmp_path / "c.pt"), tmp_path / "made", set(sys.modules)
@@ -347,6 +349,7 @@ FORGERIES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 
 
 @pytest.mark.parametrize("kind", FORGERIES)
+@pytest.mark.slow
 def test_a_forged_state_is_refused_in_words(kind: str, tmp_path: Path) -> None:
     job, (change, message) = a_checkpoint(tmp_path / "c.pt"), FORGERIES[kind]
     forged(tmp_path / "c.pt", change)

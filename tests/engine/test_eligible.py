@@ -102,6 +102,7 @@ def run(job: Job, *, padded: bool = False) -> Result:
 
 @every_search
 @pytest.mark.parametrize("where", ["network", "decoder", "the safety checker"])
+@pytest.mark.slow
 def test_no_search_chooses_what_is_not_eligible(line: ToyModel, search: Search, where: str) -> None:
     """Though the reward would like it best; it is never shown to the reward, and the rest is as ``drive`` says."""
     judge = Bright()
@@ -126,6 +127,7 @@ def test_no_search_chooses_what_is_not_eligible(line: ToyModel, search: Search, 
 
 
 @every_search
+@pytest.mark.slow
 def test_what_the_reward_does_not_score_is_not_chosen(line: ToyModel, search: Search) -> None:
     """NaN and both infinities, of the reward or of a part of it."""
 

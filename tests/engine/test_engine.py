@@ -194,6 +194,7 @@ def mixed(model: ToyModel, judge: ToyReward) -> list[Job]:
 
 
 @pytest.mark.parametrize("max_rows", [1, 4, 16, 64])
+@pytest.mark.slow
 def test_rows_of_all_jobs_share_calls(spy: Any, toy_reward: ToyReward, max_rows: int) -> None:
     """No call above the limit; calls with several prompts and times where it allows them; no row evaluated twice."""
     results = Engine(max_rows).run(mixed(spy, toy_reward))
@@ -202,6 +203,7 @@ def test_rows_of_all_jobs_share_calls(spy: Any, toy_reward: ToyReward, max_rows:
     assert any(len(set(call.prompts)) > 1 and len(set(call.times)) > 2 for call in spy.calls) == (max_rows > 2)
 
 
+@pytest.mark.slow
 def test_sharing_saves_calls(spy: Any, toy_reward: ToyReward, alone: Callable[[Job], Any]) -> None:
     """As many calls as the job with the most needs, not as all of them in turn."""
     jobs = mixed(spy, toy_reward)
@@ -240,6 +242,7 @@ class Crowd(Observer):
 
 
 @pytest.mark.parametrize(("max_rows", "rows", "most"), [(4, 1, 4), (4, 3, 2), (1, 3, 1), (6, 2, 3), (64, 1, 30)])
+@pytest.mark.slow
 def test_jobs_are_admitted_only_as_rows_free_up(
     spy: Any, toy_reward: ToyReward, max_rows: int, rows: int, most: int
 ) -> None:

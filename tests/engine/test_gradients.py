@@ -168,6 +168,7 @@ def test_the_engine_equals_drive_with_guidance(
 
 
 @pytest.mark.parametrize(("most", "largest"), [(1, 1), (3, 3), (16, 10), (64, 19)])
+@pytest.mark.slow
 def test_no_differentiated_call_is_above_its_own_limit(line: ToyModel, most: int, largest: int) -> None:
     """``max_grad_rows`` bounds those calls alone, 19 rows of all jobs at first in equal parts, and changes no bit."""
     model, wide = Tracked(line.mixtures), Engine(64, max_grad_rows=64)

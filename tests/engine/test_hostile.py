@@ -240,6 +240,7 @@ def test_whatever_an_observer_raises_is_warned_of(event: str, error: BaseExcepti
     ids=["dtype", "device", "determinism", "threads", "gradients"],
 )
 @pytest.mark.parametrize("who", ["reward", "model", "observer"])
+@pytest.mark.slow
 def test_what_a_callee_sets_for_all_of_torch_ends_with_it(change: Callable[[], Any], who: str) -> None:
     def settings() -> list[Any]:
         return [
@@ -334,6 +335,7 @@ def test_a_held_out_reward_that_gives_no_number_says_so() -> None:
     [Minimum, lambda parts: Lexicographic(parts, (100.0, 0.0)), lambda parts: WeightedSum(parts, (1.0, 0.0))],
     ids=["minimum", "lexicographic", "sum"],
 )
+@pytest.mark.slow
 def test_no_mixture_hides_a_part_that_is_not_finite(
     mix: Callable[[tuple[RewardModel, ...]], Mixture], value: float, guided: bool
 ) -> None:

@@ -92,6 +92,7 @@ class Twin(ToyReward):
     name = "twin"
 
 
+@pytest.mark.slow
 def test_a_relative_reward_names_the_population_that_won_in_the_end(line: ToyModel, toy_reward: ToyReward) -> None:
     kept, mixed = Kept(), RankAverage((toy_reward, Twin()))
     job = Job(Task(line, "wide", mixed), RolloverBudget(3, 3), 120, 4, Sampler(VP(), steps=5))
@@ -108,6 +109,7 @@ def test_an_interrupted_search_names_the_row_of_the_highest_reward(line: ToyMode
     assert result.origin == Origin(0, int(kept.last[0].particles.reward.argmax()))
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_names_the_population_that_saw_its_best(line: ToyModel, toy_reward: ToyReward) -> None:
     populations = set()
     for seed in range(8):

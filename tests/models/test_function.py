@@ -74,6 +74,7 @@ def test_a_pair_is_searched_as_the_model_that_it_makes() -> None:
     assert results[0].reward == pytest.approx(float(results[0].sample.mean()))
 
 
+@pytest.mark.slow
 def test_the_samples_are_of_the_law_that_the_velocity_says() -> None:
     """400 steps of Euler from noise: mean and standard deviation of 192 pixels within four standard errors."""
     plan = Plan(

@@ -70,6 +70,7 @@ def test_everything_is_finite_and_continuous_at_the_data_end(interpolant: Interp
 
 @pytest.mark.parametrize(("k", "d"), [(2, 1), (5, 3), (16, 16), (20, 40)])
 @every
+@pytest.mark.slow
 def test_a_row_does_not_see_the_other_rows(interpolant: Interpolant, k: int, d: int) -> None:
     model = random_mixture(k, d, interpolant)
     for rows in (2, 5, 33):

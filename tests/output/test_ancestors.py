@@ -14,6 +14,7 @@ from rollflow.search import SMC
 @pytest.mark.parametrize("search", [SMC(temperature=0.005), SMC(temperature=0.005, ratio=0.2)], ids=repr)
 @pytest.mark.parametrize("interpolant", ["linear", "vp"])  # finishing is free on the one and costs on the other
 @pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.slow
 def test_the_path_is_one_trajectory(search: SMC, interpolant: str, seed: int) -> None:
     """The tiny model's clean estimate is a multiple of the state, and so are an ODE's later states: a ray from 0."""
     recorder = Recorder()

@@ -37,6 +37,7 @@ def recorded(**settings: Any) -> tuple[Result, Recorder]:
 @pytest.mark.parametrize("interpolant", ["vp", "linear"])  # finishing costs on the one and is free on the other
 @pytest.mark.parametrize("finish", [True, False])
 @pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.slow
 def test_path_leads_to_the_result(method: str, interpolant: str, finish: bool, seed: int) -> None:
     result, recorder = recorded(method=method, interpolant=interpolant, finish=finish, seed=seed)
     frames = recorder.path(result)
@@ -72,6 +73,7 @@ def test_points_are_all_that_was_scored() -> None:
     assert in_lockstep(running[0].nfe, result.shares) == result.trace[-2].nfe
 
 
+@pytest.mark.slow
 def test_a_recorder_begins_anew_with_every_job() -> None:
     recorder = Recorder()
     plan = Plan("a red square", nfe=90, interpolant="vp")

@@ -112,6 +112,7 @@ def test_no_option_is_left_at_its_default() -> None:
 
 
 @pytest.mark.parametrize("options", [{"nfe": 90}, NON_DEFAULT, {**NON_DEFAULT, "finish": False, "seed": 2}])
+@pytest.mark.slow
 def test_a_run_is_repeated_to_the_last_bit(options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", PROMPT, *flags(options), "--out", "first"]) == 0
     capsys.readouterr()
@@ -129,6 +130,7 @@ def test_a_run_is_repeated_to_the_last_bit(options: dict[str, Any], capsys: pyte
     assert Path("first/image.png").read_bytes() == Path("again/image.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_python_and_the_command_line_are_one() -> None:
     """Objects are written as the texts that make them, and the file of either repeats the other."""
     made = Plan(
@@ -171,6 +173,7 @@ def test_a_plain_sample_is_repeated_by_its_record(model: str) -> None:
     assert run(plan.baseline(3)).record().plan == {**content, "seed": 3}
 
 
+@pytest.mark.slow
 def test_a_result_saves_itself() -> None:
     """Without plots and steps, which take an observer; ``--from`` repeats it all the same."""
     result = generate(PROMPT, nfe=90, seed=3, grid=Matched(VP()))
@@ -199,6 +202,7 @@ def test_a_result_does_not_replace_files_of_the_user() -> None:
         result.save("busy")
 
 
+@pytest.mark.slow
 def test_options_beside_from_replace_its_own() -> None:
     assert main(["generate", PROMPT, *flags(NON_DEFAULT), "--ask", "square=1", "--out", "first", "-q"]) == 0
     more = ["--seed", "1", "--kernel", "ode", "--set", "streams=2", "--set", "guidance.scale=0.5"]
@@ -212,6 +216,7 @@ def test_options_beside_from_replace_its_own() -> None:
     assert read("fourth")["plan"]["prompt"] == {"text": PROMPT, "ask": {"square": 2}}
 
 
+@pytest.mark.slow
 def test_another_model_than_that_of_the_run_is_noticed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,6 +276,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> str:
         ({"steps": 10**9}, "steps must be a whole number"),
     ],
 )
+@pytest.mark.slow
 def test_a_file_of_anyones_is_not_trusted(
     plan: dict[str, Any], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,6 +300,7 @@ def test_a_model_of_another_type_is_refused_though_trusted(model: object, capsys
     assert refused(capsys).startswith("model must be a name or a pipeline, not ")
 
 
+@pytest.mark.slow
 def test_trust_allows_a_module(capsys: pytest.CaptureFixture[str]) -> None:
     Path("repeat_mine.py").write_text("from support.tiny import Redness\nclass Mine(Redness):\n    name = 'mine'\n")
     line = ["generate", PROMPT, "--nfe", "90", "--reward", "repeat_mine:Mine", "--out", "first", "-q"]
@@ -304,6 +311,7 @@ def test_trust_allows_a_module(capsys: pytest.CaptureFixture[str]) -> None:
     assert read("again")["sha256"] == read("first")["sha256"]
 
 
+@pytest.mark.slow
 def test_an_object_of_a_class_of_ones_own_is_refused_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     """It is known only to the program that made it; a name given beside ``--from`` takes its place."""
     generate(PROMPT, nfe=90, reward=UsersOwn(torch.ones(2)), held_out=[]).save("first")
@@ -357,6 +365,7 @@ def old(content: dict[str, Any]) -> dict[str, Any]:
         (lambda content: content | {"trace": 3}, "is malformed"),
     ],
 )
+@pytest.mark.slow
 def test_what_is_no_result_is_refused(change: Callable[[dict[str, Any]], Any], message: str) -> None:
     generate(PROMPT, nfe=90).save("first")
     Path("changed.json").write_text(json.dumps(change(read("first"))))

@@ -21,6 +21,7 @@ labels = st.tuples(st.integers(0, 30), st.integers(0, 1000), st.integers(0, 1000
 
 
 @given(st.lists(labels, min_size=1, max_size=8, unique=True), st.randoms(use_true_random=False))
+@pytest.mark.slow
 def test_a_draw_does_not_depend_on_the_order_of_draws(wanted: list[tuple[int, int, int]], random: Random) -> None:
     first = {label: NOISE.normal(*label) for label in wanted}
     again = {label: NOISE.normal(*label) for label in random.sample(wanted, len(wanted))}

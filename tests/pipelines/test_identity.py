@@ -129,6 +129,7 @@ LIVE |= {f"token {value}": token(value) for value in (0.5, 0.25)}
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_what_is_changed_in_a_loaded_pipeline_is_told_at_once_and_from_each_other() -> None:
     told = {}
     for name, change in LIVE.items():
@@ -152,6 +153,7 @@ def test_what_is_switched_on_and_off_again_is_as_before() -> None:
     assert model.identity == before
 
 
+@pytest.mark.slow
 def test_schedulers() -> None:
     """Each is read when the pipeline is loaded, and is what it was then."""
     tiny, told = flux.distilled(), []
@@ -216,6 +218,7 @@ def a_callback(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any])
         ("joint_attention_kwargs", lambda kind: {"hook": lambda x: x * kind}),
     ],
 )
+@pytest.mark.slow
 def test_arguments(name: str, make: Callable[[int], Any]) -> None:
     """Those of this pipeline's call that a search does not read are set here without a call."""
     model, told = loaded(flux.distilled()), []
@@ -226,6 +229,7 @@ def test_arguments(name: str, make: Callable[[int], Any]) -> None:
     assert " at 0x" not in told[0]
 
 
+@pytest.mark.slow
 def test_a_safety_checker_is_part_of_it() -> None:
     told = []
     for flag in (None, False, True):
@@ -353,6 +357,7 @@ def test_another_process_tells_the_same() -> None:
     assert other.stdout.splitlines()[-1] == loaded(flux.distilled()).identity
 
 
+@pytest.mark.slow
 def test_a_run_changes_nothing() -> None:
     """Of whatever is looked at: all that this pipeline's networks keep of a call is told apart from their settings."""
     for name in ("StableDiffusionXLPipeline", "WanPipeline"):

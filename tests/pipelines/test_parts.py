@@ -192,6 +192,7 @@ def test_a_configuration_that_says_so_is_believed_before_a_name() -> None:
     assert is_few_step("owner/model-turbo", DDIMScheduler, {})
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_of_a_pipeline_with_its_arguments() -> None:
     tiny, pictured = FAMILIES[FLUX](), FAMILIES["FluxKontextPipeline"]()
     another = Image.new("RGB", (16, 16), "red")
@@ -202,6 +203,7 @@ def test_a_checkpoint_is_of_a_pipeline_with_its_arguments() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.slow
 def test_weights_are_told_from_others_wherever_they_are() -> None:
     """Trained a little, the pipeline is another; offloaded or compiled it is the same."""
 

@@ -68,6 +68,7 @@ def checked(checker: Any) -> Tiny:
     ],
     ids=["list", "copies", "tensor", "array", "only says so", "a function"],
 )
+@pytest.mark.slow
 def test_what_the_checker_flags_is_rejected(checker: Any) -> None:
     free, model = loaded(stable_diffusion.epsilon()), loaded(checked(checker))
     x0 = states(model)
@@ -178,6 +179,7 @@ def test_halved_calls_keep_the_order_of_verdicts(monkeypatch: pytest.MonkeyPatch
     torch.testing.assert_close(halved.samples, whole.samples)
 
 
+@pytest.mark.slow
 def test_gradients_of_flagged_pictures_are_those_of_the_picture() -> None:
     free, model = loaded(stable_diffusion.epsilon()), loaded(checked(Checker()))
 

@@ -44,6 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_folder_from_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     code = main(["generate", "a cat", "--model", str(folder), *SMALL, "--compare", "--out", str(out), "--json"])
@@ -317,6 +318,7 @@ def test_options_of_pipelines_on_another_model(capsys: pytest.CaptureFixture[str
     assert "--dtype is only for diffusers pipelines" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_bfloat16_networks_under_float32_states(folder: Path) -> None:
     given = {"height": 16, "width": 16, "max_sequence_length": 16}
     model = PipelineSource(str(folder), given, dtype="bfloat16").load()

@@ -46,6 +46,7 @@ def in_threads(calls: list[Callable[[], Any]]) -> list[Any]:
         return [future.result(timeout=PATIENCE) for future in [pool.submit(call) for call in calls]]
 
 
+@pytest.mark.slow
 def test_threads_that_search_on_one_pipeline_get_what_they_would_alone(model: DiffusersModel) -> None:
     alone = [found(model, seed) for seed in range(4)]
     together = in_threads([functools.partial(found, model, seed) for seed in range(4)])

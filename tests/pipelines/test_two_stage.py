@@ -32,6 +32,7 @@ DIFFUSION = [HeunDiscreteScheduler, KDPM2DiscreteScheduler, KDPM2AncestralDiscre
 
 
 @pytest.mark.parametrize("kind", DIFFUSION, ids=lambda kind: kind.__name__)
+@pytest.mark.slow
 def test_times_of_a_diffusion_model(kind: type) -> None:
     """Evenly spaced over 1000 timesteps, i / 1000 being the time of timestep i - 1; KDPM2 goes by others between."""
     scheduler = kind()

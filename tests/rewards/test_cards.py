@@ -12,6 +12,7 @@ from rollflow.rewards import REWARDS
 
 
 @pytest.mark.parametrize("name", REWARDS)
+@pytest.mark.slow
 def test_every_reward_says_what_it_needs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     card = REWARDS[name].card
     assert card is not None

@@ -71,6 +71,7 @@ def test_a_prompt_is_embedded_once(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) 
     assert len(passes) == 2
 
 
+@pytest.mark.slow
 def test_embeddings_of_the_last_prompts_are_kept(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_cache, "KEPT", 2)
     reward = CLIPScore(tiny[1].checkpoint, device="cpu")

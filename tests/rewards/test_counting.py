@@ -121,6 +121,7 @@ def reward_of(folders: tuple[Path, Path]) -> Counting:
 
 @pytest.mark.parametrize("shape", [(40, 60), (60, 40), (32, 32)], ids=str)
 @torch.no_grad()
+@pytest.mark.slow
 def test_boxes_are_those_that_transformers_finds(reward_of: Counting, shape: tuple[int, int]) -> None:
     """And the score of a name is the mean over its tokens, told apart here by the marks between names."""
     given, names = pictures(*shape, rows=2), ("Camel", "red fox")

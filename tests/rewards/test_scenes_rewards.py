@@ -29,6 +29,7 @@ CAT, DOG = list(KINDS).index("cat"), list(KINDS).index("dog")
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=7), st.integers(0, 7))
+@pytest.mark.slow
 def test_count_probability_is_the_sum_over_subsets(probabilities: list[float], count: int) -> None:
     count = min(count, len(probabilities))
     exact = 0.0
@@ -117,6 +118,7 @@ def rendered(count: int, seed: int) -> tuple[torch.Tensor, list[Caption]]:
 
 
 @pytest.mark.parametrize("reward", [CountReward, JudgeReward])
+@pytest.mark.slow
 def test_detectors_count_rendered_scenes(reward: type[CountReward] | type[JudgeReward]) -> None:
     """At least 98 % of rendered scenes have every count of every kind right."""
     pixels, captions = rendered(400, 3)
@@ -128,6 +130,7 @@ def test_detectors_count_rendered_scenes(reward: type[CountReward] | type[JudgeR
     assert float((found == truth).all(1).float().mean()) >= 0.98
 
 
+@pytest.mark.slow
 def test_rewards_agree_with_what_is_drawn() -> None:
     pixels, captions = rendered(64, 4)
     prompts = [str(caption) for caption in captions]

@@ -346,6 +346,7 @@ def test_without_schemas_the_answer_is_asked_for_in_words(server: Server, make: 
     assert len(server.asked) == 3
 
 
+@pytest.mark.slow
 def test_what_was_answered_is_not_asked_again(
     server: Server, make: Callable[..., VLMJudge], monkeypatch: pytest.MonkeyPatch
 ) -> None:

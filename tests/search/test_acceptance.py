@@ -22,6 +22,7 @@ def stops_at(rule: Acceptance, rewards: list[float], parent: float = 0.0, best: 
 
 
 @given(st.lists(reward, min_size=1, max_size=8), reward, reward)
+@pytest.mark.slow
 def test_the_first_to_beat_a_threshold(rewards: list[float], parent: float, best: float) -> None:
     """The best so far or the parent; equal is not better."""
     for rule, threshold in ((BestSoFar(), best), (OverParent(), parent)):

@@ -104,6 +104,7 @@ def refuses(search: Search, sampler: Sampler) -> bool:
 @pytest.mark.filterwarnings("ignore:paths has too few steps:rollflow.errors.RollflowWarning")
 @settings(max_examples=80)
 @given(st.sampled_from([*OURS, Greedy(), Chains(chains=3)]), samplers, st.integers(0, 40))
+@pytest.mark.slow
 def test_the_dry_run_is_what_is_spent(search: Search, sampler: Sampler, spare: int) -> None:
     """NFE, network rows, reward calls, decodes and backward passes; and the refusal names the smallest budget."""
     dynamics = sampler.bind(MODEL)

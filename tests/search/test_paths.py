@@ -103,6 +103,7 @@ def plain(model: ToyModel, path: Interpolant, kernel: GaussianKernel, steps: lis
         (70, [4, 4, 4], 0),
     ],
 )
+@pytest.mark.slow
 def test_the_plain_loop_gives_the_same_bits(
     path: Interpolant, kernel: GaussianKernel, nfe: int, steps: list[int], left: int
 ) -> None:
@@ -188,6 +189,7 @@ def test_the_sample_is_always_finished(line: ToyModel, finish: bool, steps: int,
 @pytest.mark.parametrize("guidance", [None, DPS(0.1)])
 @pytest.mark.parametrize("kernel", [Euler(), Heun(), EulerMaruyama()], ids=str)
 @pytest.mark.parametrize("steps", [1, 6])
+@pytest.mark.slow
 def test_declared_is_spent(plane: ToyModel, guidance: Guidance | None, kernel: Kernel, steps: int) -> None:
     """With guidance every evaluation that is not scored is differentiated."""
     sampler = Sampler(VP(), kernel, steps=steps, guidance=guidance)

@@ -93,6 +93,7 @@ def pseudocode(
 
 @pytest.mark.parametrize(("T", "n0", "chains", "nfe"), [(2, 1, 1, 2), (4, 3, 1, 30), (6, 5, 2, 73), (10, 25, 2, 120)])
 @pytest.mark.parametrize("seed", [0, 9])
+@pytest.mark.slow
 def test_the_pseudocode_gives_the_same_bits(plane: ToyModel, T: int, n0: int, chains: int, nfe: int, seed: int) -> None:
     """The best chain's sample, its reward and the NFE, where the larger shares of an uneven budget come last."""
     reward = ToyReward(torch.tensor([1.0, 1.5]))
@@ -132,6 +133,7 @@ def better_half(rewards: list[float], r: float, r_star: float) -> bool:
     ids=lambda given: getattr(given, "__name__", repr(given)),
 )
 @pytest.mark.parametrize("weights", [(), (5.0, 3.0, 1.0, 2.0, 4.0)])
+@pytest.mark.slow
 def test_other_decisions_give_the_same_bits(
     plane: ToyModel, acceptance: Acceptance, stop: Rule, weights: tuple[float, ...]
 ) -> None:
@@ -236,6 +238,7 @@ def test_the_best_drawn_goes_on_whichever_was_accepted(line: ToyModel) -> None:
     assert watch.best == [0, 5, 5]
 
 
+@pytest.mark.slow
 def test_the_best_of_a_failed_transition_goes_on(line: ToyModel) -> None:
     """Not its last child: the next transition's children are those of the second of three."""
     watch, _, asked = scripted(line, 5, *[1, 3, 2], *[6], nfe=7, steps=3, initial=1)

@@ -147,6 +147,7 @@ BESIDE = [
 
 
 @pytest.mark.parametrize(("particles", "sampler", "search"), [*CROSSED, *BESIDE], ids=repr)
+@pytest.mark.slow
 def test_z_is_unbiased(particles: int, sampler: Sampler, search: SMC) -> None:
     """Over the discretised chain, finishing included: within 4 standard errors, which are a few percent."""
     seeds = {2: 250, 5: 120, 20: 70}[particles]
@@ -157,6 +158,7 @@ def test_z_is_unbiased(particles: int, sampler: Sampler, search: SMC) -> None:
 
 
 @pytest.mark.parametrize(("kernel", "threshold"), [(EulerMaruyama(), 1.0), (DDIM(), 0.5)], ids=repr)
+@pytest.mark.slow
 def test_guided_proposals_are_paid_for_in_the_weights(kernel: Kernel, threshold: float) -> None:
     """The same constant as without guidance, which moves every child by up to half a standard deviation."""
     search, plain = SMC(temperature=T, threshold=threshold), replace(FREE, kernel=kernel)
@@ -350,6 +352,7 @@ def test_prompts_in_one_engine_never_mix() -> None:
 @pytest.mark.parametrize(
     "search", [SMC(temperature=1), SMC(temperature=1, resampling=SSP(), threshold=0.5, tempering=AdaptiveTempering())]
 )
+@pytest.mark.slow
 def test_the_weighted_samples_are_those_of_the_tilted_law(search: SMC) -> None:
     """W1 to the exact tilted mixture falls as 1 / sqrt(K); the mode that had 0.2 of the mass has 0.64."""
     law = GaussianMixture(torch.tensor([0.8, 0.2]), torch.tensor([[-1.0], [1.0]]), torch.tensor([0.4, 0.3]))

@@ -42,6 +42,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("loop.time", SimpleNamespace(perf_counter=lambda: next(ticks) / 1000))
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     first, taken = fit(tmp_path, minutes=0.02, steps_until_killed=300)
     with pytest.raises(KeyboardInterrupt):
@@ -73,6 +74,7 @@ def test_shipped_weights_come_back_rounded_to_bfloat16(tmp_path: Path) -> None:
     assert torch.equal(copy.weight, network.weight.bfloat16().float())
 
 
+@pytest.mark.slow
 def test_a_rendered_scene_is_what_its_caption_says() -> None:
     """Counts and relation of the sprites are those of the caption, for every relation."""
     rng = np.random.default_rng(0)

@@ -44,6 +44,7 @@ FLOW_GRPO = EulerMaruyama(Memoryless(math.sqrt(0.5)))
     ],
     ids=["ode", "em", "ddim", "cps", "vp-em", "vp-em-arc"],
 )
+@pytest.mark.slow
 def test_reference_figures(kernel: Kernel, interpolant: Interpolant, grid: Grid, at_10: float, at_50: float) -> None:
     """Measured before, with other samples: either is off by up to the floor."""
     assert distance(kernel, 10, interpolant, grid).w1 == pytest.approx(at_10, abs=FLOOR)
@@ -73,6 +74,7 @@ def test_ten_even_steps_are_too_long_for_the_first_noise_of_vp() -> None:
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_samples_approach_the_exact_law(kernel: Kernel, interpolant: Interpolant) -> None:
     model = lopsided(interpolant)
     x = torch.randn(PARTICLES, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

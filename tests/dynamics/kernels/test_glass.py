@@ -60,6 +60,7 @@ def draw(kernel: GLASS, model: GaussianMixture, s: Tensor, z: Tensor) -> Tensor:
 @every
 @every_rho
 @every_target
+@pytest.mark.slow
 def test_mean_and_deviation_of_a_gaussian_transition(interpolant: Interpolant, rho: float | None, s: float) -> None:
     """The velocity is affine, and so is the transition in its noise, so that two draws tell its moments.
 
@@ -81,6 +82,7 @@ def test_mean_and_deviation_of_a_gaussian_transition(interpolant: Interpolant, r
 @every
 @every_rho
 @every_target
+@pytest.mark.slow
 def test_a_mixture_transition_comes_out_exact(interpolant: Interpolant, rho: float | None, s: float) -> None:
     """In one dimension the inner flow is the increasing map from the noise to the exact transition."""
     model, target = lopsided(interpolant), torch.tensor(s, dtype=torch.float64)

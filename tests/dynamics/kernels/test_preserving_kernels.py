@@ -102,6 +102,7 @@ def test_the_published_formulas_for_linear(kernel: CoefficientsPreserving) -> No
 
 @every
 @pytest.mark.parametrize("kernel", [FlowCPS(), FlowCPS(0.5), Renoise()], ids=str)
+@pytest.mark.slow
 def test_a_constant_share_of_fresh_noise_keeps_a_part_of_the_variance(
     interpolant: Interpolant, kernel: FlowCPS | Renoise
 ) -> None:

@@ -475,6 +475,7 @@ SHAPES += ((1, 2, 1, 32, 32), (1, 32, 32, 3), (1, 1, 1, 3, 8, 8), (2, 3, 32, 32)
 @pytest.mark.parametrize(
     "name", ["count", "judge", "caption", "colorfulness", "jpeg-compressibility", "sum(parts=colorfulness;count)"]
 )
+@pytest.mark.slow
 def test_no_shape_or_type_of_samples_is_an_error_of_the_server(name: str) -> None:
     async def ask() -> dict[str, httpx.Response]:
         transport = httpx.ASGITransport(app_of(REWARDS.make(name)), raise_app_exceptions=False)

@@ -149,6 +149,7 @@ def test_every_float_survives(floats: list[float]) -> None:
         max_size=6,
     )
 )
+@pytest.mark.slow
 def test_prompts_arrive_with_what_they_ask_for(prompts: list[str]) -> None:
     arrived = read(TENSORS, body_of(torch.ones(len(prompts), 1), prompts), Limits()).prompts
     assert list(arrived) == prompts
@@ -173,6 +174,7 @@ DAMAGED = st.builds(
 
 @settings(max_examples=400)
 @given(st.sampled_from([TENSORS, PICTURES]), PIECES | DAMAGED)
+@pytest.mark.slow
 def test_whatever_is_read_is_a_batch_or_refused(media: str, body: bytes) -> None:
     with suppress(Refusal):
         samples, prompts = read(media, body, SMALL)

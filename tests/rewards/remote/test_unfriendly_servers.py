@@ -214,6 +214,7 @@ def test_answers_of_a_judge_are_read_up_to_a_limit(monkeypatch: pytest.MonkeyPat
             judge.score(PICTURES[:1], ["a cat"])
 
 
+@pytest.mark.slow
 def test_objects_for_one_server_share_its_sockets() -> None:
     with hosted(Wavy()) as host:
         rewards = [RemoteReward(host.url) for _ in range(20)]
@@ -280,6 +281,7 @@ def test_rewards_with_one_url_have_one_place() -> None:
     assert judges[0].place == judges[1].place != judges[2].place
 
 
+@pytest.mark.slow
 def test_threads_end_with_their_engine(line: ToyModel) -> None:
     before = threading.active_count()
     for _ in range(100):
