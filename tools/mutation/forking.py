@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import gc
 import importlib
-import importlib.abc
-import importlib.machinery
-import importlib.util
 import os
 import pickle
 import resource
@@ -15,8 +12,10 @@ import signal
 import sys
 import time
 import traceback
+import types
 import warnings
 from collections.abc import Callable, Generator
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -242,13 +241,16 @@ def imported(mutant: Mutant, tests: list[str], cpu: float) -> Outcome:
         for name, loaded in list(sys.modules.items()):
             if str(getattr(loaded, "__file__", None) or "").startswith((str(ROOT / "src"), str(ROOT / "tests"))):
                 del sys.modules[name]
-        sys.meta_path.insert(0, Changed(mutant.module, source))
+        names = execute_from(source, ROOT / mutant.module)
         files = list(dict.fromkeys(name.partition("::")[0] for name in tests))
         code = pytest.main([*_OPTIONS, "-x", *files], plugins=[First(out)])
         if code != pytest.ExitCode.OK:
             os.write(out, f"{code!r}".encode())
+        elif not names:
+            os.write(out, b"?")
 
     failed, ended, seconds = forked(work, cpu + 30, 20 * cpu + 60)
+    assert failed != b"?", f"{mutant.module} was not imported by its tests"
     return Outcome("timeout" if not ended else "killed" if failed else "survived", failed.decode(), seconds)
 
 
@@ -270,26 +272,29 @@ class First:
         return (yield)
 
 
-class Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """An importer of one module with a changed source."""
+def execute_from(source: str, path: Path) -> set[str]:
+    """Have a module executed from another source when it is imported next.
 
-    def __init__(self, module: str, source: str) -> None:
-        self.path, self.source = ROOT / module, source
-        parts = Path(module).with_suffix("").parts[1:]
-        self.package = parts[-1] == "__init__"
-        self.name = ".".join(parts[:-1] if self.package else parts)
+    It is given to the loader and not to a finder of its own, since the tests put finders of theirs before all others.
 
-    def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
-        if name != self.name:
-            return None
-        places = [str(self.path.parent)] if self.package else None
-        return importlib.util.spec_from_file_location(name, self.path, loader=self, submodule_search_locations=places)
+    Args:
+        source: The other source.
+        path: Of the module.
 
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
-        return None
+    Returns:
+        Names under which it was imported: empty as long as it was not.
+    """
+    names, get_code = set[str](), SourceFileLoader.get_code
 
-    def exec_module(self, module: Any) -> None:
-        exec(compile(self.source, str(self.path), "exec", dont_inherit=True), module.__dict__)
+    def changed(loader: SourceFileLoader, name: str) -> types.CodeType | None:
+        if Path(loader.path) != path:
+            return get_code(loader, name)
+        names.add(name)
+        code: types.CodeType = compile(source, str(path), "exec", dont_inherit=True)
+        return code
+
+    SourceFileLoader.get_code = changed  # type: ignore[method-assign,assignment]
+    return names
 
 
 _OPTIONS = (
