@@ -50,7 +50,7 @@ def test_bounds_of_shifts() -> None:
     ids=lambda one: str(one)[:10],
 )
 def test_an_unknown_name_is_called_what_it_is(registry: Any, what: str) -> None:
-    with pytest.raises(UnknownName, match=what):
+    with pytest.raises(UnknownName, match=f"^unknown {what} 'nothing-of-the-kind'"):
         registry.resolve("nothing-of-the-kind")
 
 

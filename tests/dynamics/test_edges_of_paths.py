@@ -27,7 +27,7 @@ def test_bounds_of_settings() -> None:
 
 
 def test_an_unknown_path_is_called_so() -> None:
-    with pytest.raises(UnknownName, match="interpolant"):
+    with pytest.raises(UnknownName, match=r"^unknown interpolant 'straight'"):
         INTERPOLANTS.resolve("straight")
 
 

@@ -117,5 +117,5 @@ def test_weights_that_do_not_sum_to_1_are_refused(total: float) -> None:
 
 
 def test_an_unknown_scheme_is_called_so() -> None:
-    with pytest.raises(UnknownName, match="resampling scheme"):
+    with pytest.raises(UnknownName, match=r"^unknown resampling scheme 'systematik'"):
         RESAMPLING.resolve("systematik")

@@ -1,0 +1,132 @@
+"""The price list, line by line, and the cost of schedules."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rollflow.dynamics.grids import Arc
+from rollflow.dynamics.guidance import DPS
+from rollflow.dynamics.interpolants import Linear
+from rollflow.dynamics.kernels import Euler, Heun
+from rollflow.dynamics.lookahead import ODELookahead, Tweedie
+from rollflow.models.mixture.model import ToyModel
+from rollflow.particles.rng import Noise
+from rollflow.sampler import Dynamics, Sampler
+from rollflow.search import Cost, Schedule, Stage
+from rollflow.search.cost import Account
+from rollflow.search.rehearsal import Rehearsal
+
+
+def dear(line: ToyModel, *, guided: bool = True) -> Dynamics:
+    """4 NFE to evaluate and score, 1 to move, 2 to finish."""
+    guidance = DPS() if guided else None
+    return Sampler(Linear(), Heun(), Arc(), 3, ODELookahead(4), guidance=guidance).bind(line)
+
+
+def plain(line: ToyModel, *, guided: bool = True) -> Dynamics:
+    """1 NFE to evaluate and score, and all else free."""
+    return Sampler(Linear(), Euler(), steps=3, lookahead=Tweedie(), guidance=DPS() if guided else None).bind(line)
+
+
+def test_the_prices_are_those_of_the_dynamics(line: ToyModel) -> None:
+    dynamics = dear(line)
+    assert (dynamics.evaluate_nfe, dynamics.sampler.kernel.extra_nfe, dynamics.finish_nfe) == (4, 1, 2)
+    assert (plain(line).evaluate_nfe, plain(line).finish_nfe) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("score", "guided", "cheap", "costly"),
+    [
+        (True, False, (5, 5, 0), (20, 5, 0)),
+        (False, False, (5, 0, 0), (5, 0, 0)),
+        (True, True, (5, 5, 5), (20, 10, 5)),
+        (False, True, (5, 5, 5), (5, 5, 5)),
+    ],
+)
+def test_evaluations(
+    line: ToyModel, score: bool, guided: bool, cheap: tuple[int, int, int], costly: tuple[int, int, int]
+) -> None:
+    """(NFE, reward calls and decodes, backward passes) of five: what is differentiated has scored the mean."""
+    for dynamics, (nfe, scores, backward) in ((plain(line), cheap), (dear(line), costly)):
+        account = Account(dynamics)
+        account.add_evaluations(5, score=score, guided=guided)
+        assert account.cost == Cost(nfe, scores, scores, backward_passes=backward)
+    for unguided in (plain(line, guided=False), dear(line, guided=False)):
+        accounts = [Account(unguided), Account(unguided)]
+        accounts[0].add_evaluations(5, score=score, guided=guided)
+        accounts[1].add_evaluations(5, score=score)
+        assert accounts[0].cost == accounts[1].cost
+
+
+def test_an_evaluation_is_scored_and_not_differentiated_unless_told(line: ToyModel) -> None:
+    account = Account(dear(line))
+    account.add_evaluations(5)
+    assert account.cost == Cost(20, 5, 5)
+
+
+def test_all_else(line: ToyModel) -> None:
+    for dynamics, guidance, moves, finish in (
+        (dear(line), Cost(3, 3, 3, backward_passes=3), Cost(3, 0, 0), Cost(6, 3, 3)),
+        (dear(line, guided=False), Cost(0, 0, 0), Cost(3, 0, 0), Cost(6, 3, 3)),
+        (plain(line), Cost(3, 3, 3, backward_passes=3), Cost(0, 0, 0), Cost(0, 0, 0)),
+    ):
+        for add, expected in (
+            (Account.add_guidance, guidance),
+            (Account.add_moves, moves),
+            (Account.add_denoising, finish),
+            (Account.add_scores, Cost(0, 3, 3)),
+        ):
+            account = Account(dynamics)
+            add(account, 3)
+            assert account.cost == expected
+            add(account, 3)
+            assert account.cost == expected.times(2)
+
+
+def test_what_is_left_and_what_the_step_has_cost(line: ToyModel) -> None:
+    assert Account(plain(line)).settle() == (0, 0)
+    account = Account(plain(line), 20)
+    account.add_evaluations(3)
+    assert account.settle() == (17, 3)
+    assert account.settle() == (17, 0)
+    account.add_evaluations(2)
+    account.add_evaluations(2)
+    assert account.settle() == (13, 4)
+    account.open(9)
+    account.add_evaluations(1)
+    assert account.settle() == (8, 1)
+    assert account.cost == Cost(8, 8, 8)
+
+
+def test_sums_and_multiples() -> None:
+    one, other = Cost(2, 3, 5, True, 7), Cost(20, 30, 50, False, 70)
+    assert one.plus(one) == one.times(2) == Cost(4, 6, 10, True, 14)
+    assert one.plus(other) == other.plus(one) == Cost(22, 33, 55, False, 77)
+    assert other.plus(other) == other.times(2) == Cost(40, 60, 100, False, 140)
+    assert one.times(0) == Cost(0, 0, 0, True, 0)
+
+
+def test_defaults(line: ToyModel) -> None:
+    assert Cost(1, 2, 3) == (1, 2, 3, True, 0)
+    assert Stage(4) == (4, True, False, 0, False, 1)
+    assert Schedule([]) == ([], 0)
+    assert Rehearsal(plain(line), Noise(0, 0, (1,), torch.float64), 0).surplus == 0
+
+
+def test_the_cost_of_a_schedule(line: ToyModel) -> None:
+    """4 NFE to evaluate, or 1 without a score; 1 to move, but for the first and fresh ones; 2 to finish."""
+    dynamics = dear(line)
+    for schedule, expected in (
+        (Schedule([]), Cost(0, 0, 0)),
+        (Schedule([Stage(3)]), Cost(12, 3, 3)),
+        (Schedule([Stage(3), Stage(2)]), Cost(12 + 8 + 2, 5, 5)),
+        (Schedule([Stage(3), Stage(2, fresh=True)]), Cost(12 + 8, 5, 5)),
+        (Schedule([Stage(3, fresh=True), Stage(2, score=False)]), Cost(12 + 2 + 2, 3, 3)),
+        (Schedule([Stage(3), Stage(2, times=5)]), Cost(12 + 5 * 10, 13, 13)),
+        (Schedule([Stage(3, times=0)]), Cost(0, 0, 0)),
+        (Schedule([Stage(3), Stage(2, parents=4)]), Cost(12 + 10 + 4, 9, 9, backward_passes=4)),
+        (Schedule([Stage(3, False, True)]), Cost(3, 3, 3, backward_passes=3)),
+        (Schedule([Stage(3)], finished=2), Cost(12 + 4, 5, 5)),
+    ):
+        assert schedule.cost(dynamics) == expected
