@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -44,3 +46,9 @@ def test_velocity_from_noise_at_both_ends() -> None:
     assert torch.equal(velocity_from_noise(Linear(), eps, x, 0.0), eps - x)
     assert velocity_from_noise(Linear(), eps, x, 1.0).isnan().all()
     assert velocity_from_noise(Linear(), eps, x, torch.tensor([1.0]).double()).isnan().all()
+
+
+def test_no_time_is_beyond_1() -> None:
+    """Also where rounding alone would make it so, as with these rates at pure noise."""
+    assert VP(0.1, 2.0).time_at_log_snr(-math.inf) == 1
+    assert VP(0.2, 3.0).time_at_log_snr(-1e3) == 1

@@ -200,3 +200,25 @@ def test_the_largest_that_is_within_a_budget(price: Callable[[int], int], budget
 
     assert largest(priced, budget) == max(n for n in range(budget + 1) if price(min(n, 10**4)) <= budget)
     assert len(asked) < 30
+
+
+@pytest.mark.parametrize(
+    ("price", "budget", "questions"),
+    [
+        (lambda n: 3 * n + 5, 1000, [0, 1, 331, 332]),
+        (lambda n: int(n**0.5), 97, [0, 1, 97]),
+        (lambda n: 5 + (n > 3) * 10**6, 97, [0, 1, 49, 2, 25, 3, 14, 4]),
+        (lambda n: 2**n, 97, [0, 1, 96, 2, 64, 3, 41, 4, 25, 14, 9, 6, 7]),
+        (lambda n: max(n, 9 * n - 400), 97, [0, 1, 97, 20, 96, 35, 95, 47, 94, 70, 58, 52, 55, 56]),
+    ],
+)
+def test_few_prices_are_asked_for(price: Callable[[int], int], budget: int, questions: list[int]) -> None:
+    """Each may be a rehearsal: eight secants from 0, of which the first is right for a line, then halves."""
+    asked: list[int] = []
+
+    def priced(n: int) -> int:
+        asked.append(n)
+        return price(n)
+
+    largest(priced, budget)
+    assert asked == questions

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-_SEARCH = "tests/conformance/test_our_searches.py"
 _KERNELS = "tests/dynamics/kernels"
 _DEFAULTS = "tests/dynamics/test_defaults_of_dynamics.py"
 _SEARCHES = "tests/search/test_defaults_of_searches.py"
+_RESUMING = "tests/search/test_resuming.py"
 _ACCOUNT = "tests/search/test_account.py"
 _EDGES = "tests/dynamics/test_edges_of_paths.py"
 _PACKAGE = "src/rollflow"
@@ -31,21 +31,21 @@ CORE: dict[str, list[str]] = {
         "requests": ["tests/test_requests.py", "tests/test_requests_of_rows.py"],
         "engine/meter": ["tests/engine/test_meter.py", "tests/engine/test_caps.py"],
         "engine/scheduler": ["tests/engine/test_scheduler.py"],
-        "search/__init__": [_SEARCH, _SEARCHES],
-        "search/base": [_SEARCH, "tests/search"],
-        "search/propagator": ["tests/search", _SEARCH, "tests/dynamics/test_guidance.py"],
+        "search/__init__": [_SEARCHES, _RESUMING],
+        "search/base": ["tests/search/test_cost.py", _RESUMING, _SEARCHES],
+        "search/propagator": ["tests/search/test_propagator.py", _RESUMING],
         "search/streams": ["tests/search/test_streams.py", "tests/search/test_dead_streams.py"],
         "search/cost": ["tests/search/test_cost.py", _ACCOUNT],
         "search/rehearsal": ["tests/search/test_cost.py", _ACCOUNT],
-        "search/best_of_n": ["tests/search/test_best_of_n.py", _SEARCH],
-        "search/code": ["tests/search/test_code.py", _SEARCH, _SEARCHES],
-        "search/paths": ["tests/search/test_paths.py", _SEARCH, _SEARCHES],
-        "search/svdd": ["tests/search/test_svdd.py", _SEARCH, _SEARCHES],
+        "search/best_of_n": ["tests/search/test_best_of_n.py", _RESUMING],
+        "search/code": ["tests/search/test_code.py", _RESUMING, _SEARCHES],
+        "search/paths": ["tests/search/test_paths.py", _RESUMING, _SEARCHES],
+        "search/svdd": ["tests/search/test_svdd.py", _RESUMING, _SEARCHES],
         "search/rbf/acceptance": ["tests/search/test_acceptance.py", "tests/search/test_rollover_budget.py", _SEARCHES],
         "search/rbf/quota": ["tests/search/test_quota.py", "tests/search/test_rollover_budget.py", _SEARCHES],
-        "search/rbf/rollover_budget": ["tests/search/test_rollover_budget.py", _SEARCH, _SEARCHES],
+        "search/rbf/rollover_budget": ["tests/search/test_rollover_budget.py", _RESUMING, _SEARCHES],
         "search/smc/potentials": ["tests/search/test_potentials.py", _SEARCHES],
-        "search/smc/smc": ["tests/search/test_smc.py", _SEARCH, _SEARCHES],
+        "search/smc/smc": ["tests/search/test_smc.py", _RESUMING, _SEARCHES],
         "search/smc/tempering": ["tests/search/test_potentials.py", "tests/search/test_smc.py", _SEARCHES],
         "search/smc/weighing": ["tests/search/test_smc.py", "tests/search/test_potentials.py", _SEARCHES],
     }.items()
