@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rollflow.dynamics.conversions import denoised_from_velocity
+from rollflow.dynamics.guidance import DPS
 from rollflow.dynamics.interpolants import Linear
 from rollflow.dynamics.kernels import DDIM, Euler, EulerMaruyama, GaussianKernel
 from rollflow.engine import Engine, Job, Task
@@ -57,3 +58,12 @@ def test_more_budget_is_never_worse(line: ToyModel, toy_reward: ToyReward) -> No
     rewards = [result.reward for result in Engine().run(jobs)]
     assert rewards == sorted(rewards)
     assert rewards[0] < rewards[-1]
+
+
+def test_guidance_differentiates_every_evaluation_but_the_last(line: ToyModel, toy_reward: ToyReward) -> None:
+    """N (T - 1) backward passes, each with a reward call of its own; the last particles have no children."""
+    sampler = Sampler(Linear(), steps=4, guidance=DPS(0.1))
+    stages = BestOfN().schedule(sampler.bind(line), 2).stages
+    assert [(stage.rows, stage.score, stage.guided) for stage in stages] == [(3, False, True)] * 3 + [(3, True, False)]
+    (result,) = Engine().run([Job(Task(line, "wide", toy_reward), BestOfN(), 12, seed=2, sampler=sampler)])
+    assert (result.spent.nfe, result.spent.reward_calls, result.spent.backward_passes) == (12, 12, 9)

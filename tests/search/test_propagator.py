@@ -199,6 +199,7 @@ def test_the_start_is_noise_at_the_first_time(plane: ToyModel) -> None:
     assert asked(one.start([0], [0], guided=True))[1].kinds == ["Grad"]
     alone = propagator(plane, linear(guided=True, steps=1))  # no children, so nothing to lean
     assert asked(alone.start([0], [0], guided=True))[1].kinds == ["Velocity", "Reward"]
+    assert asked(propagator(plane, linear(guided=True, steps=2)).start([0], [0], guided=True))[1].kinds == ["Grad"]
 
 
 def test_an_origin_is_noised(plane: ToyModel) -> None:
@@ -230,12 +231,15 @@ def test_a_kernel_that_asks_is_answered_along_the_samplers_path(plane: ToyModel)
     one = propagator(plane, Sampler(VP(), Heun(), steps=4))
     t, s = one.time(1), one.time(2)
     conversion = one.dynamics.conversion
-    _, answers = asked(one.move(particles(X), t, s, None))
+    made, answers = asked(one.move(particles(X), t, s, None))
     [request] = answers.requests
     assert isinstance(request, Velocity)
-    step = X + (s - t) * conversion.velocity(2 * X, X, t)
+    first = conversion.velocity(2 * X, X, t)
+    step = X + (s - t) * first
     torch.testing.assert_close(request.x, step / conversion.scale(s))
     torch.testing.assert_close(request.t, conversion.time(s).expand(3))
+    second = conversion.velocity(2 * step / conversion.scale(s), step, s)
+    torch.testing.assert_close(made, X + (s - t) * (first + second) / 2)
     assert one.account.nfe == 3
 
 
@@ -301,24 +305,25 @@ def test_what_is_saved_says_what_the_step_has_cost(plane: ToyModel) -> None:
 # The end.
 
 
-def test_finishing_is_scored_as_a_sample(plane: ToyModel) -> None:
-    """The grid ends at noise level 0.8: three steps of Euler, the last of which is the clean estimate."""
-    one = propagator(plane, Sampler(Linear(), Euler(), Arc(), 3))
-    last = float(one.time(2))
-    assert one.dynamics.finishing_steps == 3
+@pytest.mark.parametrize("steps", [2, 3])
+def test_finishing_is_scored_as_a_sample(plane: ToyModel, steps: int) -> None:
+    """The grid ends at a noise level of 0.87 or 0.75: as many steps of Euler, the last of them the clean estimate."""
+    one = propagator(plane, Sampler(Linear(), Euler(), Arc(), steps))
+    last = float(one.time(steps - 1))
+    assert one.dynamics.finishing_steps == steps
     made, answers = asked(one.denoise(particles(X)))
-    assert answers.kinds == ["Velocity", "Velocity", "Reward"]
-    expected = X
-    for i in range(2):
-        expected = expected - last / 3 * 2 * expected
-        velocity = answers.requests[i]
-        assert isinstance(velocity, Velocity)
-        assert velocity.t.tolist() == pytest.approx([last * (2 - i) / 3] * 3)
-    torch.testing.assert_close(made.clean, expected - last / 3 * 2 * expected)
+    assert answers.kinds == ["Velocity"] * (steps - 1) + ["Reward"]
+    expected, times = X, [last * (steps - i) / steps for i in range(steps)]
+    for t, request in zip(times[1:], answers.requests, strict=False):
+        expected = expected - last / steps * 2 * expected
+        assert isinstance(request, Velocity)
+        assert request.t.tolist() == pytest.approx([t] * 3)
+    torch.testing.assert_close(made.clean, expected - last / steps * 2 * expected)
     assert torch.equal(made.reward, made.clean[:, 0])
-    assert isinstance(answers.requests[2], Reward)
-    assert answers.requests[2].noise_level == 0.0
-    assert (one.account.nfe, one.account.reward_calls) == (6, 3)
+    reward = answers.requests[-1]
+    assert isinstance(reward, Reward)
+    assert reward.noise_level == 0.0
+    assert (one.account.nfe, one.account.reward_calls) == (3 * (steps - 1), 3)
 
 
 @pytest.mark.parametrize("steps", [1, 4])

@@ -6,6 +6,7 @@ _KERNELS = "tests/dynamics/kernels"
 _DEFAULTS = "tests/dynamics/test_defaults_of_dynamics.py"
 _SEARCHES = "tests/search/test_defaults_of_searches.py"
 _RESUMING = "tests/search/test_resuming.py"
+_GUIDED = "tests/search/test_guided_requests.py"
 _ACCOUNT = "tests/search/test_account.py"
 _EDGES = "tests/dynamics/test_edges_of_paths.py"
 _PACKAGE = "src/rollflow"
@@ -37,15 +38,15 @@ CORE: dict[str, list[str]] = {
         "search/streams": ["tests/search/test_streams.py", "tests/search/test_dead_streams.py"],
         "search/cost": ["tests/search/test_cost.py", _ACCOUNT],
         "search/rehearsal": ["tests/search/test_cost.py", _ACCOUNT],
-        "search/best_of_n": ["tests/search/test_best_of_n.py", _RESUMING],
-        "search/code": ["tests/search/test_code.py", _RESUMING, _SEARCHES],
-        "search/paths": ["tests/search/test_paths.py", _RESUMING, _SEARCHES],
-        "search/svdd": ["tests/search/test_svdd.py", _RESUMING, _SEARCHES],
+        "search/best_of_n": ["tests/search/test_best_of_n.py", _RESUMING, _GUIDED],
+        "search/code": ["tests/search/test_code.py", _RESUMING, _GUIDED, _SEARCHES],
+        "search/paths": ["tests/search/test_paths.py", _RESUMING, _GUIDED, _SEARCHES],
+        "search/svdd": ["tests/search/test_svdd.py", _RESUMING, _GUIDED, _SEARCHES],
         "search/rbf/acceptance": ["tests/search/test_acceptance.py", "tests/search/test_rollover_budget.py", _SEARCHES],
         "search/rbf/quota": ["tests/search/test_quota.py", "tests/search/test_rollover_budget.py", _SEARCHES],
-        "search/rbf/rollover_budget": ["tests/search/test_rollover_budget.py", _RESUMING, _SEARCHES],
+        "search/rbf/rollover_budget": ["tests/search/test_rollover_budget.py", _RESUMING, _GUIDED, _SEARCHES],
         "search/smc/potentials": ["tests/search/test_potentials.py", _SEARCHES],
-        "search/smc/smc": ["tests/search/test_smc.py", _RESUMING, _SEARCHES],
+        "search/smc/smc": ["tests/search/test_smc.py", _RESUMING, _GUIDED, _SEARCHES],
         "search/smc/tempering": ["tests/search/test_potentials.py", "tests/search/test_smc.py", _SEARCHES],
         "search/smc/weighing": ["tests/search/test_smc.py", "tests/search/test_potentials.py", _SEARCHES],
     }.items()

@@ -60,7 +60,7 @@ class SwapArguments(Operator):  # type: ignore[misc]
     def mutate(self, node: Any, index: int) -> Any:
         one, other = self._pairs(node)[index]
         i, j = node.children.index(one), node.children.index(other)
-        first, second = one.get_code(include_prefix=False), other.get_code(include_prefix=False)
+        first, second = _text(one), _text(other)
         node.children[i] = _parsed(one.get_first_leaf().prefix + second)
         node.children[j] = _parsed(other.get_first_leaf().prefix + first)
         return node
@@ -71,7 +71,7 @@ class SwapArguments(Operator):  # type: ignore[misc]
         if not called or node.parent.get_previous_leaf().value in SYMMETRIC:
             return []
         plain = [one for one in node.children[::2] if one.type != "argument"]  # neither named nor starred
-        return [pair for pair in itertools.pairwise(plain) if pair[0].get_code() != pair[1].get_code()]
+        return [pair for pair in itertools.pairwise(plain) if _text(pair[0]) != _text(pair[1])]
 
     @classmethod
     def examples(cls) -> tuple[()]:
@@ -80,6 +80,11 @@ class SwapArguments(Operator):  # type: ignore[misc]
 
 Key = tuple[str, str, int]
 """The line before and after the change, and the number among identical changes in a module."""
+
+
+def _text(node: Any) -> str:
+    code: str = node.get_code(include_prefix=False)
+    return code
 
 
 def _parsed(code: str) -> Any:
