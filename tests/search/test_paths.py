@@ -248,6 +248,7 @@ def test_its_kernel_is_the_ode_unless_told(line: ToyModel) -> None:
         ((2, 0), "copies of paths must be a whole number >= 1, not 0"),
         ((2, 5, 0.0), "start=0.0, forward=0.78 and back=0.81"),
         ((2, 5, 0.3), "start=0.3, forward=0.78"),
+        ((2, 5, 1.0, 1e-10), "start=1.0, forward=1e-10"),
         ((2, 5, 0.1, 0.0), "forward=0.0"),
         ((2, 5, 0.1, 0.8, 0.8), "forward=0.8 and back=0.8"),
     ],
@@ -255,6 +256,18 @@ def test_its_kernel_is_the_ode_unless_told(line: ToyModel) -> None:
 def test_settings_out_of_range(settings: tuple[int, int, float, float, float], message: str) -> None:
     with pytest.raises(RollflowError, match=message):
         SearchOverPaths(*settings)
+
+
+def test_a_start_from_a_picture_is_refused() -> None:
+    """Its first leg begins at pure noise, whatever the model."""
+
+    class Later(Bound):
+        def start(self, steps: int) -> float:
+            return 0.5
+
+    model = Later(plane_along(Linear()).mixtures)
+    with pytest.raises(RollflowError, match="paths starts from pure noise, not from a picture"):
+        SearchOverPaths().smallest_nfe(Sampler(Linear()).bind(model))
 
 
 @pytest.mark.parametrize(

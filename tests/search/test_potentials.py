@@ -55,6 +55,11 @@ def test_the_value_of_a_path(potential: Potential, values: list[list[float]]) ->
     assert swapped.value.tolist() == values[-1][::-1]
 
 
+def test_the_memory_of_some_paths() -> None:
+    some = Memory(double(1, 2, 3), double(4, 5, 6)).rows(torch.tensor([2, 0, 0]))
+    assert (some.value.tolist(), some.summary.tolist()) == ([3, 1, 1], [6, 4, 4])
+
+
 def gammas(tempering: Tempering, steps: int) -> list[float]:
     return [tempering.gamma(step, steps, 0.0, double(0), double(0)) for step in range(steps)]
 
@@ -95,6 +100,12 @@ def test_adaptive_in_closed_form() -> None:
     assert gamma == pytest.approx(math.log(2), abs=1e-9)
     carried = AdaptiveTempering(0.9).gamma(0, 5, 0.0, double(0, math.log(1.5)), double(0, 1))
     assert carried == pytest.approx(math.log(2 / 1.5), abs=1e-9)
+
+
+def test_adaptive_finds_forty_bits_and_takes_what_is_just_enough() -> None:
+    """Of log 2 = 0.B17217F7D1CF... in hexadecimal; and of two weights of four, half of which are to be kept."""
+    assert AdaptiveTempering(0.9).gamma(0, 5, 0.0, double(0, 0), double(0, 1)) == 0xB17217F7D1 / 2**40
+    assert AdaptiveTempering(0.5).gamma(0, 5, 0.0, double(0, 0, 0, 0), double(0, 0, -1e6, -1e6)) == 1
 
 
 def test_names_and_settings() -> None:

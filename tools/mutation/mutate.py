@@ -20,7 +20,7 @@ from typing import NamedTuple
 from core import CORE
 from forking import ROOT, Loop, Outcome, collected, imported, preload
 from mutants import Mutant, mutants_of
-from scores import is_done, score, write_report
+from scores import equivalents, is_done, score, write_report
 from store import Store, digest
 
 
@@ -75,7 +75,7 @@ class Trial(NamedTuple):
         store = Store()
         if is_done(self.module, store):
             return
-        pending = store.pending(mutants_of(ROOT, self.module), self.tests)
+        pending = self._pending(store)
         if not pending:
             return
         loop = Loop(self.module, pending, store.baseline(self.module, self.tests), self._teller(store), self._over)
@@ -90,11 +90,16 @@ class Trial(NamedTuple):
         if baseline is None:
             return
         tell, every = self._teller(store), sorted(baseline.seconds, key=baseline.seconds.__getitem__)
-        for mutant in store.pending(mutants_of(ROOT, self.module), self.tests):
+        for mutant in self._pending(store):
             if self._over():
                 break
             if mutant.function is None or not baseline.of(mutant):
                 tell(mutant, imported(mutant, every, 3 * sum(baseline.seconds.values())))
+
+    def _pending(self, store: Store) -> list[Mutant]:
+        same = equivalents()
+        pending = store.pending(mutants_of(ROOT, self.module), self.tests)
+        return [one for one in pending if (one.module, one.before, one.after) not in same]
 
     def _teller(self, store: Store) -> Callable[[Mutant, Outcome], None]:
         tests = digest(self.tests)  # now, since the files may change later
