@@ -258,6 +258,12 @@ def test_settings_out_of_range(settings: tuple[int, int, float, float, float], m
         SearchOverPaths(*settings)
 
 
+def test_no_leg_begins_above_pure_noise() -> None:
+    """Where rounding of the settings would have it so, by less than 1e-9."""
+    search, dynamics = SearchOverPaths(1, 1, 0.2, 0.8 + 5e-10, 0.9), Sampler(Linear()).bind(Bound)
+    assert [leg.upper for leg in search.legs(dynamics, 100)][:2] == [1.0, 1.0]
+
+
 def test_a_start_from_a_picture_is_refused() -> None:
     """Its first leg begins at pure noise, whatever the model."""
 
