@@ -14,9 +14,10 @@ from torch import Tensor
 
 from rollflow.dynamics.interpolants import VP, Linear
 from rollflow.engine import Caps, Engine, Job, JobsFailed, Meter, Spending, Task, estimate_cost
+from rollflow.engine.meter import price
 from rollflow.errors import BudgetExceeded, BudgetTooSmall, RollflowError
 from rollflow.models.mixture.model import ToyModel
-from rollflow.requests import Asking
+from rollflow.requests import Asking, Decode, Grad, Request, Reward, Save, Velocity
 from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Dynamics, Sampler
 from rollflow.search import SVDD, BestOfN, Cost, Finished, Progress, Propagator, RolloverBudget, Search
@@ -52,6 +53,31 @@ def test_the_refusal_says_what_and_how_much(name: str) -> None:
     with pytest.raises(BudgetExceeded, match=f"{name}: 5 would exceed the cap of 4"):
         meter.debit(replace(Spending(), **{name: 1}))
     meter.debit(replace(Spending(), **{other: 100 for other in NAMES if other != name}))
+
+
+class TwoRows(ToyModel):
+    """As with classifier-free guidance."""
+
+    rows_per_nfe = 2
+
+
+X, T = torch.ones(3, 1), torch.ones(3)
+
+
+@pytest.mark.parametrize(
+    ("request_", "spending"),
+    [
+        (Velocity(X, T), Spending(3, 6)),
+        (Grad(X, T, 0.5), Spending(3, 6, 3, 3, 3)),
+        (Reward(X, 0.5), Spending(0, 0, 3, 3)),
+        (Decode(X), Spending(0, 0, 0, 3)),
+        (Save(None), Spending()),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_the_price_of_a_request(line: ToyModel, request_: Request, spending: Spending) -> None:
+    assert price(request_, TwoRows(line.mixtures)) == spending
+    assert price(request_, line) == replace(spending, network_rows=spending.nfe)
 
 
 class Counting(ToyReward):

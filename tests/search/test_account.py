@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from rollflow.dynamics.grids import Arc
 from rollflow.dynamics.guidance import DPS
@@ -12,10 +13,11 @@ from rollflow.dynamics.kernels import Euler, Heun
 from rollflow.dynamics.lookahead import ODELookahead, Tweedie
 from rollflow.models.mixture.model import ToyModel
 from rollflow.particles.rng import Noise
+from rollflow.requests import Asking, drive
 from rollflow.sampler import Dynamics, Sampler
-from rollflow.search import Cost, Schedule, Stage
+from rollflow.search import Cost, Finished, Propagator, Schedule, Stage
 from rollflow.search.cost import Account
-from rollflow.search.rehearsal import Rehearsal
+from rollflow.search.rehearsal import Rehearsal, rehearse
 
 
 def dear(line: ToyModel, *, guided: bool = True) -> Dynamics:
@@ -130,3 +132,27 @@ def test_the_cost_of_a_schedule(line: ToyModel) -> None:
         (Schedule([Stage(3)], finished=2), Cost(12 + 4, 5, 5)),
     ):
         assert schedule.cost(dynamics) == expected
+
+
+def test_what_a_population_sees_in_a_rehearsal(line: ToyModel) -> None:
+    """States of one element that are all 0, no budget, and an evaluation that is scored but not differentiated."""
+    seen: list[Tensor] = []
+
+    def population(propagator: Propagator) -> Asking[Finished]:
+        seen.append(propagator.noise.normals(0, [0, 1], [0, 0]))
+        assert propagator.nfe == 0
+        particles = yield from propagator.evaluate(seen[0], propagator.time(0))
+        assert particles.guidance_shift is None
+        return propagator.returned(particles)
+
+    assert rehearse(population, dear(line), 0) == Cost(8, 2, 2)
+    assert seen[0].tolist() == [[0.0], [0.0]]
+
+
+def test_a_guided_evaluation_in_a_rehearsal_has_a_shift_where_there_is_guidance(line: ToyModel) -> None:
+    x = torch.ones(2, 1, dtype=torch.float64)
+    for dynamics, shifted in ((dear(line), True), (dear(line, guided=False), False)):
+        rehearsal = Rehearsal(dynamics, Noise(0, 0, (1,), torch.float64), 0)
+        particles = drive(rehearsal.evaluate(x, rehearsal.time(0), guided=True), rehearsal.answer)
+        assert (particles.guidance_shift is not None) == shifted
+        assert particles.reward.tolist() == [0.0, 0.0]

@@ -258,6 +258,16 @@ def test_settings_out_of_range(settings: tuple[int, int, float, float, float], m
         SearchOverPaths(*settings)
 
 
+def test_a_step_of_the_longest_length_is_sensible() -> None:
+    """A first leg of 0.6 in two steps of 0.3; the others are shorter. One stream of four particles."""
+    search, dynamics = SearchOverPaths(1, 1, 0.4, 0.05, 0.2), Sampler(Linear(), Euler()).bind(Bound)
+    told = search.doubt(dynamics, 8)
+    assert told is not None
+    assert "one spans 0.60 of noise level" in told
+    assert "give 12 NFE or more" in told
+    assert search.doubt(dynamics, 12) is None
+
+
 def test_no_leg_begins_above_pure_noise() -> None:
     """Where rounding of the settings would have it so, by less than 1e-9."""
     search, dynamics = SearchOverPaths(1, 1, 0.2, 0.8 + 5e-10, 0.9), Sampler(Linear()).bind(Bound)

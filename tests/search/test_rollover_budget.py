@@ -278,6 +278,13 @@ def test_the_better_chain_is_returned(line: ToyModel, toy_reward: ToyReward, alo
     assert winners == {0, 1}
 
 
+def test_without_transitions_every_child_is_a_noise(line: ToyModel) -> None:
+    watch, result, _ = scripted(line, 1, 3, 2, 0, 7, nfe=5, steps=1, initial=3)
+    assert watch.nfe == [5]
+    assert result.reward == 7
+    assert RolloverBudget(1, 3).smallest_nfe(Sampler(Linear(), steps=1).bind(line)) == 3
+
+
 def test_decisions_can_be_given_as_text() -> None:
     text = "rbf(chains=1, acceptance=at-least(draws=3, rule=quantile(q=0.9)), quota=weighted(weights=2;1))"
     expected = RolloverBudget(1, 25, AtLeast(3, OverQuantile(0.9)), WeightedQuota((2.0, 1.0)))

@@ -48,7 +48,12 @@ CORE: dict[str, list[str]] = {
         "search/smc/potentials": ["tests/search/test_potentials.py", _SEARCHES],
         "search/smc/smc": ["tests/search/test_smc.py", _RESUMING, _GUIDED, _SEARCHES],
         "search/smc/tempering": ["tests/search/test_potentials.py", "tests/search/test_smc.py", _SEARCHES],
-        "search/smc/weighing": ["tests/search/test_smc.py", "tests/search/test_potentials.py", _SEARCHES],
+        "search/smc/weighing": [
+            "tests/search/test_weighing.py",
+            "tests/search/test_smc.py",
+            "tests/search/test_potentials.py",
+            _SEARCHES,
+        ],
     }.items()
 }
 """Tests by module, in the order in which the modules are run."""
