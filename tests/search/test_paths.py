@@ -264,7 +264,7 @@ def test_a_step_of_the_longest_length_is_sensible() -> None:
     told = search.doubt(dynamics, 8)
     assert told is not None
     assert "one spans 0.60 of noise level" in told
-    assert "give 12 NFE or more" in told
+    assert "use 12 NFE or more" in told
     assert search.doubt(dynamics, 12) is None
 
 
