@@ -12,6 +12,9 @@ from torch import Tensor
 
 from rollflow.canonical import with_settings
 from rollflow.errors import BadReward
+from rollflow.runtime.numbering import Numbering
+
+_NUMBERING = Numbering()
 
 
 class Card(NamedTuple):
@@ -137,7 +140,7 @@ class RewardModel(ABC):
 
         The engine calls all rewards of the same place from one thread, one after another.
         """
-        return id(self) if self.remote else _indexed(self.device)
+        return _NUMBERING.id_of(self) if self.remote else _indexed(self.device)
 
     @classmethod  # noqa: B027 - most read any
     def check_prompt(cls, prompt: str) -> None:

@@ -12,6 +12,7 @@ from rollflow.bench.run.folder import ExperimentFolder
 from rollflow.engine import Checkpoint, Job, Observer, load_checkpoint, save_checkpoint
 from rollflow.engine.checkpoint.file import fingerprint
 from rollflow.files.atomic import discard, trouble
+from rollflow.runtime.numbering import Numbering
 from rollflow.search import Progress
 
 
@@ -40,6 +41,7 @@ class JobObserver(Observer):
 
     def __init__(self, folder: ExperimentFolder, every: float, warn: Callable[[str], None]) -> None:
         self.folder, self.every, self.warn = folder, every, warn
+        self._numbering = Numbering()
         self._names: dict[int, str] = {}
         self._steps: dict[int, list[dict[int, _Step]]] = {}
         self._saved: dict[int, float] = {}
@@ -47,27 +49,31 @@ class JobObserver(Observer):
         self._of: dict[int, dict[str, str]] = {}
         self._failing = False
 
+    def id_of(self, job: Job) -> int:
+        """Return the id of a job, which no other job has."""
+        return self._numbering.id_of(job)
+
     def begin(self, job: Job, name: str) -> None:
         """Begin to observe a job."""
-        self._names[id(job)] = name
+        self._names[self.id_of(job)] = name
 
     def saved(self, job: Job, population: int, progress: Progress) -> None:
-        populations = self._steps.setdefault(id(job), [])
+        populations = self._steps.setdefault(self.id_of(job), [])
         while len(populations) <= population:
             populations.append({})
         parents = None if progress.ancestors is None else progress.ancestors.tolist()
         populations[population][progress.step] = _Step(progress.nfe_spent, parents)
 
     def checkpointed(self, job: Job, checkpoint: Checkpoint) -> None:
-        self._latest[id(job)] = job, checkpoint
+        self._latest[self.id_of(job)] = job, checkpoint
         now = time.monotonic()
-        if now - self._saved.setdefault(id(job), now) >= self.every:
+        if now - self._saved.setdefault(self.id_of(job), now) >= self.every:
             self._save(job, checkpoint)
-            self._saved[id(job)] = now
+            self._saved[self.id_of(job)] = now
 
     def has_moved(self, job: Job) -> bool:
         """Return whether a job has completed a step since it was begun or resumed."""
-        return id(job) in self._latest
+        return self.id_of(job) in self._latest
 
     def save_all(self) -> None:
         """Write a checkpoint of every observed job now; one that Ctrl-C interrupts is written again."""
@@ -82,7 +88,8 @@ class JobObserver(Observer):
 
         Of a resumed job only the steps since it was resumed are known; the result includes their numbers.
         """
-        populations = [[(step, steps[step]) for step in sorted(steps)] for steps in self._steps.get(id(job), [])]
+        known = self._steps.get(self.id_of(job), [])
+        populations = [[(step, steps[step]) for step in sorted(steps)] for steps in known]
         account: dict[str, Any] = {"quota": [[step.nfe for _, step in steps] for steps in populations]}
         if any(step.parents for steps in populations for _, step in steps):
             account["ancestors"] = [[step.parents for _, step in steps] for steps in populations]
@@ -93,12 +100,12 @@ class JobObserver(Observer):
     def forget(self, job: Job) -> None:
         """Stop observing a job."""
         for kept in (self._names, self._saved, self._latest, self._steps, self._of):
-            kept.pop(id(job), None)
+            kept.pop(self.id_of(job), None)
 
     def _save(self, job: Job, checkpoint: Checkpoint) -> None:
         try:
-            of = self._of.get(id(job)) or self._of.setdefault(id(job), fingerprint(job))
-            save_checkpoint(job, checkpoint, self.folder.checkpoint(self._names[id(job)]), of)
+            of = self._of.get(self.id_of(job)) or self._of.setdefault(self.id_of(job), fingerprint(job))
+            save_checkpoint(job, checkpoint, self.folder.checkpoint(self._names[self.id_of(job)]), of)
         except (OSError, TypeError) as error:
             if not self._failing:
                 why = trouble(self.folder.path, error) if isinstance(error, OSError) else error

@@ -138,7 +138,7 @@ class Runner:
                     for ended in engine.stream(self._jobs(model, reward, judges, heartbeat, running)):
                         waited = 0
                         with interruption.shielded():
-                            self._end(running.pop(id(ended.job)), ended, heartbeat)
+                            self._end(running.pop(self._watch.id_of(ended.job)), ended, heartbeat)
                     if time.monotonic() > self._until or not self._open():
                         break
                     waited += 1
@@ -202,7 +202,7 @@ class Runner:
             except Exception as error:
                 self._fail(trial, error, heartbeat)
                 continue
-            running[id(job)] = trial
+            running[self._watch.id_of(job)] = trial
             self._watch.begin(job, trial.id)
             yield job
 

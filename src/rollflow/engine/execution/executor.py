@@ -14,11 +14,11 @@ from rollflow.engine.execution.batching import Batching, CallKind, RowCall, Rows
 from rollflow.engine.execution.faults import Fault, GradientVerdict, Verdict, score_not_finite, sound_rows
 from rollflow.engine.execution.gradients import GradientCall
 from rollflow.engine.execution.model_calls import examined, screened, velocity
-from rollflow.engine.numbering import Numbering
 from rollflow.engine.task import Task
 from rollflow.requests import Decode, Grad, Request, Reward, Slope, Velocity
 from rollflow.rewards.base import RewardModel
 from rollflow.rewards.scoring import MemoryLimit, rewards_of
+from rollflow.runtime.numbering import Numbering
 
 
 class Query(NamedTuple):
