@@ -313,6 +313,18 @@ def test_a_repository_that_cannot_be_read(
     assert "owner/name" in line
 
 
+@pytest.mark.parametrize(
+    "name", ["http://a/b", "a/b/c", "../b", "a /b", "three cats", "count", "/nowhere/at/all", "a/"]
+)
+def test_malformed_names_are_refused_before_the_hub_is_asked(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", asked)
+    with pytest.raises(RollflowError, match=r"is neither a folder with a pipeline nor .* \(owner/name\)"):
+        _ = PipelineSource(name).kind
+
+
 def test_options_of_pipelines_on_another_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "a cat", "--model", "scenes-base", "--dtype", "bfloat16"]) == 2
     assert "--dtype is only for diffusers pipelines" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,6 +32,7 @@ QUANTIZATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "8bit": ("bitsandbytes_8bit", {"load_in_8bit": True}),
     "4bit": ("bitsandbytes_4bit", {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}),
 }
+_REPOSITORY = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
@@ -213,6 +215,10 @@ def _downloaded(name: str, file: str, revision: str | None) -> Path:
         if not (folder / file).is_file():
             raise RollflowError(f"folder '{name}' has no {file}; expected a pipeline written by save_pretrained")
         return folder / file
+    if _REPOSITORY.fullmatch(name) is None:
+        raise RollflowError(
+            f"'{name:.100}' is neither a folder with a pipeline nor the name of a repository of the hub (owner/name)"
+        )
     from huggingface_hub import errors as hub
     from huggingface_hub import hf_hub_download
 
