@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import hashlib
 import inspect
@@ -38,9 +39,11 @@ def _plain(value: Any) -> bool:
 
 
 def canonical(value: Any) -> str:
-    """Describe a value as text: arrays, tensors and pictures by content, callables by name, source and enclosed values.
+    """Describe a value as text: arrays, tensors and pictures by content, callables by name, source and what they read.
 
-    Other objects are described by their configuration if they have one, and by their attributes otherwise.
+    What a function reads is its defaults, its enclosed variables, and the global variables of its module that are plain
+    data, tensors, arrays, networks, collections of these, or functions of the same module. Other objects are described
+    by their configuration if they have one, and by their attributes otherwise.
     """
     return _described(value, (), 0)
 
@@ -162,7 +165,7 @@ def _name(value: Any) -> str:
 
 
 def _function(value: types.FunctionType, describe: Callable[[Any], str]) -> str:
-    """Describe a function by name, source, defaults and enclosed variables; a lambda by bytecode, not source."""
+    """Describe a function by name, source and what it reads; a lambda by bytecode, not source."""
     try:
         text = None if value.__name__ == "<lambda>" else inspect.getsource(value)
     except (OSError, TypeError):
@@ -173,7 +176,34 @@ def _function(value: types.FunctionType, describe: Callable[[Any], str]) -> str:
             held.append(cell.cell_contents)
         except ValueError:  # not set yet
             held.append(None)
-    return f"{_name(value)} {digest(text or _code(value.__code__))}{describe(held)}"
+    read = {name: one for name, one in _globals_read(value).items() if _is_data(one, value.__module__)}
+    return f"{_name(value)} {digest(text or _code(value.__code__))}{describe(held)}{describe(read) if read else ''}"
+
+
+def _globals_read(function: types.FunctionType) -> dict[str, Any]:
+    """Return the global variables that a function, or a function within it, reads and does not set."""
+    codes, read, written = [function.__code__], set[str](), set[str]()
+    for code in codes:
+        for one in dis.get_instructions(code):
+            if one.opname in ("LOAD_GLOBAL", "STORE_GLOBAL"):
+                (read if one.opname == "LOAD_GLOBAL" else written).add(one.argval)
+        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    names = sorted((read - written) & function.__globals__.keys())
+    return {name: function.__globals__[name] for name in names if not name.startswith("__")}
+
+
+def _is_data(value: Any, module: str | None, depth: int = 0) -> bool:
+    """Whether a global variable is a value that decides what a function of this module does, rather than a tool."""
+    if isinstance(value, types.FunctionType):
+        return value.__module__ == module
+    if isinstance(value, Mapping):
+        return depth < DEEPEST and all(_is_data(one, module, depth + 1) for one in (*value, *value.values()))
+    if isinstance(value, list | tuple | set | frozenset):
+        return depth < DEEPEST and all(_is_data(one, module, depth + 1) for one in value)
+    plain = bool | int | float | complex | str | bytes | Enum | np.generic | np.ndarray | Tensor | nn.Module
+    return value is None or isinstance(
+        value, plain | torch.dtype | torch.device | torch.Size | range | slice | PurePath
+    )
 
 
 def _code(code: types.CodeType) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -161,6 +162,89 @@ def test_wrong_pairs_are_refused_in_words(pair: Any, says: str) -> None:
 def test_what_a_function_does_wrong_is_said_when_it_is_called(velocity: Any, says: str) -> None:
     with pytest.raises(BadModel, match=says):
         rollflow.generate("anything", model=(velocity, SHAPE), reward=Brightness(), method="bon", nfe=30)
+
+
+def early(x: Tensor, t: Tensor) -> Tensor:
+    return x * t[0]
+
+
+@pytest.mark.parametrize("shape", [(1,), (2,), (4,), (3, 4, 4), (3, 2, 2), (3, 1, 1), (2, 3, 4)], ids=str)
+@pytest.mark.parametrize(
+    ("velocity", "says"),
+    [
+        (lambda x, t: t * x, "it fails on|for . rows it gave"),
+        (lambda x, t: t.view(-1, *[1] * (x.ndim - 2)) * x if x.ndim > 2 else t * x, "it fails on|for . rows it gave"),
+        (early, "the velocity of a row among . is not what it is alone"),
+        (lambda x, t: x - x.mean(0), "the velocity of a row among . is not what it is alone"),
+    ],
+    ids=["plain product", "one side too few", "first time", "mean of all"],
+)
+def test_times_and_rows_that_meet_others_are_refused(velocity: Any, says: str, shape: tuple[int, ...]) -> None:
+    """Whatever the sides of a state, also where there are as many rows; the error shows what to write."""
+    x = torch.randn(4, *shape, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=r"t = t\.view\(-1, \*\[1\] \* \(x\.ndim - 1\)\)") as refused:
+        FunctionModel(velocity, shape).velocity(x, torch.ones(4), [None] * 4)
+    assert re.match(says, str(refused.value))
+    right = FunctionModel(lambda x, t: t.view(-1, *[1] * (x.ndim - 1)) * x, shape)
+    assert torch.equal(right.velocity(x, torch.ones(4), [None] * 4), x)
+
+
+def test_the_error_of_a_run_names_the_model_and_says_what_to_write() -> None:
+    """Where the batch is as wide as a state: without the trial nothing would show it."""
+    with pytest.raises(BadModel, match=r"the network of model 'function' failed: .*t = t\.view"):
+        rollflow.generate("anything", model=(lambda x, t: t * x, (10,)), reward=ToyReward(), method="bon", nfe=100)
+
+
+def test_the_trial_is_made_once_and_is_in_no_account() -> None:
+    rows = []
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        rows.append(len(x))
+        return gaussian(x, t)
+
+    result = rollflow.generate("anything", model=(velocity, SHAPE), reward=Brightness(), method="bon", nfe=30)
+    assert rows[:3] == [1, 1, 2]
+    assert sum(rows[3:]) == result.spent.nfe == 30
+
+
+def test_rounding_is_no_dependence_on_other_rows() -> None:
+    def rounded(x: Tensor, t: Tensor) -> Tensor:
+        return gaussian(x, t) * (1 + 1e-3 * len(x))
+
+    model = FunctionModel(rounded, SHAPE)
+    assert model.velocity(torch.ones(1, *SHAPE), torch.ones(1), [None]).shape == (1, *SHAPE)
+
+
+FACTOR = 2.0
+TABLE = {"shift": [0.1, 0.2]}
+NETWORK = torch.nn.Linear(2, 2)
+CALLS = 0
+
+
+def helper(x: Tensor) -> Tensor:
+    return x * FACTOR
+
+
+def reading(x: Tensor, t: Tensor) -> Tensor:
+    global CALLS
+    CALLS += 1
+    shifted: Tensor = helper(x) + TABLE["shift"][0] + (lambda y: NETWORK(y))(x)
+    return shifted
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("FACTOR", 3.0), ("TABLE", {"shift": [0.3, 0.2]}), ("NETWORK", torch.nn.Linear(2, 2)), ("helper", gaussian)],
+)
+def test_identities_tell_what_a_function_reads_of_its_module(
+    name: str, value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what a function that it calls reads, or one that it makes; but not what it writes itself."""
+    before = FunctionModel(reading, (2,)).identity
+    monkeypatch.setitem(globals(), "CALLS", 7)
+    assert FunctionModel(reading, (2,)).identity == before
+    monkeypatch.setitem(globals(), name, value)
+    assert FunctionModel(reading, (2,)).identity != before
 
 
 def test_it_gets_times_in_the_type_of_its_states() -> None:
