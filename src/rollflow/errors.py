@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 
@@ -106,6 +106,22 @@ def unknown(what: str, name: str, known: Iterable[str], kind: type[UnknownName] 
     shown = name if len(name) <= 80 else f"{name[:77]}..."
     listed = f"known: {', '.join(names)}" if names else "there are none"
     return kind(f"unknown {what} '{shown}'; {hint}{listed}")
+
+
+def former_names(kind: str, **names: str) -> Callable[[object, str], Any]:
+    """Make a ``__getattr__`` whose errors say what attributes of earlier releases are called now.
+
+    Args:
+        kind: Name of the class.
+        names: Present name of each attribute, by its former one.
+    """
+
+    def missing(self: object, name: str) -> Any:
+        if name in names:
+            raise AttributeError(f"{kind}.{name} of earlier releases is now {kind}.{names[name]}", name=name, obj=self)
+        return object.__getattribute__(self, name)  # raises again what made Python ask here
+
+    return missing
 
 
 EXTRAS = {

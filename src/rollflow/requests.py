@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from torch import Tensor
 
+from rollflow.errors import RollflowError
+
 T = TypeVar("T")
 
 
@@ -106,6 +108,21 @@ class Save:
 Request: TypeAlias = Velocity | Reward | Grad | Decode | Save
 Asking: TypeAlias = Generator[Request, Any, T]
 """A generator that yields requests and returns a T."""
+
+
+def as_request(who: str, yielded: object) -> Request:
+    """Check what a search yielded, since nothing but a request would ever be answered.
+
+    Args:
+        who: The search, as errors call it.
+        yielded: What it yielded.
+
+    Raises:
+        RollflowError: If it is no request.
+    """
+    if not isinstance(yielded, Request):
+        raise RollflowError(f"{who} yielded {type(yielded).__name__}, which is not a request; use 'yield from'")
+    return yielded
 
 
 def slice_rows(request: Request, start: int, stop: int) -> Request:

@@ -16,7 +16,7 @@ from rollflow.dynamics.guidance import Guidance
 from rollflow.dynamics.interpolants import VP, Interpolant
 from rollflow.dynamics.kernels import EulerMaruyama, Kernel
 from rollflow.dynamics.lookahead import Lookahead, Tweedie
-from rollflow.errors import BadSetting
+from rollflow.errors import BadSetting, former_names
 from rollflow.models.base import FlowModel, ModelSpec
 
 
@@ -157,6 +157,11 @@ class Dynamics:
     def child_nfe(self) -> int:
         """NFE of drawing one child, evaluating it at its own time and scoring it."""
         return self.evaluate_nfe + self.sampler.kernel.extra_nfe
+
+
+Dynamics.__getattr__ = former_names(  # type: ignore[attr-defined]
+    "Dynamics", lean_nfe="guidance_nfe", look_nfe="evaluate_nfe", step_nfe="propagate_nfe"
+)
 
 
 def _check_times(times: Tensor, sampler: Sampler) -> None:

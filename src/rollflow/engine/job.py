@@ -20,6 +20,7 @@ from rollflow.requests import Asking
 from rollflow.rewards.checks import check_differentiable
 from rollflow.sampler import Dynamics, Sampler
 from rollflow.search.base import Search
+from rollflow.search.cost import Cost
 from rollflow.search.propagator import Finished, Propagator
 
 
@@ -69,7 +70,7 @@ class Job:
         object.__setattr__(self, "seed", whole("seed", self.seed, at_least=0, at_most=MOST_SEED))
         if self.sampler.guidance is not None:
             check_differentiable(self.task.reward)
-        self.search.cost(self.dynamics, self.nfe)
+        _ = self.declared_cost
         warn_of_budget(self.search, self.dynamics, self.nfe)
 
     @property
@@ -90,6 +91,17 @@ class Job:
         """The sampler bound to the task's model."""
         return self.sampler.bind(self.task.model)
 
+    @cached_property
+    def declared_cost(self) -> Cost:
+        """What the search declares that it spends."""
+        return self.search.cost(self.dynamics, self.nfe)
+
+    @cached_property
+    def shares(self) -> tuple[int, ...]:
+        """NFE of each population."""
+        shares = self.search.shares(self.dynamics, self.nfe)
+        return each(f"shares of method '{self.search.name}'", shares, whole, "a list of whole numbers")
+
     def populations(self) -> list[Asking[Finished] | Finished]:
         """Create the populations, not yet started; a population that had returned is given by its result."""
         with blamed(f"method '{self.search.name}' failed"):
@@ -97,12 +109,7 @@ class Job:
 
     def _populations(self) -> list[Asking[Finished] | Finished]:
         model = self.task.model
-        shares = each(
-            f"shares of method '{self.search.name}'",
-            self.search.shares(self.dynamics, self.nfe),
-            whole,
-            "a list of whole numbers",
-        )
+        shares = self.shares
         saved = [deepcopy(one.state) for one in self.resume.populations] if self.resume else [None] * len(shares)
         populations: list[Asking[Finished] | Finished] = []
         for i, (share, state) in enumerate(zip(shares, saved, strict=True)):

@@ -25,13 +25,16 @@ from rollflow.engine.execution.faults import (
     sound_rows,
 )
 from rollflow.engine.meter import price
+from rollflow.engine.promises import check_request, versions
 from rollflow.engine.running_job import RunningJob
 from rollflow.engine.scores import combined
 from rollflow.engine.state import PopulationState
+from rollflow.errors import BudgetExceeded, RollflowError
 from rollflow.requests import Asking, Grad, Request, Save, Velocity, slice_rows
 from rollflow.rewards.base import RewardModel
 from rollflow.rewards.scoring import outside
 from rollflow.search.propagator import Finished, Progress
+from rollflow.search.rehearsal import MOST_IDLE, EndlessSearch
 
 NETWORK_REQUESTS = (Velocity, Grad)
 """Requests that the flow model answers."""
@@ -49,6 +52,8 @@ class Population:
         request: The request that waits for an answer.
         answers: Answers to the first ``answered`` rows of the request.
         answered: Number of rows that have an answer.
+        idle: Number of requests in a row that cost no NFE.
+        versions: Versions of the tensors that it saved last.
     """
 
     id: int
@@ -58,10 +63,27 @@ class Population:
     request: Any = None
     answers: list[Any] = field(default_factory=list)
     answered: int = 0
+    idle: int = 0
+    versions: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.versions = versions(self.state.state)
 
     def ask(self, request: Request) -> None:
-        """Set the request to be answered next."""
+        """Set the request to be answered next.
+
+        Raises:
+            EndlessSearch: If so many requests in a row cost nothing that no budget would end the population.
+            RollflowError: If it has no rows or those of another model.
+        """
+        check_request(f"method '{self.job.job.search.name}'", request, self.job.job.task.model)
         self.request, self.answers, self.answered = request, [], 0
+        self.idle = 0 if isinstance(request, NETWORK_REQUESTS) and self.rows else self.idle + 1
+        if self.idle > MOST_IDLE:
+            raise EndlessSearch(
+                f"method '{self.job.job.search.name}' does not end: a population made {MOST_IDLE:,} requests that cost "
+                "no NFE and had not returned"
+            )
 
     @property
     def state(self) -> PopulationState:
@@ -93,8 +115,13 @@ class Population:
         """
         if self.answered:
             return
-        cost = price(self.request, self.job.job.task.model)
-        self.job.meter.debit(cost)
+        cost, job = price(self.request, self.job.job.task.model), self.job.job
+        try:
+            self.job.meter.debit(cost)
+        except BudgetExceeded as error:
+            if self.job.meter.spent.nfe + cost.nfe <= job.nfe:
+                raise
+            raise BudgetExceeded(f"method '{job.search.name}' asks for more than its budget: {error}") from None
         self.state = replace(self.state, spent=self.state.spent + cost)
 
     def take(self, rows: int, answer: Any) -> bool:
@@ -125,8 +152,20 @@ class Population:
             self._check_network(self.request, answer)
         return answer
 
+    def check_saved(self) -> None:
+        """Raise a RollflowError if the search has changed what it saved, from which it could not be resumed."""
+        if isinstance(self.state.state, Progress) and versions(self.state.state) != self.versions:
+            raise RollflowError(
+                f"method '{self.job.job.search.name}' changed a tensor of the state that it saved at step "
+                f"{self.state.state.step}, in place; let it change a copy (clone) instead"
+            )
+
     def keep(self, state: Progress | Finished) -> None:
         """Save the current state, with the state that the search saved or the sample that it returned."""
+        if isinstance(state, Progress):
+            left = self.job.job.shares[self.index] - self.state.spent.nfe  # it may have asked without its propagator
+            state = replace(state, nfe_left=max(left, 0)) if state.nfe_left > left else state
+            self.versions = versions(state)
         self.state = self.state.kept(state)
         self.job.saved[self.index] = self.state
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from rollflow.engine.background import Background
 from rollflow.engine.execution.model_calls import examined
 from rollflow.engine.meter import Spending
+from rollflow.engine.promises import broken_promises
 from rollflow.engine.rescue import Rescue
 from rollflow.engine.result import Result
 from rollflow.engine.running_job import RunningJob
@@ -127,6 +128,7 @@ def _decoded(job: RunningJob, candidates: Sequence[Candidate]) -> tuple[Candidat
 def _warnings(job: RunningJob, sample: Float[Tensor, "*sample"], held_out: dict[str, float]) -> Iterator[str]:
     """Yield warnings about the job's samples, and about the returned sample and its held-out scores."""
     yield from job.warnings
+    yield from broken_promises(job)
     if sample.ndim in (3, 4) and sample.shape[-3] == 3:
         low, high = float(sample.min()), float(sample.max())
         if low < -_HALF_A_BYTE or high > 1 + _HALF_A_BYTE:

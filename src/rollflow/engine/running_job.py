@@ -29,6 +29,7 @@ class RunningJob:
         states: Current state of each population.
         saved: Last saved state of each population.
         seconds: Computing time so far.
+        settings: Attributes of its search when it began, as ``settings_of`` describes them.
     """
 
     id: int
@@ -40,6 +41,7 @@ class RunningJob:
     states: list[PopulationState]
     saved: list[PopulationState]
     seconds: float
+    settings: dict[str, str]
 
     @property
     def returned(self) -> list[Candidate]:

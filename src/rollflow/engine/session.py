@@ -28,6 +28,7 @@ from rollflow.engine.updater import Outcome, Updater
 from rollflow.errors import BudgetExceeded
 from rollflow.requests import Decode, Request, Reward, Save
 from rollflow.runtime import interruption
+from rollflow.search.own_state import settings_of
 from rollflow.search.propagator import Finished
 
 
@@ -126,7 +127,8 @@ class Session:
             return
         model, reward = map(self.executor.numbering.id_of, (job.task.model, job.task.reward))
         states = start.populations
-        running = RunningJob(place, job, model, reward, meter, condition, [*states], [*states], start.seconds)
+        settings = settings_of(job.search)
+        running = RunningJob(place, job, model, reward, meter, condition, [*states], [*states], start.seconds, settings)
         populations = [
             Population(next(self._population_ids), running, index, search)
             for index, search in enumerate(searches)

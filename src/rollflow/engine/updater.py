@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from rollflow.checks import instance
+import torch
+
 from rollflow.engine.job import Job
 from rollflow.engine.observers import Audience, Observer
 from rollflow.engine.outcome import Ended
 from rollflow.engine.population import Population
+from rollflow.engine.promises import as_finished
 from rollflow.engine.result import Result
 from rollflow.engine.result_maker import ResultMaker
 from rollflow.engine.running_job import RunningJob
 from rollflow.engine.scheduler import Slice
 from rollflow.engine.selection import Selection
 from rollflow.errors import RollflowError, blamed
-from rollflow.requests import Grad, Request, Reward, Save
+from rollflow.requests import Grad, Reward, Save, as_request
+from rollflow.search.own_state import drew
 from rollflow.search.propagator import Finished, Progress
 
 
@@ -121,11 +124,15 @@ class Updater:
         method = f"method '{job.job.search.name}'"
         try:
             with blamed(f"{method} failed"):
+                drawn = torch.get_rng_state()
                 try:
-                    population.ask(_request(population.search.send(answer)))
+                    population.ask(as_request(method, population.search.send(answer)))
                 except StopIteration as stop:
                     returned = True
-                    state = instance(f"what {method} returns", stop.value, Finished)
+                    state = as_finished(method, stop.value, job.job.task.model)
+                population.check_saved()
+                if not torch.equal(torch.get_rng_state(), drawn):
+                    raise drew(job.job.search.name)
         except RollflowError as error:
             self.end_early(job, error)
             return
@@ -169,10 +176,3 @@ class Updater:
     def _drop(self, job: RunningJob) -> None:
         self.waiting = {key: one for key, one in self.waiting.items() if one.job.id != job.id}
         del self.running[job.id]
-
-
-def _request(yielded: object) -> Request:
-    """Check that a search yielded a request, since nothing else would ever be answered."""
-    if not isinstance(yielded, Request):
-        raise RollflowError(f"it yielded {type(yielded).__name__}, which is not a request; use 'yield from'")
-    return yielded

@@ -1,5 +1,7 @@
 """Searches, which decide which particles continue."""
 
+from typing import Any
+
 from rollflow.registry import Registry
 from rollflow.search.base import ScheduledSearch, Search
 from rollflow.search.best_of_n import BestOfN
@@ -18,6 +20,13 @@ SEARCHES: Registry[Search] = Registry(
     "rollflow.searches",
 )
 """Every search, by its name on the command line."""
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Walk":  # no AttributeError, in whose place an import would raise one that says nothing
+        raise ImportError("rollflow.search.Walk of earlier releases is now rollflow.search.Propagator")
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
 
 __all__ = [
     "SEARCHES",

@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from rollflow.checks import Settings
-from rollflow.errors import BudgetTooSmall
+from rollflow.checks import MOST_NFE, Settings
+from rollflow.errors import BudgetTooSmall, RollflowError
 from rollflow.requests import Asking
 from rollflow.sampler import Dynamics, even_shares
 from rollflow.search.cost import Cost, Schedule, largest
+from rollflow.search.own_state import changed_settings, own_state, settings_of
 from rollflow.search.propagator import Finished, Progress, Propagator
-from rollflow.search.rehearsal import Rehearsal, rehearse
+from rollflow.search.rehearsal import EndlessSearch, Rehearsal, rehearse
 
 
 class Search(Settings, ABC):
@@ -57,18 +58,45 @@ class Search(Settings, ABC):
         return self._surplus(propagator.dynamics, propagator.nfe)
 
     def _surplus(self, dynamics: Dynamics, nfe: int) -> int:
-        smallest = self.price(dynamics, 0).nfe
+        smallest, unending = self._price(dynamics, 0, nfe).nfe, dict[int, EndlessSearch]()
         if nfe < smallest:
             raise BudgetTooSmall(self.name, nfe, smallest)
-        return largest(lambda surplus: self.price(dynamics, surplus).nfe, nfe)
+
+        def price(surplus: int) -> int:
+            try:
+                return self._price(dynamics, surplus, nfe).nfe
+            except EndlessSearch as error:
+                unending[surplus] = error
+                return _most(dynamics, nfe)
+
+        bought = largest(price, nfe)
+        if bought + 1 in unending:  # what more units would spend is not known, so that this may be far from the most
+            raise unending[bought + 1]
+        return bought
 
     def price(self, dynamics: Dynamics, surplus: int) -> Cost:
         """Return the cost of one population with this many units beyond the smallest."""
-        return rehearse(self.population, dynamics, surplus)
+        return rehearse(self.population, dynamics, surplus, method=self.name)
+
+    @property
+    def _rehearsed(self) -> bool:
+        return type(self).price is Search.price
+
+    def _price(self, dynamics: Dynamics, surplus: int, budget: int) -> Cost:
+        """``price``, but a rehearsal ends when it has spent far more than the budget."""
+        return self._rehearse(dynamics, surplus, budget) if self._rehearsed else self.price(dynamics, surplus)
+
+    def _rehearse(self, dynamics: Dynamics, surplus: int, budget: int, nfe: int = 0) -> Cost:
+        before = settings_of(self)
+        cost = rehearse(self.population, dynamics, surplus, nfe=nfe, most=_most(dynamics, budget), method=self.name)
+        changed = changed_settings(self, before)
+        if changed:
+            raise RollflowError(own_state(self.name, changed))
+        return cost
 
     def smallest_nfe(self, dynamics: Dynamics) -> int:
         """Return the smallest budget that works with these settings."""
-        return self.populations * self.price(dynamics, 0).nfe
+        return self.populations * self._price(dynamics, 0, _ANY_BUDGET).nfe
 
     def doubt(self, dynamics: Dynamics, nfe: int) -> str | None:
         """Return why a budget that works is still too small to be useful, and a better one; None if it is not."""
@@ -80,7 +108,7 @@ class Search(Settings, ABC):
         Raises:
             BudgetTooSmall: If the search cannot run in it.
         """
-        smallest = self.populations * self.price(dynamics, 0).nfe
+        smallest = self.populations * self._price(dynamics, 0, nfe).nfe
         if nfe < smallest:
             raise BudgetTooSmall(self.name, nfe, smallest)
         share, larger = divmod(nfe, self.populations)
@@ -90,7 +118,32 @@ class Search(Settings, ABC):
         return cost._replace(exact=self.exact)
 
     def _share_cost(self, dynamics: Dynamics, share: int) -> Cost:
-        return self.price(dynamics, self._surplus(dynamics, share))
+        surplus = self._surplus(dynamics, share)
+        cost = self._price(dynamics, surplus, share)
+        if self._rehearsed:
+            self._check_size(dynamics, surplus, share, cost)
+        return cost
+
+    def _check_size(self, dynamics: Dynamics, surplus: int, share: int, cost: Cost) -> None:
+        """Check that a population spends the same where it finds its share in ``propagator.nfe``.
+
+        Raises:
+            RollflowError: If it does not, since it would then be given its cost of a rehearsal, where that is 0.
+        """
+        informed = self._rehearse(dynamics, surplus, share, nfe=share)
+        if informed == cost:
+            return
+        if self._rehearse(dynamics, surplus, share) != cost:
+            raise RollflowError(
+                f"method '{self.name}' does not spend the same in two rehearsals, in which every reward is 0; draw "
+                "only from propagator.noise, and keep no state in the search"
+            )
+        raise RollflowError(
+            f"method '{self.name}' sizes itself by propagator.nfe: where that is {share} it spends {informed.nfe} NFE, "
+            f"and where it is 0, as in the rehearsal of its cost, {cost.nfe} NFE; use self.surplus(propagator), the "
+            "number of units that the budget buys beyond the smallest population, or override cost, smallest_nfe and "
+            "shares"
+        )
 
     def shares(self, dynamics: Dynamics, nfe: int) -> list[int]:
         """Return the NFE of each population, the larger ones last.
@@ -100,6 +153,17 @@ class Search(Settings, ABC):
         """
         cost = self.cost(dynamics, nfe)
         return [cost.nfe] if self.populations == 1 else even_shares(nfe, self.populations)
+
+
+_ANY_BUDGET = 10**4
+"""Budget by which rehearsals are bounded where none is given."""
+_FEWEST = 10**5
+"""NFE that every rehearsal may spend."""
+
+
+def _most(dynamics: Dynamics, budget: int) -> int:
+    """NFE beyond which a population is taken to have no end, far more than its budget and its steps need."""
+    return min(max(100 * (budget + dynamics.sampler.steps), _FEWEST), MOST_NFE)
 
 
 class ScheduledSearch(Search):

@@ -53,6 +53,10 @@ class Account:
     def __init__(self, dynamics: Dynamics, nfe: int = 0) -> None:
         self.nfe = self.reward_calls = self.decodes = self.backward_passes = 0
         self.open(nfe)
+        self._set_prices(dynamics)
+
+    def _set_prices(self, dynamics: Dynamics) -> None:
+        self._dynamics = dynamics
         self._evaluate, self._move, self._finish = (
             dynamics.evaluate_nfe,
             dynamics.sampler.kernel.extra_nfe,
@@ -62,53 +66,64 @@ class Account:
         self._mean = isinstance(dynamics.sampler.lookahead, Tweedie)
         self._denoised = dynamics.finishing_steps > 1
 
+    def along(self, dynamics: Dynamics) -> Account:
+        """Return the account with the prices of these dynamics from now on, for a propagator that was copied."""
+        if dynamics is not self._dynamics:
+            self._set_prices(dynamics)
+        return self
+
+    def add(self, nfe: int = 0, *, scored: int = 0, decoded: int = 0, differentiated: int = 0) -> None:
+        """Count a request.
+
+        Args:
+            nfe: Velocity evaluations.
+            scored: Samples decoded and scored.
+            decoded: Samples only decoded.
+            differentiated: Samples differentiated through.
+        """
+        self.nfe += nfe
+        self.reward_calls += scored
+        self.decodes += scored + decoded
+        self.backward_passes += differentiated
+
     def add_evaluations(self, rows: int, *, score: bool = True, guided: bool = False) -> None:
         """Count evaluated states; a guided evaluation has scored the posterior mean already."""
-        guided = guided and self._guided
-        self.nfe += rows * (self._evaluate if score else 1)
-        if guided:
-            self._differentiate(rows)
-        if score and not (guided and self._mean):
-            self.add_scores(rows)
+        differentiated = rows if guided and self._guided else 0
+        scored = rows if score and not (differentiated and self._mean) else 0
+        nfe = rows * (self._evaluate if score else 1)
+        self.add(nfe, scored=scored + differentiated, differentiated=differentiated)
 
     def add_guidance(self, rows: int) -> None:
         """Count parents whose guidance shift is evaluated."""
         if self._guided:
-            self.nfe += rows
-            self._differentiate(rows)
+            self.add(rows, scored=rows, differentiated=rows)
 
     def add_moves(self, rows: int) -> None:
         """Count particles moved by the kernel."""
-        self.nfe += rows * self._move
+        self.add(rows * self._move)
 
     def add_denoising(self, rows: int) -> None:
         """Count particles that are finished and scored, if finishing takes more than their clean estimates."""
         if self._denoised:
-            self.nfe += rows * self._finish
-            self.add_scores(rows)
+            self.add(rows * self._finish, scored=rows)
 
     def add_scores(self, rows: int) -> None:
         """Count decoded and scored samples."""
-        self.reward_calls += rows
-        self.decodes += rows
-
-    def _differentiate(self, rows: int) -> None:
-        self.add_scores(rows)
-        self.backward_passes += rows
+        self.add(scored=rows)
 
     def open(self, left: int) -> None:
-        """Start counting a step, with this much of the budget left."""
+        """Begin to count from here, with this much of the budget left."""
         self._mark, self._left = self.nfe, left
 
     def settle(self) -> tuple[int, int]:
-        """Return the NFE left of the budget and the NFE spent since the last call, and start the next step."""
+        """Return the NFE left of the budget, and the NFE spent since the last call."""
         spent = self.nfe - self._mark
         self.open(self._left - spent)
         return self._left, spent
 
     @property
     def cost(self) -> Cost:
-        """Everything counted so far."""
+        """All that was counted."""
         return Cost(self.nfe, self.reward_calls, self.decodes, backward_passes=self.backward_passes)
 
 

@@ -14,7 +14,7 @@ from rollflow import requests
 from rollflow.dynamics.guidance import Guidance
 from rollflow.dynamics.lookahead import Tweedie, integrate
 from rollflow.dynamics.shapes import States
-from rollflow.errors import RollflowError
+from rollflow.errors import RollflowError, former_names
 from rollflow.particles.rng import Noise
 from rollflow.requests import Asking, Slope
 from rollflow.sampler import Dynamics
@@ -52,6 +52,9 @@ class Particles(NamedTuple):
     def best(self) -> Particles:
         """Return the one particle with the highest reward, the first of equals."""
         return self.rows(slice(self.best_row, self.best_row + 1))
+
+
+Particles.__getattr__ = former_names("Particles", lean="guidance_shift", shift="guidance_shift")  # type: ignore[attr-defined]
 
 
 class Finished(NamedTuple):
@@ -110,16 +113,23 @@ class Propagator:
         noise: The population's own draws.
         nfe: The population's share of the job's budget.
         origin: (...) the model's ``origin``, which is noised to the first states; None starts from pure noise.
+        account: What the population has requested so far; None opens a new account. Copies of the propagator
+            (``dataclasses.replace``), with other noise or dynamics, share it.
     """
 
     dynamics: Dynamics
     noise: Noise
     nfe: int
     origin: Tensor | None = None
-    account: Account = field(init=False, repr=False, compare=False)
+    account: Account = field(default=None, repr=False, compare=False)  # type: ignore[assignment]  # made below
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "account", Account(self.dynamics, self.nfe))
+        if self.account is None:
+            object.__setattr__(self, "account", Account(self.dynamics, self.nfe))
+
+    @property
+    def _prices(self) -> Account:
+        return self.account.along(self.dynamics)
 
     def begin(self, resume: Progress | None, times: int | None = None) -> tuple[range, Particles]:
         """Open the account of a population.
@@ -176,7 +186,7 @@ class Propagator:
                 parents at no further NFE. A row then takes a backward pass, and a decode and a reward call unless its
                 posterior mean is what is scored.
         """
-        self.account.add_evaluations(len(x), score=score, guided=guided)
+        self._prices.add_evaluations(len(x), score=score, guided=guided)
         conversion, guidance = self.dynamics.conversion, self.dynamics.sampler.guidance
         x_model, t = conversion.to_source(x, s), conversion.time(s)
         lookahead, source = self.dynamics.sampler.lookahead if score else Tweedie(), self.dynamics.source
@@ -209,7 +219,7 @@ class Propagator:
         return (yield from self._guide(particles, step))
 
     def _guide(self, particles: Particles, step: int) -> Asking[Particles]:
-        self.account.add_guidance(len(particles.x))
+        self._prices.add_guidance(len(particles.x))
         conversion, s, guidance = self.dynamics.conversion, self.time(step), self.dynamics.sampler.guidance
         assert guidance is not None
         x, t = conversion.to_source(particles.x, s), conversion.time(s)
@@ -230,7 +240,7 @@ class Propagator:
         self, parents: Particles, t: Float64[Tensor, ""], s: Float64[Tensor, ""], noise: States | None
     ) -> Asking[States]:
         """Draw one child of each parent, from time t () to s (), unevaluated: the kernel's ``extra_nfe`` NFE a row."""
-        self.account.add_moves(len(parents.x))
+        self._prices.add_moves(len(parents.x))
         sampler = self.dynamics.sampler
         v = self.dynamics.conversion.velocity(parents.u, parents.x, t)
         x = yield from sampler.kernel.step(sampler.interpolant, parents.x, v, t, s, noise, self._velocity)
@@ -270,7 +280,7 @@ class Propagator:
 
         The particles must be those of the last evaluation time. If finishing is free, they are returned unchanged.
         """
-        self.account.add_denoising(len(particles.x))
+        self._prices.add_denoising(len(particles.x))
         if self.dynamics.finishing_steps > 1:
             conversion, s = self.dynamics.conversion, self.time(self.dynamics.transitions)
             x, t = conversion.to_source(particles.x, s), conversion.time(s)
@@ -289,6 +299,9 @@ class Propagator:
     def finish(self, particles: Particles) -> Asking[Finished]:
         """Denoise particles and return the best of them."""
         return self.returned((yield from self.denoise(particles)))
+
+
+Propagator.__getattr__ = former_names("Propagator", lean="guided")  # type: ignore[attr-defined]
 
 
 def _shaped(who: str, value: Any, like: Tensor) -> Tensor:
