@@ -56,6 +56,7 @@ def test_a_pipeline_is_searched(capsys: pytest.CaptureFixture[str]) -> None:
     assert output.count("picture (3, 16, 16)") == 2
 
 
+@pytest.mark.slow
 def test_gradients_of_the_own_reward_are_followed(capsys: pytest.CaptureFixture[str]) -> None:
     plain, guided = numbers(f"redness {NUMBER}", run("own_reward", capsys))
     assert guided > plain
@@ -69,6 +70,7 @@ def test_samples_of_the_own_model_lie_where_the_prompt_says(capsys: pytest.Captu
     assert "a pair of a velocity and a shape is also a model: [0.5, 0.5]" in output
 
 
+@pytest.mark.slow
 def test_the_own_search_keeps_to_its_budget(capsys: pytest.CaptureFixture[str]) -> None:
     output = run("own_search", capsys)
     assert numbers(r"for (\d+) NFE", output) == [80, 80]

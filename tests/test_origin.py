@@ -54,6 +54,7 @@ def test_states_begin_at_the_noised_origin(model: FromPicture) -> None:
     torch.testing.assert_close(result.x0, (x - t * model.velocity(x, t, ["corners"]))[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interpolant", [Linear(), VP()], ids=str)
 def test_the_ode_ends_where_it_does_along_the_models_own_path(model: FromPicture, interpolant: Interpolant) -> None:
     ends = []

@@ -27,6 +27,7 @@ def test_there_is_one_block_for_one_sample_and_one_for_many() -> None:
     assert len(BLOCKS) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", BLOCKS, ids=["generate", "engine"])
 def test_block_runs_within_its_budget(block: str) -> None:
     names: dict[str, Any] = {}
@@ -93,6 +94,7 @@ def test_every_command_is_one_of_the_program(capsys: pytest.CaptureFixture[str])
 QUICK_START = re.findall(r"```python\n(.*?)```", (ROOT / "docs/quickstart.md").read_text(), re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_quick_start_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its blocks in order, as they stand but for the largest budget."""
     monkeypatch.chdir(tmp_path)

@@ -62,6 +62,7 @@ def test_held_out_captions_are_held_out_and_of_all_sizes() -> None:
     assert captions == held_out_captions(60, 0, totals=(1, 12))
 
 
+@pytest.mark.slow
 def test_grading_sorts_prompts_into_their_bands_and_the_suite_comes_back(tmp_path: Path) -> None:
     class Known(ToyReward):
         """A reward that is perfect for a known share of samples: those below a quantile of the first coordinate."""

@@ -187,6 +187,7 @@ def test_a_checkpoint_that_cannot_be_used_is_none(
         assert all("cannot be used, so its job starts again: the checkpoint '" in warning for warning in warned)
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_checkpoints_alone(whole: Path, tmp_path: Path, monkeypatch: Any) -> None:  # noqa: F811
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -84,6 +84,7 @@ def test_packing_is_deterministic_and_packed_lines_are_those_of_the_journal(thei
     assert records == [json.loads(line[9:]) for line in journal]
 
 
+@pytest.mark.slow
 def test_commands_read_packed_experiments(theirs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "pack", str(theirs)]) == 0
     file = theirs.with_name("theirs.jsonl.gz")
@@ -181,6 +182,7 @@ def test_what_is_packed_already_is_not_packed_again(file: Path, capsys: pytest.C
     assert "is not a folder of 'rollflow bench run': it has no experiment.json" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_experiment_under_way_can_be_packed_and_is_said_to_be(
     theirs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

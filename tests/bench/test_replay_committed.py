@@ -44,6 +44,7 @@ def arithmetic() -> str:
     return told.hexdigest()[:16]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "job"),
     [("init", "a49eb0a0aa7d8980"), pytest.param("init", "fb631d6f27810151", marks=pytest.mark.exhaustive)],

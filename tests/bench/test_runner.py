@@ -54,6 +54,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_every_job_is_done_and_told(whole: Path) -> None:
     entries = JournalIndex(whole).done
     assert len(entries) == JOBS
@@ -189,6 +190,7 @@ class Moody(Redness):
         return super().score(samples, prompts)
 
 
+@pytest.mark.slow
 def test_what_fails_is_recorded_tried_again_and_counted(whole: Path, tmp_path: Path) -> None:
     two = experiment(arms=ARMS[1:2], seeds=1)
     heard: list[Any] = []
@@ -249,7 +251,7 @@ def test_a_replay_that_differs_says_so(whole: Path) -> None:
 
     name = next(iter(JournalIndex(whole).done))
     assert not replay(whole, name, Other(), Redness(), [Judge()]).same
-    with pytest.raises(RollflowError, match=r"0 jobs of .* begins with 'zzz'"):
+    with pytest.raises(RollflowError, match=r"0 finished jobs of .* begins with 'zzz'"):
         find(whole, "zzz")
     with pytest.raises(RollflowError, match="begins with ''"):
         find(whole, "")

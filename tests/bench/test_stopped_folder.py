@@ -21,6 +21,7 @@ from rollflow.cli import main
 STOPPED = Path(__file__).parents[1] / "data" / "before_records" / "stopped"
 
 
+@pytest.mark.slow
 def test_an_experiment_of_an_earlier_release_is_finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = Path(shutil.copytree(STOPPED, tmp_path / "stopped"))
     journal = folder / "journal-1.jsonl.gz"  # the repository holds no uncompressed journal

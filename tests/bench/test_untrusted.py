@@ -99,6 +99,7 @@ def test_plugins_are_not_loaded_by_a_report(theirs: Path, monkeypatch: pytest.Mo
     assert main(["report", ".", "--gallery", "0"]) == 0
 
 
+@pytest.mark.slow
 def test_the_working_directory_is_searched_only_for_modules_that_the_user_names(
     theirs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

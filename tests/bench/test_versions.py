@@ -45,6 +45,7 @@ def old(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_folders_of_the_first_release_are_read(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
     raw = [*JournalIndex(old).done.values()]
     assert not any({"version", "plan", "origin"} & record.keys() for record in raw)
@@ -58,6 +59,7 @@ def test_folders_of_the_first_release_are_read(old: Path, capsys: pytest.Capture
     assert "| suite.prompts | 2 | 60 |" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_journals_hold_records_of_the_present_version(folder: Path) -> None:  # noqa: F811
     records = [*JournalIndex(folder).done.values()]
     for record in records:

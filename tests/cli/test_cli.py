@@ -56,6 +56,7 @@ def read(folder: Path) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 @pytest.mark.draws
 def test_generate_writes_all_and_prints_a_summary(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", PROMPT, "--nfe", "90", "--compare"]) == 0
@@ -81,6 +82,7 @@ def test_json_is_all_that_is_printed_and_what_is_on_disk(folder: Path, capsys: p
     assert err == ""
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits_with_and_without_comparison(folder: Path) -> None:
     for out, seed, more in (("a", "3", []), ("b", "3", ["--compare"]), ("c", "4", [])):
         assert main(["generate", PROMPT, "--nfe", "90", "--seed", seed, "--out", out, "--quiet", *more]) == 0

@@ -188,6 +188,6 @@ def test_a_warning_is_one_line(
         assert main([*command, *more]) == 0
         [line] = capsys.readouterr().err.splitlines()
         assert line.startswith("warning: paths has too few steps in 90 NFE: one spans 0.81 of noise level")
-        assert line.endswith("give 168 NFE or more, or fewer streams or copies")
+        assert line.endswith("use 168 NFE or more, or fewer streams or copies")
     assert main([*command[:5], "168", *command[6:], "--dry-run"]) == 0
     assert capsys.readouterr().err == ""

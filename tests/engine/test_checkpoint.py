@@ -230,6 +230,7 @@ def a_checkpoint(path: Path, at: int = 4) -> Job:
     return job
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_and_every_cut_is_noticed(tmp_path: Path) -> None:
     job = a_checkpoint(tmp_path / "c.pt")
     content = (tmp_path / "c.pt").read_bytes()

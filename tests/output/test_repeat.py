@@ -229,6 +229,7 @@ def test_another_model_than_that_of_the_run_is_noticed(
     )
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_early_is_repeated_to_its_end(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -380,6 +381,7 @@ def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(capsys) == "missing argument 'PROMPT'; give a prompt, or --from the result.json of a run"
 
 
+@pytest.mark.slow
 def test_a_plan_runs_in_a_folder_and_goes_on_there() -> None:
     """As on the command line: stopped it leaves its best and a checkpoint, resumed it ends at the same sample."""
     whole = Plan(PROMPT, nfe=90).run("whole", compare=True, held_out_path=True)

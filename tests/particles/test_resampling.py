@@ -88,6 +88,7 @@ def test_only_the_living_are_kept_at_the_ends_of_the_unit_interval(
         assert (weights[ancestors] > 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", [Systematic(), Residual(), SSP()], ids=lambda scheme: scheme.name)
 @given(st.integers(1, 120), st.floats(0.001, 0.999))
 @example(49, 0.5)  # 49 * (1 / 49) < 1

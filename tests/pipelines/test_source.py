@@ -67,6 +67,7 @@ def test_the_same_from_python(folder: Path) -> None:
     torch.testing.assert_close(results[0].sample, results[1].sample, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_pipeline_that_was_loaded_by_its_source_is_repeated_from_its_record(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -395,7 +396,7 @@ def test_quantisation_and_offload_are_diffusers_own(
     monkeypatch.setattr(PipelineSource, "_device", torch.device("cuda"))
     monkeypatch.setattr(PipelineSource, "_dtype", torch.bfloat16)
     monkeypatch.setattr("diffusers.FluxPipeline.from_pretrained", from_pretrained)
-    monkeypatch.setattr(source, "DiffusersModel", lambda *_, **__: None)
+    monkeypatch.setattr(source, "DiffusersModel", lambda *_, **__: SimpleNamespace())
     PipelineSource(str(folder), quantize=how, offload=offload).load()
     if how is None:
         assert said["quantization"] is None

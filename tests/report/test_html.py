@@ -72,6 +72,7 @@ def test_it_loads_nothing_and_runs_nothing(page: Page, text: str) -> None:
     assert "@import" not in text
 
 
+@pytest.mark.slow
 def test_hostile_prompts_are_text(page: Page, text: str) -> None:
     assert "<script" not in text
     assert f"{HOSTILE}, seed 0" in page.of("h3")

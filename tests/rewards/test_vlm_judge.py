@@ -225,6 +225,7 @@ def test_an_invalid_answer_is_asked_for_again(text: str, server: Server, make: C
     assert len(server.asked) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "trouble",
     [
@@ -261,6 +262,7 @@ def test_a_server_that_is_not_there() -> None:
         VLMJudge(f"http://127.0.0.1:{port}", "seer", retries=0, cache=None).score(reds(1), ["x"])
 
 
+@pytest.mark.slow
 def test_retry_after_is_kept_to(server: Server, make: Callable[..., VLMJudge]) -> None:
     server.script = [Reply("", 429, {"Retry-After": "0.4"})]
     make().score(reds(1), ["x"])

@@ -33,6 +33,7 @@ def test_the_tables_of_the_docs_are_those_of_the_records(name: str) -> None:
     assert tool("tables").main([name, "--check"]) == 0
 
 
+@pytest.mark.slow
 def test_tables_that_differ_are_named_and_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -201,6 +201,7 @@ def test_a_run_whose_server_stays_away_ends_with_its_best_after_the_patience(lin
         host.stop()
 
 
+@pytest.mark.slow
 def test_a_server_that_is_slower_than_the_time_out_scores_once() -> None:
     spy = Spy()
     spy.gate.clear()
@@ -280,6 +281,7 @@ def test_being_asked_to_wait_is_no_refusal(status: int) -> None:
         assert torch.equal(RemoteReward(script.url).score(PICTURES, PROMPTS), EXACT)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_silent_is_given_up() -> None:
     with Script(INFO, *[PATIENCE] * 9) as script:
         reward = RemoteReward(script.url, timeout=0.7, patience=1.5)

@@ -100,6 +100,7 @@ def test_answers_are_not_unpacked() -> None:
         RemoteReward(url).score(PICTURES, PROMPTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "then"),
     [
