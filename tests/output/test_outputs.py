@@ -165,7 +165,8 @@ def test_ctrl_c_while_replacing_leaves_no_half_file(tmp_path: Path, monkeypatch:
 @pytest.mark.slow
 def test_write_run_writes_everything_and_nothing_of_an_earlier_run(tmp_path: Path) -> None:
     result, recorder = recorded()
-    [baseline] = [run(Plan("a red square", nfe=90).baseline())]
+    plain = Plan("a red square", nfe=90)
+    baseline = run(plain.baseline())
     content = write_run(tmp_path, result, recorder, 1.0, baseline)
     every = {"image.png", "baseline.png", "trace.png", "filmstrip.png", "result.json"}
     assert {path.name for path in tmp_path.iterdir()} == every
@@ -175,6 +176,7 @@ def test_write_run_writes_everything_and_nothing_of_an_earlier_run(tmp_path: Pat
         "reward": baseline.reward,
         "held_out": baseline.held_out,
         "nfe_used": 10,
+        "plan": dict(plain.baseline().plan),
     }
     with Image.open(io.BytesIO((tmp_path / "image.png").read_bytes())) as image:
         assert image.tobytes() == picture(result.sample).tobytes()
