@@ -18,13 +18,13 @@ from rollflow.dynamics.interpolants import VP, Cosine, Interpolant, Linear, Poly
 from rollflow.dynamics.kernels import Euler
 from rollflow.dynamics.lookahead import Lookahead, ODELookahead, Tweedie
 from rollflow.engine import Engine, Job, Task
-from rollflow.errors import RollflowError
+from rollflow.errors import BadSetting, RollflowError
 from rollflow.models.mixture.gaussian_mixture import GaussianMixture
 from rollflow.models.mixture.model import ToyModel
 from rollflow.particles.rng import Noise
 from rollflow.requests import Asking, Request, Velocity, drive
 from rollflow.rewards.toy import ToyReward
-from rollflow.sampler import Sampler, even_shares, linear_shares
+from rollflow.sampler import Sampler, even_shares, linear_shares, weighted_shares
 from rollflow.search import SVDD, BestOfN, RolloverBudget, Search
 
 SEARCHES = [BestOfN(), SVDD(2), RolloverBudget(2, 3)]
@@ -249,6 +249,27 @@ def test_linear_shares(parts: int, spare: int, ratio: float) -> None:
     scale = total / sum(line)
     if min(scale * weight for weight in line) >= 1:
         assert all(abs(share - scale * weight) <= 1 for share, weight in zip(shares, line, strict=True))
+
+
+@given(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=12), st.integers(0, 300))
+def test_weighted_shares(weights: list[float], spare: int) -> None:
+    """Whole, none below 1, exact in all; a larger total lowers none, and a larger weight never has a smaller share."""
+    total = len(weights) + spare
+    shares, more = weighted_shares(total, weights), weighted_shares(total + 1, weights)
+    assert sum(shares) == total
+    assert min(shares) >= 1
+    assert all(a <= b for a, b in zip(shares, more, strict=True))
+    ordered = [share for _, share in sorted(zip(weights, shares, strict=True))]
+    assert ordered == sorted(shares)
+
+
+def test_weighted_shares_by_hand() -> None:
+    assert weighted_shares(60, [15, 20, 30, 30, 20, 12, 8, 5]) == [6, 9, 13, 13, 9, 5, 3, 2]
+    assert weighted_shares(10, [1, 1, 1]) == [4, 3, 3]
+    assert weighted_shares(3, [5, 1, 100]) == [1, 1, 1]
+    for total, weights in ((2, [1.0, 1.0, 1.0]), (3, []), (3, [1.0, 0.0]), (3, [1.0, math.inf]), (3, [1.0, math.nan])):
+        with pytest.raises(BadSetting, match="expected one weight > 0"):
+            weighted_shares(total, weights)
 
 
 def test_linear_shares_by_hand() -> None:

@@ -22,7 +22,6 @@ from rollflow.defaults import (
     DEFAULT_MODEL,
     DEFAULT_NFE,
     DEFAULT_REWARD,
-    DEFAULT_STEPS,
 )
 
 if TYPE_CHECKING:
@@ -88,9 +87,9 @@ class SamplingOptions:
         interpolant: Path that is sampled along; None is variance preserving for a step-distilled model, the paper's
             choice for such (arXiv 2503.19385), and linear for any other.
         kernel: Transition from x_t to x_s; None is the one that the method's paper uses, else the reverse SDE.
-        steps: Number of evaluation times from noise to data.
-        grid: Placement of the evaluation times; None is the model's own grid along its interpolant, if it has one,
-            else ``Arc`` along VP and ``Uniform`` along any other.
+        steps: Number of evaluation times from noise to data; None is the method's own choice, else 10.
+        grid: Placement of the evaluation times; None is the method's own choice, else the model's own grid along its
+            interpolant, if it has one, else ``Arc`` along VP and ``Uniform`` along any other.
         lookahead: Estimate of the clean sample that is shown to the reward.
         guidance: Guidance of the children by the gradient of the reward; None is no guidance.
         finish: Whether the sample is fully denoised inside the budget; None leaves it to the model.
@@ -114,8 +113,9 @@ class SamplingOptions:
             settings=True,
         ),
     )
-    steps: int = field(
-        default=DEFAULT_STEPS, metadata=option("Number of evaluation times from noise to data.", kind=int)
+    steps: int | None = field(
+        default=None,
+        metadata=option("Number of evaluation times from noise to data.", kind=int, unset="by method"),
     )
     grid: str | Grid | None = field(
         default=None,
@@ -206,7 +206,7 @@ class PlanOptions(TypedDict, total=False):
     seed: int
     interpolant: str | Interpolant | None
     kernel: str | Kernel | None
-    steps: int
+    steps: int | None
     grid: str | Grid | None
     lookahead: str | Lookahead
     guidance: str | Guidance | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -183,9 +184,6 @@ def even_shares(total: int, parts: int) -> list[int]:
 def linear_shares(total: int, parts: int, ratio: float) -> list[int]:
     """Split ``total`` into ``parts`` whole shares, each at least 1, that fall linearly to ``ratio`` times the first.
 
-    Every part gets one unit; each further unit goes where weight / (2 share + 1) is the largest, the first of equals
-    (the method of Sainte-Lague), so that no share exceeds an earlier one and a larger total lowers none of them.
-
     Args:
         total: Sum of the shares, >= ``parts``.
         parts: Number of shares, >= 1.
@@ -196,7 +194,27 @@ def linear_shares(total: int, parts: int, ratio: float) -> list[int]:
     """
     if not (1 <= parts <= total and 0 < ratio <= 1):
         raise BadSetting(f"expected 1 <= parts <= total and 0 < ratio <= 1; got {parts=}, {total=}, {ratio=}")
-    weights = [1 - (1 - ratio) * i / max(parts - 1, 1) for i in range(parts)]
+    return weighted_shares(total, [1 - (1 - ratio) * i / max(parts - 1, 1) for i in range(parts)])
+
+
+def weighted_shares(total: int, weights: Sequence[float]) -> list[int]:
+    """Split ``total`` into whole shares, each at least 1, in proportion to weights.
+
+    Every part gets one unit; each further unit goes where weight / (2 share + 1) is the largest, the first of equals
+    (the method of Sainte-Lague), so that a larger total lowers no share, and no share exceeds one of a larger weight.
+
+    Args:
+        total: Sum of the shares, >= the number of weights.
+        weights: Weights > 0, at least one.
+
+    Raises:
+        BadSetting: If an argument is out of range.
+    """
+    parts = len(weights)
+    if not (1 <= parts <= total and all(0 < weight < math.inf for weight in weights)):
+        raise BadSetting(
+            f"expected one weight > 0 or more, and a total of at least their number; got {total=}, {weights=}"
+        )
     scale = (total - parts) / sum(weights)  # the method passes through the rounded multiples of the weights
     shares = [max(1, int(scale * weight + 0.5)) for weight in weights]
     waiting = [(-weight / (2 * share + 1), i) for i, (weight, share) in enumerate(zip(weights, shares, strict=True))]

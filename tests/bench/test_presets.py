@@ -32,7 +32,7 @@ def test_every_preset_fits_its_budget(name: str, quick: bool) -> None:
     costs = costs_of(experiment)
     jobs = len(experiment.suite.items) * experiment.seeds
     for arm in experiment.arms:
-        assert 0 < costs[arm.name] <= jobs * (arm.nfe or arm.steps)
+        assert 0 < costs[arm.name] <= jobs * (arm.nfe or arm.steps or 0)
         assert arm.nfe is None or costs[arm.name] > 0.8 * jobs * arm.nfe or arm.nfe < 20, f"{arm.name} leaves too much"
     assert len({repr(arm).replace(arm.name, "") for arm in experiment.arms}) == len(experiment.arms)
     assert quick == (experiment.config() != made(name, quick=False).config())

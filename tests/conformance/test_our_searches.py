@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rollflow.particles.resampling import SSP, Residual
-from rollflow.search import SEARCHES, SMC, SVDD, BestOfN, CoDe, RolloverBudget, Search, SearchOverPaths
+from rollflow.search import SEARCHES, SMC, SVDD, Beam, BestOfN, CoDe, RolloverBudget, Search, SearchOverPaths
 from rollflow.search.rbf.acceptance import AtLeast, OverParent
 from rollflow.search.rbf.quota import WeightedQuota
 from rollflow.search.smc.potentials import MaxPotential
@@ -26,6 +26,9 @@ CASES: list[Search] = [
     SMC(),
     SMC(MaxPotential(), 0.1, SSP(), 0.5, AdaptiveTempering(), draw=True),
     SMC(resampling=Residual(), ratio=0.3),
+    Beam(),
+    Beam(1, recombine=False),
+    Beam(4, levels=(1.0, 0.6, 0.2), children=(1.0, 3.0, 0.5)),
     RolloverBudget(1, 1),
     RolloverBudget(3, 2),
     RolloverBudget(2, 3, AtLeast(2, OverParent()), WeightedQuota((3.0, 1.0))),

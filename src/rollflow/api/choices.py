@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TypeVar
 
+from rollflow.defaults import DEFAULT_STEPS
 from rollflow.dynamics.grids import GRIDS
 from rollflow.dynamics.guidance import GUIDANCE
 from rollflow.dynamics.interpolants import INTERPOLANTS
@@ -47,22 +48,29 @@ class Choices(Options):
 
     @cached_property
     def search(self) -> Search:
-        """The search method."""
-        return _named(self.method, SEARCHES)
+        """The search method, with every choice made that depends on model, reward and budget."""
+        search = _named(self.method, SEARCHES)
+        return search.prepared(self.declared_model, self.declared_reward.name, self.nfe)
 
     @cached_property
     def sampler(self) -> Sampler:
         """The sampler, which moves the particles."""
-        default = default_sampler(self.declared_model, self.search)
+        interpolant = None if self.interpolant is None else _named(self.interpolant, INTERPOLANTS)
+        default = default_sampler(self.declared_model, self.search, interpolant)
         return Sampler(
-            default.interpolant if self.interpolant is None else _named(self.interpolant, INTERPOLANTS),
+            default.interpolant,
             default.kernel if self.kernel is None else _named(self.kernel, KERNELS),
-            grid=None if self.grid is None else _named(self.grid, GRIDS),
-            steps=self.steps,
+            grid=default.grid if self.grid is None else _named(self.grid, GRIDS),
+            steps=default.steps if self.steps is None else self.steps,
             lookahead=_named(self.lookahead, LOOKAHEADS),
             finish=self.finish,
             guidance=None if self.guidance is None else _named(self.guidance, GUIDANCE),
         )
+
+    @property
+    def plain_steps(self) -> int:
+        """Number of steps of the plain sample that a search is compared with."""
+        return DEFAULT_STEPS if self.steps is None else self.steps
 
     @property
     def dynamics(self) -> Dynamics:

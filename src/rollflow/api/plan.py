@@ -49,9 +49,9 @@ class Plan(Choices):
             choice for such (arXiv 2503.19385), and linear for any other: the paper's grid spends most steps where only
             a distilled model's estimates say anything (docs/design/scenes.md).
         kernel: Transition from x_t to x_s; None is the one that the method's paper uses, else the reverse SDE.
-        steps: Number of evaluation times from noise to data.
-        grid: Placement of the evaluation times; None is the model's own grid along its interpolant, if it has one,
-            else ``Arc`` along VP and ``Uniform`` along any other.
+        steps: Number of evaluation times from noise to data; None is the method's own choice, else 10.
+        grid: Placement of the evaluation times; None is the method's own choice, else the model's own grid along its
+            interpolant, if it has one, else ``Arc`` along VP and ``Uniform`` along any other.
         lookahead: Estimate of the clean sample that is shown to the reward.
         guidance: Guidance of the children by the gradient of a differentiable reward; None is no guidance.
         finish: Whether the sample is fully denoised inside the budget; None leaves it to the model.
@@ -97,11 +97,11 @@ class Plan(Choices):
 
     def baseline_cost(self) -> Spending:
         """Estimate the cost of ``baseline``, which is outside the budget of the search."""
-        return estimate_cost(self.declared_model, BestOfN(), self._plain(), self.steps)
+        return estimate_cost(self.declared_model, BestOfN(), self._plain(), self.plain_steps)
 
     def _plain(self) -> Sampler:
         own = self.declared_model.interpolant
-        return Sampler(own, Euler() if isinstance(own, Linear) else DDIM(eta=0.0), steps=self.steps)
+        return Sampler(own, Euler() if isinstance(own, Linear) else DDIM(eta=0.0), steps=self.plain_steps)
 
     def job(self, seed: int | None = None) -> Job:
         """Make the job of the search, with the plan's seed or another."""
@@ -109,16 +109,16 @@ class Plan(Choices):
         return Job(self.task, self.search, self.nfe, seed, self.sampler, plan=self.to_json() | {"seed": seed})
 
     def baseline(self, seed: int | None = None) -> Job:
-        """Make the job of the plain sample, without a search: ``steps`` steps of the model's own ODE and grid.
+        """Make the job of the plain sample, without a search: ``plain_steps`` steps of the model's own ODE and grid.
 
         It starts from the first noise that a search with the same seed draws. The solver is Euler's method along the
         linear interpolant, and DDIM with eta = 0 along that of a diffusion model.
         """
         seed = self.seed if seed is None else checked_seed(seed)
         search, sampler = BestOfN(), self._plain()
-        options = {"method": search, "nfe": self.steps, "seed": seed, **sampling_of(sampler)}
+        options = {"method": search, "nfe": self.plain_steps, "seed": seed, **sampling_of(sampler)}
         plan = self.to_json() | described.values_to_json(options, type(self))
-        return Job(self.task, search, self.steps, seed, sampler, plan=plan)
+        return Job(self.task, search, self.plain_steps, seed, sampler, plan=plan)
 
     @overload
     def run(

@@ -41,7 +41,9 @@ def checked(plan: Options) -> dict[str, Any]:
         **kept,
         "nfe": checks.whole("nfe", plan.nfe, at_most=MOST_NFE),
         "seed": checked_seed(plan.seed),
-        "steps": checks.whole("steps", plan.steps, at_least=1, at_most=MOST_STEPS),
+        "steps": plan.steps
+        if plan.steps is None
+        else checks.whole("steps", plan.steps, at_least=1, at_most=MOST_STEPS),
         "max_rows": checks.whole("max_rows", plan.max_rows, at_least=1),
         "max_grad_rows": checks.whole("max_grad_rows", plan.max_grad_rows, at_least=1),
     }

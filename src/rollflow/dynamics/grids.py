@@ -7,11 +7,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from rollflow.checks import MOST_STEPS, Settings, real, whole
+from rollflow.checks import MOST_STEPS, Settings, real, refused, whole
 from rollflow.dynamics.conversions import Conversion
 from rollflow.dynamics.interpolants import VP, Interpolant, Linear
 from rollflow.registry import Registry
@@ -141,5 +142,42 @@ class Matched(Grid):
         return times
 
 
-GRIDS: Registry[Grid] = Registry("grid", Grid, {"uniform": Uniform, "arc": Arc, "shifted": Shifted, "matched": Matched})
+@dataclass(frozen=True)
+class Levels(Grid):
+    """The times at which an interpolant has given linear noise levels sigma / (alpha + sigma), and 0.
+
+    With as many steps as levels it visits each; with more or fewer, its levels lie on the same piecewise linear curve.
+    Its last transition is a step like the others, so that a sample is finished by the last clean estimate.
+
+    Args:
+        levels: Noise levels that fall strictly from 1 to above 0.
+        interpolant: Interpolant that is sampled along, whose times these are.
+    """
+
+    levels: tuple[float, ...]
+    interpolant: Interpolant = Linear()
+    whole = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        falls = all(a > b for a, b in zip((1.0 + 1e-12, *self.levels), (*self.levels, 0.0), strict=True))
+        if not falls or not self.levels or self.levels[0] != 1:
+            raise refused("levels of a time grid", "numbers that fall strictly from 1 to above 0", self.levels)
+
+    def __call__(self, steps: int) -> Float64[Tensor, " {steps}+1"]:
+        whole("steps of a time grid", steps, at_least=1, at_most=MOST_STEPS)
+        curve = (*self.levels, 0.0)
+        places = np.linspace(0, len(self.levels), steps + 1)
+        levels = torch.as_tensor(np.interp(places, np.arange(len(curve)), curve))
+        if isinstance(self.interpolant, Linear):
+            return levels
+        times = torch.zeros_like(levels)
+        times[1:-1] = Conversion(self.interpolant, Linear()).time(levels[1:-1])
+        times[0] = 1
+        return times
+
+
+GRIDS: Registry[Grid] = Registry(
+    "grid", Grid, {"uniform": Uniform, "arc": Arc, "shifted": Shifted, "matched": Matched, "levels": Levels}
+)
 """Every time grid, by its name on the command line."""

@@ -12,7 +12,8 @@ from rollflow.defaults import (
     FEW_STEP_INTERPOLANT,
     MANY_STEP_INTERPOLANT,
 )
-from rollflow.dynamics.interpolants import INTERPOLANTS
+from rollflow.dynamics.grids import Levels
+from rollflow.dynamics.interpolants import INTERPOLANTS, Interpolant
 from rollflow.dynamics.kernels import KERNELS
 from rollflow.dynamics.lookahead import LOOKAHEADS
 from rollflow.engine.meter import Spending
@@ -40,16 +41,24 @@ def estimate_cost(model: ModelSpec, search: Search, sampler: Sampler, nfe: int) 
     return Spending(cost.nfe, rows, cost.reward_calls, cost.decodes + 1, cost.backward_passes)
 
 
-def default_sampler(model: ModelSpec, search: Search) -> Sampler:
+def default_sampler(model: ModelSpec, search: Search, interpolant: Interpolant | None = None) -> Sampler:
     """Return the default sampler of a job.
 
-    It follows VP for a step-distilled model, as the paper does (Kim et al. 2025, arXiv 2503.19385), and the linear
-    interpolant for any other. Its kernel is the one that the method's paper uses, or else the reverse SDE, and it takes
-    ``DEFAULT_STEPS`` steps.
+    It follows the interpolant and the kernel that the search names for itself, at its noise levels. What the search
+    leaves open is VP for a step-distilled model, as in the paper (Kim et al. 2025, arXiv 2503.19385), and the linear
+    interpolant for any other; the reverse SDE; and ``DEFAULT_STEPS`` steps.
+
+    Args:
+        model: Model that is sampled.
+        search: Search that samples.
+        interpolant: Interpolant to sample along in place of the default.
     """
-    interpolant = INTERPOLANTS.make(FEW_STEP_INTERPOLANT if model.few_step else MANY_STEP_INTERPOLANT)
+    own = search.default_interpolant or (FEW_STEP_INTERPOLANT if model.few_step else MANY_STEP_INTERPOLANT)
+    path = INTERPOLANTS.make(own) if interpolant is None else interpolant
     kernel = KERNELS.make(search.default_kernel or DEFAULT_KERNEL)
-    return Sampler(interpolant, kernel, steps=DEFAULT_STEPS, lookahead=LOOKAHEADS.make(DEFAULT_LOOKAHEAD))
+    levels = search.default_levels
+    grid, steps = (None, DEFAULT_STEPS) if levels is None else (Levels(levels, path), len(levels))
+    return Sampler(path, kernel, grid, steps, LOOKAHEADS.make(DEFAULT_LOOKAHEAD))
 
 
 def warn_of_budget(search: Search, dynamics: Dynamics, nfe: int) -> None:

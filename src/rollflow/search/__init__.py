@@ -4,6 +4,7 @@ from typing import Any
 
 from rollflow.registry import Registry
 from rollflow.search.base import ScheduledSearch, Search
+from rollflow.search.beam import Beam
 from rollflow.search.best_of_n import BestOfN
 from rollflow.search.code import CoDe
 from rollflow.search.cost import Cost, Schedule, Stage
@@ -16,7 +17,7 @@ from rollflow.search.svdd import SVDD
 SEARCHES: Registry[Search] = Registry(
     "method",
     Search,
-    {search.name: search for search in (BestOfN, SearchOverPaths, SMC, CoDe, SVDD, RolloverBudget)},
+    {search.name: search for search in (Beam, BestOfN, SearchOverPaths, SMC, CoDe, SVDD, RolloverBudget)},
     "rollflow.searches",
 )
 """Every search, by its name on the command line."""
@@ -32,6 +33,7 @@ __all__ = [
     "SEARCHES",
     "SMC",
     "SVDD",
+    "Beam",
     "BestOfN",
     "CoDe",
     "Cost",

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from rollflow.checks import MOST_NFE, Settings
 from rollflow.errors import BudgetTooSmall, RollflowError
+from rollflow.models.base import ModelSpec
 from rollflow.requests import Asking
 from rollflow.sampler import Dynamics, even_shares
 from rollflow.search.cost import Cost, Schedule, largest
@@ -23,6 +24,8 @@ class Search(Settings, ABC):
 
     Attributes:
         name: Name on the command line.
+        default_interpolant: Name of the interpolant that it samples along unless the user names one; None is the
+            library's default for the model.
         default_kernel: Name of the kernel that its paper uses, which a plan takes unless the user names one; None is
             the library's default.
         states: Dataclasses and named tuples that its saved states contain in addition to the library's own; a
@@ -32,6 +35,7 @@ class Search(Settings, ABC):
     """
 
     name: ClassVar[str]
+    default_interpolant: ClassVar[str | None] = None
     default_kernel: ClassVar[str | None] = None
     states: ClassVar[tuple[type, ...]] = ()
     exact: ClassVar[bool] = True
@@ -39,6 +43,24 @@ class Search(Settings, ABC):
     @abstractmethod
     def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
         """Run one population within ``propagator.nfe``, from the start or from a saved state."""
+
+    def prepared(self, model: ModelSpec, reward: str, nfe: int) -> Search:
+        """Return the search with every choice made that depends on its task; by default it has none.
+
+        Args:
+            model: Model that is sampled.
+            reward: Name of the reward that is optimized.
+            nfe: Budget.
+        """
+        return self
+
+    @property
+    def default_levels(self) -> tuple[float, ...] | None:
+        """Linear noise levels, falling from 1, that it evaluates at unless the user chooses steps or a grid.
+
+        None leaves them to the sampler.
+        """
+        return None
 
     @property
     def populations(self) -> int:

@@ -44,6 +44,11 @@ class Particles(NamedTuple):
         """Return the particles at ``index``."""
         return Particles(*(None if field is None else field[index] for field in self))  # type: ignore[arg-type]
 
+    def followed_by(self, others: Particles) -> Particles:
+        """Return these particles and, after them, others."""
+        fields = zip(self, others, strict=True)
+        return Particles(*(None if a is None or b is None else torch.cat([a, b]) for a, b in fields))  # type: ignore[arg-type]
+
     @property
     def best_row(self) -> int:
         """Row of the highest reward, the first of equals."""
@@ -230,7 +235,11 @@ class Propagator:
         self, rows: Sequence[int], draws: Sequence[int], *, score: bool = True, guided: bool = False
     ) -> Asking[Particles]:
         """Draw and evaluate states at the first time, one for each noise label (row, draw)."""
-        guided, s, x = guided and self.dynamics.transitions > 0, self.time(0), self.noise.normals(0, rows, draws)
+        return (yield from self.start_from(self.noise.normals(0, rows, draws), score=score, guided=guided))
+
+    def start_from(self, noise: States, *, score: bool = True, guided: bool = False) -> Asking[Particles]:
+        """Evaluate states at the first time, one for each noise."""
+        guided, s, x = guided and self.dynamics.transitions > 0, self.time(0), noise
         if self.origin is not None:
             path = self.dynamics.sampler.interpolant
             x = path.alpha(s).to(x) * self.origin.to(x) + path.sigma(s).to(x) * x
@@ -267,11 +276,27 @@ class Propagator:
             score: As ``evaluate``: a child costs ``child_nfe`` NFE if it is scored, else ``propagate_nfe``.
             guided: As ``evaluate``; ignored at the last time, whose particles have no children.
         """
+        noisy = step == 0 or self.dynamics.sampler.kernel.stochastic
+        noise = self.noise.normals(step, rows, draws) if noisy else None
+        return (yield from self.advance_with(parents, step, noise, score=score, guided=guided))
+
+    def advance_with(
+        self, parents: Particles, step: int, noise: States | None, *, score: bool = True, guided: bool = False
+    ) -> Asking[Particles]:
+        """Draw and evaluate one child of each parent as ``advance`` does, with the noises that are given.
+
+        Args:
+            parents: B particles at the time before; ignored at time 0.
+            step: Number of the evaluation time.
+            noise: (B, ...) standard normal noises; a kernel that is not stochastic ignores them, but not time 0.
+            score: As ``evaluate``.
+            guided: As ``advance``.
+        """
         if step == 0:
-            return (yield from self.start(rows, draws, score=score, guided=guided))
+            assert noise is not None
+            return (yield from self.start_from(noise, score=score, guided=guided))
         t, s = self.time(step - 1), self.time(step)
-        noise = self.noise.normals(step, rows, draws) if self.dynamics.sampler.kernel.stochastic else None
-        x = yield from self.move(parents, t, s, noise)
+        x = yield from self.move(parents, t, s, noise if self.dynamics.sampler.kernel.stochastic else None)
         guided = guided and step < self.dynamics.transitions
         return (yield from self.evaluate(x, s, score=score, guided=guided))
 

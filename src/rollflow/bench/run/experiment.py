@@ -26,7 +26,8 @@ class Arm(SamplingOptions):
     Args:
         name: Name in tables, unique within an experiment.
         method: Search method.
-        nfe: Budget in NFE; None for the plain sample, ``steps`` steps of the model's own ODE without a search.
+        nfe: Budget in NFE; None for the plain sample, ``steps`` steps (by default 10) of the model's own ODE without a
+            search.
 
     Raises:
         BadSetting: If an option is an object without a text form.

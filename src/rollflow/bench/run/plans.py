@@ -9,6 +9,7 @@ from rollflow.api import Plan
 from rollflow.bench.probes.diversity import check_distance, diversity_nfe
 from rollflow.bench.run.experiment import Experiment, Trial
 from rollflow.bench.run.schema import MOST_ROWS
+from rollflow.defaults import DEFAULT_STEPS
 from rollflow.engine import Job
 from rollflow.errors import BadSetting, RollflowError
 from rollflow.models import FlowModel, PipelineSource, Source, find_model
@@ -65,7 +66,7 @@ def plan_of(
         method=arm.method,
         reward=reward,
         held_out=held_out,
-        nfe=arm.steps if arm.nfe is None else arm.nfe,
+        nfe=(arm.steps or DEFAULT_STEPS) if arm.nfe is None else arm.nfe,
         seed=trial.noise,
         max_rows=max_rows,
         **sampling_of(arm),

@@ -13,17 +13,18 @@ class DynamicsSettings(TypedDict):
 
     interpolant: str
     kernel: str
+    steps: int
 
 
 DYNAMICS: dict[str, DynamicsSettings] = {
-    "Linear-ODE": {"interpolant": "linear", "kernel": "ode"},
-    "Linear-SDE": {"interpolant": "linear", "kernel": "sde"},
-    "VP-SDE": {"interpolant": "vp", "kernel": "sde"},
+    "Linear-ODE": {"interpolant": "linear", "kernel": "ode", "steps": DEFAULT_STEPS},
+    "Linear-SDE": {"interpolant": "linear", "kernel": "sde", "steps": DEFAULT_STEPS},
+    "VP-SDE": {"interpolant": "vp", "kernel": "sde", "steps": DEFAULT_STEPS},
 }
 """Dynamics of the tables of arXiv 2503.19385."""
 
 TABLE_METHODS = {"SMC": "smc", "CoDe": "code", "SVDD": "svdd", "RBF": "rbf"}
-PLAIN = Arm("plain")
+PLAIN = Arm("plain", steps=DEFAULT_STEPS)
 _VP_NOISE = "sde(diffusion=converted(latest=0.97))"
 ONE = 2 * DEFAULT_STEPS - 1
 """NFE that suffice for one trajectory and its finishing, but not for two."""
@@ -66,7 +67,12 @@ def vp_arms(nfe: int) -> tuple[Arm, ...]:
         Arm("RBF, Linear-SDE", "rbf", nfe, **linear),
         Arm("RBF, VP's grid only", "rbf", nfe, **linear, grid="matched"),
         Arm(
-            "RBF, VP's diffusion only", "rbf", nfe, interpolant="linear", kernel="sde(diffusion=converted(latest=0.97))"
+            "RBF, VP's diffusion only",
+            "rbf",
+            nfe,
+            interpolant="linear",
+            kernel="sde(diffusion=converted(latest=0.97))",
+            steps=DEFAULT_STEPS,
         ),
         Arm("RBF, VP-SDE", "rbf", nfe, **vp),
     )
@@ -98,7 +104,7 @@ def initial_arms(nfe: int) -> tuple[Arm, ...]:
 
 def search_arms(nfe: int) -> tuple[Arm, ...]:
     """Return four arms for each dynamics: one trajectory, best of N, SVDD and RBF."""
-    dynamics = DYNAMICS | {"Linear-DDIM(1)": DynamicsSettings(interpolant="linear", kernel="ddim")}
+    dynamics = DYNAMICS | {"Linear-DDIM(1)": DynamicsSettings(interpolant="linear", kernel="ddim", steps=DEFAULT_STEPS)}
     arms = []
     for name, of in dynamics.items():
         arms += [

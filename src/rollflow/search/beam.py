@@ -1,0 +1,126 @@
+"""Beam search with a budget for every step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from rollflow.checks import real, refused, whole
+from rollflow.requests import Asking
+from rollflow.sampler import Dynamics, even_shares, weighted_shares
+from rollflow.search.base import ScheduledSearch
+from rollflow.search.cost import Schedule, Stage
+from rollflow.search.propagator import Finished, Particles, Progress, Propagator
+from rollflow.search.recombination import LEAST, recombined
+
+LEVELS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.15)
+"""Noise levels of the default schedule, which needs no profile."""
+FALL = 0.85
+"""Share of the steps after which the number of parents would have fallen to 0; it stays at 1 instead."""
+
+
+@dataclass(frozen=True)
+class Beam(ScheduledSearch):
+    """Keep the best b_k of all P_k children of a step, whatever their parents; b_k falls to 1.
+
+        S_0 = best b_0 of P_0 noises;    S_k = best b_k of P_k children of S_{k-1};    return the best of S_{T-1}
+        b_k = max(1, b - floor(b k / (.85 T))),    P_k >= 1 in proportion to given weights,    sum_k P_k = budget
+
+    Children are spread evenly over the parents, and the best parents have one more if they cannot be. With b = 1 and
+    equal weights it is SVDD with one stream (Li et al. 2024, arXiv 2408.08252); a b_k that falls with P_k is successive
+    halving (Jamieson & Talwalkar 2016, arXiv 1502.07943). The schedule, and the fall of b_k, are unpublished: the
+    children of a step should be in proportion to what a choice among siblings gains there.
+
+    With ``recombine`` the last child of every parent with at least four has a noise made of its siblings' noises and
+    rewards (Yeh, Lee & Chen 2025, arXiv 2410.05760; ``search.recombination``).
+
+    Args:
+        parents: Number b of parents after the first step.
+        recombine: Whether the last child of each parent recombines the noises of its siblings.
+        levels: Linear noise levels of the steps unless the sampler has steps or a grid of its own, falling from 1.
+        children: Weights > 0 of the children at ``levels``, between which they are interpolated; one number is the same
+            weight everywhere.
+
+    Cost: all of the budget: sum_k P_k + b_{T-1} F NFE, with F the NFE of finishing one sample, and as many reward calls
+    as P. With guidance one more NFE, reward call and backward pass for each parent.
+    """
+
+    parents: int = 2
+    recombine: bool = True
+    levels: tuple[float, ...] = LEVELS
+    children: tuple[float, ...] = (1.0,)
+    name = "beam"
+    default_interpolant = "linear"
+    default_kernel = "ddim"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole("parents of beam", self.parents, at_least=1)
+        falls = all(a > b for a, b in zip(self.levels, (*self.levels[1:], 0.0), strict=True))
+        if not self.levels or not falls or self.levels[0] != 1:
+            raise refused("levels of beam", "numbers that fall strictly from 1 to above 0", self.levels)
+        if len(self.children) not in (1, len(self.levels)):
+            raise refused("children of beam", f"one number, or {len(self.levels)}, one for each level", self.children)
+        for place, weight in enumerate(self.children):
+            real(f"children[{place}] of beam", weight, above=0)
+
+    @property
+    def default_levels(self) -> tuple[float, ...]:
+        return self.levels
+
+    def schedule(self, dynamics: Dynamics, surplus: int) -> Schedule:
+        times = dynamics.sampler.steps
+        rows = weighted_shares(times + surplus, self._weights(dynamics))
+        kept = [self._kept(k, rows) for k in range(times)]
+        return Schedule([Stage(p, parents=b) for p, b in zip(rows, [0, *kept], strict=False)], kept[-1])
+
+    def _weights(self, dynamics: Dynamics) -> list[float]:
+        """Weights of the children at the sampler's own noise levels."""
+        weights = self.children * (len(self.levels) // len(self.children))
+        at = [dynamics.noise_level(k) for k in range(dynamics.sampler.steps)]
+        return [float(weight) for weight in np.interp(at, self.levels[::-1], weights[::-1])]
+
+    def _kept(self, step: int, rows: list[int]) -> int:
+        """Number b_k of particles that are kept: not more than there are children, now and at the next step."""
+        falling = self.parents - math.floor(self.parents * step / (FALL * len(rows)) + 1e-9)
+        return max(1, min(falling, *rows[step : step + 2]))
+
+    def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
+        rows = [stage.rows for stage in self.bought(propagator).stages]
+        steps, parents = propagator.begin(resume)
+        for step in steps:
+            if step > 0:
+                parents = yield from propagator.guided(parents, step - 1)
+            children, ancestors = yield from self._children(propagator, parents, step, rows[step])
+            best = children.reward.argsort(descending=True, stable=True)[: self._kept(step, rows)]
+            parents = children.rows(best)
+            yield from propagator.save(step, parents, ancestors=None if step == 0 else ancestors[best])
+        return (yield from propagator.finish(parents))
+
+    def _children(
+        self, propagator: Propagator, parents: Particles, step: int, count: int
+    ) -> Asking[tuple[Particles, Int64[Tensor, " P"]]]:
+        """Draw ``count`` children, at the first step of no parents, and return the parent of each with them."""
+        families = even_shares(count, max(1, len(parents.x)))[::-1]  # the best parents come first
+        heirs = [i for i, size in enumerate(families) if size > LEAST and self._recombines(propagator, step)]
+        labels = [(i, j) for i, size in enumerate(families) for j in range(size - (i in heirs))]
+        rows, draws = zip(*labels, strict=True)
+        of, noise = torch.tensor(rows), propagator.noise.normals(step, rows, draws)
+        children = yield from propagator.advance_with(parents.rows(of) if step > 0 else parents, step, noise)
+        if not heirs:
+            return children, of
+        more = []
+        for i in heirs:
+            z = recombined(noise[of == i], children.reward[of == i])
+            more.append(propagator.noise.normals(step, [i], [families[i] - 1]) if z is None else z)
+        last_of = torch.tensor(heirs)
+        last = yield from propagator.advance_with(parents.rows(last_of), step, torch.cat(more))
+        return children.followed_by(last), torch.cat([of, last_of])
+
+    def _recombines(self, propagator: Propagator, step: int) -> bool:
+        return self.recombine and step > 0 and propagator.dynamics.sampler.kernel.stochastic
