@@ -25,9 +25,9 @@ class Profile:
     """Rewards of siblings' clean estimates and of the samples that they end in, for each time at which siblings part.
 
     For every prompt and every evaluation time number k there are n parents at time k - 1, or none at k = 0, and m
-    siblings of each, whose trajectories go on to the end. ``rewards[p, k, i, j, l]`` is the reward of the clean estimate
-    at time l of sibling j of parent i, and at l = K that of its finished sample; it is NaN for l < k. The siblings of
-    k = 0 are n m independent trajectories, and the first n of them are the parents of all others.
+    siblings of each, whose trajectories go on to the end. ``rewards[p, k, i, j, l]`` is the reward of the clean
+    estimate at time l of sibling j of parent i, and at l = K that of its finished sample; it is NaN for l < k. The
+    siblings of k = 0 are n m independent trajectories, and the first n of them are the parents of all others.
 
     Args:
         model: Name of the model.
@@ -96,7 +96,8 @@ class Profile:
         """(K - 1,) shares of the variance of the finished reward that the state at times 0 ... K - 2 has decided.
 
         The intraclass correlation of a one-way analysis of variance (Shrout & Fleiss 1979,
-        doi.org/10.1037/0033-2909.86.2.420, case 1) of siblings that part at the next time, with the mean squares averaged over prompts.
+        doi.org/10.1037/0033-2909.86.2.420, case 1) of siblings that part at the next time, with the mean
+        squares averaged over prompts.
         """
         shares = []
         for k in range(1, len(self.levels)):
@@ -161,6 +162,6 @@ class Profile:
 
 
 def packaged(model: str, reward: str) -> Profile | None:
-    """Return the profile of a model and a reward, by their names, that is part of the library; None if there is none."""
+    """Return the profile of a model and a reward, by name, that is part of the library; None if there is none."""
     path = PACKAGED / f"{model}-{reward}.npz"
     return Profile.load(path) if path.is_file() else None

@@ -14,7 +14,7 @@ LEAST = 3
 """Smallest number of siblings whose noises are recombined; fewer say too little of the direction."""
 
 
-def recombined(noises: States, reward: Float64[Tensor, " B"]) -> Float[Tensor, "1 *state"] | None:
+def recombined(noises: States, reward: Float64[Tensor, " B"]) -> Float[Tensor, " 1 *state"] | None:
     """Return the noise that siblings' noises and rewards point to; None if they do not tell a direction.
 
         z* = sqrt(d) w / |w|,    w = sum_j (r_j - mean r) z_j
