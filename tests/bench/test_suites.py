@@ -13,6 +13,7 @@ import pytest
 from rollflow.bench.suites import scenes
 from rollflow.bench.suites.load import Item, Suite, load, save, shipped
 from rollflow.bench.suites.published import PUBLISHED
+from rollflow.bench.suites.suite import split_of
 from rollflow.errors import RollflowError, UnknownName
 from rollflow.models.scenes.grammar import RELATIONS, parse
 from rollflow.prompts import asked
@@ -287,3 +288,18 @@ def test_what_is_wrong_with_a_suite_is_told_in_a_line(entry: dict[str, Any], tmp
     with pytest.raises(RollflowError, match="cannot be read: ") as caught:
         load(str(tmp_path / "own.json"))
     assert len(str(caught.value)) < 1000
+
+
+def test_a_suite_is_split_for_good() -> None:
+    """Every prompt is in one part, whichever suite holds it; a quarter is for tuning."""
+    suite = load("scenes-quantity")
+    tuning, confirmation = suite.split("tuning"), suite.split("confirmation")
+    assert len(tuning.items) == 51
+    assert len(confirmation.items) == 129
+    assert {*tuning.items, *confirmation.items} == {*suite.items}
+    assert suite.first(9).split("tuning").items == tuple(item for item in suite.first(9).items if item in tuning.items)
+    assert tuning.name == "scenes-quantity, tuning"
+    assert split_of("two airplanes on night background") == "confirmation"
+    assert split_of(tuning.items[0].prompt) == "tuning"
+    with pytest.raises(UnknownName, match="unknown split 'test'; known: confirmation, tuning"):
+        suite.split("test")

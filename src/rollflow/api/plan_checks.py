@@ -37,6 +37,8 @@ def checked(plan: Options) -> dict[str, Any]:
         )
     if plan.finish is not None:
         checks.flag("finish", plan.finish)
+    if plan.steps is not None:
+        kept["steps"] = checks.whole("steps", plan.steps, at_least=1, at_most=MOST_STEPS)
     return {
         **kept,
         "nfe": checks.whole("nfe", plan.nfe, at_most=MOST_NFE),

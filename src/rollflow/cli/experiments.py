@@ -36,6 +36,10 @@ def run(
     nfe: Annotated[
         int | None, typer.Option(help="Budget of every search, in NFE.  [default: by preset]", min=1)
     ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Part of the suite: tuning (a quarter of the prompts) or confirmation.  [default: all]"),
+    ] = None,
     prompts: Annotated[
         int | None, typer.Option(help="Number of prompts to take from the suite.  [default: by preset]", min=1)
     ] = None,
@@ -97,6 +101,7 @@ def run(
             family=find_model(model).suite_family,
             quick=quick,
             suite=suite,
+            split=split,
             reward=reward,
             held_out=None if held_out is None else tuple(held_out),
             nfe=nfe,

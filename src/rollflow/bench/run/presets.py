@@ -122,6 +122,7 @@ def experiment_of(
     family: str | None,
     quick: bool = False,
     suite: str | None = None,
+    split: str | None = None,
     reward: str | None = None,
     held_out: tuple[str, ...] | None = None,
     nfe: int | None = None,
@@ -139,6 +140,7 @@ def experiment_of(
         family: ``suite_family`` of the model, which selects the preset's prompts and rewards.
         quick: Whether to use the small form of the preset.
         suite: Suite of prompts.
+        split: Part of the suite, ``tuning`` or ``confirmation``; None takes all of it.
         reward: Reward that searches optimise.
         held_out: Rewards that no search sees.
         nfe: Budget of every search, in NFE.
@@ -157,6 +159,7 @@ def experiment_of(
     full = known.nfe, known.prompts if embedded else known.real_prompts, known.seeds
     own = known.quick if quick else full
     wanted = load((known.suite if embedded else known.real) if suite is None else suite)
+    wanted = wanted if split is None else wanted.split(split)
     count, distance = prompts or own[1], ("scenes" if embedded else "lpips") if distance is None else distance
     return Experiment(
         preset,

@@ -8,7 +8,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
+from rollflow.checks import one_of
 from rollflow.prompts import Prompt
+
+SPLITS = ("tuning", "confirmation")
+"""Parts of a suite: choices are made on the first, and what is published is measured on the second."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,19 @@ class Suite:
         """SHA-256 of all prompts, which distinguishes suites of the same name."""
         return hashlib.sha256(json.dumps([asdict(item) for item in self.items], sort_keys=True).encode()).hexdigest()
 
+    def split(self, part: str) -> Suite:
+        """Return the prompts of one part, each of which belongs to ``tuning`` or ``confirmation`` for good.
+
+        A prompt is in ``tuning`` if the first byte of the SHA-256 of "split: " and the prompt is a multiple of 4: a
+        quarter is, whichever suites hold it. (The hash of a caption alone decides whether models are trained on it.)
+
+        Raises:
+            UnknownName: If there is no such part.
+        """
+        one_of("split", part, SPLITS)
+        kept = tuple(item for item in self.items if split_of(item.prompt) == part)
+        return replace(self, name=f"{self.name}, {part}", items=kept)
+
     def first(self, count: int) -> Suite:
         """Return the first ``count`` prompts, evenly from all categories, since the suite may be sorted by category."""
         seen: Counter[str] = Counter()
@@ -59,3 +76,8 @@ class Suite:
             seen[item.category] += 1
         kept = sorted(place for _, place in sorted(ranks)[:count])
         return replace(self, items=tuple(self.items[place] for place in kept))
+
+
+def split_of(prompt: str) -> str:
+    """Return the part of every suite that a prompt belongs to; see ``Suite.split``."""
+    return SPLITS[hashlib.sha256(f"split: {prompt}".encode()).digest()[0] % 4 > 0]
