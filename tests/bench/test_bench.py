@@ -1,4 +1,4 @@
-"""Intervals, grading by difficulty, and the signal curve."""
+"""Intervals, and grading by difficulty."""
 
 from __future__ import annotations
 
@@ -12,16 +12,12 @@ import pytest
 import torch
 
 from rollflow.bench.intervals import bootstrap, rank_correlation
-from rollflow.bench.probes.signal import signal_curve
 from rollflow.bench.suites import difficulty
 from rollflow.bench.suites.difficulty import Graded, held_out_captions, plain_accuracy, save_suite, sort_by_difficulty
 from rollflow.bench.suites.load import Item, Suite, load
-from rollflow.dynamics.interpolants import Linear
-from rollflow.dynamics.kernels import Euler
 from rollflow.models.mixture.gaussian_mixture import GaussianMixture
 from rollflow.models.mixture.model import ToyModel
 from rollflow.rewards.toy import ToyReward
-from rollflow.sampler import Sampler
 
 
 def toy() -> ToyModel:
@@ -112,12 +108,3 @@ def test_plain_accuracy_counts_perfect_rewards() -> None:
     right = plain_accuracy(toy(), Sign(), ["a"], seeds=range(400), steps=8)["a"]
     assert set(right) == {0.0, 1.0}
     assert abs(np.mean(right) - 0.5) < 4 * 0.5 / 20
-
-
-def test_the_signal_rises_to_certainty() -> None:
-    """On the ODE the estimate at the last step is the sample; at t = 1 all estimates are equal, without any signal."""
-    sampler = Sampler(interpolant=Linear(), kernel=Euler(), steps=20, finish=True)
-    curve = signal_curve(toy(), ToyReward(), ["a", "b"], sampler, trajectories=40)
-    assert [point.noise_level for point in curve] == sorted((p.noise_level for p in curve), reverse=True)
-    assert curve[-1].correlation.mean > 0.99
-    assert curve[0].noise_level == pytest.approx(0.95)

@@ -11,7 +11,6 @@ import pytest
 from tiny_experiment import experiment
 
 import rollflow
-from rollflow.bench.probes.signal import signal_curve
 from rollflow.bench.run.folder import ExperimentFolder, refuse_other
 from rollflow.bench.run.runner import Runner
 from rollflow.bench.suites import difficulty
@@ -19,8 +18,6 @@ from rollflow.bench.suites.scenes import write
 from rollflow.cli import main
 from rollflow.errors import BadSetting, FolderError, RollflowError, UnknownName
 from rollflow.files.atomic import check_folder
-from rollflow.rewards.toy import ToyReward
-from rollflow.sampler import Sampler
 
 RUN = ["bench", "run", "--preset", "searches", "--nfe", "100", "--prompts", "1", "--seeds", "1"]
 BAD = [
@@ -138,7 +135,7 @@ def test_nothing_is_written_into_the_package(
     commands = [
         ["bench", "grade", "--out", "mine.jsonl"],
         ["bench", "grade", "--out", str(data / "scenes-quantity.jsonl")],
-        ["bench", "signal", "--prompts", "1", "--trajectories", "3", "--steps", "2", "--out", "signal"],
+        ["bench", "profile", "--prompts", "1", "--parents", "2", "--siblings", "2", "--steps", "2", "--out", "profile"],
         ["bench", "mixture", "--out", str(data)],
         ["generate", "one cat on grass background", "--nfe", "10", "--method", "bon", "--out", str(data)],
         [*RUN, "--out", str(data)],
@@ -178,22 +175,16 @@ def test_captions_end_where_there_are_no_more(monkeypatch: pytest.MonkeyPatch) -
             difficulty.held_out_captions(count, seed)
 
 
-def test_ranks_need_trajectories_and_prompts() -> None:
-    for prompts, trajectories in (([], 8), (["a"], 1), (["a"], 2)):
-        with pytest.raises(BadSetting, match="a rank correlation needs at least 3 trajectories and 1 prompt"):
-            signal_curve(None, ToyReward(), prompts, Sampler(), trajectories=trajectories)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
-        "signal --prompts 0",
-        "signal --seed -1",
-        "signal --trajectories 1",
-        "signal --steps 0",
-        "signal --kernel nosuch",
-        "signal --reward nosuch",
-        "signal --model nosuch",
+        "profile --prompts 0",
+        "profile --seed -1",
+        "profile --siblings 1",
+        "profile --steps 0",
+        "profile --kernel nosuch",
+        "profile --reward nosuch",
+        "profile --model nosuch",
         "diversity --model nosuch",
         "diversity --seed -1",
         "diversity --trajectories 1",

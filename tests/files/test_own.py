@@ -58,8 +58,10 @@ def test_links_and_folders_are_refused(tmp_path: Path) -> None:
 
 
 COMMANDS = {
-    "signal-scenes-base-count.md": ["signal", "--prompts", "1", "--trajectories", "3", "--steps", "2"],
-    "signal-scenes-base-count.png": ["signal", "--prompts", "1", "--trajectories", "3", "--steps", "2"],
+    "profile-scenes-base-caption.md": ["profile", "--prompts", "1", "--steps", "2"],
+    "profile-scenes-base-caption.png": ["profile", "--prompts", "1", "--steps", "2"],
+    "profile-scenes-base-caption.npz": ["profile", "--prompts", "1", "--steps", "2"],
+    "profile-scenes-base-caption.part.npz": ["profile", "--prompts", "1", "--steps", "2", "--resume"],
     "diversity-scenes-base.md": ["diversity", "--prompts", "1", "--trajectories", "2"],
     "mixture.md": ["mixture", "--seeds", "1", "--budgets", "25"],
     "mixture.png": ["mixture", "--seeds", "1", "--budgets", "25"],

@@ -49,8 +49,12 @@ class Choices(Options):
     @cached_property
     def search(self) -> Search:
         """The search method, with every choice made that depends on model, reward and budget."""
-        search = _named(self.method, SEARCHES)
-        return search.prepared(self.declared_model, self.declared_reward.name, self.nfe)
+        return self.named_search.prepared(self.declared_model, self.declared_reward.name, self.nfe)
+
+    @cached_property
+    def named_search(self) -> Search:
+        """The search method as it is named, before anything is chosen for it."""
+        return _named(self.method, SEARCHES)
 
     @cached_property
     def sampler(self) -> Sampler:

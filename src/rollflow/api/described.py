@@ -14,6 +14,7 @@ from rollflow.models.diffusers.source import PICTURES
 from rollflow.options import Option, Options, options_of
 from rollflow.prompts import Prompt
 from rollflow.registry import Registry
+from rollflow.search import Search
 
 OBJECT = "object"
 """Key of the description that replaces a value without a text."""
@@ -34,6 +35,11 @@ def values_to_json(values: Mapping[str, Any], kind: type[Options] = Options) -> 
     """Convert some options to JSON types, by name, as ``to_json`` does."""
     declared = options_of(kind)
     return {name: _value(value, declared[name][1]) for name, value in values.items()}
+
+
+def method_text(search: Search) -> Any:
+    """What the JSON of a plan holds of a search."""
+    return _value(search, options_of()["method"][1])
 
 
 def _prompt(prompt: str) -> str | dict[str, Any]:

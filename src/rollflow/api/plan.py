@@ -104,9 +104,15 @@ class Plan(Choices):
         return Sampler(own, Euler() if isinstance(own, Linear) else DDIM(eta=0.0), steps=self.plain_steps)
 
     def job(self, seed: int | None = None) -> Job:
-        """Make the job of the search, with the plan's seed or another."""
+        """Make the job of the search, with the plan's seed or another.
+
+        Its record holds the search with every choice made, so that it can be repeated without what they were made from.
+        """
         seed = self.seed if seed is None else checked_seed(seed)
-        return Job(self.task, self.search, self.nfe, seed, self.sampler, plan=self.to_json() | {"seed": seed})
+        plan = self.to_json() | {"seed": seed}
+        if self.search != self.named_search:
+            plan["method"] = described.method_text(self.search)
+        return Job(self.task, self.search, self.nfe, seed, self.sampler, plan=plan)
 
     def baseline(self, seed: int | None = None) -> Job:
         """Make the job of the plain sample, without a search: ``plain_steps`` steps of the model's own ODE and grid.

@@ -154,6 +154,33 @@ def bands(rows: NDArray[np.float64], resamples: int = 10_000, seed: int = 0) -> 
     return Bands(mean, low, high, n)
 
 
+def ratio(
+    above: NDArray[np.float64], below: NDArray[np.float64], resamples: int = 10_000, seed: int = 0
+) -> Interval | None:
+    """Ratio of two means over the same prompts with its interval; None if the lower mean is 0.
+
+    Of ``FEW`` or more values it is a percentile bootstrap of the pairs; of fewer, the interval of the mean of the
+    ratio's linear approximation, by the delta method and Student's t.
+
+    Args:
+        above: (n,) values of the numerator.
+        below: (n,) values of the denominator, not negative.
+        resamples: Of the bootstrap.
+        seed: Of the bootstrap.
+    """
+    n, whole = len(above), float(below.mean())
+    if whole == 0:
+        return None
+    value = float(above.mean()) / whole
+    if n < FEW:
+        spread = interval((above - value * below) / whole)
+        return Interval(value, value + spread.low, value + spread.high, n)
+    rows = np.random.default_rng(seed).integers(n, size=(resamples, n))
+    means = above[rows].mean(1), below[rows].mean(1)
+    low, high = np.percentile(means[0][means[1] > 0] / means[1][means[1] > 0], [2.5, 97.5])
+    return Interval(value, float(low), float(high), n)
+
+
 def _special() -> Any:
     """Import scipy's quantiles of distributions."""
     try:
@@ -163,12 +190,19 @@ def _special() -> Any:
     return special
 
 
-def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
+def constant(values: Sequence[float] | NDArray[np.float64]) -> bool:
+    """Return whether values are all equal up to rounding."""
+    return bool(np.allclose(values, values[0], atol=1e-12))
+
+
+def rank_correlation(
+    a: Sequence[float] | NDArray[np.float64], b: Sequence[float] | NDArray[np.float64]
+) -> float | None:
     """Return Spearman's rho, with ties averaged; None if either sequence is constant up to rounding."""
     try:
         from scipy.stats import spearmanr
     except ImportError:
         raise RollflowError("rank correlations need scipy; pip install 'rollflow[bench]'") from None
-    if np.allclose(a, a[0], atol=1e-12) or np.allclose(b, b[0], atol=1e-12):
+    if constant(a) or constant(b):
         return None
     return float(spearmanr(a, b).statistic)

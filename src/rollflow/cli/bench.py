@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import shlex
 from pathlib import Path
@@ -65,60 +64,6 @@ def grade(
     for level, graded in suite.items():
         example = f", such as '{graded[0].prompt}'" if graded else ""
         typer.echo(f"{level}: {counted(len(graded), 'prompt')}{example}")
-
-
-@app.command()
-def signal(
-    model: Model = DEFAULT_MODEL,
-    reward: Annotated[str, typer.Option(help="Name of the reward.")] = "count",
-    prompts: Annotated[int, typer.Option(help="Number of held-out prompts.", min=1, max=MOST_PROMPTS)] = 40,
-    trajectories: Annotated[
-        int, typer.Option(help="Number of trajectories per prompt.", min=3, max=MOST_TRAJECTORIES)
-    ] = 24,
-    kernel: Annotated[str, typer.Option(help="Kernel of the trajectories, on the linear interpolant.")] = "sde",
-    steps: Annotated[int, typer.Option(help="Number of steps of a trajectory.", min=2, max=MOST_STEPS)] = 20,
-    seed: Annotated[int, typer.Option(help="Seed of prompts and trajectories.", min=0, max=MOST_SEED)] = 0,
-    out: Annotated[Path, typer.Option(help="Output folder for the plot and its table.")] = Path("."),
-) -> None:
-    """Measure by noise level how well rewards of clean estimates predict the finished samples' rewards."""
-    from rollflow.bench.probes.plots import signal as signal_plot
-    from rollflow.bench.probes.signal import signal_curve
-    from rollflow.bench.suites.difficulty import held_out_captions
-    from rollflow.dynamics.interpolants import Linear
-    from rollflow.dynamics.kernels import KERNELS
-    from rollflow.files.atomic import check_folder, write
-    from rollflow.files.own import check_own
-    from rollflow.models import MODELS
-    from rollflow.output.plots import figure_png
-    from rollflow.rewards import REWARDS
-    from rollflow.sampler import Sampler
-
-    with refusing(2):
-        sampler = Sampler(interpolant=Linear(), kernel=KERNELS.make(kernel), steps=steps, finish=True)
-        judge, flow = REWARDS.make(reward), MODELS.find(model)
-        asked = [str(caption) for caption in held_out_captions(prompts, seed, totals=(3, 12))]
-        name = re.sub(r"[^\w.-]+", "-", f"signal-{model}-{reward}")
-        check_own(out, [f"{name}.md", f"{name}.png"])
-        check_folder(out)
-        judge.load()
-    with refusing(1):
-        curve = signal_curve(flow(), judge, asked, sampler, trajectories=trajectories, seed=seed)
-    rows = [f"| {p.noise_level:.2f} | {p.correlation} | {p.prompts} |" for p in curve]
-    head = [
-        f"# Signal of `{reward}` on {model}",
-        "",
-        f"Written by `rollflow bench signal --model {model} --reward {reward}`: {prompts} held-out prompts, "
-        f"{trajectories} trajectories each, Linear-{kernel.upper()}, {steps} steps, seed {seed}. Spearman's rank "
-        "correlation within a prompt between the reward of the clean estimate and that of the finished sample.",
-        "",
-        f"![signal]({name}.png)",
-        "",
-        "| noise level | correlation, mean [95 %] | prompts |",
-        "|---|---|---|",
-    ]
-    text = "\n".join(itertools.chain(head, rows)) + "\n"
-    write(out, {f"{name}.md": text.encode(), f"{name}.png": figure_png(signal_plot({f"{model}, {reward}": curve}))})
-    typer.echo(f"wrote {out / name}.md and .png")
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -235,5 +236,8 @@ def refuse_foreign(out: RunFolder, names: Sequence[str], others: Sequence[str] =
 
 def _name(thing: object, registry: Mapping[str, type]) -> str:
     """The registered name of an object with default settings, else its settings in full."""
-    names = [name for name, kind in registry.items() if type(thing) is kind and thing == kind()]
-    return names[0] if names else repr(thing) if is_dataclass(thing) else type(thing).__qualname__
+    for name, kind in registry.items():
+        with suppress(TypeError):  # of a kind that has no default settings
+            if type(thing) is kind and thing == kind():
+                return name
+    return repr(thing) if is_dataclass(thing) else type(thing).__qualname__

@@ -20,6 +20,7 @@ _MARKS = {
     ".tex": re.compile(rb"\A% Written by rollflow"),
     ".csv": re.compile(rb"\Atable,row,column,value,low,high,note\r?\n"),
     ".png": re.compile(rb"\A\x89PNG.*tEXtSoftware\x00rollflow", re.DOTALL),
+    ".npz": re.compile(rb'\APK\x03\x04.{26}about\.npy.{1,200}\{"format": "rollflow profile ', re.DOTALL),
     ".json": re.compile(rb'\A\{\n "model": "[^"\n]*",\n "accuracy": \{'),
 }
 """Mark at the beginning of each kind of file that rollflow writes."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,10 +12,14 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from rollflow.checks import real, refused, whole
+from rollflow.errors import BadSetting
+from rollflow.models.base import ModelSpec
 from rollflow.requests import Asking
 from rollflow.sampler import Dynamics, even_shares, weighted_shares
 from rollflow.search.base import ScheduledSearch
 from rollflow.search.cost import Schedule, Stage
+from rollflow.search.design import design
+from rollflow.search.profile import Profile, packaged
 from rollflow.search.propagator import Finished, Particles, Progress, Propagator
 from rollflow.search.recombination import LEAST, recombined
 
@@ -36,15 +41,22 @@ class Beam(ScheduledSearch):
     halving (Jamieson & Talwalkar 2016, arXiv 1502.07943). The schedule, and the fall of b_k, are unpublished: the
     children of a step should be in proportion to what a choice among siblings gains there.
 
+    That is what a profile tells (``rollflow bench profile``): with one, levels and children are chosen for the budget
+    (``search.design``), in a sampler that has no steps or grid of its own. A file is read once, when a job is made; what
+    was chosen is recorded as ``levels`` and ``children``.
+
     With ``recombine`` the last child of every parent with at least four has a noise made of its siblings' noises and
     rewards (Yeh, Lee & Chen 2025, arXiv 2410.05760; ``search.recombination``).
 
     Args:
         parents: Number b of parents after the first step.
         recombine: Whether the last child of each parent recombines the noises of its siblings.
-        levels: Linear noise levels of the steps unless the sampler has steps or a grid of its own, falling from 1.
+        levels: Linear noise levels of the steps unless the sampler has steps or a grid of its own, falling from 1. None
+            takes them, and the children, from the profile; without one they are 1, 0.9, ..., 0.3, 0.15.
         children: Weights > 0 of the children at ``levels``, between which they are interpolated; one number is the same
-            weight everywhere.
+            weight everywhere, which is what None takes without a profile.
+        profile: File of a profile. None takes the one in the package, if it has one of the model and the reward by
+            name and neither levels nor children are given.
 
     Cost: all of the budget: sum_k P_k + b_{T-1} F NFE, with F the NFE of finishing one sample, and as many reward calls
     as P. With guidance one more NFE, reward call and backward pass for each parent.
@@ -52,8 +64,9 @@ class Beam(ScheduledSearch):
 
     parents: int = 2
     recombine: bool = True
-    levels: tuple[float, ...] = LEVELS
-    children: tuple[float, ...] = (1.0,)
+    levels: tuple[float, ...] | None = None
+    children: tuple[float, ...] | None = None
+    profile: Path | None = None
     name = "beam"
     default_interpolant = "linear"
     default_kernel = "ddim"
@@ -61,17 +74,37 @@ class Beam(ScheduledSearch):
     def __post_init__(self) -> None:
         super().__post_init__()
         whole("parents of beam", self.parents, at_least=1)
-        falls = all(a > b for a, b in zip(self.levels, (*self.levels[1:], 0.0), strict=True))
-        if not self.levels or not falls or self.levels[0] != 1:
-            raise refused("levels of beam", "numbers that fall strictly from 1 to above 0", self.levels)
-        if len(self.children) not in (1, len(self.levels)):
-            raise refused("children of beam", f"one number, or {len(self.levels)}, one for each level", self.children)
-        for place, weight in enumerate(self.children):
+        levels, children = self.default_levels, self.children
+        falls = all(a > b for a, b in zip(levels, (*levels[1:], 0.0), strict=True))
+        if not levels or not falls or levels[0] != 1:
+            raise refused("levels of beam", "numbers that fall strictly from 1 to above 0", levels)
+        if children is not None and len(children) not in (1, len(levels)):
+            raise refused("children of beam", f"one number, or {len(levels)}, one for each level", children)
+        for place, weight in enumerate(children or ()):
             real(f"children[{place}] of beam", weight, above=0)
+        if self.profile is not None:
+            object.__setattr__(self, "profile", Path(self.profile))
+            if self._explicit:
+                raise BadSetting("beam takes levels and children from its profile; give either these or a profile")
+
+    @property
+    def _explicit(self) -> bool:
+        return self.levels is not None or self.children is not None
 
     @property
     def default_levels(self) -> tuple[float, ...]:
-        return self.levels
+        return LEVELS if self.levels is None else self.levels
+
+    def prepared(self, model: ModelSpec, reward: str, nfe: int) -> Beam:
+        if self.profile is not None:
+            known: Profile | None = Profile.load(self.profile)
+        else:
+            known = None if self._explicit else packaged(getattr(model, "name", ""), reward)
+        if known is None:
+            return self
+        found = design(tuple(known.gains().mean(0).tolist()), known.levels, nfe)
+        children = tuple(float(count) for count in found.children)
+        return replace(self, profile=None, levels=(1.0, *found.levels[1:]), children=children)
 
     def schedule(self, dynamics: Dynamics, surplus: int) -> Schedule:
         times = dynamics.sampler.steps
@@ -81,9 +114,10 @@ class Beam(ScheduledSearch):
 
     def _weights(self, dynamics: Dynamics) -> list[float]:
         """Weights of the children at the sampler's own noise levels."""
-        weights = self.children * (len(self.levels) // len(self.children))
+        levels, children = self.default_levels, self.children or (1.0,)
+        weights = children * (len(levels) // len(children))
         at = [dynamics.noise_level(k) for k in range(dynamics.sampler.steps)]
-        return [float(weight) for weight in np.interp(at, self.levels[::-1], weights[::-1])]
+        return [float(weight) for weight in np.interp(at, levels[::-1], weights[::-1])]
 
     def _kept(self, step: int, rows: list[int]) -> int:
         """Number b_k of particles that are kept: not more than there are children, now and at the next step."""

@@ -1,1 +1,1 @@
-"""Measurements other than experiments: reward signal, diversity, and searches for the rare mode of a mixture."""
+"""Measurements other than experiments: profiles, diversity, and searches for the rare mode of a mixture."""

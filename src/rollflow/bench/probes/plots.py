@@ -1,29 +1,41 @@
-"""Figures of the reward signal and of reward against budget."""
+"""Figures of profiles and of reward against budget."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rollflow.bench.intervals import Interval
-from rollflow.bench.probes.signal import SignalPoint
+from rollflow.bench.probes.profile_curves import ProfilePoint
 from rollflow.output.plots import short
 
 
-def signal(curves: Mapping[str, Sequence[SignalPoint]]) -> Figure:
-    """Plot the rank correlation of rewards with those of the finished samples against noise level."""
-    figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    for label, curve in curves.items():
-        levels, means = [p.noise_level for p in curve], [p.correlation.mean for p in curve]
-        axes.plot(levels, means, marker="o", markersize=3, label=label)
-        axes.fill_between(levels, [p.correlation.low for p in curve], [p.correlation.high for p in curve], alpha=0.2)
-    axes.axhline(0, color="0.7", linewidth=0.8)
-    axes.set(xlabel="noise level of the state, from noise to data", ylabel="rank correlation with the finished sample")
-    axes.invert_xaxis()
-    axes.legend(fontsize="small")
+def profile_plot(points: Sequence[ProfilePoint], reward: str) -> Figure:
+    """Plot the figures of a profile against noise level, from noise to data."""
+    figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
+    shares, gains = figure.subplots(1, 2)
+    _curve(shares, "rank correlation", [(p.noise_level, p.correlation) for p in points], "C0")
+    _curve(shares, "tail recall", [(p.noise_level, p.recall) for p in points], "C1")
+    _curve(shares, "decided share", [(p.noise_level, p.decided) for p in points], "C2")
+    _curve(gains, "sibling gain", [(p.noise_level, p.gain) for p in points], "C3")
+    shares.set_ylim(min(-0.05, shares.get_ylim()[0]), 1.05)
+    gains.set_ylabel(f"{short(reward)} for each standard deviation")
+    for axes in (shares, gains):
+        axes.axhline(0, color="0.7", linewidth=0.8)
+        axes.set_xlabel("noise level, from noise to data")
+        axes.invert_xaxis()
+        axes.legend(fontsize="small")
     return figure
+
+
+def _curve(axes: Axes, label: str, values: Sequence[tuple[float, Interval | None]], color: str) -> None:
+    known = [(level, value) for level, value in values if value is not None]
+    levels = [level for level, _ in known]
+    axes.plot(levels, [value.mean for _, value in known], marker="o", markersize=3, label=label, color=color)
+    low, high = [value.low for _, value in known], [value.high for _, value in known]
+    axes.fill_between(levels, low, high, alpha=0.2, linewidth=0, color=color)
 
 
 def budgets(

@@ -1,0 +1,117 @@
+"""A beam that is given a profile, or whose model and reward have one in the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.tiny import Redness, TinyModel
+
+from rollflow import Plan
+from rollflow.engine import Job, Task
+from rollflow.errors import BadSetting, RollflowError
+from rollflow.models.mixture.model import ToyModel
+from rollflow.rewards.toy import ToyReward
+from rollflow.search import beam as beams
+from rollflow.search.beam import LEVELS, Beam
+from rollflow.search.design import design
+from rollflow.search.profile import Profile
+
+KAPPA = (0.1, 0.1, 1.0, 0.8, 0.3)
+
+
+def exact() -> Profile:
+    """A profile whose sibling gains are ``KAPPA``: of six siblings, f is that much for each unit of y."""
+    times, y = len(KAPPA), np.array([-1.0, 0.0, 1.0])
+    rewards = np.full((2, times, 2, 3, times + 1), np.nan, np.float32)
+    for k, kappa in enumerate(KAPPA):
+        rewards[:, k, :, :, k:] = kappa * y[:, None]
+    levels = tuple(1 - k / times for k in range(times))
+    return Profile("toy", "toy", "linear", "ddim", 0, ("a", "b"), levels, rewards)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "a.npz"
+    path.write_bytes(exact().to_bytes())
+    return path
+
+
+def test_a_profile_becomes_levels_and_children(file: Path, line: ToyModel) -> None:
+    profile = exact()
+    found = design(tuple(profile.gains().mean(0).tolist()), profile.levels, 30)
+    assert len(found.levels) < len(KAPPA), "nothing was left out, so that this says little"
+    prepared = Beam(3, profile=file).prepared(line, "toy", 30)
+    assert prepared == Beam(3, levels=found.levels, children=tuple(map(float, found.children)))
+    assert prepared.prepared(line, "toy", 99) is prepared
+
+
+def test_a_job_runs_what_was_designed(file: Path, line: ToyModel) -> None:
+    """Each step has the children of the design; the grid has its levels."""
+    job = Job(Task(line, "left", ToyReward()), Beam(profile=file), 30)
+    file.unlink()
+    assert isinstance(job.search, Beam)
+    assert job.search.levels is not None
+    assert job.search.children is not None
+    assert [job.dynamics.noise_level(k) for k in range(job.sampler.steps)] == pytest.approx(job.search.levels)
+    [surplus] = [30 - len(job.search.levels)]
+    rows = [stage.rows for stage in job.search.schedule(job.dynamics, surplus).stages]
+    assert rows == list(map(int, job.search.children))
+
+
+def test_a_result_can_be_repeated_without_the_file(file: Path) -> None:
+    """Its record has what was designed, and the plan of it ends in the same sample."""
+    plan = Plan("a cat", model=TinyModel(), reward=Redness(), held_out=[], method=Beam(profile=file), nfe=30)
+    result = plan.run()
+    record = result.record()
+    file.unlink()
+    assert record.plan["method"].startswith("beam(levels=1.0;")
+    options: dict[str, Any] = {**record.plan, "model": TinyModel(), "reward": Redness(), "held_out": []}
+    options["prompt"] = "a cat"
+    again = Plan(**options)
+    assert again.job().plan["method"] == record.plan["method"]
+    assert again.run().record().sha256 == record.sha256
+
+
+def test_steps_of_the_user_s_own_keep_the_weights(file: Path) -> None:
+    plan = Plan(
+        "a cat", model=TinyModel(), reward=Redness(), held_out=[], method=f"beam(profile={file})", nfe=40, steps=10
+    )
+    rows = [stage.rows for stage in plan.search.schedule(plan.dynamics, 30).stages]  # type: ignore[attr-defined]
+    assert sum(rows) == 40
+    assert rows[4] > rows[0]
+
+
+def test_the_packaged_profile_is_taken_by_name(monkeypatch: pytest.MonkeyPatch, line: ToyModel) -> None:
+    """Unless levels or children are given; any other model or reward has the default schedule."""
+    monkeypatch.setattr(beams, "packaged", lambda model, reward: exact() if (model, reward) == ("toy", "red") else None)
+    found = Beam().prepared(line, "red", 30)
+    assert (found.levels, found.parents) == (design(tuple(KAPPA), exact().levels, 30).levels, 2)
+    assert Beam().prepared(line, "blue", 30) == Beam()
+    for search in (Beam(levels=LEVELS), Beam(children=(1.0,))):
+        assert search.prepared(line, "red", 30) is search
+
+
+def test_what_is_not_chosen_is_the_default_schedule(line: ToyModel) -> None:
+    assert Beam().default_levels == LEVELS
+    job = Job(Task(line, "left", ToyReward()), Beam(), 20)
+    assert [stage.rows for stage in job.search.schedule(job.dynamics, 11).stages] == [3, 3, 2, 2, 2, 2, 2, 2, 2]  # type: ignore[attr-defined]
+
+
+def test_a_profile_beside_levels_is_refused(file: Path) -> None:
+    for settings in ({"levels": (1.0, 0.1)}, {"children": (1.0,)}):
+        with pytest.raises(BadSetting, match="give either these or a profile"):
+            Beam(profile=file, **settings)  # type: ignore[arg-type]
+
+
+def test_a_profile_that_cannot_be_read_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(BadSetting, match="cannot be read as a profile: No such file"):
+        Plan("a cat", method=f"beam(profile={tmp_path / 'none.npz'})")
+
+
+def test_a_stranger_s_plan_may_not_name_a_file(file: Path) -> None:
+    plan = {"prompt": "a cat", "method": f"beam(profile={file})"}
+    with pytest.raises(RollflowError, match="whose settings name a file"):
+        Plan.from_json(plan)
