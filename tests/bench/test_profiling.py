@@ -15,10 +15,8 @@ import torch
 from support.tiny import Judge, Redness, TinyModel
 
 from rollflow.bench.intervals import ratio
-from rollflow.bench.probes import profile as probe
 from rollflow.bench.probes.profile import Profiling, profile_of
 from rollflow.bench.probes.profile_curves import ProfilePoint, profile_curve, tail_recall
-from rollflow.bench.probes.siblings import Siblings
 from rollflow.bench.suites.difficulty import held_out_captions
 from rollflow.bench.suites.suite import split_of
 from rollflow.cli import main
@@ -370,6 +368,9 @@ def test_prompts_of_one_part(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "unknown split 'nosuch'" in capsys.readouterr().err
 
 
-def test_siblings_say_what_they_are() -> None:
-    assert Siblings(2, 3).name == "siblings"
-    assert probe._text(MODELS, object()).startswith("<object")
+def test_a_kernel_that_no_text_names_is_described() -> None:
+    class Own(DDIM):
+        pass
+
+    found = profile_of(toy(), ToyReward(), ["a"], replace(SDE, kernel=Own(0.5)), **SIZE)
+    assert found.kernel.endswith("Own(eta=0.5)")
