@@ -103,7 +103,7 @@ def test_what_is_not_chosen_is_the_default_schedule(line: ToyModel) -> None:
 def test_a_profile_beside_levels_is_refused(file: Path) -> None:
     for settings in ({"levels": (1.0, 0.1)}, {"children": (1.0,)}):
         with pytest.raises(BadSetting, match="give either these or a profile"):
-            Beam(profile=file, **settings)  # type: ignore[arg-type]
+            Beam(profile=file, **settings)
 
 
 def test_a_profile_that_cannot_be_read_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:

@@ -148,10 +148,10 @@ def profile(
         flow = load_model(given)
     with refusing(1):
         try:
-            for begun in profiling.measure(flow, loaded, begun):
-                done = len(begun.prompts)
+            for known in profiling.measure(flow, loaded, begun):
+                begun, done = known, len(known.prompts)
                 with using(out):
-                    write(out, {part.name: begun.to_bytes()})
+                    write(out, {part.name: known.to_bytes()})
                 if done % max(1, len(asked) // 10) == 0 or done == len(asked):
                     print(f"{done} of {len(asked)} prompts", file=sys.stderr)
         except (KeyboardInterrupt, Stopped):

@@ -42,8 +42,8 @@ class Beam(ScheduledSearch):
     children of a step should be in proportion to what a choice among siblings gains there.
 
     That is what a profile tells (``rollflow bench profile``): with one, levels and children are chosen for the budget
-    (``search.design``), in a sampler that has no steps or grid of its own. A file is read once, when a job is made; what
-    was chosen is recorded as ``levels`` and ``children``.
+    (``search.design``), in a sampler that has no steps or grid of its own. A file is read once, when a job is made;
+    what was chosen is recorded as ``levels`` and ``children``.
 
     With ``recombine`` the last child of every parent with at least four has a noise made of its siblings' noises and
     rewards (Yeh, Lee & Chen 2025, arXiv 2410.05760; ``search.recombination``).

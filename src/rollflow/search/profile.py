@@ -90,8 +90,8 @@ class Profile:
             known = self.rewards[:, k, :, :, k:]
             if np.isnan(known).any() or np.isposinf(known).any() or not np.isnan(self.rewards[:, k, :, :, :k]).all():
                 raise BadSetting(
-                    "rewards of a profile must be NaN before the siblings part, and numbers from there on, which those "
-                    f"of siblings that part at level {self.levels[k]:g} are not"
+                    "rewards of a profile must be NaN before the siblings part, and numbers from there on; those of "
+                    f"siblings that part at level {self.levels[k]:g} are not"
                 )
         if not np.isfinite(self.rewards).any((1, 2, 3, 4)).all():
             raise BadSetting("a profile has a prompt of which no sample may be chosen; leave it out")

@@ -12,7 +12,7 @@ from rollflow.bench.intervals import Interval, constant, interval, rank_correlat
 from rollflow.search.profile import Profile
 
 BEST, RECALLED = 0.05, 0.25
-"""Shares of the trajectories: the best finished samples, and the best estimates among which tail recall looks for them."""
+"""Shares of the trajectories for tail recall: the best finished samples, and the best estimates that should hold them."""
 
 
 class ProfilePoint(NamedTuple):
@@ -64,7 +64,10 @@ def profile_curve(profile: Profile) -> list[ProfilePoint]:
 def _decided(profile: Profile, k: int) -> Interval | None:
     between, within = profile.mean_squares(k)
     share = ratio(between - within, between + (profile.siblings - 1) * within, seed=profile.seed)
-    return None if share is None else Interval(*(float(np.maximum(value, 0.0)) for value in share[:3]), share.n)
+    if share is None:
+        return None
+    mean, low, high = (float(np.maximum(value, 0.0)) for value in share[:3])
+    return Interval(mean, low, high, share.n)
 
 
 def tail_recall(y: NDArray[np.float64], f: NDArray[np.float64]) -> float:
@@ -86,7 +89,7 @@ def _among_best(values: NDArray[np.float64], count: float) -> NDArray[np.float64
     """Probability of each value to be among the best ``count``, with ties broken at random."""
     above = (values[None] > values[:, None]).sum(1)
     equal = (values[None] == values[:, None]).sum(1)
-    return np.clip((count - above) / equal, 0, 1)
+    return np.asarray(np.clip((count - above) / equal, 0, 1))
 
 
 _HEAD = """\
@@ -119,9 +122,9 @@ def profile_markdown(profile: Profile, points: Sequence[ProfilePoint], command: 
     return f"""\
 # Profile of `{profile.reward}` on {profile.model}
 
-Written by `{command}`: {len(profile.prompts)} prompts, {profile.parents} parents of {profile.siblings} siblings each at \
-every noise level, kernel {profile.kernel} along the {profile.interpolant} interpolant, seed {profile.seed}. Means over \
-prompts with 95 % intervals.
+Written by `{command}`: {len(profile.prompts)} prompts, {profile.parents} parents of {profile.siblings} siblings each \
+at every noise level, kernel {profile.kernel} along the {profile.interpolant} interpolant, seed {profile.seed}. Means \
+over prompts with 95 % intervals.
 
 ![profile]({picture})
 

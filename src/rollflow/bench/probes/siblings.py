@@ -15,8 +15,9 @@ from rollflow.search.propagator import Finished, Progress, Propagator
 class Siblings(Search):
     """Follow n m trajectories from noise to data, and at every later time m more children of each of the first n.
 
-    The rewards of all clean estimates are the diagnostic ``rewards``, a (T, n, m, T + 1) float64 tensor: the entry of one
-    prompt in a ``search.profile.Profile``. It saves no state, since a run that stops in a prompt repeats that prompt.
+    The rewards of all clean estimates are the diagnostic ``rewards``, a (T, n, m, T + 1) float64 tensor: the entry of
+    one prompt in a ``search.profile.Profile``. It saves no state, since a run that stops in a prompt repeats that
+    prompt. Unpublished.
 
     Cost: n m (T (T + 1) / 2 + T F) NFE, with T the sampler's steps and F the NFE of finishing.
 
