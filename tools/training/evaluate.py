@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from torch import Tensor
 
 import data
 from rollflow.bench.intervals import Interval, bootstrap, rank_correlation
-from rollflow.bench.probes.signal import Watched
 from rollflow.bench.suites.difficulty import held_out_captions
 from rollflow.dynamics.interpolants import Linear
 from rollflow.dynamics.kernels import Euler
@@ -30,11 +29,12 @@ from rollflow.engine import Engine, Job, Observer, Result, Spending, Task
 from rollflow.models import MODELS, FlowModel
 from rollflow.models.scenes import Caption, parse
 from rollflow.models.scenes.grammar import KINDS
-from rollflow.requests import Reward
+from rollflow.requests import Asking, Reward
 from rollflow.rewards import RewardModel
 from rollflow.rewards.scenes.scenes import CaptionReward, CountReward, JudgeReward
 from rollflow.sampler import Sampler
-from rollflow.search import BestOfN
+from rollflow.search import BestOfN, Finished, Propagator, Search
+from rollflow.search.propagator import Progress
 
 REPORT = Path(__file__).parents[2] / "docs/results/scenes.md"
 CARD = Path(__file__).parents[2] / "src/rollflow/models/scenes/CARD.md"
@@ -96,6 +96,25 @@ def recognised(judge: JudgeReward, samples: Tensor) -> list[float]:
             sizes = ndimage.sum_labels(drawn, regions, range(1, count + 1))
             found += [float(r in marked) for r, size in enumerate(sizes, 1) if size >= SMALLEST_OBJECT]
     return found
+
+
+@dataclass(frozen=True)
+class Watched(Search):
+    """Independent trajectories whose clean estimates are scored at every step; nothing is selected.
+
+    Args:
+        trajectories: Number of trajectories.
+    """
+
+    trajectories: int
+    name = "watched"
+
+    def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
+        rows, zeros = range(self.trajectories), [0] * self.trajectories
+        particles = yield from propagator.start(rows, zeros)
+        for step in range(1, propagator.dynamics.transitions + 1):
+            particles = yield from propagator.advance(particles, step, rows, zeros)
+        return (yield from propagator.finish(particles))
 
 
 class Estimates(Observer):

@@ -83,8 +83,8 @@ class Profile:
         fits = len(shape) == 5 and shape[:2] == (prompts, times) and shape[4] == times + 1
         if not fits or min(shape) < 1 or min(shape[2:4]) < 2 or self.rewards.dtype != np.float32:
             raise BadSetting(
-                f"rewards of a profile of {prompts} prompts and {times} levels have type {self.rewards.dtype} and shape "
-                f"{shape}; expected float32 ({prompts}, {times}, parents >= 2, siblings >= 2, {times + 1})"
+                f"rewards of a profile of {prompts} prompts and {times} levels have type {self.rewards.dtype} and "
+                f"shape {shape}; expected float32 ({prompts}, {times}, parents >= 2, siblings >= 2, {times + 1})"
             )
         for k in range(times):
             known = self.rewards[:, k, :, :, k:]

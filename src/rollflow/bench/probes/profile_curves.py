@@ -12,7 +12,7 @@ from rollflow.bench.intervals import Interval, constant, interval, rank_correlat
 from rollflow.search.profile import Profile
 
 BEST, RECALLED = 0.05, 0.25
-"""Shares of the trajectories for tail recall: the best finished samples, and the best estimates that should hold them."""
+"""Shares of the trajectories in tail recall: the best finished samples, and the best estimates to find them in."""
 
 
 class ProfilePoint(NamedTuple):
