@@ -17,6 +17,7 @@ METHODS = {
         rollflow.SEARCHES,
         rollflow.ACCEPTANCES,
         rollflow.QUOTAS,
+        rollflow.NOISE_WEIGHTS,
         rollflow.POTENTIALS,
         rollflow.TEMPERINGS,
         rollflow.RESAMPLING,

@@ -215,6 +215,9 @@ from .rewards import REWARDS as REWARDS
 from .rewards import RewardModel as RewardModel
 from .sampler import Sampler as Sampler
 from .search import (
+    BFS as BFS,
+)
+from .search import (
     SEARCHES as SEARCHES,
 )
 from .search import (
@@ -230,6 +233,15 @@ from .search import (
     CoDe as CoDe,
 )
 from .search import (
+    Demon as Demon,
+)
+from .search import (
+    EpsilonGreedy as EpsilonGreedy,
+)
+from .search import (
+    Halving as Halving,
+)
+from .search import (
     RolloverBudget as RolloverBudget,
 )
 from .search import (
@@ -237,6 +249,21 @@ from .search import (
 )
 from .search import (
     SearchOverPaths as SearchOverPaths,
+)
+from .search import (
+    ZeroOrder as ZeroOrder,
+)
+from .search.demon.weights import (
+    NOISE_WEIGHTS as NOISE_WEIGHTS,
+)
+from .search.demon.weights import (
+    BoltzmannWeights as BoltzmannWeights,
+)
+from .search.demon.weights import (
+    NoiseWeights as NoiseWeights,
+)
+from .search.demon.weights import (
+    TanhWeights as TanhWeights,
 )
 from .search.rbf.acceptance import (
     ACCEPTANCES as ACCEPTANCES,

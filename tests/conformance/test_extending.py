@@ -78,7 +78,7 @@ class Tally:
 @pytest.mark.parametrize(
     ("example", "suite", "skipped"),
     [
-        ("epsilon_greedy", SearchSuite, 0),
+        ("relaxed", SearchSuite, 0),
         ("overshoot", KernelSuite, 2),
         ("swatches", ModelSuite, 0),
         ("brightness", RewardSuite, 0),
@@ -114,7 +114,7 @@ def test_commands_do_what_they_say(
 
 
 def test_settings_are_read_by_their_annotations() -> None:
-    assert repr(SEARCHES.make("epsilon-greedy", {"epsilon": "0.3"})) == "EpsilonGreedy(epsilon=0.3)"
+    assert repr(SEARCHES.make("relaxed", {"epsilon": "0.3"})) == "Relaxed(epsilon=0.3)"
     assert repr(KERNELS.make("mypackage.kernels:Overshoot(strength=0.8)")) == "Overshoot(strength=0.8)"
 
 
@@ -124,8 +124,8 @@ def test_settings_are_read_by_their_annotations() -> None:
         (
             SEARCHES,
             "methods",
-            "epsilon-greedy",
-            "mypackage.searches:EpsilonGreedy",
+            "relaxed",
+            "mypackage.searches:Relaxed",
             "Continue at every step with the best of M children",
         ),
         (MODELS, "models", "swatches", "mypackage.models:Swatches", "plain colours"),

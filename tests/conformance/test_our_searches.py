@@ -7,7 +7,23 @@ from typing import Any
 import pytest
 
 from rollflow.particles.resampling import SSP, Residual
-from rollflow.search import SEARCHES, SMC, SVDD, Beam, BestOfN, CoDe, RolloverBudget, Search, SearchOverPaths
+from rollflow.search import (
+    BFS,
+    SEARCHES,
+    SMC,
+    SVDD,
+    Beam,
+    BestOfN,
+    CoDe,
+    Demon,
+    EpsilonGreedy,
+    Halving,
+    RolloverBudget,
+    Search,
+    SearchOverPaths,
+    ZeroOrder,
+)
+from rollflow.search.demon.weights import BoltzmannWeights
 from rollflow.search.rbf.acceptance import AtLeast, OverParent
 from rollflow.search.rbf.quota import WeightedQuota
 from rollflow.search.smc.potentials import MaxPotential
@@ -29,6 +45,15 @@ CASES: list[Search] = [
     Beam(),
     Beam(1, recombine=False),
     Beam(4, levels=(1.0, 0.6, 0.2), children=(1.0, 3.0, 0.5)),
+    BFS(),
+    Demon(),
+    Demon(BoltzmannWeights(0.5), noises=3),
+    EpsilonGreedy(),
+    EpsilonGreedy(3, 1.0, 0.5),
+    Halving(),
+    Halving((0.6, 0.3), (0.4, 0.1), brackets=3),
+    ZeroOrder(),
+    ZeroOrder(3, 0.2),
     RolloverBudget(1, 1),
     RolloverBudget(3, 2),
     RolloverBudget(2, 3, AtLeast(2, OverParent()), WeightedQuota((3.0, 1.0))),

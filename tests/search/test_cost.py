@@ -21,17 +21,22 @@ from rollflow.models.mixture.model import ToyModel
 from rollflow.requests import Asking
 from rollflow.sampler import Sampler
 from rollflow.search import (
+    BFS,
     SMC,
     SVDD,
     BestOfN,
     CoDe,
     Cost,
+    Demon,
+    EpsilonGreedy,
     Finished,
+    Halving,
     Progress,
     Propagator,
     RolloverBudget,
     Search,
     SearchOverPaths,
+    ZeroOrder,
 )
 from rollflow.search.cost import largest
 from rollflow.search.rbf.acceptance import OverQuantile
@@ -83,6 +88,13 @@ OURS: list[Search] = [
     RolloverBudget(2, 3),
     RolloverBudget(3, 1, OverQuantile(0.5), WeightedQuota((3.0, 1.0))),
     SearchOverPaths(1, 2, 0.2, 0.5, 0.6),
+    BFS(threshold=0.5),
+    Demon(),
+    Demon(noises=2),
+    EpsilonGreedy(3),
+    Halving(),
+    Halving((0.9, 0.4), (0.6, 0.2), brackets=3),
+    ZeroOrder(3),
 ]
 samplers = st.builds(
     Sampler,

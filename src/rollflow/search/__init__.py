@@ -6,18 +6,39 @@ from rollflow.registry import Registry
 from rollflow.search.base import ScheduledSearch, Search
 from rollflow.search.beam import Beam
 from rollflow.search.best_of_n import BestOfN
+from rollflow.search.bfs import BFS
 from rollflow.search.code import CoDe
 from rollflow.search.cost import Cost, Schedule, Stage
+from rollflow.search.demon.demon import Demon
+from rollflow.search.epsilon_greedy import EpsilonGreedy
+from rollflow.search.halving import Halving
 from rollflow.search.paths import SearchOverPaths
 from rollflow.search.propagator import Finished, Particles, Progress, Propagator
 from rollflow.search.rbf.rollover_budget import RolloverBudget
 from rollflow.search.smc.smc import SMC
 from rollflow.search.svdd import SVDD
+from rollflow.search.zero_order import ZeroOrder
+
+OWN: tuple[type[Search], ...] = (
+    Beam,
+    BestOfN,
+    SearchOverPaths,
+    SMC,
+    CoDe,
+    SVDD,
+    RolloverBudget,
+    BFS,
+    Demon,
+    EpsilonGreedy,
+    Halving,
+    ZeroOrder,
+)
+"""The library's own searches."""
 
 SEARCHES: Registry[Search] = Registry(
     "method",
     Search,
-    {search.name: search for search in (Beam, BestOfN, SearchOverPaths, SMC, CoDe, SVDD, RolloverBudget)},
+    {search.name: search for search in OWN},
     "rollflow.searches",
 )
 """Every search, by its name on the command line."""
@@ -30,6 +51,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "BFS",
     "SEARCHES",
     "SMC",
     "SVDD",
@@ -37,7 +59,10 @@ __all__ = [
     "BestOfN",
     "CoDe",
     "Cost",
+    "Demon",
+    "EpsilonGreedy",
     "Finished",
+    "Halving",
     "Particles",
     "Progress",
     "Propagator",
@@ -47,4 +72,5 @@ __all__ = [
     "Search",
     "SearchOverPaths",
     "Stage",
+    "ZeroOrder",
 ]

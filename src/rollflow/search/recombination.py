@@ -35,12 +35,20 @@ def recombined(noises: States, reward: Float64[Tensor, " B"]) -> Float[Tensor, "
         (1, ...) noise; None if fewer than ``LEAST`` siblings have a finite reward, or all such rewards are equal.
     """
     finite = reward.isfinite()
-    reward, z = reward[finite], noises[finite].double()
+    reward = reward[finite]
     if len(reward) < LEAST or bool((reward == reward[0]).all()):
         return None
     weights = reward - reward.mean()
-    w = torch.einsum("b,b...->...", weights / weights.abs().max(), z)
+    return combined(noises[finite], weights / weights.abs().max())
+
+
+def combined(noises: States, weights: Float64[Tensor, " B"]) -> Float[Tensor, " 1 *state"] | None:
+    """Return the weighted sum of noises at the length sqrt(d) of a typical noise; None if the sum is 0.
+
+    Args:
+        noises: (B, ...) noises of d elements each.
+        weights: (B,) float64 weights of any sign.
+    """
+    w = torch.einsum("b,b...->...", weights, noises.double())
     norm = float(w.norm())
-    if norm == 0:
-        return None
-    return (w * (math.sqrt(w.numel()) / norm)).to(noises)[None]
+    return (w * (math.sqrt(w.numel()) / norm)).to(noises)[None] if norm > 0 else None

@@ -77,11 +77,12 @@ class SMC(ScheduledSearch):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        real("temperature of smc", self.temperature, above=0)
+        real(f"temperature of {self.name}", self.temperature, above=0)
         if self.particles is not None:
-            whole("particles of smc", self.particles, at_least=2)
-        real("threshold of smc, from 0 (never resample) to 1 (always),", self.threshold, at_least=0, at_most=1)
-        real("ratio of smc", self.ratio, above=0, at_most=1)
+            whole(f"particles of {self.name}", self.particles, at_least=2)
+        bounds = "from 0 (never resample) to 1 (always),"
+        real(f"threshold of {self.name}, {bounds}", self.threshold, at_least=0, at_most=1)
+        real(f"ratio of {self.name}", self.ratio, above=0, at_most=1)
 
     def _counts(self, dynamics: Dynamics, total: int) -> list[int]:
         """Return K of every evaluation time, ``total`` altogether, or a few less if K is constant."""
@@ -92,8 +93,8 @@ class SMC(ScheduledSearch):
         kernel, last, steps = dynamics.sampler.kernel, dynamics.transitions, dynamics.sampler.steps
         if dynamics.guidance_nfe and not (isinstance(kernel, GaussianKernel) and kernel.stochastic):
             raise BadSetting(
-                f"smc with guidance weighs children by their density, which those of {kernel} do not have; take a "
-                "Gaussian kernel, such as sde or ddim, or no guidance"
+                f"{self.name} with guidance weighs children by their density, which those of {kernel} do not have; "
+                "take a Gaussian kernel, such as sde or ddim, or no guidance"
             )
         if self.particles is not None:
             total = self.particles * steps

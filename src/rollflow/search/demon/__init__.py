@@ -1,0 +1,1 @@
+"""Demon and its parts: weights of noises."""

@@ -1,0 +1,137 @@
+"""Successive halving: many trajectories begin, and at some noise levels only the best go on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from rollflow.checks import real, refused, whole
+from rollflow.requests import Asking
+from rollflow.sampler import Dynamics, weighted_shares
+from rollflow.search.base import ScheduledSearch
+from rollflow.search.cost import Schedule, Stage
+from rollflow.search.propagator import Finished, Progress, Propagator
+
+_EPSILON = 1e-9  # rounding of noise levels that are given as decimals
+
+
+@dataclass(frozen=True)
+class Halving(ScheduledSearch):
+    """Begin many trajectories and let only the best of them go on below each of some noise levels, the rungs.
+
+        x^i ~ sampler,  i = 1..n_0
+        at rung r = 1, 2, ...:    the best n_r by r(x0(x^i)) go on,    n_r = kept_r n_0
+        return the best finished sample
+
+    Trajectories are those of best of N, so that any kernel will do, the ODE too. With ``brackets`` B > 1 it is
+    Hyperband: bracket b = 0..B-1, with an even share of the NFE, leaves out the first b rungs, as a hedge against early
+    estimates that say little; the last of len(rungs) + 1 brackets is best of N.
+
+    Jamieson & Talwalkar 2016, arXiv 1502.07943; Li et al. 2018, arXiv 1603.06560 (brackets). For samplers: Su et al.
+    2025, arXiv 2508.12361 (funnels, of resampled particles); Yu et al. 2025, arXiv 2511.22242 (TTSnap, with rewards
+    trained for estimates). Deviation: rungs are any noise levels, and their sizes any shares, which
+    ``search.halving_design`` finds from recorded rewards. By default half go on at each of three levels.
+
+    Args:
+        rungs: Linear noise levels, falling, at the first evaluation time at or below which trajectories end; those that
+            no evaluation time reaches play no part.
+        kept: Share of the first trajectories that go on from each rung, in (0, 1] and not rising.
+        brackets: Number B of brackets, at most one more than rungs.
+
+    Cost: the sum over evaluation times of the trajectories that reach them, and F NFE for finishing each one at the
+    end. Less than the next trajectory would cost up to a rung is left of the budget. One reward call for each
+    trajectory at each rung and at the end. With guidance a backward pass for every evaluation but the last, and a
+    reward call unless it is scored.
+    """
+
+    rungs: tuple[float, ...] = (0.75, 0.5, 0.25)
+    kept: tuple[float, ...] = (0.5, 0.25, 0.125)
+    brackets: int = 1
+    name = "halving"
+    default_kernel = "ode"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not all(1 >= a > b for a, b in zip(self.rungs, (*self.rungs[1:], 0.0), strict=False)):
+            raise refused("rungs of halving", "noise levels that fall strictly, from at most 1 to above 0", self.rungs)
+        if len(self.kept) != len(self.rungs):
+            raise refused("kept of halving", f"{len(self.rungs)} shares, one for each rung", self.kept)
+        for place, (share, before) in enumerate(zip(self.kept, (1.0, *self.kept), strict=False)):
+            real(f"kept[{place}] of halving", share, above=0, at_most=before)
+        most = len(self.rungs) + 1
+        whole(f"brackets of halving with {len(self.rungs)} rungs", self.brackets, at_least=1, at_most=most)
+
+    def fractions(self, levels: Sequence[float], finish_nfe: int) -> list[list[float]]:
+        """Return how many trajectories each bracket has at every evaluation time, and finishes, relative to the others.
+
+        The brackets cost the same.
+
+        Args:
+            levels: Linear noise levels of the evaluation times.
+            finish_nfe: NFE of finishing one trajectory.
+        """
+        times = len(levels)
+        last = times if finish_nfe > 0 else times - 1  # after the last evaluation a choice saves only finishing
+        fractions = []
+        for bracket in range(self.brackets):
+            part = [self.kept[bracket - 1] if bracket > 0 else 1.0] * (times + 1)
+            for rung, kept in zip(self.rungs[bracket:], self.kept[bracket:], strict=True):
+                start = 1 + next((k for k, level in enumerate(levels) if level <= rung + _EPSILON), times)
+                if start <= last:
+                    part[start:] = [kept] * (times + 1 - start)
+            cost = sum(part[:times]) + finish_nfe * part[times]
+            fractions.append([share / cost for share in part])
+        return fractions
+
+    def widths(self, fractions: list[list[float]], surplus: int) -> list[list[int]]:
+        """Return the trajectories of each bracket at every evaluation time, and the finished ones at the end.
+
+        Between two rungs a bracket has one trajectory; each unit of ``surplus`` adds one to such a run.
+        """
+        runs = [[(share, len(list(run))) for share, run in groupby(part)] for part in fractions]
+        rows = iter(weighted_shares(sum(map(len, runs)) + surplus, [share for of in runs for share, _ in of]))
+        return [[n for (_, length), n in zip(of, rows, strict=False) for _ in range(length)] for of in runs]
+
+    def schedule(self, dynamics: Dynamics, surplus: int) -> Schedule:
+        fractions = self._fractions(dynamics)
+        *counts, finished = map(sum, zip(*self.widths(fractions, surplus), strict=True))
+        last, free, first = dynamics.transitions, dynamics.finish_nfe == 0, fractions[0]
+        rung = [first[k + 1] < first[k] or (free and k == last) for k in range(last + 1)]
+        stages = [Stage(n, score=rung[k], guided=k < last) for k, n in enumerate(counts)]
+        return Schedule(stages, finished=finished)
+
+    def _fractions(self, dynamics: Dynamics) -> list[list[float]]:
+        levels = [dynamics.noise_level(k) for k in range(dynamics.sampler.steps)]
+        return self.fractions(levels, dynamics.finish_nfe)
+
+    def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
+        surplus = self.surplus(propagator)
+        widths = self.widths(self._fractions(propagator.dynamics), surplus)
+        stages = self.schedule(propagator.dynamics, surplus).stages
+        steps, particles = propagator.begin(resume)
+        numbers = torch.arange(stages[0].rows) if resume is None else resume.extra
+        for step in steps:
+            n, score, guided, *_ = stages[step]
+            particles = yield from propagator.advance(
+                particles, step, numbers.tolist(), [0] * n, score=score, guided=guided
+            )
+            kept = _best(particles.reward, [of[step] for of in widths], [of[step + 1] for of in widths])
+            particles, numbers = particles.rows(kept), numbers[kept]
+            yield from propagator.save(step, particles, numbers, ancestors=None if step == 0 else kept)
+        return (yield from propagator.finish(particles))
+
+
+def _best(reward: Float64[Tensor, " B"], sizes: list[int], kept: list[int]) -> Int64[Tensor, " N"]:
+    """Return the rows of the best of each bracket, in order, the first of equals; brackets lie one after another."""
+    rows, first = [], 0
+    for size, n in zip(sizes, kept, strict=True):
+        of = reward[first : first + size]
+        best = of.argsort(descending=True, stable=True)[:n] if n < size else torch.arange(size)
+        rows.append(first + best.sort().values)
+        first += size
+    return torch.cat(rows)
