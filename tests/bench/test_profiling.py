@@ -7,6 +7,7 @@ import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from support.tiny import Judge, Redness, TinyModel
 from rollflow.bench.intervals import ratio
 from rollflow.bench.probes.profile import Profiling, profile_of
 from rollflow.bench.probes.profile_curves import ProfilePoint, profile_curve, tail_recall
+from rollflow.bench.replay import trial_of
 from rollflow.bench.suites.difficulty import held_out_captions
 from rollflow.bench.suites.suite import split_of
 from rollflow.cli import main
@@ -367,6 +369,16 @@ def test_prompts_of_one_part(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     capsys.readouterr()
     assert main([*words, "--split", "nosuch"]) == 2
     assert "unknown split 'nosuch'" in capsys.readouterr().err
+
+
+def test_a_replay_takes_what_was_designed_then() -> None:
+    """A profile that is no longer there, or is another now, changes nothing."""
+    config = {"arms": [{"name": "B", "method": "beam(profile=gone.npz)", "nfe": 20}]}
+    designed = "beam(levels=1.0;0.2, children=3.0;5.0)"
+    record = SimpleNamespace(arm="B", prompt="a", category="", ask=None, place=0, seed=0, plan={"method": designed})
+    assert trial_of(config, record).arm.method == designed  # type: ignore[arg-type]
+    record.plan = {}
+    assert trial_of(config, record).arm.method == "beam(profile=gone.npz)"  # type: ignore[arg-type]
 
 
 def test_a_kernel_that_no_text_names_is_described() -> None:

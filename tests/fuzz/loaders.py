@@ -203,6 +203,7 @@ def _texts(folder: Path) -> Iterator[Loader]:
     from rollflow.rewards import REWARDS
     from rollflow.rewards.judges.rubric_files import read_rubric
     from rollflow.search import SEARCHES
+    from rollflow.search.profile import Profile
 
     def suite(path: Path) -> object:
         return load.load(str(path))
@@ -220,6 +221,7 @@ def _texts(folder: Path) -> Iterator[Loader]:
     rubric = b"question: Is {prompt} there?\nanswers:\n  there: yes/no\n  score: 0-10\nweights:\n  there: 2.5\n"
     yield Loader("rubric", (rubric,), read_rubric, suffix=".yaml")
 
+    yield Loader("profile", (_profile(),), Profile.load, suffix=".npz")
     searches = (b"rbf(initial=2, acceptance=quantile(q=0.9))", b"svdd(streams=4)")
     yield Loader("text of a search", searches, lambda path: SEARCHES.make(path.read_text(errors="replace")))
     rewards = (b"sum(parts=jpeg-compressibility;colorfulness, weights=1;2)", b"colorfulness")
@@ -245,6 +247,18 @@ def _texts(folder: Path) -> Iterator[Loader]:
 
     for file, text in texts.items():
         yield Loader(file.name, (text,), part(file), mutate_json)
+
+
+def _profile() -> bytes:
+    """A small profile."""
+    import numpy as np
+
+    from rollflow.search.profile import Profile
+
+    rewards = np.full((1, 2, 2, 2, 3), np.nan, np.float32)
+    for k in range(2):
+        rewards[:, k, :, :, k:] = np.arange(4.0).reshape(2, 2, 1)
+    return Profile("model", "reward", "linear", "ddim", 0, ("a",), (1.0, 0.5), rewards).to_bytes()
 
 
 def _picture(form: str, **options: object) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="limits of memory and time are those of POSIX")
 CAMPAIGN = Path(__file__).with_name("campaign.py")
-LOADERS = 37
+LOADERS = 38
 
 
 @pytest.mark.subprocess

@@ -11,25 +11,29 @@ from support.tiny import Redness, TinyModel
 
 from rollflow import Plan
 from rollflow.engine import Job, Task
-from rollflow.errors import BadSetting, RollflowError
+from rollflow.errors import BadSetting, RollflowError, RollflowWarning
 from rollflow.models.mixture.model import ToyModel
 from rollflow.rewards.toy import ToyReward
 from rollflow.search import beam as beams
 from rollflow.search.beam import LEVELS, Beam
-from rollflow.search.design import design
+from rollflow.search.design import Design, design
 from rollflow.search.profile import Profile
 
 KAPPA = (0.1, 0.1, 1.0, 0.8, 0.3)
 
 
-def exact() -> Profile:
-    """A profile whose sibling gains are ``KAPPA``: of six siblings, f is that much for each unit of y."""
+def exact(model: str = "toy", reward: str = ToyReward.name) -> Profile:
+    """A profile whose sibling gains are in proportion to ``KAPPA``: f is as much for each unit of y as y itself."""
     times, y = len(KAPPA), np.array([-1.0, 0.0, 1.0])
     rewards = np.full((2, times, 2, 3, times + 1), np.nan, np.float32)
     for k, kappa in enumerate(KAPPA):
         rewards[:, k, :, :, k:] = kappa * y[:, None]
     levels = tuple(1 - k / times for k in range(times))
-    return Profile("toy", "toy", "linear", "ddim", 0, ("a", "b"), levels, rewards)
+    return Profile(model, reward, "linear", "ddim", 0, ("a", "b"), levels, rewards)
+
+
+def _designed(nfe: int) -> Design:
+    return design(tuple(exact().gains().mean(0).tolist()), exact().levels, nfe)
 
 
 @pytest.fixture
@@ -39,13 +43,19 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def tiny_file(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.npz"
+    path.write_bytes(exact(TinyModel.name, Redness.name).to_bytes())
+    return path
+
+
 def test_a_profile_becomes_levels_and_children(file: Path, line: ToyModel) -> None:
-    profile = exact()
-    found = design(tuple(profile.gains().mean(0).tolist()), profile.levels, 30)
+    found = _designed(30)
     assert len(found.levels) < len(KAPPA), "nothing was left out, so that this says little"
-    prepared = Beam(3, profile=file).prepared(line, "toy", 30)
+    prepared = Beam(3, profile=file).prepared(line, ToyReward.name, 30)
     assert prepared == Beam(3, levels=found.levels, children=tuple(map(float, found.children)))
-    assert prepared.prepared(line, "toy", 99) is prepared
+    assert prepared.prepared(line, "other", 99) is prepared
 
 
 def test_a_job_runs_what_was_designed(file: Path, line: ToyModel) -> None:
@@ -61,12 +71,12 @@ def test_a_job_runs_what_was_designed(file: Path, line: ToyModel) -> None:
     assert rows == list(map(int, job.search.children))
 
 
-def test_a_result_can_be_repeated_without_the_file(file: Path) -> None:
+def test_a_result_can_be_repeated_without_the_file(tiny_file: Path) -> None:
     """Its record has what was designed, and the plan of it ends in the same sample."""
-    plan = Plan("a cat", model=TinyModel(), reward=Redness(), held_out=[], method=Beam(profile=file), nfe=30)
+    plan = Plan("a cat", model=TinyModel(), reward=Redness(), held_out=[], method=Beam(profile=tiny_file), nfe=30)
     result = plan.run()
     record = result.record()
-    file.unlink()
+    tiny_file.unlink()
     assert record.plan["method"].startswith("beam(levels=1.0;")
     options: dict[str, Any] = {**record.plan, "model": TinyModel(), "reward": Redness(), "held_out": []}
     options["prompt"] = "a cat"
@@ -75,9 +85,9 @@ def test_a_result_can_be_repeated_without_the_file(file: Path) -> None:
     assert again.run().record().sha256 == record.sha256
 
 
-def test_steps_of_the_user_s_own_keep_the_weights(file: Path) -> None:
+def test_steps_of_the_user_s_own_keep_the_weights(tiny_file: Path) -> None:
     plan = Plan(
-        "a cat", model=TinyModel(), reward=Redness(), held_out=[], method=f"beam(profile={file})", nfe=40, steps=10
+        "a cat", model=TinyModel(), reward=Redness(), held_out=[], method=f"beam(profile={tiny_file})", nfe=40, steps=10
     )
     rows = [stage.rows for stage in plan.search.schedule(plan.dynamics, 30).stages]  # type: ignore[attr-defined]
     assert sum(rows) == 40
@@ -86,12 +96,19 @@ def test_steps_of_the_user_s_own_keep_the_weights(file: Path) -> None:
 
 def test_the_packaged_profile_is_taken_by_name(monkeypatch: pytest.MonkeyPatch, line: ToyModel) -> None:
     """Unless levels or children are given; any other model or reward has the default schedule."""
-    monkeypatch.setattr(beams, "packaged", lambda model, reward: exact() if (model, reward) == ("toy", "red") else None)
+    monkeypatch.setattr(
+        beams, "packaged", lambda model, reward: exact("toy", "red") if (model, reward) == ("toy", "red") else None
+    )
     found = Beam().prepared(line, "red", 30)
-    assert (found.levels, found.parents) == (design(tuple(KAPPA), exact().levels, 30).levels, 2)
+    assert (found.levels, found.parents) == (_designed(30).levels, 2)
     assert Beam().prepared(line, "blue", 30) == Beam()
     for search in (Beam(levels=LEVELS), Beam(children=(1.0,))):
         assert search.prepared(line, "red", 30) is search
+
+
+def test_a_profile_of_something_else_is_a_warning(file: Path, line: ToyModel) -> None:
+    with pytest.warns(RollflowWarning, match=r"the profile is of '\w+' on toy, not of 'red' on toy"):
+        assert Beam(profile=file).prepared(line, "red", 30).levels == _designed(30).levels
 
 
 def test_what_is_not_chosen_is_the_default_schedule(line: ToyModel) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,8 +87,10 @@ def _listed(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def trial_of(config: dict[str, Any], record: JobRecord) -> Trial:
-    """Return the trial that a record belongs to."""
+    """Return the trial that a record belongs to, with the choices that its search made then (``Search.prepared``)."""
     [arm] = [Arm(**arm) for arm in config["arms"] if arm["name"] == record.arm]
+    method = record.plan.get("method")
+    arm = replace(arm, method=method) if isinstance(method, str) else arm
     item = Item(record.prompt, record.category, record.ask)
     return Trial(arm, record.place, item, record.seed)
 

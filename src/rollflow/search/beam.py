@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from rollflow.checks import real, refused, whole
-from rollflow.errors import BadSetting
+from rollflow.errors import BadSetting, RollflowWarning
 from rollflow.models.base import ModelSpec
 from rollflow.requests import Asking
 from rollflow.sampler import Dynamics, even_shares, weighted_shares
@@ -96,12 +97,16 @@ class Beam(ScheduledSearch):
         return LEVELS if self.levels is None else self.levels
 
     def prepared(self, model: ModelSpec, reward: str, nfe: int) -> Beam:
+        name = getattr(model, "name", "")
         if self.profile is not None:
             known: Profile | None = Profile.load(self.profile)
         else:
-            known = None if self._explicit else packaged(getattr(model, "name", ""), reward)
+            known = None if self._explicit else packaged(name, reward)
         if known is None:
             return self
+        if (known.model, known.reward) != (name, reward):
+            told = f"the profile is of '{known.reward}' on {known.model}, not of '{reward}' on {name}"
+            warnings.warn(told, RollflowWarning, stacklevel=2)
         found = design(tuple(known.gains().mean(0).tolist()), known.levels, nfe)
         children = tuple(float(count) for count in found.children)
         return replace(self, profile=None, levels=(1.0, *found.levels[1:]), children=children)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollflow.bench.intervals import Interval, constant, interval, rank_correlation, ratio
+from rollflow.search.design import design
 from rollflow.search.profile import Profile
 
 BEST, RECALLED = 0.05, 0.25
@@ -95,6 +96,7 @@ def _among_best(values: NDArray[np.float64], count: float) -> NDArray[np.float64
 _HEAD = """\
 | noise level | rank correlation | tail recall | sibling gain | decided share | prompts |
 |---|---|---|---|---|---|"""
+_BUDGETS = (50, 100, 200)
 _NOTES = f"""\
 - Rank correlation: Spearman's, within a prompt, of the reward of the clean estimate with that of the finished sample.
 - Tail recall: share of the best {100 * BEST:g} % of the finished samples that lie in the best {100 * RECALLED:g} % by
@@ -118,7 +120,12 @@ def profile_markdown(profile: Profile, points: Sequence[ProfilePoint], command: 
     for level, correlation, recall, gain, decided, prompts in points:
         told = (f"{level:.2f}", correlation, recall, _figure(gain), decided, prompts)
         rows.append(f"| {' | '.join('' if cell is None else str(cell) for cell in told)} |")
-    table = "\n".join([_HEAD, *rows])
+    table, newline = "\n".join([_HEAD, *rows]), "\n"
+    gains, beams = tuple(profile.gains().mean(0).tolist()), []
+    for nfe in _BUDGETS:
+        found = design(gains, profile.levels, nfe)
+        levels = ", ".join(f"{level:.2f}" for level in found.levels)
+        beams.append(f"| {nfe} | {levels} | {', '.join(map(str, found.children))} |")
     return f"""\
 # Profile of `{profile.reward}` on {profile.model}
 
@@ -131,6 +138,14 @@ over prompts with 95 % intervals.
 {table}
 
 {_NOTES}
+
+## Beams made of it
+
+What `beam` chooses at some budgets (`rollflow.search.design`):
+
+| NFE | noise levels | children |
+|---|---|---|
+{newline.join(beams)}
 """
 
 
