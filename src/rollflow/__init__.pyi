@@ -218,6 +218,9 @@ from .search import (
     BFS as BFS,
 )
 from .search import (
+    DFS as DFS,
+)
+from .search import (
     SEARCHES as SEARCHES,
 )
 from .search import (
@@ -249,6 +252,9 @@ from .search import (
 )
 from .search import (
     SearchOverPaths as SearchOverPaths,
+)
+from .search import (
+    VerifierThreshold as VerifierThreshold,
 )
 from .search import (
     ZeroOrder as ZeroOrder,

@@ -9,6 +9,7 @@ import pytest
 from rollflow.particles.resampling import SSP, Residual
 from rollflow.search import (
     BFS,
+    DFS,
     SEARCHES,
     SMC,
     SVDD,
@@ -21,6 +22,7 @@ from rollflow.search import (
     RolloverBudget,
     Search,
     SearchOverPaths,
+    VerifierThreshold,
     ZeroOrder,
 )
 from rollflow.search.demon.weights import BoltzmannWeights
@@ -46,12 +48,16 @@ CASES: list[Search] = [
     Beam(1, recombine=False),
     Beam(4, levels=(1.0, 0.6, 0.2), children=(1.0, 3.0, 0.5)),
     BFS(),
+    DFS(),
+    DFS((-9.0, -0.5), start=1.0, depth=1),
     Demon(),
     Demon(BoltzmannWeights(0.5), noises=3),
     EpsilonGreedy(),
     EpsilonGreedy(3, 1.0, 0.5),
     Halving(),
     Halving((0.6, 0.3), (0.4, 0.1), brackets=3),
+    VerifierThreshold(),
+    VerifierThreshold((-9.0, -0.5), 0.2),
     ZeroOrder(),
     ZeroOrder(3, 0.2),
     RolloverBudget(1, 1),

@@ -87,7 +87,7 @@ class Recorder(Observer):
 
     def _is_result(self, last: Frame, result: Result) -> bool:
         """Whether the last saved clean estimate is the result itself."""
-        if not result.interrupted:
-            return result.origin.population not in self._denoised  # otherwise finishing changed it
+        if not result.interrupted and result.origin.population not in self._denoised:  # otherwise finishing changed it
+            return True
         unscored = math.isnan(last.reward)
         return last.noise_level == result.noise_level and (unscored or last.reward == result.reward)

@@ -10,6 +10,7 @@ from rollflow.search.bfs import BFS
 from rollflow.search.code import CoDe
 from rollflow.search.cost import Cost, Schedule, Stage
 from rollflow.search.demon.demon import Demon
+from rollflow.search.dfs import DFS
 from rollflow.search.epsilon_greedy import EpsilonGreedy
 from rollflow.search.halving import Halving
 from rollflow.search.paths import SearchOverPaths
@@ -17,6 +18,7 @@ from rollflow.search.propagator import Finished, Particles, Progress, Propagator
 from rollflow.search.rbf.rollover_budget import RolloverBudget
 from rollflow.search.smc.smc import SMC
 from rollflow.search.svdd import SVDD
+from rollflow.search.threshold import VerifierThreshold
 from rollflow.search.zero_order import ZeroOrder
 
 OWN: tuple[type[Search], ...] = (
@@ -28,9 +30,11 @@ OWN: tuple[type[Search], ...] = (
     SVDD,
     RolloverBudget,
     BFS,
+    DFS,
     Demon,
     EpsilonGreedy,
     Halving,
+    VerifierThreshold,
     ZeroOrder,
 )
 """The library's own searches."""
@@ -52,6 +56,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "BFS",
+    "DFS",
     "SEARCHES",
     "SMC",
     "SVDD",
@@ -72,5 +77,6 @@ __all__ = [
     "Search",
     "SearchOverPaths",
     "Stage",
+    "VerifierThreshold",
     "ZeroOrder",
 ]

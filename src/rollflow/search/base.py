@@ -31,7 +31,7 @@ class Search(Settings, ABC):
         states: Dataclasses and named tuples that its saved states contain in addition to the library's own; a
             checkpoint creates no other class.
         exact: Whether it spends the same amount for all rewards. If not, it must spend the most when all rewards are
-            equal.
+            equal, or override ``price``.
     """
 
     name: ClassVar[str]

@@ -115,10 +115,15 @@ class Account:
         """Begin to count from here, with this much of the budget left."""
         self._mark, self._left = self.nfe, left
 
+    @property
+    def left(self) -> int:
+        """NFE left of the budget now."""
+        return self._left - (self.nfe - self._mark)
+
     def settle(self) -> tuple[int, int]:
         """Return the NFE left of the budget, and the NFE spent since the last call."""
         spent = self.nfe - self._mark
-        self.open(self._left - spent)
+        self.open(self.left)
         return self._left, spent
 
     @property
