@@ -7,6 +7,7 @@ from rollflow.engine.job import Job
 from rollflow.engine.meter import Caps, Meter, Spending
 from rollflow.engine.observers import Observer
 from rollflow.engine.outcome import Ended, Interrupted, JobsFailed, completed
+from rollflow.engine.pool import Member, Pool, Round
 from rollflow.engine.record import JobRecord
 from rollflow.engine.result import Result
 from rollflow.engine.state import Checkpoint, Origin, Point, PopulationState, in_lockstep
@@ -21,12 +22,15 @@ __all__ = [
     "Job",
     "JobRecord",
     "JobsFailed",
+    "Member",
     "Meter",
     "Observer",
     "Origin",
     "Point",
+    "Pool",
     "PopulationState",
     "Result",
+    "Round",
     "Spending",
     "Task",
     "completed",

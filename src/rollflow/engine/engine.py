@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 
-from rollflow.checks import each, flag, instance, refused, whole
+from rollflow.checks import MOST_NFE, each, flag, instance, refused, whole
 from rollflow.defaults import DEFAULT_MAX_GRAD_ROWS, DEFAULT_MAX_ROWS
 from rollflow.engine.execution.executor import Executor
 from rollflow.engine.job import Job
 from rollflow.engine.observers import Observer
 from rollflow.engine.outcome import Ended, Interrupted, JobsFailed
+from rollflow.engine.pool import Pool
 from rollflow.engine.result import Result
+from rollflow.engine.rounds import PooledJobs
 from rollflow.engine.session import Session
 from rollflow.errors import RollflowWarning
 
@@ -33,6 +35,11 @@ def _observer(name: str, value: object) -> Observer:
 def _job(name: str, value: object) -> Job:
     job: Job = instance(name, value, Job)
     return job
+
+
+def _pool(value: object) -> Pool:
+    pool: Pool = value if isinstance(value, Pool) else Pool(whole("pool", value, at_least=1, at_most=MOST_NFE))
+    return pool
 
 
 _MOST_STOPS = 100
@@ -86,20 +93,47 @@ class Engine:
         self.observers = each("observers", _listed("observers", observers, "observers"), _observer)
         self.overlap = flag("overlap", overlap)
 
-    def run(self, jobs: Iterable[Job]) -> list[Result]:
+    def run(self, jobs: Iterable[Job], *, pool: Pool | int | None = None) -> list[Result]:
         """Run all jobs to their end.
+
+        Args:
+            jobs: The jobs.
+            pool: Budget that the jobs share, so that those that succeed early leave NFE to the others: a ``Pool``, or
+                its total NFE. Every job then runs in rounds, each with the search and sampler of the job; its result
+                has the best sample of its ``rounds``. None gives every job its own budget.
 
         Returns:
             Results in the order of the jobs. The result of a job that failed after something was scored is
             ``interrupted``.
 
         Raises:
+            BadSetting: If the jobs cannot share the pool.
             JobsFailed: If any job failed without a sample, after the others have ended.
             Interrupted: On Ctrl-C, with the best samples so far.
         """
         wanted = each("jobs", _listed("jobs", jobs, "jobs"), _job)
+        if pool is None:
+            ended, interrupted = self._run(wanted)
+            results = [ended[place].result if place in ended else None for place in range(len(wanted))]
+            failures = {place: one.error for place, one in sorted(ended.items()) if one.error is not None}
+        else:
+            pooled, interrupted = PooledJobs(_pool(pool), wanted), False
+            while not interrupted and (jobs_of_round := pooled.next_round()):
+                ended, interrupted = self._run([*jobs_of_round.values()])
+                pooled.take(jobs_of_round, ended)
+            results, failures = pooled.results()
+        for result in results:
+            _warn(result)
+        if interrupted:
+            raise Interrupted(results, failures)
+        if failures:
+            raise JobsFailed(results, failures)
+        return [result for result in results if result is not None]
+
+    def _run(self, jobs: Sequence[Job]) -> tuple[dict[int, Ended], bool]:
+        """Run jobs until they end or the user stops them; returns how each ended, and whether the user did."""
         ended: dict[int, Ended] = {}
-        session = Session(wanted, self.executor, self.observers, self.overlap)
+        session = Session(jobs, self.executor, self.observers, self.overlap)
         interrupted, gradients = False, torch.is_grad_enabled()
         try:
             for one in session.run():
@@ -109,15 +143,7 @@ class Engine:
             ended |= {one.place: one for one in _stopped(session, gradients)}
         finally:
             session.close()
-        results = [ended[place].result if place in ended else None for place in range(len(wanted))]
-        for result in results:
-            _warn(result)
-        failures = {place: one.error for place, one in sorted(ended.items()) if one.error is not None}
-        if interrupted:
-            raise Interrupted(results, failures)
-        if failures:
-            raise JobsFailed(results, failures)
-        return [result for result in results if result is not None]
+        return ended, interrupted
 
     def stream(self, jobs: Iterable[Job]) -> Iterator[Ended]:
         """Run jobs and yield each as it ends; results are not kept.

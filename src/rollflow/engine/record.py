@@ -15,6 +15,7 @@ from torch import Tensor
 
 import rollflow
 from rollflow.engine.meter import Spending
+from rollflow.engine.pool import Round
 from rollflow.engine.state import Origin, Point
 from rollflow.errors import RollflowError
 
@@ -59,6 +60,8 @@ class JobRecord:
             particle kept its row, and None altogether if no population resampled.
         resumed: Whether the job was resumed, so that ``quota`` and ``ancestors`` lack the earlier steps.
         quota_steps: Numbers of the steps in ``quota``, for each population, if the job was resumed.
+        rounds: Rounds of a job that shared a pool; the plan, the seed of the noise, the origin, the diagnostics and the
+            steps are those of the round that found the sample.
         id: Identifier within an experiment; empty outside one.
         arm: Name of the arm within an experiment; empty outside one.
         category: Category of the prompt in its suite.
@@ -96,6 +99,7 @@ class JobRecord:
     ancestors: Sequence[Sequence[Sequence[int] | None]] | None = None
     resumed: bool = False
     quota_steps: Sequence[Sequence[int]] | None = None
+    rounds: Sequence[Round] = ()
     id: str = ""
     arm: str = ""
     category: str = ""
@@ -113,7 +117,7 @@ class JobRecord:
             value = getattr(self, one.name)
             default = one.default_factory() if one.default_factory is not MISSING else one.default
             if value != default:
-                content[one.name] = plain(value._asdict() if isinstance(value, Origin) else value)
+                content[one.name] = plain(_by_field(value))
         return content
 
     @classmethod
@@ -134,6 +138,8 @@ class JobRecord:
             given["reward"] = _number(given["reward"])
             if given.get("origin") is not None:
                 given["origin"] = Origin(given["origin"]["population"], given["origin"]["row"])
+            if "rounds" in given:
+                given["rounds"] = tuple(Round(**one | {"reward": _number(one["reward"])}) for one in given["rounds"])
         except (TypeError, ValueError, KeyError) as error:
             raise RollflowError(f"the record of a job is malformed: {error}") from None
         for name, value in given.items():
@@ -210,6 +216,13 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _by_field(value: Any) -> Any:
+    """Convert an origin, or rounds, to mappings by the names of their fields."""
+    if isinstance(value, Origin):
+        return value._asdict()
+    return [one._asdict() if isinstance(one, Round) else one for one in value] if isinstance(value, tuple) else value
 
 
 def _number(value: Any) -> float:

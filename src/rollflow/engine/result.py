@@ -24,6 +24,7 @@ from rollflow.engine.checkpoint.file import fingerprint
 from rollflow.engine.descriptions import portable
 from rollflow.engine.job import Job
 from rollflow.engine.meter import Spending
+from rollflow.engine.pool import Round
 from rollflow.engine.record import JobRecord, digest, plain, versions
 from rollflow.engine.state import Origin, Point
 from rollflow.errors import BadSetting, FolderError
@@ -65,6 +66,8 @@ class Result:
             ("network", "dynamics", "decoder", "reward") or by who rejected them ("the safety checker"); under "gradient
             of the reward" the number of times that guidance had no finite gradient to follow.
         warnings: Warnings about the result, one sentence each.
+        rounds: Rounds of a job that shared a pool; empty for any other job. ``job``, ``origin``, ``shares`` and
+            ``diagnostics`` are then those of the round that found the sample, and the account is that of all rounds.
     """
 
     job: Job
@@ -85,12 +88,13 @@ class Result:
     diagnostics: tuple[dict[str, Any], ...] = ()
     ineligible: dict[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    rounds: tuple[Round, ...] = ()
 
     def __repr__(self) -> str:
         """One line; the fields are for programs, since tensors would fill pages."""
         ended = ", interrupted" if self.interrupted else ""
         return (
-            f"Result(reward={self.reward:.6g}, nfe={self.spent.nfe} of {self.job.nfe}, search={self.job.search.name}, "
+            f"Result(reward={self.reward:.6g}, nfe={self.spent.nfe} of {self.budget}, search={self.job.search.name}, "
             f"shape={tuple(self.sample.shape)}{ended})"
         )
 
@@ -102,6 +106,11 @@ class Result:
             "x0": self.x0.detach().cpu(),
             "cause": None if self.cause is None else portable(self.cause),
         }
+
+    @property
+    def budget(self) -> int:
+        """Budget in NFE, of all rounds together."""
+        return sum(one.budget for one in self.rounds) if self.rounds else self.job.nfe
 
     @property
     def finished(self) -> bool:
@@ -118,7 +127,7 @@ class Result:
         return JobRecord(
             prompt=str(prompt),
             ask=dict(prompt.ask) if isinstance(prompt, Prompt) else None,
-            seed=job.seed,
+            seed=self.rounds[0].seed if self.rounds else job.seed,
             noise=job.seed,
             plan=job.plan,
             reward=self.reward,
@@ -141,6 +150,7 @@ class Result:
             device=None if device is None else str(device),
             threads=torch.get_num_threads(),
             versions=versions(),
+            rounds=tuple(self.rounds),
         )
 
     def content(self) -> dict[str, Any]:
@@ -165,8 +175,8 @@ class Result:
             "guidance": None if used.guidance is None else _name(used.guidance, GUIDANCE),
             "finish": used.finish,
             "steps": used.steps,
-            "seed": job.seed,
-            "nfe_budget": job.nfe,
+            "seed": record["seed"],
+            "nfe_budget": self.budget,
             "nfe_used": self.spent.nfe,
             "network_rows": self.spent.network_rows,
             "reward_calls": self.spent.reward_calls,
