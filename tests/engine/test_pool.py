@@ -323,7 +323,7 @@ def test_pools_that_cannot_be() -> None:
         ({"nfe": 0}, "nfe of a pool must be"),
     ):
         with pytest.raises(BadSetting, match=expected):
-            Pool(**settings_)  # type: ignore[arg-type]
+            Pool(**settings_)
 
 
 @pytest.mark.slow
