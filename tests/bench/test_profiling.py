@@ -314,6 +314,8 @@ def test_an_interrupted_command_goes_on(
     assert main([*RUN, "--resume", "--dry-run"]) == 0
     assert capsys.readouterr().out.startswith("2 prompts: 48 NFE")
     assert main([*RUN, "--resume"]) == 0
+    whole = (tmp_path / "whole" / f"{NAME}.md").read_text()
+    assert (tmp_path / "out" / f"{NAME}.md").read_text() == whole.replace("--out whole", "--out out")
     for end in ("npz", "png"):
         name = f"{NAME}.{end}"
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -30,6 +30,7 @@ from rollflow.cli import main
 from rollflow.dynamics.interpolants import Linear
 from rollflow.models.diffusers import read_argument, source
 from rollflow.models.diffusers.schedule import Discrete
+from rollflow.search.profile import Profile
 
 FLUX = "FluxPipeline, guidance embedded"
 SMALL = ["--pipeline-arg", "height=16", "--pipeline-arg", "width=16", "--pipeline-arg", "max_sequence_length=16"]
@@ -477,3 +478,22 @@ def test_a_preset_of_the_bench_on_a_pipeline(
     for name in done:
         assert main(["replay", str(tmp_path), name, "--trust"]) == 0
     assert capsys.readouterr().out.count("the same to the last bit") == len(done)
+
+
+def test_a_profile_of_a_folder(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the options of a pipeline, a reward of one's own and one's own prompts; a search takes the file."""
+    (tmp_path / "own.txt").write_text("a cat\na dog\n")
+    words = ["bench", "profile", "--model", str(folder), *SMALL[:6], "--device", "cpu", "--reward", "checks:Brightness"]
+    words += ["--suite", str(tmp_path / "own.txt"), "--parents", "2", "--siblings", "2", "--levels", "1;0.5"]
+    words += ["--out", str(tmp_path)]
+    assert main([*words, "--dry-run"]) == 0
+    assert capsys.readouterr().out == "2 prompts: 24 NFE, 24 reward calls, 26 decodes\n"
+    assert main(words) == 0, capsys.readouterr().err
+    path = tmp_path / "profile-tiny-flux-checks-Brightness.npz"
+    profile = Profile.load(path)
+    assert (profile.model, profile.reward) == (str(folder), "brightness")
+    assert (profile.prompts, profile.levels) == (("a cat", "a dog"), (1.0, 0.5))
+    generate = ["generate", "a cat", "--model", str(folder), *SMALL[:8], "--method", "beam", "--nfe", "8"]
+    assert main([*generate, "--set", f"profile={path}", "--out", str(tmp_path / "out")]) == 0
+    method = json.loads((tmp_path / "out" / "result.json").read_text())["plan"]["method"]
+    assert method.startswith("beam(levels=1.0;0.5, children=")

@@ -161,7 +161,8 @@ def profile(
             raise RollflowError(f"{error}; {_kept(done, len(asked))}") from error
         assert begun is not None
         points = profile_curve(begun)
-        table = profile_markdown(begun, points, shlex.join(["rollflow", *context.obj]), f"{name}.png")
+        words = [word for word in context.obj if word != "--resume"]  # which changes nothing of what is written
+        table = profile_markdown(begun, points, shlex.join(["rollflow", *words]), f"{name}.png")
         picture = figure_png(profile_plot(points, begun.reward))
         with using(out):
             write(out, {f"{name}.npz": begun.to_bytes(), f"{name}.md": table.encode(), f"{name}.png": picture})

@@ -99,8 +99,8 @@ _HEAD = """\
 _BUDGETS = (50, 100, 200)
 _NOTES = f"""\
 - Rank correlation: Spearman's, within a prompt, of the reward of the clean estimate with that of the finished sample.
-- Tail recall: share of the best {100 * BEST:g} % of the finished samples that lie in the best {100 * RECALLED:g} % by
-  estimate.
+- Tail recall: share of the best {100 * BEST:g} % of the finished samples that are in the best {100 * RECALLED:g} % by \
+estimate.
 - Sibling gain: what choosing among siblings that part here gains in the finished reward, for each standard deviation by
   which the best estimate lies above the mean.
 - Decided share: share of the variance of the finished reward that the state at this noise level has decided.
