@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import venv
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -30,6 +31,15 @@ def build(folder: Path) -> Path:
     run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)], folder)
     [wheel] = folder.glob("rollflow-*.whl")
     return wheel
+
+
+def check_content(wheel: Path) -> None:
+    """End the program unless the wheel holds every file of the package that git has."""
+    listed = subprocess.run(["git", "ls-files", "-z", "src/rollflow"], cwd=ROOT, capture_output=True, check=True).stdout
+    wanted = {name.removeprefix("src/") for name in listed.decode().split("\0") if name}
+    missing = sorted(wanted - set(zipfile.ZipFile(wheel).namelist()))
+    if missing:
+        sys.exit(f"the wheel lacks {', '.join(missing)}")
 
 
 def install(wheel: Path, folder: Path) -> Path:
@@ -71,7 +81,9 @@ def main() -> None:
     parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rollflow-wheel-") as temporary:
         folder = Path(temporary)
-        scripts = install(build(folder), folder / "venv")
+        wheel = build(folder)
+        check_content(wheel)
+        scripts = install(wheel, folder / "venv")
         work = folder / "elsewhere"
         work.mkdir()
         run([str(scripts / "rollflow"), *demo_command()], work)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import zipfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-SCRIPT = Path(__file__).parents[2] / "tools/check_wheel.py"
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "tools/check_wheel.py"
 RESULT: dict[str, Any] = {"nfe_used": 200, "nfe_budget": 200, "reward": 0.9, "baseline": {"reward": 0.2}}
 
 
@@ -68,3 +70,20 @@ def test_a_picture_of_another_size_is_refused(check_wheel: ModuleType, out: Path
 def test_a_command_that_fails_ends_the_check(check_wheel: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="it failed with exit code 1"):
         check_wheel.run(["false"], tmp_path)
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="what the package holds is what git has")
+def test_a_wheel_holds_every_file_of_the_package(check_wheel: ModuleType, tmp_path: Path) -> None:
+    """Profiles and weights too, which are no Python."""
+    package = ROOT / "src/rollflow"
+    files = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert {".npz", ".safetensors", ".jsonl", ".md"} <= {path.suffix for path in files}
+    whole, lacking = tmp_path / "whole.whl", tmp_path / "lacking.whl"
+    for wheel in (whole, lacking):
+        with zipfile.ZipFile(wheel, "w") as archive:
+            for path in files:
+                if wheel is whole or path.suffix != ".npz":
+                    archive.writestr(f"rollflow/{path.relative_to(package).as_posix()}", b"")
+    check_wheel.check_content(whole)
+    with pytest.raises(SystemExit, match=r"the wheel lacks rollflow/search/profiles/\S+\.npz"):
+        check_wheel.check_content(lacking)
