@@ -1,4 +1,6 @@
-"""A small experiment on the tiny model, also as a process: python tiny_experiment.py FOLDER SECONDS_A_CALL.
+"""A small experiment on the tiny model, also as a process: python tiny_experiment.py FOLDER SECONDS_A_CALL [UNTIL].
+
+With UNTIL, its jobs share pools.
 
 The process prints a line when it has imported everything, and begins once it has read one.
 """
@@ -22,6 +24,7 @@ from torch import Tensor
 from rollflow.bench.run.experiment import Arm, Experiment
 from rollflow.bench.run.runner import Runner
 from rollflow.bench.suites.load import Item, Suite
+from rollflow.engine import Pool
 
 ARMS = (
     Arm("plain", steps=4),
@@ -58,10 +61,17 @@ def run(folder: Path, *, seconds: float = 0.0, **settings: Any) -> tuple[Runner,
     return runner, model
 
 
+def pooled(until: float, **changes: Any) -> Experiment:
+    """Return the experiment with pools, on four prompts with little to spend."""
+    four = Suite("four", "1", (*ITEMS, Item("a red circle"), Item("a blue square")))
+    settings: dict[str, Any] = {"arms": ARMS[:2], "suite": four, "pool": Pool(until=until), **changes}
+    return experiment(**settings)
+
+
 @contextmanager
-def processes(number: int, folder: Path, *, seconds: float) -> Iterator[list[subprocess.Popen[str]]]:
+def processes(number: int, folder: Path, *more: str, seconds: float) -> Iterator[list[subprocess.Popen[str]]]:
     """Start processes that run the experiment in one folder at the same time; they are killed at the end."""
-    command = [sys.executable, __file__, str(folder), str(seconds)]
+    command = [sys.executable, __file__, str(folder), str(seconds), *more]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with ExitStack() as stack:
         all_ = [stack.enter_context(subprocess.Popen(command, **pipes)) for _ in range(number)]
@@ -80,4 +90,5 @@ if __name__ == "__main__":
     sys.stdin.readline()
     with pytest.MonkeyPatch.context() as patch:
         register(patch)
-        run(Path(sys.argv[1]), seconds=float(sys.argv[2]), checkpoint_seconds=0.0)
+        wanted = pooled(float(sys.argv[3])) if sys.argv[3:] else experiment()
+        run(Path(sys.argv[1]), experiment=wanted, seconds=float(sys.argv[2]), checkpoint_seconds=0.0)

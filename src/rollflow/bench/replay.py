@@ -16,6 +16,7 @@ from rollflow.api.trust import refuse_untrusted as refuse_choices
 from rollflow.bench.run.description import differing
 from rollflow.bench.run.experiment import Arm, Trial
 from rollflow.bench.run.plans import job_of, model_of
+from rollflow.bench.run.pools import round_trial
 from rollflow.bench.run.provenance import provenance_of
 from rollflow.bench.run.schema import short
 from rollflow.bench.run.stored import StoredExperiment, read_stored
@@ -92,7 +93,11 @@ def trial_of(config: dict[str, Any], record: JobRecord) -> Trial:
     method = record.plan.get("method")
     arm = replace(arm, method=method) if isinstance(method, str) else arm
     item = Item(record.prompt, record.category, record.ask)
-    return Trial(arm, record.place, item, record.seed)
+    trial = Trial(arm, record.place, item, record.seed)
+    if not record.rounds:
+        return trial
+    number = max(range(len(record.rounds)), key=lambda i: record.rounds[i].reward)
+    return round_trial(trial, number, record.rounds[number].budget)
 
 
 def refuse_untrusted(

@@ -48,6 +48,14 @@ def run(
         str | None,
         typer.Option(help="Distance for measuring diversity: scenes, lpips or none.  [default: by model]"),
     ] = None,
+    pool: Annotated[
+        bool,
+        typer.Option("--pool", help="Let prompts that reach --until leave the rest of their NFE to the others."),
+    ] = False,
+    until: Annotated[
+        float | None,
+        typer.Option(help="Reward at which a prompt of a pool stops.  [default: the highest possible reward]"),
+    ] = None,
     pipeline_arg: options.PipelineArg = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
@@ -79,12 +87,15 @@ def run(
     from rollflow.bench.run.presets import experiment_of
     from rollflow.bench.run.runner import Runner, check_limits
     from rollflow.cli.tables import counted
-    from rollflow.errors import FolderError, RewardUnavailable
+    from rollflow.engine import Pool
+    from rollflow.errors import BadSetting, FolderError, RewardUnavailable
     from rollflow.models import find_model
     from rollflow.registry import assignment
 
     with refusing(2):
         check_limits(retries, minutes)
+        if until is not None and not pool:
+            raise BadSetting("--until says when a prompt of a pool stops; give --pool, too")
         pipeline = {
             "arguments": dict(map(assignment, pipeline_arg or [])),
             "device": device,
@@ -108,6 +119,7 @@ def run(
             prompts=prompts,
             seeds=seeds,
             distance=distance,
+            pool=Pool(until=until) if pool else None,
             max_rows=max_rows,
             pipeline={name: value for name, value in pipeline.items() if value not in (None, {})},
         )
@@ -142,6 +154,8 @@ def run(
         with refusing(1):
             try:
                 runner.run()
+                for name, left in runner.unspent.items():
+                    print(printable(f"{name}: {left} NFE of the pool are left"), file=sys.stderr)
             except KeyboardInterrupt:
                 interrupted = True
             except RewardUnavailable:

@@ -192,7 +192,12 @@ def read(path: Path) -> ExperimentResults:
         return record.seed, record.place, places[record.arm]
 
     done = [_without_some_steps(JobRecord.from_json(_printable(record))) for record in index.done.values()]
-    failed = [FailedJob.from_json(_printable(one)) for name, one in index.failed.items() if name not in index.done]
+    over = {*index.done, *index.rounds}
+    failed = [
+        FailedJob.from_json(_printable(one))
+        for name, one in index.failed.items()
+        if over.isdisjoint((name, name.partition("-")[0]))  # a round's job may have ended with its other rounds
+    ]
     measured = [DiversityMeasurement.from_json(_printable(one)) for one in index.diversity.values()]
     command = None if stored.command is None else printable(stored.command)
     return ExperimentResults(

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from rollflow.bench.suites.load import Item, Suite
+from rollflow.engine import Pool
 from rollflow.options import SamplingOptions, options_of
 
 MOST_JOBS = 1_000_000
@@ -117,6 +118,8 @@ class Experiment:
         max_rows: Number of rows in every call of the model. Smaller calls are padded, so that the bits of a job do not
             depend on the jobs that run beside it, and it can be replayed alone.
         diversity: Settings for measuring diversity after the jobs; None measures nothing.
+        pool: Pool that the jobs of one arm and seed share, a separate one for each; None gives every job the budget of
+            its arm.
     """
 
     name: str
@@ -129,6 +132,7 @@ class Experiment:
     max_rows: int
     pipeline: Mapping[str, Any] = field(default_factory=dict)
     diversity: Spread | None = None
+    pool: Pool | None = None
 
     def trials(self) -> Iterator[Trial]:
         """Yield every job, seed by seed, then prompt by prompt, then arm by arm.
@@ -163,8 +167,9 @@ class Experiment:
         """Return the configuration, which must match for a folder to be resumed; it omits where a pipeline runs."""
         content = {key: value for key, value in asdict(self).items() if key != "suite"}
         content["arms"] = [arm.to_json() for arm in self.arms]
-        if self.diversity is None:
-            del content["diversity"]
+        for name in ("diversity", "pool"):
+            if content[name] is None:
+                del content[name]
         content["pipeline"] = {key: value for key, value in content["pipeline"].items() if key not in PLACES}
         suite = {"name": self.suite.name, "version": self.suite.version, "prompts": len(self.suite.items)}
         config: dict[str, Any] = json.loads(json.dumps(content | {"suite": suite | {"sha256": self.suite.digest}}))

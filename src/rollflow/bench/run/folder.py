@@ -150,6 +150,10 @@ class ExperimentFolder:
         """Return the path of a job's checkpoint."""
         return self.path / "checkpoints" / f"{name}.pt"
 
+    def image(self, name: str) -> Path:
+        """Return the path of a job's picture."""
+        return self.path / "images" / f"{name}.png"
+
     def keep_image(self, name: str, png: bytes) -> None:
         """Write a job's picture atomically; it is on disk when this returns."""
         with using(self.path):

@@ -48,6 +48,7 @@ class RecordIndex:
         failures: Errors of every job that failed, even if it finished later.
         failed: Last failure record of every such job.
         diversity: Record of every measurement of diversity.
+        rounds: Record of every finished round of a pooled job, by the id of the round.
     """
 
     def __init__(self) -> None:
@@ -55,6 +56,7 @@ class RecordIndex:
         self.failures: dict[str, list[str]] = defaultdict(list)
         self.failed: dict[str, dict[str, Any]] = {}
         self.diversity: dict[str, dict[str, Any]] = {}
+        self.rounds: dict[str, dict[str, Any]] = {}
 
     def add(self, record: dict[str, Any]) -> None:
         """Add a record; if a job was done twice, the first record is kept."""
@@ -63,6 +65,8 @@ class RecordIndex:
             self.failed[record["id"]] = record
         elif "diversity" in record:
             self.diversity.setdefault(record["id"], record)
+        elif "round" in record:
+            self.rounds.setdefault(record["id"], record)
         else:
             self.done.setdefault(record["id"], record)
 

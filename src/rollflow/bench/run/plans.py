@@ -10,7 +10,7 @@ from rollflow.bench.probes.diversity import check_distance, diversity_nfe
 from rollflow.bench.run.experiment import Experiment, Trial
 from rollflow.bench.run.schema import MOST_ROWS
 from rollflow.defaults import DEFAULT_STEPS
-from rollflow.engine import Job
+from rollflow.engine import Job, Pool
 from rollflow.errors import BadSetting, RollflowError
 from rollflow.models import FlowModel, PipelineSource, Source, find_model
 from rollflow.models.diffusers import read_argument
@@ -126,8 +126,21 @@ def costs_of(experiment: Experiment) -> dict[str, int]:
         plan = plan_of(trial, model, reward, list(experiment.held_out), max_rows=experiment.max_rows)
         _ = plan.declared_reward
         one = (plan.baseline_cost() if arm.nfe is None else plan.cost()).nfe
-        costs[arm.name] = one * len(experiment.suite.items) * experiment.seeds
+        prompts = len(experiment.suite.items)
+        if experiment.pool is not None and arm.nfe is not None:
+            check_pool(experiment.pool, plan)
+            costs[arm.name] = (experiment.pool.nfe or arm.nfe * prompts) * experiment.seeds
+        else:
+            costs[arm.name] = one * prompts * experiment.seeds
     return costs
+
+
+def check_pool(pool: Pool, plan: Plan) -> None:
+    """Raise a BadSetting if jobs of a plan cannot share a pool, as far as that is known before the reward is loaded."""
+    reward = plan.declared_reward
+    kind = reward if isinstance(reward, type) else type(reward)
+    if not isinstance(getattr(kind, "bounds", None), property):
+        pool.threshold(reward)  # type: ignore[arg-type]  # the class has the same attributes
 
 
 def diversity_cost(experiment: Experiment) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from rollflow.bench.run.experiment import Arm, Experiment, Spread
 from rollflow.bench.run.preset_arms import aesthetic_arms, initial_arms, scaling_arms, search_arms, table_arms, vp_arms
 from rollflow.bench.suites.load import load
+from rollflow.engine import Pool
 from rollflow.errors import unknown
 
 
@@ -129,6 +130,7 @@ def experiment_of(
     prompts: int | None = None,
     seeds: int | None = None,
     distance: str | None = None,
+    pool: Pool | None = None,
     max_rows: int,
     pipeline: Mapping[str, Any] | None = None,
 ) -> Experiment:
@@ -147,6 +149,7 @@ def experiment_of(
         prompts: Number of prompts to take from the suite.
         seeds: Number of seeds per prompt.
         distance: Distance between samples if the preset measures diversity; ``none`` measures nothing.
+        pool: Pool that the jobs of one arm and seed share.
         max_rows: Number of rows in every call of the model.
         pipeline: Settings of ``PipelineSource`` if the model is a diffusers pipeline.
 
@@ -172,4 +175,5 @@ def experiment_of(
         max_rows,
         pipeline or {},
         Spread(known.trajectories, distance) if known.trajectories and distance != "none" else None,
+        pool,
     )

@@ -34,7 +34,7 @@ MOST_BYTES = 1 << 22
 MOST_LINE = 1 << 24
 """Largest length of a journal's line, in bytes."""
 _DEEPEST = 32
-_JOB = re.compile(r"[0-9a-f]{16}")
+_JOB = re.compile(r"[0-9a-f]{16}(-[0-9]{1,7}-[0-9]{1,8})?")
 _MEASUREMENT = re.compile(r"diversity-[0-9a-f]{16}")
 
 
@@ -98,7 +98,7 @@ def _depth(content: Any) -> int:
 
 
 def is_job(name: object) -> bool:
-    """Return whether something is the id of a job or of a measurement, which is safe as a file name."""
+    """Return whether something is the id of a job, a round or a measurement, which is safe as a file name."""
     return isinstance(name, str) and bool(_JOB.fullmatch(name) or _MEASUREMENT.fullmatch(name))
 
 

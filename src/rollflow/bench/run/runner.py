@@ -16,9 +16,11 @@ from rollflow.bench.run.journal import JournalIndex
 from rollflow.bench.run.leases import LEASE
 from rollflow.bench.run.observer import JobObserver, resumed
 from rollflow.bench.run.plans import check_size, costs_of, job_of, model_of, plan_of
+from rollflow.bench.run.pools import RoundTrial, Standing, TrialPool, pooled_record, pools_of
 from rollflow.bench.run.provenance import provenance_of
+from rollflow.bench.run.reading import is_job
 from rollflow.bench.run.records import identified, record_of
-from rollflow.engine import Ended, Engine, Job
+from rollflow.engine import Ended, Engine, Job, JobRecord
 from rollflow.errors import BadSetting, FolderError, RewardUnavailable, RollflowError
 from rollflow.files.atomic import discard
 from rollflow.files.pictures import picture, png, still
@@ -44,6 +46,11 @@ class Runner:
     A finished job is never run again. A job that an earlier run began continues from its last checkpoint. A failed job
     is retried up to ``retries`` times, counted over all runs, and then given up. Jobs that another process is working
     on are skipped.
+
+    Jobs that share a pool are run in rounds. A round is recorded like a job, and the next ones are decided by the
+    records when all of a pool's rounds have ended, so that processes agree on them; while others are at work on a
+    round, a process takes jobs of other pools. A round that is given up counts as spent, and its job gets no further
+    one. When a job gets no further round, its record is made of those of its rounds.
 
     Args:
         experiment: Experiment to run.
@@ -94,6 +101,7 @@ class Runner:
         self.folder = ExperimentFolder(folder)
         self.folder.set_up(experiment.config(), command, resume=resume)
         self.index = JournalIndex(folder)
+        self._pools: list[TrialPool] = []
         self._until = math.inf if minutes is None else time.monotonic() + 60 * minutes
         self._watch = JobObserver(self.folder, checkpoint_seconds, warn)
 
@@ -128,6 +136,9 @@ class Runner:
         others = self.folder.identify(provenance_of(model, reward, judges))
         if others:
             self.warn(f"the experiment was begun with other versions: {'; '.join(others)}")
+        if self.experiment.pool is not None:
+            until = self.experiment.pool.threshold(reward)
+            self._pools = pools_of(self.experiment, self.trials, model, reward, until)
         engine = Engine(self.experiment.max_rows, [self._watch], padded=True)
         self._tidy()
         waited = 0
@@ -135,12 +146,15 @@ class Runner:
             try:
                 while self._open():
                     running: dict[int, Trial] = {}
+                    known = len(self.index.done) + len(self.index.rounds)
                     for ended in engine.stream(self._jobs(model, reward, judges, heartbeat, running)):
                         waited = 0
                         with interruption.shielded():
                             self._end(running.pop(self._watch.id_of(ended.job)), ended, heartbeat)
                     if time.monotonic() > self._until or not self._open():
                         break
+                    if self._pools and known < len(self.index.done) + len(self.index.rounds):
+                        continue  # further rounds may be due
                     waited += 1
                     if waited == _PATIENCE:
                         self.warn(
@@ -160,22 +174,52 @@ class Runner:
     @property
     def given_up(self) -> list[Trial]:
         """Jobs that have failed too often to be retried."""
-        done, failures = self.index.done, self.index.failures
-        return [t for t in self.trials if t.id not in done and len(failures.get(t.id, ())) > self.retries]
+        failed = {name for one in self._standings() for name, rounds in one.over.items() if not rounds}
+        return [t for t in self.trials if t.id not in self.index.done and (t.id in failed or self._has_failed(t.id))]
+
+    @property
+    def unspent(self) -> dict[str, int]:
+        """NFE that finished pools have left, since all jobs reached their reward or no search is cheap enough."""
+        accounts = {}
+        for pool in self._pools:
+            records = [self.index.done.get(trial.id) for trial in pool.trials]
+            left = pool.total - sum(record["nfe"] for record in records if record is not None)
+            if left and None not in records:
+                accounts[f"{pool.trials[0].arm.name}, seed {pool.trials[0].seed}"] = left
+        return accounts
 
     def _open(self) -> list[Trial]:
-        """Return the jobs that are neither done nor given up."""
+        """Return the jobs, or rounds of them, that are neither done nor given up."""
         self.index.refresh()
-        over = {trial.id for trial in self.given_up} | set(self.index.done)
-        return [trial for trial in self.trials if trial.id not in over]
+        pooled = {trial.id for pool in self._pools for trial in pool.trials}
+        alone = [trial for trial in self.trials if trial.id not in pooled and not self._is_over(trial.id)]
+        due = [trial for standing in self._standings() for trial in standing.due]
+        ended = self._to_conclude()
+        return [*alone, *due, *(trial for trial in self.trials if trial.id in ended)]
+
+    def _standings(self) -> list[Standing]:
+        return [pool.standing(self.index.rounds, self._has_failed) for pool in self._pools]
+
+    def _to_conclude(self) -> dict[str, list[str]]:
+        """Return the ids of pooled jobs that are over but have no record yet, with those of their rounds."""
+        over = {name: rounds for standing in self._standings() for name, rounds in standing.over.items()}
+        return {name: rounds for name, rounds in over.items() if rounds and name not in self.index.done}
+
+    def _has_failed(self, name: str) -> bool:
+        return len(self.index.failures.get(name, ())) > self.retries
 
     def _is_over(self, name: str) -> bool:
-        return name in self.index.done or len(self.index.failures.get(name, ())) > self.retries
+        return name in self.index.done or name in self.index.rounds or self._has_failed(name)
 
     def _tidy(self) -> None:
         self.index.refresh()
         measured = [name for name, _ in self.measurements if name in self.index.diversity]
-        self.folder.tidy([trial.id for trial in self.trials if self._is_over(trial.id)] + measured)
+        ids = {trial.id for trial in self.trials}
+        rounds = [name for name in self.index.rounds if is_job(name) and name.partition("-")[0] in ids]
+        self.folder.tidy([name for name in ids if self._is_over(name)] + rounds + measured)
+        for name in rounds:
+            if name.partition("-")[0] in self.index.done:
+                discard(self.folder.image(name))
 
     def _jobs(
         self,
@@ -185,10 +229,14 @@ class Runner:
         heartbeat: Heartbeat,
         running: dict[int, Trial],
     ) -> Iterator[Job]:
-        for trial in self._open():
+        trials, rounds = self._open(), self._to_conclude()
+        for trial in trials:
             if time.monotonic() > self._until:
                 return
             if not heartbeat.take(trial.id):
+                continue
+            if trial.id in rounds:
+                self._conclude(trial, rounds[trial.id], heartbeat)
                 continue
             self.index.refresh()
             if self._is_over(trial.id):  # another process ended it just before the lease was taken
@@ -205,6 +253,18 @@ class Runner:
             running[self._watch.id_of(job)] = trial
             self._watch.begin(job, trial.id)
             yield job
+
+    def _conclude(self, trial: Trial, rounds: list[str], heartbeat: Heartbeat) -> None:
+        """Record a pooled job that gets no further round, with the picture of its best one."""
+        self.index.refresh()
+        if trial.id not in self.index.done:
+            records = [JobRecord.from_json(self.index.rounds[name]) for name in rounds]
+            best = max(records, key=lambda one: one.reward)
+            self.folder.keep_image(trial.id, self.folder.image(best.id).read_bytes())
+            self.folder.record(pooled_record(trial, records).to_json())
+        for name in rounds:
+            discard(self.folder.image(name))
+        self._let_go(trial, None, heartbeat)
 
     def _measure(
         self, model: FlowModel, reward: RewardModel, distance: SampleDistance, trajectories: int, heartbeat: Heartbeat
@@ -236,7 +296,8 @@ class Runner:
         if result is not None and error is None:
             try:
                 self.folder.keep_image(trial.id, png(picture(still(result.sample))))
-                self.folder.record(record_of(trial, result, account).to_json())
+                number = {"round": trial.number} if isinstance(trial, RoundTrial) else {}
+                self.folder.record(record_of(trial, result, account).to_json() | number)
             except FolderError:
                 raise
             except Exception as unfit:  # the sample is no picture, or diagnostics have no JSON form
@@ -258,4 +319,6 @@ class Runner:
     def _let_go(self, trial: Trial, error: Exception | None, heartbeat: Heartbeat) -> None:
         heartbeat.give_back(trial.id)
         self.index.refresh()
+        if error is None and isinstance(trial, RoundTrial):
+            return
         self.job_ended(trial, error, len(self.index.done), len(self.trials))

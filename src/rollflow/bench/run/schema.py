@@ -132,6 +132,7 @@ CONFIG: dict[str, Kind] = {
 CONFIG_MAY: dict[str, Kind] = {
     "pipeline": Kind("settings of a pipeline", lambda value: isinstance(value, dict)),
     "diversity": _maybe(_object({"trajectories": _whole(2), "distance": TEXT})),
+    "pool": _maybe(_object({"nfe": _maybe(_whole(1)), "until": _maybe(NUMBER), "rounds": _list_of(NUMBER, least=1)})),
 }
 PROVENANCE: dict[str, Kind] = {
     "model": TEXT,
@@ -171,8 +172,13 @@ DONE_MAY: dict[str, Kind] = {
     "ancestors": _maybe(PARENTS),
     "resumed": TRUTH,
     "quota_steps": _maybe(_list_of(_list_of(_whole()))),
+    "rounds": _list_of(_object({"seed": _whole(), "budget": _whole(1), "nfe": _whole(), "reward": _maybe(NUMBER)})),
+    "round": _whole(0, 1 << 20),
 }
-"""Fields of ``JobRecord`` that may be missing, since they are written only if they differ from their defaults."""
+"""Fields of ``JobRecord`` that may be missing, since they are written only if they differ from their defaults.
+
+The record of a round of a pooled job also has its number, ``round``.
+"""
 
 
 def misfit(content: Mapping[str, Any], needed: Mapping[str, Kind], others: Mapping[str, Kind]) -> str | None:
