@@ -20,8 +20,17 @@ from rollflow.particles.rng import Noise
 from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Sampler
 from rollflow.search import BestOfN, Cost, Halving
+from rollflow.search.rungs import Rungs, fractions_of, widths_of
 
 REWARD = ToyReward(torch.tensor([1.0, 1.5]))
+
+
+def shares(search: Halving, times: list[float], finish_nfe: int) -> list[list[float]]:
+    return fractions_of(Rungs(search.rungs, search.kept), times, finish_nfe, search.brackets)
+
+
+def counts(search: Halving, times: list[float], finish_nfe: int, surplus: int) -> list[list[int]]:
+    return widths_of(shares(search, times, finish_nfe), surplus)
 
 
 def trajectories(model: ToyModel, kernel: GaussianKernel, steps: int, count: int) -> list[list[State]]:
@@ -42,7 +51,7 @@ def test_pruning_whole_trajectories_gives_the_same_bits(plane: ToyModel, kernel:
     search, sampler = Halving((0.75, 0.5), (0.5, 0.25), brackets), Sampler(Linear(), kernel, steps=4)
     dynamics = sampler.bind(plane)
     surplus = next(n for n in range(99, 0, -1) if search.price(dynamics, n).nfe <= 60)
-    widths = search.widths(search.fractions([1, 0.75, 0.5, 0.25], 0), surplus)
+    widths = counts(search, [1, 0.75, 0.5, 0.25], 0, surplus)
     whole = trajectories(plane, kernel, 4, sum(of[0] for of in widths))
     ends, first = [], 0
     for of in widths:
@@ -65,7 +74,7 @@ def test_without_rungs_it_is_best_of_n(plane: ToyModel, search: Halving) -> None
     task, sampler = Task(plane, "corners", REWARD), Sampler(Linear(), DDIM(0.5), steps=5)
     dynamics = sampler.bind(plane)
     if search.brackets > 1:
-        assert len(set(search.widths(search.fractions([1, 0.8, 0.6, 0.4, 0.2], 0), 20)[-1])) == 1
+        assert len(set(counts(search, [1, 0.8, 0.6, 0.4, 0.2], 0, 20)[-1])) == 1
         return
     ours, theirs = Engine().run([Job(task, one, 52, 4, sampler) for one in (search, BestOfN())])
     assert torch.equal(ours.sample, theirs.sample)
@@ -75,14 +84,14 @@ def test_without_rungs_it_is_best_of_n(plane: ToyModel, search: Halving) -> None
 def test_how_a_budget_is_divided() -> None:
     """Ten uniform steps: rungs after evaluations 4, 6 and 9 of ten, at which half, a quarter and an eighth go on."""
     levels = [1 - k / 10 for k in range(10)]
-    [of] = Halving().fractions(levels, 0)
+    [of] = shares(Halving(), levels, 0)
     assert [round(share / of[0], 9) for share in of] == [1] * 4 + [0.5] * 2 + [0.25] * 3 + [0.125] * 2
-    [widths] = Halving().widths(Halving().fractions(levels, 0), 16 + 8 + 4 + 2 - 4)
+    [widths] = counts(Halving(), levels, 0, 16 + 8 + 4 + 2 - 4)
     assert widths == [16] * 4 + [8] * 2 + [4] * 3 + [2] * 2
 
 
 def test_brackets_cost_the_same() -> None:
-    fractions = Halving(brackets=4).fractions([1 - k / 10 for k in range(10)], 3)
+    fractions = shares(Halving(brackets=4), [1 - k / 10 for k in range(10)], 3)
     assert [sum(of[:10]) + 3 * of[10] for of in fractions] == pytest.approx([1, 1, 1, 1])
     assert [len(set(of)) for of in fractions] == [4, 3, 2, 1]
 
@@ -90,8 +99,8 @@ def test_brackets_cost_the_same() -> None:
 def test_a_rung_at_the_last_evaluation_saves_finishing(plane: ToyModel) -> None:
     """Only if finishing costs anything; and those that are reached by no evaluation play no part."""
     search = Halving((0.3, 0.001), (0.5, 0.1))
-    assert [len(set(of)) for of in search.fractions([1, 0.6, 0.3], 0)] == [1]
-    assert [len(set(of)) for of in search.fractions([1, 0.6, 0.3], 2)] == [2]
+    assert [len(set(of)) for of in shares(search, [1, 0.6, 0.3], 0)] == [1]
+    assert [len(set(of)) for of in shares(search, [1, 0.6, 0.3], 2)] == [2]
     dynamics = Sampler(Linear(), Euler(), Arc(), 3).bind(plane)
     assert dynamics.finish_nfe > 0
     stages = Halving((dynamics.last_noise_level,), (0.5,)).schedule(dynamics, 4)
@@ -119,8 +128,8 @@ def test_budgets(rungs: list[float], kept: list[float], steps: int, finish: int,
     """Trajectories never come back, every bracket keeps one, and one unit more costs no more than the longest run."""
     falling = tuple(sorted(rungs, reverse=True))
     search = Halving(falling, tuple(sorted(kept, reverse=True)[: len(rungs)]), min(brackets, len(rungs) + 1))
-    fractions = search.fractions([1 - k / steps for k in range(steps)], finish)
-    widths, more = (search.widths(fractions, n) for n in (surplus, surplus + 1))
+    fractions = shares(search, [1 - k / steps for k in range(steps)], finish)
+    widths, more = (widths_of(fractions, n) for n in (surplus, surplus + 1))
     assert all(a >= b >= 1 for of in widths for a, b in pairwise(of))
     assert all(a <= b for of, then in zip(widths, more, strict=True) for a, b in zip(of, then, strict=True))
     changed = [b - a for of, then in zip(widths, more, strict=True) for a, b in zip(of, then, strict=True)]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rollflow.errors import BadSetting
+from rollflow.errors import BadSetting, RollflowWarning
+from rollflow.models.mixture.model import ToyModel
 from rollflow.search import Halving
-from rollflow.search.halving_design import _mean_reward, designed, widths_of
+from rollflow.search.halving_design import _mean_reward, _widths, designed
+from rollflow.search.profile import Profile
+from rollflow.search.rungs import Rungs
 
 LEVELS = [1 - k / 6 for k in range(6)]
 
@@ -24,19 +29,17 @@ def recorded(known_from: int, prompts: int = 8, count: int = 60) -> NDArray[np.f
 @pytest.mark.parametrize("known_from", [1, 2, 3, 4])
 def test_it_prunes_where_the_end_is_known_and_not_before(known_from: int) -> None:
     found = designed(recorded(known_from), 60)
-    assert found.rungs
-    assert found.rungs[0] <= LEVELS[known_from] + 1e-9
-    assert found.rungs[0] == pytest.approx(LEVELS[known_from])
+    assert found.levels[0] == pytest.approx(LEVELS[known_from])
     assert known_from > 3 or found.kept[-1] <= 0.25
 
 
 def test_without_early_knowledge_it_is_best_of_n() -> None:
-    assert designed(recorded(6), 60) == Halving((), ())
+    assert designed(recorded(6), 60) == Rungs((), ())
 
 
 def test_the_levels_are_those_of_the_sampler() -> None:
     levels = [1, 0.9, 0.7, 0.4, 0.2, 0.1]
-    assert designed(recorded(2), 60, levels).rungs[0] == 0.7
+    assert designed(recorded(2), 60, levels).levels[0] == 0.7
 
 
 def test_what_it_plays_is_the_expected_best() -> None:
@@ -58,7 +61,7 @@ def test_the_best_of_all_is_found_by_what_its_estimates_say() -> None:
 
 def test_widths_are_within_the_budget() -> None:
     for nfe in range(6, 80):
-        widths = widths_of(Halving((0.5,), (0.5,)), LEVELS, nfe)
+        widths = _widths(Rungs((0.5,), (0.5,)), LEVELS, nfe)
         assert nfe - 4 < sum(widths) <= nfe
 
 
@@ -80,3 +83,33 @@ def test_a_budget_or_levels_that_do_not_fit() -> None:
         designed(recorded(1), 5)
     with pytest.raises(BadSetting, match="expected 6 noise levels, one for each evaluation time; got 2"):
         designed(recorded(1), 60, [1.0, 0.5])
+
+
+def profile_file(folder: Path, known_from: int) -> Path:
+    """A profile of six times whose independent trajectories are those of ``recorded``; nothing else of it matters."""
+    rewards = np.full((8, 6, 6, 10, 7), np.nan)
+    rewards[:, 0] = recorded(known_from).reshape(8, 6, 10, 7)
+    for k in range(1, 6):
+        rewards[:, k, :, :, k:] = 0
+    prompts = tuple("abcdefgh")
+    profile = Profile("toy", "toy", "linear", "ode", 0, prompts, tuple(LEVELS), rewards.astype(np.float32))
+    path = folder / "profile.npz"
+    path.write_bytes(profile.to_bytes())
+    return path
+
+
+def test_a_profile_decides_the_rungs(tmp_path: Path, plane: ToyModel) -> None:
+    """When a job is made, for its budget; a file of another model or reward is used with a warning."""
+    path = profile_file(tmp_path, 2)
+    found = Halving(profile=path).prepared(plane, "toy", 60)
+    assert found.profile is None
+    assert found.rungs[0] == pytest.approx(LEVELS[2])
+    assert (found.rungs, found.kept) == designed(recorded(2).astype(np.float32), 60, LEVELS)
+    assert Halving().prepared(plane, "toy", 60) == Halving()
+    with pytest.warns(RollflowWarning, match="the profile is of 'toy' on toy, not of 'other' on toy"):
+        assert Halving(profile=path).prepared(plane, "other", 60) == found
+
+
+def test_rungs_and_a_profile_are_not_given_together(tmp_path: Path) -> None:
+    with pytest.raises(BadSetting, match="halving takes its rungs from its profile"):
+        Halving((0.5,), (0.5,), profile=tmp_path / "none.npz")

@@ -50,6 +50,7 @@ CORE: dict[str, list[str]] = {
         "search/halving": ["tests/search/test_halving.py", "tests/search/test_halving_design.py", _SEARCHES],
         "search/halving_design": ["tests/search/test_halving_design.py"],
         "search/neighbours": ["tests/search/test_neighbours.py"],
+        "search/rungs": ["tests/search/test_halving.py", "tests/search/test_halving_design.py"],
         "search/threshold": ["tests/search/test_threshold.py", _SEARCHES],
         "search/thresholds": ["tests/search/test_threshold.py", "tests/search/test_dfs.py", _SEARCHES],
         "search/zero_order": ["tests/search/test_zero_order.py", _SEARCHES],

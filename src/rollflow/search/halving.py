@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import groupby
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from rollflow.checks import real, refused, whole
+from rollflow.errors import BadSetting, RollflowWarning
+from rollflow.models.base import ModelSpec
 from rollflow.requests import Asking
-from rollflow.sampler import Dynamics, weighted_shares
+from rollflow.sampler import Dynamics
 from rollflow.search.base import ScheduledSearch
 from rollflow.search.cost import Schedule, Stage
+from rollflow.search.halving_design import designed
+from rollflow.search.profile import Profile
 from rollflow.search.propagator import Finished, Progress, Propagator
-
-_EPSILON = 1e-9  # rounding of noise levels that are given as decimals
+from rollflow.search.rungs import Rungs, fractions_of, widths_of
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,16 @@ class Halving(ScheduledSearch):
     Jamieson & Talwalkar 2016, arXiv 1502.07943; Li et al. 2018, arXiv 1603.06560 (brackets). For samplers: Su et al.
     2025, arXiv 2508.12361 (funnels, of resampled particles); Yu et al. 2025, arXiv 2511.22242 (TTSnap, with rewards
     trained for estimates). Deviation: rungs are any noise levels, and their sizes any shares, which
-    ``search.halving_design`` finds from recorded rewards. By default half go on at each of three levels.
+    ``search.halving_design`` finds from the trajectories of a profile. By default half go on at each of three levels.
 
     Args:
         rungs: Linear noise levels, falling, at the first evaluation time at or below which trajectories end; those that
             no evaluation time reaches play no part.
         kept: Share of the first trajectories that go on from each rung, in (0, 1] and not rising.
         brackets: Number B of brackets, at most one more than rungs.
+        profile: File of a profile (``rollflow bench profile``), best one along the same kernel: rungs and kept are then
+            those that would have found the best of its samples at this budget. It is read when a job is made, and what
+            was found is recorded.
 
     Cost: the sum over evaluation times of the trajectories that reach them, and F NFE for finishing each one at the
     end. Less than the next trajectory would cost up to a rung is left of the budget. One reward call for each
@@ -52,6 +58,7 @@ class Halving(ScheduledSearch):
     rungs: tuple[float, ...] = (0.75, 0.5, 0.25)
     kept: tuple[float, ...] = (0.5, 0.25, 0.125)
     brackets: int = 1
+    profile: Path | None = None
     name = "halving"
     default_kernel = "ode"
 
@@ -65,41 +72,24 @@ class Halving(ScheduledSearch):
             real(f"kept[{place}] of halving", share, above=0, at_most=before)
         most = len(self.rungs) + 1
         whole(f"brackets of halving with {len(self.rungs)} rungs", self.brackets, at_least=1, at_most=most)
+        if self.profile is not None:
+            object.__setattr__(self, "profile", Path(self.profile))
+            if replace(self, profile=None) != Halving():
+                raise BadSetting("halving takes its rungs from its profile; give either these or a profile")
 
-    def fractions(self, levels: Sequence[float], finish_nfe: int) -> list[list[float]]:
-        """Return how many trajectories each bracket has at every evaluation time, and finishes, relative to the others.
-
-        The brackets cost the same.
-
-        Args:
-            levels: Linear noise levels of the evaluation times.
-            finish_nfe: NFE of finishing one trajectory.
-        """
-        times = len(levels)
-        last = times if finish_nfe > 0 else times - 1  # after the last evaluation a choice saves only finishing
-        fractions = []
-        for bracket in range(self.brackets):
-            part = [self.kept[bracket - 1] if bracket > 0 else 1.0] * (times + 1)
-            for rung, kept in zip(self.rungs[bracket:], self.kept[bracket:], strict=True):
-                start = 1 + next((k for k, level in enumerate(levels) if level <= rung + _EPSILON), times)
-                if start <= last:
-                    part[start:] = [kept] * (times + 1 - start)
-            cost = sum(part[:times]) + finish_nfe * part[times]
-            fractions.append([share / cost for share in part])
-        return fractions
-
-    def widths(self, fractions: list[list[float]], surplus: int) -> list[list[int]]:
-        """Return the trajectories of each bracket at every evaluation time, and the finished ones at the end.
-
-        Between two rungs a bracket has one trajectory; each unit of ``surplus`` adds one to such a run.
-        """
-        runs = [[(share, len(list(run))) for share, run in groupby(part)] for part in fractions]
-        rows = iter(weighted_shares(sum(map(len, runs)) + surplus, [share for of in runs for share, _ in of]))
-        return [[n for (_, length), n in zip(of, rows, strict=False) for _ in range(length)] for of in runs]
+    def prepared(self, model: ModelSpec, reward: str, nfe: int) -> Halving:
+        if self.profile is None:
+            return self
+        known, name = Profile.load(self.profile), getattr(model, "name", "")
+        if (known.model, known.reward) != (name, reward):
+            told = f"the profile is of '{known.reward}' on {known.model}, not of '{reward}' on {name}"
+            warnings.warn(told, RollflowWarning, stacklevel=2)
+        found = designed(known.trajectories, max(nfe, len(known.levels)), known.levels)
+        return replace(self, rungs=found.levels, kept=found.kept, profile=None)
 
     def schedule(self, dynamics: Dynamics, surplus: int) -> Schedule:
         fractions = self._fractions(dynamics)
-        *counts, finished = map(sum, zip(*self.widths(fractions, surplus), strict=True))
+        *counts, finished = map(sum, zip(*widths_of(fractions, surplus), strict=True))
         last, free, first = dynamics.transitions, dynamics.finish_nfe == 0, fractions[0]
         rung = [first[k + 1] < first[k] or (free and k == last) for k in range(last + 1)]
         stages = [Stage(n, score=rung[k], guided=k < last) for k, n in enumerate(counts)]
@@ -107,11 +97,11 @@ class Halving(ScheduledSearch):
 
     def _fractions(self, dynamics: Dynamics) -> list[list[float]]:
         levels = [dynamics.noise_level(k) for k in range(dynamics.sampler.steps)]
-        return self.fractions(levels, dynamics.finish_nfe)
+        return fractions_of(Rungs(self.rungs, self.kept), levels, dynamics.finish_nfe, self.brackets)
 
     def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
         surplus = self.surplus(propagator)
-        widths = self.widths(self._fractions(propagator.dynamics), surplus)
+        widths = widths_of(self._fractions(propagator.dynamics), surplus)
         stages = self.schedule(propagator.dynamics, surplus).stages
         steps, particles = propagator.begin(resume)
         numbers = torch.arange(stages[0].rows) if resume is None else resume.extra

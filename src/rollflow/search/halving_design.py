@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import accumulate, combinations, product
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from rollflow.checks import whole
 from rollflow.errors import BadSetting
 from rollflow.search.cost import largest
-from rollflow.search.halving import Halving
+from rollflow.search.rungs import Rungs, fractions_of, widths_of
 
 FACTORS = (0.5, 0.25)
 """Shares of the trajectories before a rung that may go on from it."""
@@ -20,10 +21,8 @@ MOST_LEVELS = 9
 """Most noise levels at which rungs are tried; of more, evenly spaced ones."""
 
 
-def designed(
-    rewards: NDArray[np.floating], nfe: int, levels: Sequence[float] | None = None, draws: int = 200
-) -> Halving:
-    """Return the halving that would have found the best samples among recorded trajectories, at an equal budget.
+def designed(rewards: NDArray[np.floating], nfe: int, levels: Sequence[float] | None = None, draws: int = 64) -> Rungs:
+    """Return the rungs that would have found the best samples among recorded trajectories, at an equal budget.
 
     Every schedule of at most ``MOST_RUNGS`` rungs, each of which keeps one of ``FACTORS``, is played on trajectories
     drawn with replacement from those of each prompt, the same ones for every schedule, and the mean final reward over
@@ -52,29 +51,36 @@ def designed(
     if len(at) != times:
         raise BadSetting(f"expected {times} noise levels, one for each evaluation time; got {len(at)}")
     whole("nfe", nfe, at_least=times)
-    picks = np.random.default_rng(0).integers(matrix.shape[1], size=(draws, nfe))
-    schedules = sorted(_schedules(at), key=lambda one: len(one.rungs))
-    return max(schedules, key=lambda one: _mean_reward(matrix, picks, widths_of(one, at, nfe)))
+    return _best(matrix.tobytes(), matrix.shape, nfe, tuple(at), draws)
 
 
-def widths_of(halving: Halving, levels: Sequence[float], nfe: int) -> list[int]:
-    """Return how many trajectories of the first bracket reach each evaluation time when finishing is free."""
-    fractions = halving.fractions(levels, 0)
+@lru_cache(maxsize=64)
+def _best(content: bytes, shape: tuple[int, ...], nfe: int, levels: tuple[float, ...], draws: int) -> Rungs:
+    """Return the best schedule; all jobs of a run ask for the same."""
+    matrix = np.frombuffer(content).reshape(shape)
+    picks = np.random.default_rng(0).integers(shape[1], size=(draws, nfe))
+    schedules = sorted(_schedules(levels), key=lambda one: len(one.levels))
+    return max(schedules, key=lambda one: _mean_reward(matrix, picks, _widths(one, levels, nfe)))
+
+
+def _widths(rungs: Rungs, levels: Sequence[float], nfe: int) -> list[int]:
+    """Return how many trajectories reach each evaluation time when finishing is free."""
+    fractions = fractions_of(rungs, levels, 0)
 
     def price(surplus: int) -> int:
-        return sum(sum(of[:-1]) for of in halving.widths(fractions, surplus))
+        return sum(widths_of(fractions, surplus)[0][:-1])
 
-    return halving.widths(fractions, largest(price, nfe))[0][:-1]
+    return widths_of(fractions, largest(price, nfe))[0][:-1]
 
 
-def _schedules(levels: Sequence[float]) -> Iterator[Halving]:
+def _schedules(levels: Sequence[float]) -> Iterator[Rungs]:
     """Yield best of N and every schedule that is tried."""
     before_last = np.arange(len(levels) - 1)  # a choice after the last evaluation saves nothing
     tried = before_last[np.linspace(0, len(levels) - 2, min(MOST_LEVELS, len(levels) - 1)).round().astype(int)]
     for count in range(MOST_RUNGS + 1):
         for rungs in combinations([levels[k] for k in tried], count):
             for factors in product(FACTORS, repeat=count):
-                yield Halving(rungs, tuple(accumulate(factors, float.__mul__)))
+                yield Rungs(rungs, tuple(accumulate(factors, float.__mul__)))
 
 
 def _mean_reward(rewards: NDArray[np.float64], picks: NDArray[np.int64], widths: list[int]) -> float:
