@@ -55,6 +55,9 @@ from .dynamics.kernels import (
     KERNELS as KERNELS,
 )
 from .dynamics.kernels import (
+    Clipped as Clipped,
+)
+from .dynamics.kernels import (
     Constant as Constant,
 )
 from .dynamics.kernels import (
@@ -68,6 +71,9 @@ from .dynamics.kernels import (
 )
 from .dynamics.kernels import (
     EulerMaruyama as EulerMaruyama,
+)
+from .dynamics.kernels import (
+    Exponential as Exponential,
 )
 from .dynamics.kernels import (
     FlowCPS as FlowCPS,
@@ -89,6 +95,12 @@ from .dynamics.kernels import (
 )
 from .dynamics.kernels import (
     Sigma as Sigma,
+)
+from .dynamics.kernels import (
+    Sine as Sine,
+)
+from .dynamics.kernels import (
+    Tangent as Tangent,
 )
 from .dynamics.lookahead import Lookahead as Lookahead
 from .dynamics.lookahead import ODELookahead as ODELookahead

@@ -15,15 +15,19 @@ from rollflow.dynamics.kernels import (
     DDIM,
     GLASS,
     KERNELS,
+    Clipped,
     Constant,
     Euler,
     EulerMaruyama,
+    Exponential,
     FlowCPS,
     Heun,
     Memoryless,
     Power,
     Renoise,
     Sigma,
+    Sine,
+    Tangent,
 )
 from rollflow.dynamics.kernels.sde import COEFFICIENTS, Converted, log_snr_dot
 from rollflow.dynamics.lookahead import LOOKAHEADS, ODELookahead
@@ -78,6 +82,8 @@ def test_defaults_of_kernels() -> None:
     assert (Power().scale, Power().exponent, Constant().value, Sigma().scale) == (3.0, 2.0, 1.0, 1.0)
     assert (Memoryless().scale, Memoryless().latest, Converted().latest) == (1.0, 0.9, 1.0)
     assert (Converted().inner, Converted().interpolant, EulerMaruyama().diffusion) == (Power(), VP(), Power())
+    assert (Sine().scale, Exponential().scale, Exponential().rate, Tangent().scale) == (3.0, 3.0, 3.0, 3.0)
+    assert Clipped() == Clipped(Tangent(), 1.0)
     assert (DDIM().eta, FlowCPS().n) == (1.0, 0.8)
     stochastic = [DDIM(1.0), DDIM(0.01), FlowCPS(), FlowCPS(0.01), Renoise(), EulerMaruyama()]
     assert all(kernel.stochastic for kernel in stochastic)
@@ -91,6 +97,11 @@ def test_defaults_of_kernels() -> None:
         (Power, "exponent", (0.0, 0.5), (-0.5,)),
         (Constant, "value", (0.0, 0.5), (-0.5,)),
         (Sigma, "scale", (0.0, 0.5), (-0.5,)),
+        (Sine, "scale", (0.0, 0.5), (-0.5,)),
+        (Exponential, "scale", (0.0, 0.5), (-0.5,)),
+        (Exponential, "rate", (0.01, 100.0), (0.0, -0.5, 100.5)),
+        (Tangent, "scale", (0.0, 0.5), (-0.5,)),
+        (Clipped, "most", (0.0, 0.5), (-0.5,)),
         (Memoryless, "scale", (0.0, 0.5), (-0.5,)),
         (Memoryless, "latest", (0.5, 1.0), (0.0, -0.5, 1.5)),
         (Converted, "latest", (0.5, 1.0), (0.0, -0.5, 1.5)),
@@ -107,6 +118,17 @@ def test_bounds_of_kernels(kind: Any, setting: str, allowed: tuple[float, ...], 
     for value in refused:
         with pytest.raises(BadSetting, match=setting):
             kind(**{setting: value})
+
+
+def test_coefficients_are_chosen_by_text() -> None:
+    for text, expected in (
+        ("sine", Sine()),
+        ("exponential(scale=1, rate=2)", Exponential(1.0, 2.0)),
+        ("tangent(scale=0.5)", Tangent(0.5)),
+        ("clipped(inner=power(scale=4), most=2)", Clipped(Power(4.0), 2.0)),
+    ):
+        assert COEFFICIENTS.make(text) == expected
+        assert COEFFICIENTS.make(COEFFICIENTS.text(expected)) == expected
 
 
 @pytest.mark.parametrize("path", [Linear(), VP(), Cosine()], ids=str)

@@ -23,6 +23,7 @@ CORE: dict[str, list[str]] = {
         "dynamics/kernels/base": [f"{_KERNELS}/test_every_kernel.py"],
         "dynamics/kernels/ode": [f"{_KERNELS}/test_ode_kernels.py", _DEFAULTS],
         "dynamics/kernels/sde": [f"{_KERNELS}/test_sde_kernels.py", _DEFAULTS],
+        "dynamics/kernels/rising": [f"{_KERNELS}/test_sde_kernels.py", _DEFAULTS],
         "dynamics/kernels/preserving": [f"{_KERNELS}/test_preserving_kernels.py", _DEFAULTS],
         "dynamics/kernels/glass": [f"{_KERNELS}/test_glass.py", _DEFAULTS],
         "particles/rng": ["tests/particles"],

@@ -12,9 +12,32 @@ from laws import INTERPOLANTS, MEAN, STD, affine_velocity, at_noise, carry, gaus
 from rollflow.dynamics.conversions import Conversion
 from rollflow.dynamics.grids import Uniform
 from rollflow.dynamics.interpolants import VP, Cosine, Interpolant, Linear, Polynomial
-from rollflow.dynamics.kernels import Constant, Converted, DiffusionCoefficient, EulerMaruyama, Memoryless, Power, Sigma
+from rollflow.dynamics.kernels import (
+    Clipped,
+    Constant,
+    Converted,
+    DiffusionCoefficient,
+    EulerMaruyama,
+    Exponential,
+    Memoryless,
+    Power,
+    Sigma,
+    Sine,
+    Tangent,
+)
 
-COEFFICIENTS = [Power(), Constant(0.7), Sigma(1.5), Memoryless(), Memoryless(math.sqrt(0.5)), Converted(latest=0.9)]
+COEFFICIENTS = [
+    Power(),
+    Constant(0.7),
+    Sigma(1.5),
+    Sine(1.5),
+    Exponential(2.0, 1.5),
+    Tangent(2.0),
+    Clipped(Power(), 1.2),
+    Memoryless(),
+    Memoryless(math.sqrt(0.5)),
+    Converted(latest=0.9),
+]
 TIMES = torch.linspace(0.05, 0.95, 10, dtype=torch.float64)
 every = pytest.mark.parametrize("interpolant", INTERPOLANTS, ids=str)
 every_coefficient = pytest.mark.parametrize("diffusion", COEFFICIENTS, ids=str)
@@ -67,6 +90,18 @@ def test_coefficients_are_their_formulas() -> None:
     torch.testing.assert_close(Memoryless().g(VP(), t), torch.sqrt(0.1 + 19.9 * t))
     ends, capped = torch.tensor([0.0, 0.9, 1.0], dtype=torch.float64), math.sqrt(2 * 0.9 / 0.1)
     torch.testing.assert_close(Memoryless().g(Linear(), ends).tolist(), [0.0, capped, capped])
+
+
+def test_rising_coefficients_are_their_formulas() -> None:
+    t = torch.tensor([0.0, 1 / 3, 0.5, 1.0], dtype=torch.float64)
+    for diffusion, expected in (
+        (Sine(2.0), [0.0, 1.0, math.sqrt(2), 2.0]),
+        (Tangent(2.0), [0.0, 2 * (2 - math.sqrt(3)), 2 * (math.sqrt(2) - 1), 2.0]),
+        (Exponential(2.0, math.log(4)), [0.0, 2 * (4 ** (1 / 3) - 1) / 3, 2 / 3, 2.0]),
+        (Clipped(Sine(2.0), 1.2), [0.0, 1.0, 1.2, 1.2]),
+        (Clipped(Sine(2.0), 0.0), [0.0] * 4),
+    ):
+        torch.testing.assert_close(diffusion.g(Linear(), t), torch.tensor(expected, dtype=torch.float64))
 
 
 def test_the_coefficient_of_vp_in_linear_time() -> None:

@@ -1,14 +1,14 @@
 """Kernels: transitions from x_t to x_s, with t > s."""
 
-from rollflow.dynamics.kernels.base import GaussianKernel, Kernel, Moments, VelocityFn
+from rollflow.dynamics.kernels.base import DiffusionCoefficient, GaussianKernel, Kernel, Moments, VelocityFn
 from rollflow.dynamics.kernels.glass import GLASS
 from rollflow.dynamics.kernels.ode import Euler, Heun
 from rollflow.dynamics.kernels.preserving import DDIM, CoefficientsPreserving, FlowCPS, Renoise
+from rollflow.dynamics.kernels.rising import Clipped, Exponential, Sine, Tangent
 from rollflow.dynamics.kernels.sde import (
     COEFFICIENTS,
     Constant,
     Converted,
-    DiffusionCoefficient,
     EulerMaruyama,
     Memoryless,
     Power,
@@ -36,12 +36,14 @@ __all__ = [
     "DDIM",
     "GLASS",
     "KERNELS",
+    "Clipped",
     "CoefficientsPreserving",
     "Constant",
     "Converted",
     "DiffusionCoefficient",
     "Euler",
     "EulerMaruyama",
+    "Exponential",
     "FlowCPS",
     "GaussianKernel",
     "Heun",
@@ -51,5 +53,7 @@ __all__ = [
     "Power",
     "Renoise",
     "Sigma",
+    "Sine",
+    "Tangent",
     "VelocityFn",
 ]

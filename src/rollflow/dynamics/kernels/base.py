@@ -1,4 +1,4 @@
-"""The kernel interface."""
+"""The interfaces of kernels and of diffusion coefficients."""
 
 from __future__ import annotations
 
@@ -25,6 +25,14 @@ class Moments(NamedTuple):
 
     mean: States
     std: Times
+
+
+class DiffusionCoefficient(Settings, ABC):
+    """Diffusion coefficient of the reverse SDE: with any g_t >= 0 its marginals are those of the flow."""
+
+    @abstractmethod
+    def g(self, interpolant: Interpolant, t: Times) -> Times:
+        """Return g_t at times in (0, 1]: float64, of the shape of t."""
 
 
 class Kernel(Settings, ABC):

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from rollflow.checks import Settings, real
+from rollflow.checks import real
 from rollflow.dynamics.conversions import Conversion, as_float, broadcast_like, score_from_velocity
 from rollflow.dynamics.interpolants import VP, Interpolant
-from rollflow.dynamics.kernels.base import GaussianKernel, Moments
+from rollflow.dynamics.kernels.base import DiffusionCoefficient, GaussianKernel, Moments
+from rollflow.dynamics.kernels.rising import Clipped, Exponential, Sine, Tangent
 from rollflow.dynamics.shapes import States, Times
 from rollflow.errors import BadSetting
 from rollflow.registry import Registry
-
-
-class DiffusionCoefficient(Settings, ABC):
-    """Diffusion coefficient of the reverse SDE: with any g_t >= 0 its marginals are those of the flow."""
-
-    @abstractmethod
-    def g(self, interpolant: Interpolant, t: Times) -> Times:
-        """Return g_t at times in (0, 1]: float64, of the shape of t."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +171,16 @@ class EulerMaruyama(GaussianKernel):
 COEFFICIENTS: Registry[DiffusionCoefficient] = Registry(
     "diffusion coefficient",
     DiffusionCoefficient,
-    {"power": Power, "constant": Constant, "sigma": Sigma, "memoryless": Memoryless, "converted": Converted},
+    {
+        "power": Power,
+        "constant": Constant,
+        "sigma": Sigma,
+        "sine": Sine,
+        "exponential": Exponential,
+        "tangent": Tangent,
+        "memoryless": Memoryless,
+        "converted": Converted,
+        "clipped": Clipped,
+    },
 )
 """Every diffusion coefficient, by its name on the command line."""
