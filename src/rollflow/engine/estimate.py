@@ -5,13 +5,7 @@ from __future__ import annotations
 import warnings
 
 from rollflow.checks import MOST_NFE, instance, whole
-from rollflow.defaults import (
-    DEFAULT_KERNEL,
-    DEFAULT_LOOKAHEAD,
-    DEFAULT_STEPS,
-    FEW_STEP_INTERPOLANT,
-    MANY_STEP_INTERPOLANT,
-)
+from rollflow.defaults import DEFAULT_LOOKAHEAD, DEFAULT_STEPS
 from rollflow.dynamics.grids import Levels
 from rollflow.dynamics.interpolants import INTERPOLANTS, Interpolant
 from rollflow.dynamics.kernels import KERNELS
@@ -44,18 +38,17 @@ def estimate_cost(model: ModelSpec, search: Search, sampler: Sampler, nfe: int) 
 def default_sampler(model: ModelSpec, search: Search, interpolant: Interpolant | None = None) -> Sampler:
     """Return the default sampler of a job.
 
-    It follows the interpolant and the kernel that the search names for itself, at its noise levels. What the search
-    leaves open is VP for a step-distilled model, as in the paper (Kim et al. 2025, arXiv 2503.19385), and the linear
-    interpolant for any other; the reverse SDE; and ``DEFAULT_STEPS`` steps.
+    It follows the interpolant and the kernel of the search (``Search.default_dynamics``), at its noise levels; without
+    such it has ``DEFAULT_STEPS`` steps.
 
     Args:
         model: Model that is sampled.
         search: Search that samples.
         interpolant: Interpolant to sample along in place of the default.
     """
-    own = search.default_interpolant or (FEW_STEP_INTERPOLANT if model.few_step else MANY_STEP_INTERPOLANT)
-    path = INTERPOLANTS.make(own) if interpolant is None else interpolant
-    kernel = KERNELS.make(search.default_kernel or DEFAULT_KERNEL)
+    default = search.default_dynamics(few_step=model.few_step)
+    path = INTERPOLANTS.make(default.interpolant) if interpolant is None else interpolant
+    kernel = KERNELS.make(default.kernel)
     levels = search.default_levels
     grid, steps = (None, DEFAULT_STEPS) if levels is None else (Levels(levels, path), len(levels))
     return Sampler(path, kernel, grid, steps, LOOKAHEADS.make(DEFAULT_LOOKAHEAD))

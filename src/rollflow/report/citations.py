@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rollflow.bench.suites.load import PUBLISHED
-from rollflow.defaults import DEFAULT_KERNEL, DEFAULT_LOOKAHEAD, FEW_STEP_INTERPOLANT, MANY_STEP_INTERPOLANT
+from rollflow.defaults import DEFAULT_LOOKAHEAD
 from rollflow.dynamics.grids import GRIDS
 from rollflow.dynamics.guidance import GUIDANCE
 from rollflow.dynamics.interpolants import INTERPOLANTS
 from rollflow.dynamics.kernels import KERNELS
 from rollflow.dynamics.lookahead import LOOKAHEADS
 from rollflow.errors import RollflowError
-from rollflow.models import MODELS, FlowModel
+from rollflow.models import MODELS
 from rollflow.registry import Named, Registry, settings_of
 from rollflow.rewards import REWARDS
 from rollflow.sampler import Sampler
-from rollflow.search import SEARCHES
+from rollflow.search import SEARCHES, Search
 
 PAPER = "2503.19385"
 ARXIV = re.compile(r"(?<![\d.])\d{4}\.\d{5}(?!\d)")
@@ -89,10 +89,11 @@ def _of_arm(config: Mapping[str, Any], arm: Mapping[str, Any]) -> Iterator[type]
     """Yield the classes that an arm's jobs use, found by name without importing or constructing anything."""
     if arm["nfe"] is not None:
         search, model = SEARCHES.named(arm["method"], plugins=False), MODELS.get(config["model"])
-        interpolant = arm.get("interpolant") or (None if model is None else _interpolant_of(model))
-        default = getattr(search.kind, "default_kernel", None) or DEFAULT_KERNEL
+        assert issubclass(search.kind, Search)
+        default = search.kind.default_dynamics(few_step=model is not None and model.few_step)
+        interpolant = arm.get("interpolant") or (None if model is None else default.interpolant)
         choices: list[tuple[Registry[Any], str | None]] = [
-            (KERNELS, arm.get("kernel") or default),
+            (KERNELS, arm.get("kernel") or default.kernel),
             (LOOKAHEADS, DEFAULT_LOOKAHEAD),
             (GRIDS, arm.get("grid")),
             (GUIDANCE, arm.get("guidance")),
@@ -104,10 +105,6 @@ def _of_arm(config: Mapping[str, Any], arm: Mapping[str, Any]) -> Iterator[type]
             yield from () if text is None else _named(registry.named(text, plugins=False))
     for text in (config["reward"], *config["held_out"]):
         yield from _named(REWARDS.named(text, plugins=False))
-
-
-def _interpolant_of(model: type[FlowModel]) -> str:
-    return FEW_STEP_INTERPOLANT if model.few_step else MANY_STEP_INTERPOLANT
 
 
 def cited(config: Mapping[str, Any]) -> Citations:

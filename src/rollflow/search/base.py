@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from rollflow.checks import MOST_NFE, Settings
+from rollflow.defaults import DEFAULT_KERNEL, FEW_STEP_INTERPOLANT, MANY_STEP_INTERPOLANT
 from rollflow.errors import BudgetTooSmall, RollflowError
 from rollflow.models.base import ModelSpec
 from rollflow.requests import Asking
@@ -14,6 +15,13 @@ from rollflow.search.cost import Cost, Schedule, largest
 from rollflow.search.own_state import changed_settings, own_state, settings_of
 from rollflow.search.propagator import Finished, Progress, Propagator
 from rollflow.search.rehearsal import EndlessSearch, Rehearsal, rehearse
+
+
+class DefaultDynamics(NamedTuple):
+    """Names of an interpolant and a kernel."""
+
+    interpolant: str
+    kernel: str
 
 
 class Search(Settings, ABC):
@@ -28,6 +36,8 @@ class Search(Settings, ABC):
             library's default for the model.
         default_kernel: Name of the kernel that its paper uses, which a plan takes unless the user names one; None is
             the library's default.
+        few_step_interpolant: As ``default_interpolant``, for a step-distilled model; None is ``default_interpolant``.
+        few_step_kernel: As ``default_kernel``, for a step-distilled model; None is ``default_kernel``.
         states: Dataclasses and named tuples that its saved states contain in addition to the library's own; a
             checkpoint creates no other class.
         exact: Whether it spends the same amount for all rewards. If not, it must spend the most when all rewards are
@@ -37,8 +47,26 @@ class Search(Settings, ABC):
     name: ClassVar[str]
     default_interpolant: ClassVar[str | None] = None
     default_kernel: ClassVar[str | None] = None
+    few_step_interpolant: ClassVar[str | None] = None
+    few_step_kernel: ClassVar[str | None] = None
     states: ClassVar[tuple[type, ...]] = ()
     exact: ClassVar[bool] = True
+
+    @classmethod
+    def default_dynamics(cls, *, few_step: bool) -> DefaultDynamics:
+        """Return the interpolant and the kernel that a plan takes unless the user names others.
+
+        What the search leaves open is VP for a step-distilled model, as in Kim et al. 2025, arXiv 2503.19385, the
+        linear interpolant for any other, and the reverse SDE.
+
+        Args:
+            few_step: Whether the model is step-distilled.
+        """
+        interpolant, kernel = cls.default_interpolant, cls.default_kernel
+        if few_step:
+            interpolant, kernel = cls.few_step_interpolant or interpolant, cls.few_step_kernel or kernel
+        by_model = FEW_STEP_INTERPOLANT if few_step else MANY_STEP_INTERPOLANT
+        return DefaultDynamics(interpolant or by_model, kernel or DEFAULT_KERNEL)
 
     @abstractmethod
     def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:

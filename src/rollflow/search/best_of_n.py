@@ -17,13 +17,16 @@ class BestOfN(ScheduledSearch):
 
         x^i ~ sampler,  i = 1..N;    return argmax_i r(x0^i)
 
-    The baseline of Kim et al. 2025, arXiv 2503.19385, at an equal budget: N is as large as the budget allows.
+    The baseline of Kim et al. 2025, arXiv 2503.19385, at an equal budget: N is as large as the budget allows. On a
+    step-distilled model it follows the ODE along the linear interpolant by default, as in the paper.
 
     Cost: N (T + F) NFE, with T the sampler's steps and F the NFE of finishing; N reward calls; with guidance, another
     N (T - 1) reward calls and N (T - 1) backward passes. Less than the cost of one trajectory is left unspent.
     """
 
     name = "bon"
+    few_step_interpolant = "linear"
+    few_step_kernel = "ode"
 
     def schedule(self, dynamics: Dynamics, surplus: int) -> Schedule:
         n, last, free = 1 + surplus, dynamics.transitions, dynamics.finish_nfe == 0  # else only finished samples score
