@@ -17,6 +17,7 @@ METHODS = {
         rollflow.SEARCHES,
         rollflow.ACCEPTANCES,
         rollflow.QUOTAS,
+        rollflow.KEEPINGS,
         rollflow.NOISE_WEIGHTS,
         rollflow.POTENTIALS,
         rollflow.TEMPERINGS,

@@ -283,6 +283,18 @@ from .search.demon.weights import (
 from .search.demon.weights import (
     TanhWeights as TanhWeights,
 )
+from .search.keeping import (
+    KEEPINGS as KEEPINGS,
+)
+from .search.keeping import (
+    AllCopies as AllCopies,
+)
+from .search.keeping import (
+    EachStream as EachStream,
+)
+from .search.keeping import (
+    Keeping as Keeping,
+)
 from .search.rbf.acceptance import (
     ACCEPTANCES as ACCEPTANCES,
 )
@@ -303,6 +315,9 @@ from .search.rbf.acceptance import (
 )
 from .search.rbf.quota import (
     QUOTAS as QUOTAS,
+)
+from .search.rbf.quota import (
+    PublishedQuota as PublishedQuota,
 )
 from .search.rbf.quota import (
     QuotaSchedule as QuotaSchedule,

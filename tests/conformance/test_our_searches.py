@@ -26,8 +26,9 @@ from rollflow.search import (
     ZeroOrder,
 )
 from rollflow.search.demon.weights import BoltzmannWeights
+from rollflow.search.keeping import AllCopies
 from rollflow.search.rbf.acceptance import AtLeast, OverParent
-from rollflow.search.rbf.quota import WeightedQuota
+from rollflow.search.rbf.quota import PublishedQuota, WeightedQuota
 from rollflow.search.smc.potentials import MaxPotential
 from rollflow.search.smc.tempering import AdaptiveTempering
 from rollflow.testing import SearchSuite
@@ -36,11 +37,14 @@ CASES: list[Search] = [
     BestOfN(),
     SearchOverPaths(1, 1),
     SearchOverPaths(2, 3, start=0.3, forward=0.4, back=0.55),
+    SearchOverPaths(3, 2, start=0.3, forward=0.4, back=0.55, keep=AllCopies()),
     CoDe(1, 1),
     CoDe(3, 2),
+    CoDe(2, 2, noises=False),
     SVDD(1),
     SVDD(3),
     SVDD(2, temperature=0.5, ratio=0.3),
+    SVDD(2, noises=False),
     SMC(),
     SMC(MaxPotential(), 0.1, SSP(), 0.5, AdaptiveTempering(), draw=True),
     SMC(resampling=Residual(), ratio=0.3),
@@ -63,6 +67,7 @@ CASES: list[Search] = [
     RolloverBudget(1, 1),
     RolloverBudget(3, 2),
     RolloverBudget(2, 3, AtLeast(2, OverParent()), WeightedQuota((3.0, 1.0))),
+    RolloverBudget(2, 3, quota=PublishedQuota()),
 ]
 
 

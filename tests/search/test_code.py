@@ -13,7 +13,7 @@ from torch import Tensor
 from rollflow.dynamics.conversions import denoised_from_velocity
 from rollflow.dynamics.guidance import DPS, Guidance
 from rollflow.dynamics.interpolants import VP, Linear
-from rollflow.dynamics.kernels import EulerMaruyama, Heun, Kernel
+from rollflow.dynamics.kernels import Euler, EulerMaruyama, Heun, Kernel
 from rollflow.dynamics.lookahead import ODELookahead
 from rollflow.engine import Engine, Job, Observer, Result, Spending, Task, estimate_cost
 from rollflow.errors import RollflowError
@@ -56,7 +56,7 @@ class State(NamedTuple):
     reward: float
 
 
-def plain(model: ToyModel, streams: int, block: int, copies: list[int], steps: int) -> Tensor:
+def plain(model: ToyModel, streams: int, block: int, copies: list[int], steps: int, noises: bool = True) -> Tensor:
     """Copies of one stream one after another, each through the whole block; the best stream at the end."""
     noise, times = Noise(4, 0, model.shape, model.dtype), torch.arange(steps, 0, -1, dtype=torch.float64) / steps
 
@@ -72,7 +72,7 @@ def plain(model: ToyModel, streams: int, block: int, copies: list[int], steps: i
             end = min(step + block, steps - 1)
             reached = []
             for j in range(m):
-                at = evaluate(noise.normal(0, i, j)[None], times[0]) if kept is None else kept
+                at = evaluate(noise.normal(0, i, j * noises)[None], times[0]) if kept is None else kept
                 for k in range(step + 1, end + 1):
                     mean, std = EulerMaruyama().moments(Linear(), at.x, at.v, times[k - 1], times[k])
                     at = evaluate(mean + std * noise.normal(k, i, j), times[k])
@@ -101,6 +101,22 @@ def test_the_plain_loop_gives_the_same_bits(
     result, _ = run(plane, CoDe(streams, block), nfe, Sampler(Linear(), steps=steps))
     assert torch.equal(result.sample, plain(plane, streams, block, copies, steps))
     assert (result.spent.nfe, result.spent.reward_calls) == (nfe - left, streams * sum(copies))
+
+
+def test_from_one_noise_the_plain_loop_gives_the_same_bits(plane: ToyModel) -> None:
+    result, watch = run(plane, CoDe(2, 2, noises=False), 60, Sampler(Linear(), steps=10))
+    assert torch.equal(result.sample, plain(plane, 2, 2, [3] * 5, 10, noises=False))
+    assert not torch.equal(result.sample, plain(plane, 2, 2, [3] * 5, 10))
+    first = watch.saves[0].particles.x.view(2, 3, -1)
+    assert (first == first[:, :1]).all()
+    assert (result.spent.nfe, result.spent.reward_calls) == (60, 30)
+
+
+def test_from_one_noise_the_ode_chooses_nothing(plane: ToyModel) -> None:
+    """The control of arXiv 2503.19385: one trajectory of each stream, whatever the budget."""
+    sampler, search = Sampler(Linear(), Euler(), steps=5), CoDe(2, 2, noises=False)
+    assert torch.equal(run(plane, search, 10, sampler)[0].sample, run(plane, search, 60, sampler)[0].sample)
+    assert not torch.equal(run(plane, CoDe(), 10, sampler)[0].sample, run(plane, CoDe(), 60, sampler)[0].sample)
 
 
 def test_only_the_ends_of_blocks_are_scored(plane: ToyModel) -> None:

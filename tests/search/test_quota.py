@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollflow.errors import RollflowError
-from rollflow.search.rbf.quota import QuotaSchedule, UniformQuota, WeightedQuota
+from rollflow.search.rbf.quota import QUOTAS, PublishedQuota, QuotaSchedule, UniformQuota, WeightedQuota
 
 transitions = st.integers(1, 12)
 spare = st.integers(0, 300)
@@ -18,7 +18,7 @@ weights = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=6)
 
 @given(transitions, spare, weights)
 def test_all_children_are_given_away_and_none_goes_without(T: int, more: int, w: list[float]) -> None:
-    schedules: list[QuotaSchedule] = [UniformQuota(), WeightedQuota(tuple(w))]
+    schedules: list[QuotaSchedule] = [UniformQuota(), PublishedQuota(), WeightedQuota(tuple(w))]
     for schedule in schedules:
         quotas = schedule.split(T + more, T)
         assert len(quotas) == T
@@ -33,6 +33,15 @@ def test_equal_weights_are_uniform(T: int, more: int, w: float, n: int) -> None:
 
 def test_uniform_leaves_the_remainder_to_the_last() -> None:
     assert UniformQuota().split(23, 5) == [4, 4, 4, 4, 7]
+
+
+def test_published_divides_by_the_steps() -> None:
+    """With 10 steps, hence 9 transitions, and 224 children, which is what the paper's setting buys."""
+    assert PublishedQuota().split(224, 9) == [22] * 8 + [48]
+    assert PublishedQuota().split(11, 9) == [1] * 8 + [3]
+    assert PublishedQuota().split(9, 9) == [1] * 9
+    assert PublishedQuota().split(7, 1) == [7]
+    assert (QUOTAS.make("published"), PublishedQuota.reserve, UniformQuota.reserve) == (PublishedQuota(), 1, 0)
 
 
 @pytest.mark.parametrize(

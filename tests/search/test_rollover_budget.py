@@ -21,7 +21,7 @@ from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Sampler
 from rollflow.search import SEARCHES, Progress, RolloverBudget
 from rollflow.search.rbf.acceptance import Acceptance, AtLeast, BestSoFar, OverParent, OverQuantile
-from rollflow.search.rbf.quota import QuotaSchedule, UniformQuota, WeightedQuota
+from rollflow.search.rbf.quota import PublishedQuota, QuotaSchedule, UniformQuota, WeightedQuota
 
 
 class Chain(NamedTuple):
@@ -226,6 +226,26 @@ def test_quotas_are_what_is_spent_where_nothing_is_found(line: ToyModel) -> None
     """A constant reward: one child each and 20 in proportion 4 to 3 to 2 to 1."""
     watch, _, _ = scripted(line, 1.0, nfe=26, quota=WeightedQuota((4.0, 1.0)))
     assert watch.nfe == [2, 9, 7, 5, 3]
+
+
+def test_the_published_quota_leaves_one_nfe_of_a_chain(line: ToyModel) -> None:
+    """A constant reward, 26 NFE, 5 steps: one is left, and 23 children are divided by 5, not by 4; found at once, all
+    roll over.
+    """
+    watch, result, _ = scripted(line, 1.0, nfe=26, quota=PublishedQuota())
+    assert watch.nfe == [2, 4, 4, 4, 11]
+    assert result.spent.nfe == 25
+    watch, result, _ = scripted(line, *range(1000), nfe=26, quota=PublishedQuota())
+    assert watch.nfe == [2, 1, 1, 1, 20]
+    assert result.spent.nfe == 25
+
+
+def test_the_release_uses_498_of_500(line: ToyModel) -> None:
+    search, dynamics = RolloverBudget(quota=PublishedQuota()), Sampler(Linear(), finish=False).bind(line)
+    assert (search.cost(dynamics, 500).nfe, RolloverBudget().cost(dynamics, 500).nfe) == (498, 500)
+    assert search.shares(dynamics, 500) == [250, 250]
+    assert [stage.rows for stage in search.schedule(dynamics, 224 - 9).stages] == [25, *[22] * 8, 48]
+    assert (search.smallest_nfe(dynamics), RolloverBudget().smallest_nfe(dynamics)) == (70, 68)
 
 
 def test_the_best_drawn_goes_on_whichever_was_accepted(line: ToyModel) -> None:

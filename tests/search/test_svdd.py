@@ -62,7 +62,15 @@ def best(children: list[Child], step: int, stream: int) -> Child:
     return max(children, key=lambda child: child.reward)
 
 
-def plain(model: ToyModel, prompt: str, reward: ToyReward, streams: int, m: list[int], choose: Choice = best) -> Tensor:
+def plain(
+    model: ToyModel,
+    prompt: str,
+    reward: ToyReward,
+    streams: int,
+    m: list[int],
+    choose: Choice = best,
+    noises: bool = True,
+) -> Tensor:
     """Every step M children of each stream, one of which goes on; the best stream at the end."""
     steps = len(m)
     noise, times = Noise(4, 0, model.shape, model.dtype), torch.arange(steps, 0, -1, dtype=torch.float64) / steps
@@ -74,7 +82,7 @@ def plain(model: ToyModel, prompt: str, reward: ToyReward, streams: int, m: list
 
     ends = []
     for stream in range(streams):
-        at = choose([evaluate(noise.normal(0, stream, j)[None], times[0]) for j in range(m[0])], 0, stream)
+        at = choose([evaluate(noise.normal(0, stream, j * noises)[None], times[0]) for j in range(m[0])], 0, stream)
         for step in range(1, steps):
             mean, std = EulerMaruyama().moments(Linear(), at.x, at.v, times[step - 1], times[step])
             children = [evaluate(mean + std * noise.normal(step, stream, j), times[step]) for j in range(m[step])]
@@ -90,6 +98,28 @@ def test_the_plain_loop_gives_the_same_bits(plane: ToyModel, streams: int, m: in
     (result,) = Engine().run([job])
     assert torch.equal(result.sample, plain(plane, "pair", reward, streams, [m] * steps))
     assert result.spent.nfe == result.spent.reward_calls == streams * m * steps
+
+
+def test_from_one_noise_the_plain_loop_gives_the_same_bits(plane: ToyModel) -> None:
+    """It is evaluated as often as there are children, at the same price, and gives all of them the same reward."""
+    reward, watch, search = ToyReward(torch.tensor([2.0, -1.0])), Watch(), SVDD(2, noises=False)
+    job = Job(Task(plane, "pair", reward), search, 24, 4, Sampler(Linear(), steps=4))
+    (result,) = Engine(observers=[watch]).run([job])
+    assert torch.equal(result.sample, plain(plane, "pair", reward, 2, [3] * 4, noises=False))
+    assert not torch.equal(result.sample, plain(plane, "pair", reward, 2, [3] * 4))
+    assert len(watch.rewards[0].unique()) == 2  # type: ignore[no-untyped-call]
+    assert result.spent.nfe == result.spent.reward_calls == 24
+    assert watch.nfe == [6] * 4
+
+
+def test_from_one_noise_the_ode_chooses_nothing(line: ToyModel, toy_reward: ToyReward) -> None:
+    """The control of arXiv 2503.19385: one trajectory of each stream, whatever the budget."""
+    task, sampler = Task(line, "wide", toy_reward), Sampler(Linear(), Euler(), steps=4)
+    searches = [(SVDD(2, noises=False), 8), (SVDD(2, noises=False), 40), (SVDD(2), 8), (SVDD(2), 40)]
+    one, many, first, best_of_five = Engine().run([Job(task, search, nfe, 3, sampler) for search, nfe in searches])
+    assert torch.equal(one.sample, many.sample)
+    assert torch.equal(one.sample, first.sample)
+    assert best_of_five.reward > many.reward
 
 
 @pytest.mark.parametrize("nfe", [8, 24, 25, 31, 63, 100])

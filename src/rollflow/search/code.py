@@ -12,7 +12,7 @@ from rollflow.sampler import Dynamics, even_shares
 from rollflow.search.base import ScheduledSearch
 from rollflow.search.cost import Schedule, Stage
 from rollflow.search.propagator import Finished, Progress, Propagator
-from rollflow.search.streams import best_of_each, copied, labels
+from rollflow.search.streams import best_of_each, copied, first_labels, labels
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,15 @@ class CoDe(ScheduledSearch):
     number of transitions) and SVDD (L = 1).
 
     Singh et al. 2025, arXiv 2502.00968, algorithm 1, as Kim et al. 2025, arXiv 2503.19385, run it. The copies of the
-    first block are M noises of each stream, which are not scored: the first choice is made L transitions later. M is as
-    large as the budget allows; if it cannot be the same for every block, later blocks have one more copy.
+    first block are not scored at first: the first choice is made L transitions later. Deviation: they are M noises of
+    each stream; the release of arXiv 2503.19385 copies a single noise (``noises=False``). M is as large as the budget
+    allows; if it cannot be the same for every block, later blocks have one more copy.
 
     Args:
         streams: Number N of independent streams, the best of which is returned (the paper: 2).
         block: Number L of transitions in a block (the paper: 2); the last block is shorter if L does not divide them.
+        noises: Whether a stream starts from M noises, rather than from M copies of one noise (the paper), so that along
+            an ODE, where copies stay equal, nothing can be chosen.
 
     Cost: N (M T + F) NFE, with T the sampler's steps and F the NFE of finishing; a reward call for each copy and block.
     Less than the cost of N copies of the longest block is left unspent. With guidance, a backward pass and a reward
@@ -39,6 +42,7 @@ class CoDe(ScheduledSearch):
 
     streams: int = 2
     block: int = 2
+    noises: bool = True
     name = "code"
 
     def __post_init__(self) -> None:
@@ -67,9 +71,8 @@ class CoDe(ScheduledSearch):
                 parents = yield from propagator.guided(particles, step - 1)
                 ancestors = copied(self.streams, m)
                 particles = parents.rows(ancestors)
-            particles = yield from propagator.advance(
-                particles, step, *labels(self.streams, m), score=score, guided=guided
-            )
+            labelled = labels(self.streams, m) if step > 0 else first_labels(self.streams, m, noises=self.noises)
+            particles = yield from propagator.advance(particles, step, *labelled, score=score, guided=guided)
             if score:
                 best = best_of_each(particles.reward, self.streams)
                 particles, ancestors = particles.rows(best), ancestors[best]

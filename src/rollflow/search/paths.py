@@ -20,8 +20,9 @@ from rollflow.requests import Asking
 from rollflow.sampler import Dynamics
 from rollflow.search.base import ScheduledSearch
 from rollflow.search.cost import Schedule, Stage
+from rollflow.search.keeping import EachStream, Keeping
 from rollflow.search.propagator import Finished, Particles, Progress, Propagator
-from rollflow.search.streams import best_of_each, copied, labels
+from rollflow.search.streams import copied, labels
 
 LONGEST_STEP = 0.3
 """Longest step, in linear noise level, that still denoises; see ``SearchOverPaths.doubt``."""
@@ -81,10 +82,11 @@ class SearchOverPaths(ScheduledSearch):
             down to s + forward - back, or to 0 if that is higher
             keep the best of each stream by r(x0);  s = its noise level
 
-    Ma et al. 2025, arXiv 2501.09732, "search over paths", as Kim et al. 2025, arXiv 2503.19385, run it. Deviations:
-    each stream keeps its own best, whereas the authors keep the best N of all copies; and the descent to 0 ends with an
-    evaluation at noise level 1 / steps or below, whose clean estimate is the finished sample, regardless of the
-    sampler's ``finish``.
+    Ma et al. 2025, arXiv 2501.09732, "search over paths", as Kim et al. 2025, arXiv 2503.19385, run it, both with
+    deterministic descents. Deviations: each stream keeps its own best, whereas both keep the best N of all copies
+    (``keep=AllCopies()``); and the descent to 0 ends with an evaluation at noise level 1 / steps or below, whose clean
+    estimate is the finished sample, regardless of the sampler's ``finish``, where Ma et al. end with a random search
+    from the N samples.
 
     Every descent (a leg) goes in equal steps of noise level from an evaluation at its upper end to one at its lower
     end, which is scored; the sampler's time grid plays no part. The budget buys steps, equally many for each leg; what
@@ -98,6 +100,7 @@ class SearchOverPaths(ScheduledSearch):
         start: Noise level s0 at which the first leg ends, in (0, 1).
         forward: Increase of the noise level of copies, > 0, with start + forward <= 1.
         back: Decrease of their noise level, > forward.
+        keep: Rule that keeps N of the copies: of each stream its best, or the best of all (the paper).
 
     Cost: N (E0 + M (E1 + ... + ER)) NFE, with Ei >= 2 the evaluations of leg i and R = start / (back - forward) rounded
     up; N (1 + M R) reward calls. Less than the cost of N children is left unspent. With guidance, one more backward
@@ -109,8 +112,10 @@ class SearchOverPaths(ScheduledSearch):
     start: float = 0.12
     forward: float = 0.78
     back: float = 0.81
+    keep: Keeping = EachStream()
     name = "paths"
     default_kernel = "ode"
+    few_step_interpolant = "linear"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -198,7 +203,7 @@ class SearchOverPaths(ScheduledSearch):
                 t, s = _times(interpolant, legs[i - 1])[-1], _times(interpolant, leg)[0]
                 x = renoised(interpolant, kept.x[copied(self.streams, m)], t, s, x)
             particles = yield from self._descend(propagator, leg, x, first)
-            kept = particles.rows(best_of_each(particles.reward, self.streams))
+            kept = particles.rows(self.keep.rows(particles.reward, self.streams))
             yield from propagator.save(i, kept, noise_level=leg.lower)
         row = kept.best_row
         return Finished(kept.clean[row], float(kept.reward[row]), 0.0, row=row)

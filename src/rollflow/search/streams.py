@@ -14,6 +14,12 @@ def labels(streams: int, copies: int) -> tuple[list[int], list[int]]:
     return [stream for stream in range(streams) for _ in range(copies)], list(range(copies)) * streams
 
 
+def first_labels(streams: int, copies: int, *, noises: bool) -> tuple[list[int], list[int]]:
+    """Return the noise labels of the first states: ``copies`` noises of each stream, or copies of one noise."""
+    rows, draws = labels(streams, copies)
+    return rows, draws if noises else [0] * len(draws)
+
+
 def copied(streams: int, copies: int) -> Int64[Tensor, " B"]:
     """Return row indices that repeat each of ``streams`` particles ``copies`` times."""
     return torch.arange(streams).repeat_interleave(copies)

@@ -11,7 +11,7 @@ from rollflow.sampler import Dynamics, even_shares, linear_shares
 from rollflow.search.base import ScheduledSearch
 from rollflow.search.cost import Schedule, Stage
 from rollflow.search.propagator import Finished, Particles, Progress, Propagator
-from rollflow.search.streams import best_of_each, copied, labels, softmax_of_each
+from rollflow.search.streams import best_of_each, copied, first_labels, labels, softmax_of_each
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,17 @@ class SVDD(ScheduledSearch):
     step of the law tilted by exp(r / a).
 
     Li et al. 2024, arXiv 2408.08252, algorithm 1; at zero temperature as Kim et al. 2025, arXiv 2503.19385, run it, who
-    also let M fall linearly ("adaptive"). Deviation: one of M noises is chosen in the same way before the first step.
-    M is as large as the budget allows; if it cannot be the same at every step, later steps have the larger M.
+    also let M fall linearly ("adaptive"). Deviation: one of M noises is chosen in the same way before the first step;
+    the release of arXiv 2503.19385 starts from a single noise (``noises=False``). M is as large as the budget allows;
+    if it cannot be the same at every step, later steps have the larger M.
 
     Args:
         streams: Number N of independent streams, the best of which is returned (the paper: 2).
         temperature: Temperature a of the choice, >= 0, in units of the reward; 0 takes the best child, the first of
             equals.
         ratio: M of the last step divided by that of the first, in (0, 1]; between them M falls linearly.
+        noises: Whether a stream starts from the best of M noises, rather than from one noise that is evaluated M times
+            (the paper), so that along an ODE, where children of a parent do not differ, nothing can be chosen.
 
     Cost: N (M T + F) NFE, with T the sampler's steps and F the NFE of finishing; N (M T + 1) reward calls, or N M T if
     finishing is free. With guidance one more NFE, reward call and backward pass for each of the N (T - 1) parents.
@@ -40,6 +43,7 @@ class SVDD(ScheduledSearch):
     streams: int = 2
     temperature: float = 0.0
     ratio: float = 1.0
+    noises: bool = True
     name = "svdd"
 
     def __post_init__(self) -> None:
@@ -68,10 +72,11 @@ class SVDD(ScheduledSearch):
         steps, particles = propagator.begin(resume)
         for step in steps:
             m = stages[step].rows // self.streams
+            labelled = labels(self.streams, m) if step > 0 else first_labels(self.streams, m, noises=self.noises)
             if step > 0:
                 parents = yield from propagator.guided(particles, step - 1)
                 particles = parents.rows(copied(self.streams, m))
-            children = yield from propagator.advance(particles, step, *labels(self.streams, m))
+            children = yield from propagator.advance(particles, step, *labelled)
             particles = self._select(propagator, step, children)
             yield from propagator.save(step, particles)
         return (yield from propagator.finish(particles))

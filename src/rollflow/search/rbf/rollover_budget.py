@@ -44,7 +44,7 @@ class RolloverBudget(ScheduledSearch):
     Kim et al. 2025, arXiv 2503.19385, section 5 and algorithm 1. Deviation: finishing is paid for within the budget.
     Chains share nothing but the total, and the best finished chain is returned. Both decisions are objects: another
     acceptance replaces "r > r*" (the step's best child is kept in any case), and another quota schedule replaces the
-    even Q.
+    even Q, such as ``PublishedQuota``, that of the paper's release.
 
     Args:
         chains: Number of independent chains, each with an even share of the budget (the paper: 2).
@@ -52,7 +52,8 @@ class RolloverBudget(ScheduledSearch):
         acceptance: Rule that stops drawing (the paper: at a child that beats the best so far).
         quota: Rule that gives each transition its quota Q (the paper: the same for all).
 
-    Cost: the whole budget, up to a remainder if a child costs more than 1 NFE; a reward call for each draw. With
+    Cost: the whole budget, up to a remainder if a child costs more than 1 NFE and to the ``reserve`` of the quota
+    schedule, 1 NFE of each chain for ``PublishedQuota`` and none for the others; a reward call for each draw. With
     guidance, one of the NFE, a reward call and a backward pass go to the parent of every transition.
     """
 
@@ -78,6 +79,12 @@ class RolloverBudget(ScheduledSearch):
             return Schedule([Stage(self.initial + surplus)], finished=1)
         quotas = self.quota.split(dynamics.transitions + surplus, dynamics.transitions)
         return Schedule([Stage(self.initial), *(Stage(quota, parents=1) for quota in quotas)], finished=1)
+
+    def smallest_nfe(self, dynamics: Dynamics) -> int:
+        return super().smallest_nfe(dynamics) + self.chains * self.quota.reserve
+
+    def _surplus(self, dynamics: Dynamics, nfe: int) -> int:
+        return super()._surplus(dynamics, nfe - self.quota.reserve)
 
     def shares(self, dynamics: Dynamics, nfe: int) -> list[int]:
         self.cost(dynamics, nfe)
