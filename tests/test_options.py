@@ -123,7 +123,7 @@ def test_an_arm_has_all_that_say_how_particles_move() -> None:
     assert {one.name for one in fields(Sampler)} == sampling
     values: dict[str, Any] = {
         **{"interpolant": "cosine", "kernel": "ddim(eta=0.5)", "steps": 4, "grid": "shifted(shift=2.0)"},
-        **{"lookahead": "ode(steps=3)", "finish": False, "guidance": None},
+        **{"lookahead": "ode(steps=3)", "finish": False, "guidance": None, "best_seen": True},
     }
     assert values.keys() == sampling
     trial = Trial(Arm("ours", "svdd", 60, **values), 0, Item("a red square"), 0)

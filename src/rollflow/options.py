@@ -93,6 +93,8 @@ class SamplingOptions:
         lookahead: Estimate of the clean sample that is shown to the reward.
         guidance: Guidance of the children by the gradient of the reward; None is no guidance.
         finish: Whether the sample is fully denoised inside the budget; None leaves it to the model.
+        best_seen: Whether the best clean estimate of the whole search is returned, rather than the best of the last
+            time; only without ``finish``.
     """
 
     interpolant: str | Interpolant | None = field(
@@ -147,6 +149,12 @@ class SamplingOptions:
         default=None,
         metadata=option("Denoise the sample fully, or return the last clean estimate.", kind=bool, unset="by model"),
     )
+    best_seen: bool = field(
+        default=False,
+        metadata=option(
+            "Return the best clean estimate of the whole search instead of the last time's best.", kind=bool
+        ),
+    )
 
 
 @dataclass(frozen=True)
@@ -165,6 +173,12 @@ class Options(SamplingOptions):
     method: str | Search = field(
         default=DEFAULT_METHOD,
         metadata=option("Search method; see 'rollflow methods'.", registry="rollflow.search:SEARCHES", settings=True),
+    )
+    as_published: bool = field(
+        default=False,
+        metadata=option(
+            "Run the method as the release of arXiv 2503.19385 does, in everything that is not given.", kind=bool
+        ),
     )
     reward: str | RewardModel = field(
         default=DEFAULT_REWARD,
@@ -200,6 +214,7 @@ class PlanOptions(TypedDict, total=False):
 
     model: str | FlowModel | Source | VelocityPair
     method: str | Search
+    as_published: bool
     reward: str | RewardModel
     held_out: Sequence[str | RewardModel] | None
     nfe: int
@@ -211,6 +226,7 @@ class PlanOptions(TypedDict, total=False):
     lookahead: str | Lookahead
     guidance: str | Guidance | None
     finish: bool | None
+    best_seen: bool
     max_rows: int
     max_grad_rows: int
 

@@ -36,6 +36,8 @@ class Sampler(Settings):
             at t_{steps-1}. None finishes unless the model is step-distilled (``few_step``).
         guidance: Displacement of children along the gradient of the reward, which must be differentiable; None is no
             guidance.
+        best_seen: Whether a search returns the best clean estimate that it has scored, at whichever noise level, rather
+            than the best of the last time. It costs nothing, and needs samples that are not finished.
     """
 
     interpolant: Interpolant = VP()
@@ -45,6 +47,7 @@ class Sampler(Settings):
     lookahead: Lookahead = Tweedie()
     finish: bool | None = None
     guidance: Guidance | None = None
+    best_seen: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,10 +58,18 @@ class Sampler(Settings):
 
         The time at which sampling starts is known only once the model is loaded; until then it is assumed to start
         from pure noise, which costs the most.
+
+        Raises:
+            BadSetting: If ``best_seen`` is set, and samples would be finished.
         """
         own = model.grid if self.interpolant == model.interpolant else None
         grid = self.grid or own or (Arc() if isinstance(self.interpolant, VP) else Uniform())
         finish = not model.few_step if self.finish is None else self.finish
+        if self.best_seen and finish:
+            raise BadSetting(
+                "best_seen returns clean estimates as they are, but this sampler finishes its samples; turn finish or "
+                "best_seen off"
+            )
         start = model.start(self.steps) if isinstance(model, FlowModel) else 1.0
         start = real("start of the model", start, above=0, at_most=1)
         return Dynamics(replace(self, grid=grid, finish=finish), model.interpolant, start)

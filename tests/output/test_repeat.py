@@ -53,6 +53,7 @@ class UsersOwn(Redness):
 NON_DEFAULT: dict[str, Any] = {
     "model": "scenes-turbo",
     "method": "svdd(streams=3)",
+    "as_published": True,
     "reward": "smooth",
     "held_out": ["judge", "caption"],
     "nfe": 97,
@@ -65,7 +66,8 @@ NON_DEFAULT: dict[str, Any] = {
     "grid": "shifted(shift=2.0)",
     "lookahead": "ode(steps=3)",
     "guidance": "dps(scale=0.25)",
-    "finish": True,
+    "finish": False,
+    "best_seen": True,
 }
 """Another value than the default for every option."""
 
@@ -111,7 +113,9 @@ def test_no_option_is_left_at_its_default() -> None:
     assert all(NON_DEFAULT[name] != DEFAULTS[name] for name in DEFAULTS)
 
 
-@pytest.mark.parametrize("options", [{"nfe": 90}, NON_DEFAULT, {**NON_DEFAULT, "finish": False, "seed": 2}])
+@pytest.mark.parametrize(
+    "options", [{"nfe": 90}, NON_DEFAULT, {**NON_DEFAULT, "finish": True, "best_seen": False, "seed": 2}]
+)
 @pytest.mark.slow
 def test_a_run_is_repeated_to_the_last_bit(options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", PROMPT, *flags(options), "--out", "first"]) == 0
@@ -164,7 +168,7 @@ def test_a_plain_sample_is_repeated_by_its_record(model: str) -> None:
     run_again = Plan.from_json(content)
     changed = {
         **{"method": "bon", "nfe": 4, "interpolant": "linear", "kernel": "ode", "grid": None},
-        **{"lookahead": "tweedie", "guidance": None, "finish": None},
+        **{"lookahead": "tweedie", "guidance": None, "finish": None, "as_published": False, "best_seen": False},
     }
     assert content == {"prompt": PROMPT, **options, **changed}
     result, plain = run_again.run(), run(plan.baseline())

@@ -58,6 +58,7 @@ CORE: dict[str, list[str]] = {
         "search/profile": ["tests/search/test_profile.py"],
         "search/design": ["tests/search/test_design.py"],
         "search/keeping": ["tests/search/test_paths.py"],
+        "search/published": ["tests/search/test_published.py"],
         "search/svdd": ["tests/search/test_svdd.py", _RESUMING, _GUIDED, _SEARCHES],
         "search/rbf/acceptance": ["tests/search/test_acceptance.py", "tests/search/test_rollover_budget.py", _SEARCHES],
         "search/rbf/quota": ["tests/search/test_quota.py", "tests/search/test_rollover_budget.py", _SEARCHES],

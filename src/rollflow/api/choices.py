@@ -18,6 +18,7 @@ from rollflow.registry import Registry
 from rollflow.rewards import REWARDS, RewardModel
 from rollflow.sampler import Dynamics, Sampler
 from rollflow.search import SEARCHES, Search
+from rollflow.search.published import as_published, published_sampler
 
 T = TypeVar("T")
 
@@ -54,21 +55,26 @@ class Choices(Options):
     @cached_property
     def named_search(self) -> Search:
         """The search method as it is named, before anything is chosen for it."""
-        return _named(self.method, SEARCHES)
+        named = _named(self.method, SEARCHES)
+        return as_published(named) if self.as_published else named
 
     @cached_property
     def sampler(self) -> Sampler:
         """The sampler, which moves the particles."""
         interpolant = None if self.interpolant is None else _named(self.interpolant, INTERPOLANTS)
-        default = default_sampler(self.declared_model, self.search, interpolant)
+        if self.as_published:
+            default = published_sampler(self.search, interpolant)
+        else:
+            default = default_sampler(self.declared_model, self.search, interpolant)
         return Sampler(
             default.interpolant,
             default.kernel if self.kernel is None else _named(self.kernel, KERNELS),
             grid=default.grid if self.grid is None else _named(self.grid, GRIDS),
             steps=default.steps if self.steps is None else self.steps,
             lookahead=_named(self.lookahead, LOOKAHEADS),
-            finish=self.finish,
+            finish=default.finish if self.finish is None else self.finish,
             guidance=None if self.guidance is None else _named(self.guidance, GUIDANCE),
+            best_seen=self.best_seen,
         )
 
     @property

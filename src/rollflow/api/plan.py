@@ -41,6 +41,8 @@ class Plan(Choices):
             pipeline, a ``PipelineSource`` that says how to load one, a loaded model, or a pair of a velocity function
             and the shape of its states (``FunctionModel``).
         method: Search method.
+        as_published: Whether the method runs as in the release of arXiv 2503.19385: settings of the method and of its
+            sampling that are not given have the published values instead of the defaults (docs/methods/published.md).
         reward: Reward to optimize.
         held_out: Rewards that no search sees and that score the result; None takes those that the reward names.
         nfe: Budget, in guided velocity evaluations.
@@ -55,6 +57,8 @@ class Plan(Choices):
         lookahead: Estimate of the clean sample that is shown to the reward.
         guidance: Guidance of the children by the gradient of a differentiable reward; None is no guidance.
         finish: Whether the sample is fully denoised inside the budget; None leaves it to the model.
+        best_seen: Whether the best clean estimate of the whole search is returned, rather than the best of the last
+            time; only without ``finish``.
         max_rows: Largest batch of one call of the model.
         max_grad_rows: Largest batch of a call that guidance differentiates, whose memory it bounds.
 
@@ -122,7 +126,8 @@ class Plan(Choices):
         """
         seed = self.seed if seed is None else checked_seed(seed)
         search, sampler = BestOfN(), self._plain()
-        options = {"method": search, "nfe": self.plain_steps, "seed": seed, **sampling_of(sampler)}
+        options = {"method": search, "as_published": False, "nfe": self.plain_steps, "seed": seed}
+        options |= sampling_of(sampler)
         plan = self.to_json() | described.values_to_json(options, type(self))
         return Job(self.task, search, self.plain_steps, seed, sampler, plan=plan)
 

@@ -37,6 +37,8 @@ def checked(plan: Options) -> dict[str, Any]:
         )
     if plan.finish is not None:
         checks.flag("finish", plan.finish)
+    checks.flag("as_published", plan.as_published)
+    checks.flag("best_seen", plan.best_seen)
     if plan.steps is not None:
         kept["steps"] = checks.whole("steps", plan.steps, at_least=1, at_most=MOST_STEPS)
     return {

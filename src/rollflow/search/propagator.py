@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -81,6 +82,30 @@ class Finished(NamedTuple):
     row: int | None = None
 
 
+class BestSeen:
+    """Keeps the best clean estimate that one population has scored, if the sampler returns it.
+
+    Args:
+        wanted: Whether the sampler returns it; otherwise nothing is kept.
+        sample: Best estimate so far.
+    """
+
+    def __init__(self, wanted: bool, sample: Finished | None = None) -> None:
+        self._wanted, self.sample = wanted, sample
+
+    def add(self, clean: States, reward: Float64[Tensor, " B"], noise_level: float) -> None:
+        """Compare estimates made at a noise level, with their rewards, to the best so far; the first of equals stays.
+
+        Args:
+            clean: (B, ...) clean estimates.
+            reward: (B,) rewards of the estimates.
+            noise_level: Linear noise level of the states that they were made from.
+        """
+        row = int(reward.argmax())
+        if self._wanted and float(reward[row]) > (-math.inf if self.sample is None else self.sample.reward):
+            self.sample = Finished(clean[row].clone(), float(reward[row]), noise_level)
+
+
 @dataclass(frozen=True)
 class Progress:
     """State of a population after a step: all that is needed to resume it there.
@@ -94,6 +119,7 @@ class Progress:
         noise_level: Linear noise level of the particles, if the search's steps are not those of the sampler's grid.
         ancestors: (B,) int64 row of each particle's parent among the previous step's particles; None if every particle
             has its own row.
+        best: Best clean estimate so far, if the sampler returns it (``Sampler.best_seen``); otherwise None.
     """
 
     step: int
@@ -103,6 +129,7 @@ class Progress:
     extra: Any = None
     noise_level: float | None = None
     ancestors: Tensor | None = None
+    best: Finished | None = None
 
     def level(self, dynamics: Dynamics) -> float:
         """Return the linear noise level of the particles."""
@@ -120,6 +147,7 @@ class Propagator:
         origin: (...) the model's ``origin``, which is noised to the first states; None starts from pure noise.
         account: What the population has requested so far; None opens a new account. Copies of the propagator
             (``dataclasses.replace``), with other noise or dynamics, share it.
+        seen: Best estimate so far, if the sampler returns it; None begins without one. Copies share it.
     """
 
     dynamics: Dynamics
@@ -127,10 +155,13 @@ class Propagator:
     nfe: int
     origin: Tensor | None = None
     account: Account = field(default=None, repr=False, compare=False)  # type: ignore[assignment]  # made below
+    seen: BestSeen = field(default=None, kw_only=True, repr=False, compare=False)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         if self.account is None:
             object.__setattr__(self, "account", Account(self.dynamics, self.nfe))
+        if self.seen is None:
+            object.__setattr__(self, "seen", BestSeen(self.dynamics.sampler.best_seen))
 
     @property
     def _prices(self) -> Account:
@@ -147,6 +178,7 @@ class Propagator:
             The steps still to take, and the particles to take them with: none before the first.
         """
         times = self.dynamics.sampler.steps if times is None else times
+        self.seen.sample = None if resume is None else resume.best
         if resume is None:
             self.account.open(self.nfe)
             nothing = torch.empty(0, *self.noise.shape, dtype=self.noise.dtype)
@@ -165,7 +197,8 @@ class Propagator:
     ) -> Asking[None]:
         """Save the population's state after a step, with the NFE that the step has cost; arguments as ``Progress``."""
         left, spent = self.account.settle()
-        yield from requests.save(Progress(step, particles, left, spent, extra, noise_level, ancestors))
+        best = self.seen.sample
+        yield from requests.save(Progress(step, particles, left, spent, extra, noise_level, ancestors, best))
 
     def time(self, step: int) -> Float64[Tensor, ""]:
         """Return evaluation time number ``step``."""
@@ -199,12 +232,14 @@ class Propagator:
             slope = yield from requests.grad(x_model, t, self.dynamics.level(s))
             u, shift = slope.velocity, self._guidance_shift(guidance, slope, s)
             if isinstance(lookahead, Tweedie):
+                self.seen.add(slope.clean, slope.reward, self.dynamics.level(s))
                 return Particles(x, u, slope.clean, slope.reward, shift)
         else:
             u, shift = (yield from requests.velocity(x_model, t)), None
         clean = _shaped(f"look-ahead {lookahead}", (yield from lookahead.clean(source, x_model, u, t)), x)
         if score:
             reward = yield from requests.reward(clean, self.dynamics.level(s))
+            self.seen.add(clean, reward, self.dynamics.level(s))
         else:
             reward = torch.full((len(x),), torch.nan, dtype=torch.float64)
         return Particles(x, u, clean, reward, shift)
@@ -316,7 +351,14 @@ class Propagator:
     def returned(
         self, particles: Particles, row: int | None = None, diagnostics: dict[str, Any] | None = None
     ) -> Finished:
-        """Return the particle at ``row`` (by default the best), after ``denoise``, as the result of a population."""
+        """Return the particle at ``row``, after ``denoise``, as the result of a population.
+
+        By default that is the best particle, or a better estimate made earlier if the sampler returns those
+        (``Sampler.best_seen``).
+        """
+        best = self.seen.sample if row is None else None
+        if best is not None and best.reward > float(particles.reward.max()):
+            return best._replace(diagnostics=diagnostics)
         row = particles.best_row if row is None else row
         level = 0.0 if self.dynamics.finished else self.dynamics.last_noise_level
         return Finished(particles.clean[row], float(particles.reward[row]), level, diagnostics, row)

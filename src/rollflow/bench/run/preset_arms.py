@@ -43,6 +43,23 @@ def table_arms(nfe: int) -> tuple[Arm, ...]:
     return tuple(arms)
 
 
+def published_arms(nfe: int) -> tuple[Arm, ...]:
+    """Return the arms of ``table_arms`` with every setting as in the release of arXiv 2503.19385."""
+    from rollflow.dynamics.interpolants import INTERPOLANTS
+    from rollflow.search import SEARCHES
+    from rollflow.search.published import as_published, published_sampler
+
+    def arm(label: str, method: str, name: str) -> Arm:
+        search, dynamics = as_published(SEARCHES.make(method)), DYNAMICS[name]
+        sampler = published_sampler(search, INTERPOLANTS.make(dynamics["interpolant"]))
+        text = SEARCHES.text(search)
+        return Arm(f"{label}, {name}", text, nfe, **dynamics, grid=sampler.grid, finish=sampler.finish)
+
+    arms = [PLAIN, arm("BoN", "bon", "Linear-ODE"), arm("SoP", "paths", "Linear-ODE")]
+    arms += [arm(label, method, name) for name in DYNAMICS for label, method in TABLE_METHODS.items()]
+    return tuple(arms)
+
+
 def aesthetic_arms(nfe: int) -> tuple[Arm, ...]:
     """Return the arms of table 3: gradients alone and combined with searches."""
     arms = [PLAIN, Arm("BoN, Linear-ODE", "bon", nfe, **DYNAMICS["Linear-ODE"])]

@@ -7,7 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rollflow.bench.run.experiment import Arm, Experiment, Spread
-from rollflow.bench.run.preset_arms import aesthetic_arms, initial_arms, scaling_arms, search_arms, table_arms, vp_arms
+from rollflow.bench.run.preset_arms import (
+    aesthetic_arms,
+    initial_arms,
+    published_arms,
+    scaling_arms,
+    search_arms,
+    table_arms,
+    vp_arms,
+)
 from rollflow.bench.suites.load import load
 from rollflow.engine import Pool
 from rollflow.errors import unknown
@@ -86,6 +94,11 @@ _AESTHETIC = replace(
 )
 PRESETS: dict[str, Preset] = {
     "table-compositional": _COMPOSITIONAL,
+    "paper": replace(
+        _COMPOSITIONAL,
+        about="table 1 of arXiv 2503.19385 with every setting as its release has it",
+        arms=published_arms,
+    ),
     "table-quantity": _QUANTITY,
     "table-aesthetic": _AESTHETIC,
     "ablation-vp": replace(

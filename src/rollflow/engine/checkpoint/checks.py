@@ -83,6 +83,8 @@ def _check_progress(job: Job, state: Progress, left: int) -> None:
                 raise ValueError(f"rewards of shape {tuple(part.shape)} and {part.dtype}, or that are infinite")
         elif part is not None:
             _check_tensor(job, f"'{name}' of its particles", part, (rows,))
+    if state.best is not None:
+        _check_finished(job, state.best)
     if state.ancestors is not None and (state.ancestors.shape != (rows,) or state.ancestors.dtype != torch.int64):
         raise ValueError(f"ancestors of shape {tuple(state.ancestors.shape)} are not those of {rows} particles")
 

@@ -150,7 +150,7 @@ class SMC(ScheduledSearch):
             uniform = propagator.noise.uniform(propagator.dynamics.transitions, 1)
             row = int(Multinomial()(normalised(weighing.log_w), uniform, 1))
         else:
-            row = particles.best_row
+            row = None
         diagnostics = {
             "log_z": weighing.log_evidence,
             "ess": weighing.ess,
