@@ -146,11 +146,10 @@ class SMC(ScheduledSearch):
     def _chosen(self, propagator: Propagator, particles: Particles, weighing: Weighing) -> Finished:
         if weighing.over:
             return propagator.returned(particles)
+        row = None
         if self.draw:
             uniform = propagator.noise.uniform(propagator.dynamics.transitions, 1)
             row = int(Multinomial()(normalised(weighing.log_w), uniform, 1))
-        else:
-            row = None
         diagnostics = {
             "log_z": weighing.log_evidence,
             "ess": weighing.ess,
