@@ -82,7 +82,10 @@ def test_generate_takes_them_all_and_shows_it() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kernal": "ddim"}, r"unknown option 'kernal'; did you mean 'kernel'\? known: finish, grid, "),
+        (
+            {"kernal": "ddim"},
+            r"unknown option 'kernal'; did you mean 'kernel'\? known: as_published, best_seen, finish, grid, ",
+        ),
         (
             {"pipeline_arg": ["height=64"]},
             r"setting of PipelineSource: model=PipelineSource\('owner/name', arguments=...",

@@ -70,7 +70,7 @@ def test_a_plain_sample_is_never_as_published() -> None:
     assert (plan["as_published"], plan["method"], plan["finish"]) == (False, "bon", None)
 
 
-@pytest.mark.parametrize("method", ["beam", "bfs", "halving"])
+@pytest.mark.parametrize("method", ["beam", "demon", "halving"])
 def test_methods_that_the_release_does_not_have_are_refused(method: str) -> None:
     with pytest.raises(BadSetting, match=f"has no method '{method}'.*choose one of bon, paths, smc, code, svdd, rbf"):
         Plan(PROMPT, method=method, as_published=True)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from rollflow.checks import whole
+from rollflow.errors import BudgetTooSmall
 from rollflow.requests import Asking
 from rollflow.sampler import Dynamics, even_shares
 from rollflow.search.base import ScheduledSearch
-from rollflow.search.cost import Schedule, Stage
+from rollflow.search.cost import Cost, Schedule, Stage
 from rollflow.search.propagator import Finished, Particles, Progress, Propagator
 from rollflow.search.rbf.acceptance import Acceptance, BestSoFar, Drawn
 from rollflow.search.rbf.quota import QuotaSchedule, UniformQuota
@@ -85,6 +86,12 @@ class RolloverBudget(ScheduledSearch):
 
     def _surplus(self, dynamics: Dynamics, nfe: int) -> int:
         return super()._surplus(dynamics, nfe - self.quota.reserve)
+
+    def cost(self, dynamics: Dynamics, nfe: int) -> Cost:
+        smallest = self.smallest_nfe(dynamics)
+        if nfe < smallest:
+            raise BudgetTooSmall(self.name, nfe, smallest)
+        return super().cost(dynamics, nfe)
 
     def shares(self, dynamics: Dynamics, nfe: int) -> list[int]:
         self.cost(dynamics, nfe)
