@@ -46,7 +46,7 @@ class EachStream(Keeping):
 
 @dataclass(frozen=True)
 class AllCopies(Keeping):
-    """Keep the best N of all copies of N streams, the highest reward first and the first of equals.
+    """Keep the best N of all copies of N streams, in their order, and the first of equals.
 
     Ma et al. 2025, arXiv 2501.09732, "search over paths": the top N candidates go on.
     """
@@ -54,7 +54,7 @@ class AllCopies(Keeping):
     name = "all"
 
     def rows(self, reward: Float64[Tensor, " B"], streams: int) -> Int64[Tensor, " {streams}"]:
-        return torch.argsort(reward, descending=True, stable=True)[:streams]
+        return torch.argsort(reward, descending=True, stable=True)[:streams].sort().values
 
 
 KEEPINGS: Registry[Keeping] = Registry(
