@@ -8,7 +8,7 @@ help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: .venv/.installed ## Make a first picture with the embedded model
-	$(BIN)/rollflow generate "three cats to the left of two cars on grass background" --method rbf --nfe 200 --seed 2 --compare
+	$(BIN)/rollflow generate "three cats to the left of two cars on grass background" --nfe 200 --seed 2 --compare
 
 fast: .venv/.tested ## Run the tests that are neither slow nor need other processes
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not subprocess and not exhaustive"

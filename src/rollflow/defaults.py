@@ -1,7 +1,7 @@
 """Default values; this module imports nothing, so that the command line can show its help without waiting for torch."""
 
 DEFAULT_MODEL = "scenes-base"
-DEFAULT_METHOD = "rbf"
+DEFAULT_METHOD = "auto"
 DEFAULT_REWARD = "caption"
 FEW_STEP_INTERPOLANT = "vp"  # the paper's, whose grid asks for estimates that are sharp from the start
 MANY_STEP_INTERPOLANT = "linear"

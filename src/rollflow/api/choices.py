@@ -9,10 +9,11 @@ from rollflow.defaults import DEFAULT_STEPS
 from rollflow.dynamics.grids import GRIDS
 from rollflow.dynamics.guidance import GUIDANCE
 from rollflow.dynamics.interpolants import INTERPOLANTS
-from rollflow.dynamics.kernels import KERNELS
+from rollflow.dynamics.kernels import KERNELS, Kernel
 from rollflow.dynamics.lookahead import LOOKAHEADS
 from rollflow.engine import default_sampler
 from rollflow.models import FlowModel, Source, as_model, find_model
+from rollflow.models.base import ModelSpec
 from rollflow.options import Options
 from rollflow.registry import Registry
 from rollflow.rewards import REWARDS, RewardModel
@@ -50,7 +51,17 @@ class Choices(Options):
     @cached_property
     def search(self) -> Search:
         """The search method, with every choice made that depends on model, reward and budget."""
-        return self.named_search.prepared(self.declared_model, self.declared_reward.name, self.nfe)
+        return self.named_search.prepared(*self._task)
+
+    @property
+    def explanation(self) -> tuple[str, ...]:
+        """Lines that say what the search was chosen to be, and why; none if nothing was chosen."""
+        return self.named_search.explained(*self._task)
+
+    @property
+    def _task(self) -> tuple[ModelSpec, str, int, Kernel | None]:
+        kernel = None if self.kernel is None else _named(self.kernel, KERNELS)
+        return self.declared_model, self.declared_reward.name, self.nfe, kernel
 
     @cached_property
     def named_search(self) -> Search:

@@ -105,6 +105,9 @@ def command(
             check_output(out)
         else:
             check_folder(out)
+    if not (as_json or quiet):
+        for line in plan.explanation:
+            print(line, file=sys.stderr)
     if dry_run:
         with refusing(1):
             check_folder_of(plan, out, compare=compare, resume=resume)

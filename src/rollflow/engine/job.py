@@ -58,7 +58,8 @@ class Job:
     def __post_init__(self) -> None:
         instance("task", self.task, Task)
         instance("search", self.search, Search)
-        search = self.search.prepared(self.task.model, self.task.reward.name, self.nfe)
+        kernel = None if self.sampler is None else self.sampler.kernel
+        search = self.search.prepared(self.task.model, self.task.reward.name, self.nfe, kernel)
         object.__setattr__(self, "search", search)
         if self.sampler is None:
             object.__setattr__(self, "sampler", default_sampler(self.task.model, self.search))

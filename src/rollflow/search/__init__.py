@@ -3,6 +3,7 @@
 from typing import Any
 
 from rollflow.registry import Registry
+from rollflow.search.auto import Auto
 from rollflow.search.base import ScheduledSearch, Search
 from rollflow.search.beam import Beam
 from rollflow.search.best_of_n import BestOfN
@@ -22,6 +23,7 @@ from rollflow.search.threshold import VerifierThreshold
 from rollflow.search.zero_order import ZeroOrder
 
 OWN: tuple[type[Search], ...] = (
+    Auto,
     Beam,
     BestOfN,
     SearchOverPaths,
@@ -60,6 +62,7 @@ __all__ = [
     "SEARCHES",
     "SMC",
     "SVDD",
+    "Auto",
     "Beam",
     "BestOfN",
     "CoDe",

@@ -13,6 +13,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from rollflow.checks import real, refused, whole
+from rollflow.dynamics.kernels import Kernel
 from rollflow.errors import BadSetting, RollflowWarning
 from rollflow.models.base import ModelSpec
 from rollflow.requests import Asking
@@ -25,7 +26,7 @@ from rollflow.search.propagator import Finished, Particles, Progress, Propagator
 from rollflow.search.recombination import LEAST, recombined
 
 LEVELS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.15)
-"""Noise levels of the default schedule, which needs no profile."""
+"""Noise levels of the default curve, which needs no profile: choosing among siblings gains equally much at each."""
 FALL = 0.85
 """Share of the steps after which the number of parents would have fallen to 0; it stays at 1 instead."""
 
@@ -53,7 +54,8 @@ class Beam(ScheduledSearch):
         parents: Number b of parents after the first step.
         recombine: Whether the last child of each parent recombines the noises of its siblings.
         levels: Linear noise levels of the steps unless the sampler has steps or a grid of its own, falling from 1. None
-            takes them, and the children, from the profile; without one they are 1, 0.9, ..., 0.3, 0.15.
+            takes them, and the children, from the profile; without one they are those of 1, 0.9, ..., 0.3, 0.15 that a
+            design for the budget keeps, which are all from about 60 NFE.
         children: Weights > 0 of the children at ``levels``, between which they are interpolated; one number is the same
             weight everywhere, which is what None takes without a profile.
         profile: File of a profile. None takes the one in the package, if it has one of the model and the reward by
@@ -96,14 +98,16 @@ class Beam(ScheduledSearch):
     def default_levels(self) -> tuple[float, ...]:
         return LEVELS if self.levels is None else self.levels
 
-    def prepared(self, model: ModelSpec, reward: str, nfe: int) -> Beam:
+    def prepared(self, model: ModelSpec, reward: str, nfe: int, kernel: Kernel | None = None) -> Beam:
+        if self._explicit:
+            return self
         name = getattr(model, "name", "")
         if self.profile is not None:
             known: Profile | None = Profile.load(self.profile)
         else:
-            known = None if self._explicit else packaged(name, reward)
+            known = packaged(name, reward)
         if known is None:
-            return self
+            return replace(self, levels=design((1.0,) * len(LEVELS), LEVELS, nfe).levels)
         if (known.model, known.reward) != (name, reward):
             told = f"the profile is of '{known.reward}' on {known.model}, not of '{reward}' on {name}"
             warnings.warn(told, RollflowWarning, stacklevel=2)

@@ -88,7 +88,7 @@ class SearchSuite:
         [result] = Engine().run([job])
         assert_kept(job, result.spent)
         for nfe in {1, job.nfe - 1} - {0, job.nfe}:
-            message = f"{re.escape(search.name)} .* {nfe} NFE .* is {job.nfe} NFE"
+            message = f"{re.escape(job.search.name)} .* {nfe} NFE .* is {job.nfe} NFE"
             with pytest.raises(BudgetTooSmall, match=message) as refusal:
                 replace(job, nfe=nfe)
             assert refusal.value.smallest == job.nfe

@@ -1,0 +1,62 @@
+"""The default search: a beam that is made for the model, the reward and the budget, or best of N."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rollflow.dynamics.kernels import Kernel
+from rollflow.models.base import ModelSpec
+from rollflow.requests import Asking
+from rollflow.sampler import Dynamics
+from rollflow.search.base import Search
+from rollflow.search.beam import Beam
+from rollflow.search.best_of_n import BestOfN
+from rollflow.search.cost import Cost
+from rollflow.search.profile import packaged
+from rollflow.search.propagator import Finished, Progress, Propagator
+
+
+@dataclass(frozen=True)
+class Auto(Search):
+    """Choose a search, its noise levels and its children for the model, the reward and the budget.
+
+    It is a beam with recombination: by the profile of the model and the reward if there is one, otherwise by the beam's
+    default curve, which needs none. It has fewer noise levels where a budget is small. With a kernel that draws no
+    noise, whose children would all be the same, it is best of N. Unpublished; the page on how searches compare
+    (docs/searches.md) says how it was chosen.
+
+    Args:
+        profile: File of a profile (``rollflow bench profile``); None takes the one in the package, if it has one.
+
+    Cost: that of the search it chooses: all of the budget for a beam.
+    """
+
+    profile: Path | None = None
+    name = "auto"
+    default_interpolant = "linear"
+    default_kernel = "ddim"
+
+    def prepared(self, model: ModelSpec, reward: str, nfe: int, kernel: Kernel | None = None) -> Search:
+        return self._search(kernel).prepared(model, reward, nfe)
+
+    def explained(self, model: ModelSpec, reward: str, nfe: int, kernel: Kernel | None = None) -> tuple[str, str]:
+        chosen, name = self.prepared(model, reward, nfe, kernel), getattr(model, "name", "the model")
+        if not isinstance(chosen, Beam):
+            return f"auto: {chosen.name}", f"since kernel {kernel} draws no noise, so that children would be the same"
+        levels, parents = chosen.default_levels, f"{chosen.parents} parents falling to 1"
+        what = f"auto: beam at {len(levels)} noise levels ({', '.join(f'{level:g}' for level in levels)}), {parents}"
+        if self.profile is not None:
+            return what, f"by the profile '{self.profile}'"
+        if packaged(name, reward) is not None:
+            return what, f"by the profile of '{reward}' on {name} in the package"
+        return what, f"by the default curve: there is no profile of '{reward}' on {name} ('rollflow bench profile')"
+
+    def _search(self, kernel: Kernel | None) -> Search:
+        return Beam(profile=self.profile) if kernel is None or kernel.stochastic else BestOfN()
+
+    def price(self, dynamics: Dynamics, surplus: int) -> Cost:
+        return self._search(dynamics.sampler.kernel).price(dynamics, surplus)
+
+    def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
+        return (yield from self._search(propagator.dynamics.sampler.kernel).population(propagator, resume))
