@@ -10,7 +10,9 @@ import pytest
 
 from rollflow import registry
 from rollflow.errors import RollflowError, UnknownName
-from rollflow.registry import Registry
+from rollflow.registry import Registry, settings_of
+from rollflow.search import BFS, SEARCHES, SMC
+from rollflow.search.smc.tempering import LinearTempering, Tempering
 
 
 class Colour:
@@ -176,3 +178,11 @@ def test_objects_without_a_text(shapes: Registry[Shape]) -> None:
     ):
         with pytest.raises(RollflowError, match=message):
             shapes.text(made)
+
+
+def test_a_subclass_in_another_module_has_the_settings_of_its_base() -> None:
+    """BFS inherits fields of SMC whose types its own module does not import."""
+    of_base, own = settings_of(SMC), settings_of(BFS)
+    assert list(own) == list(of_base)
+    assert own["tempering"].annotation is Tempering
+    assert SEARCHES.make("bfs(tempering=linear, particles=4)") == BFS(tempering=LinearTempering(), particles=4)

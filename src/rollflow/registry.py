@@ -307,9 +307,13 @@ def assignment(text: str) -> tuple[str, str]:
 def settings_of(kind: type) -> dict[str, inspect.Parameter]:
     """Return the parameters of a class's constructor, with their annotations resolved."""
     with blamed(f"the settings of {kind.__name__} cannot be read from its annotations"):
-        parameters = inspect.signature(kind, eval_str=True).parameters
+        parameters = inspect.signature(kind).parameters
+        # Fields of a base class are annotated with names of its own module, where a signature does not look them up.
+        hints = typing.get_type_hints(kind) if is_dataclass(kind) else {}
+        if not parameters.keys() <= hints.keys():
+            parameters, hints = inspect.signature(kind, eval_str=True).parameters, {}
     return {
-        name: parameter
+        name: parameter.replace(annotation=hints.get(name, parameter.annotation))
         for name, parameter in parameters.items()
         if parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     }

@@ -105,14 +105,13 @@ def command(
             check_output(out)
         else:
             check_folder(out)
-    if not (as_json or quiet):
-        for line in plan.explanation:
-            print(line, file=sys.stderr)
     if dry_run:
         with refusing(1):
             check_folder_of(plan, out, compare=compare, resume=resume)
         unknown = {} if plan.rows_per_nfe else {"network_rows": None}
         as_dicts = {name: asdict(cost) | unknown for name, cost in costs.items()}
+        if not (as_json or quiet):
+            tables.explain(plan.explanation)
         print(json.dumps(as_dicts) if as_json else tables.costs(as_dicts))
         return
     show = not (as_json or quiet)
@@ -145,6 +144,8 @@ def command(
             print(f"the sample is that of '{earlier.path}', to the last bit")
     if show and outcome.replaced is not None:
         print(f"replaced the result of {outcome.replaced}; choose another --out to keep both")
+    if show:
+        tables.explain(plan.explanation)
     _finish(outcome.content, out, as_json=as_json, quiet=quiet)
 
 

@@ -132,3 +132,9 @@ def outcome(content: Mapping[str, Any], folder: Path) -> str:
         ("pictures", ", ".join(str(folder / name) for name in pictures)),
     ]
     return aligned(rows)
+
+
+def explain(lines: Sequence[str]) -> None:
+    """Print what a search was chosen to be, and why, if anything was chosen."""
+    for line in lines:
+        print(printable(line))
