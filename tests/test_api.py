@@ -13,13 +13,15 @@ from support.tiny import Broken, Judge, Redness, TinyModel, TinyTurbo, registere
 
 import rollflow
 from rollflow.api import Plan, generate
+from rollflow.dynamics.grids import Levels
 from rollflow.dynamics.interpolants import VP, Cosine, Linear
 from rollflow.dynamics.kernels import DDIM, EulerMaruyama
 from rollflow.engine import Interrupted, Observer, Result
 from rollflow.errors import BadReward, BadWeights, BudgetTooSmall, RollflowError, UnknownName
 from rollflow.models.scenes import PromptError
 from rollflow.rewards.mixing import RankAverage
-from rollflow.search import SVDD, BestOfN, RolloverBudget
+from rollflow.search import SVDD, Beam, BestOfN, RolloverBudget
+from rollflow.search.beam import LEVELS
 
 PROMPT = "a red square"
 
@@ -42,10 +44,35 @@ def test_names_and_objects_are_one() -> None:
     assert given.job.task.model is model
 
 
-def test_defaults_are_the_papers() -> None:
-    """The paper's search; its interpolant where its model's few steps make the grid pay, linear otherwise."""
+@pytest.mark.parametrize("model", ["scenes-base", "scenes-turbo"])
+def test_the_default_is_a_beam(model: str) -> None:
+    """A beam at levels of its own, along the linear interpolant."""
+    plan = Plan(PROMPT, model=model, reward="judge")
+    assert plan.method == "auto"
+    assert plan.search == Beam(levels=LEVELS)
+    assert (plan.sampler.interpolant, plan.sampler.kernel) == (Linear(), DDIM())
+    assert (plan.sampler.grid, plan.sampler.steps) == (Levels(LEVELS), len(LEVELS))
+    what, why = plan.explanation
+    assert what.startswith("auto: beam at 9 noise levels (1, 0.9,")
+    assert why == f"by the default curve: there is no profile of 'judge' on {model} ('rollflow bench profile')"
+
+
+def test_auto_is_best_of_n_where_children_would_be_the_same() -> None:
+    plan = Plan(PROMPT, kernel="ode")
+    assert plan.search == BestOfN()
+    assert plan.explanation == ("auto: bon", "since kernel Euler() draws no noise, so that children would be the same")
+
+
+def test_auto_has_fewer_levels_for_a_small_budget() -> None:
+    search = Plan(PROMPT, reward="judge", nfe=20).search
+    assert isinstance(search, Beam)
+    assert search.default_levels == (1.0, 0.8, 0.6, 0.4, 0.15)
+
+
+def test_rbf_is_the_papers() -> None:
+    """Its interpolant is VP where the model's few steps make the paper's grid pay, linear otherwise."""
     for model, interpolant in (("scenes-base", Linear()), ("scenes-turbo", VP())):
-        plan = Plan(PROMPT, model=model)
+        plan = Plan(PROMPT, model=model, method="rbf")
         assert plan.search == RolloverBudget()
         assert (plan.sampler.interpolant, plan.sampler.kernel, plan.sampler.steps) == (interpolant, EulerMaruyama(), 10)
 
@@ -183,19 +210,19 @@ def test_a_plan_loads_once_and_a_given_model_never() -> None:
 
 
 def test_a_result_is_shown_in_one_line() -> None:
-    result = generate(PROMPT, nfe=90)
+    result = generate(PROMPT, method="rbf", nfe=90)
     assert repr(result) == f"Result(reward={result.reward:.6g}, nfe=90 of 90, search=rbf, shape=(3, 8, 8))"
     model = TinyModel()
     model.interrupt_at = 12  # type: ignore[misc]
     with pytest.raises(Interrupted) as stopped:
-        generate(PROMPT, nfe=90, model=model)
+        generate(PROMPT, method="rbf", nfe=90, model=model)
     assert repr(stopped.value.results[0]).endswith(", shape=(3, 8, 8), interrupted)")
 
 
 def test_finish_follows_the_model_unless_told() -> None:
-    assert not generate(PROMPT, model="scenes-turbo", nfe=90).finished
-    assert generate(PROMPT, model="scenes-turbo", nfe=90, finish=True).finished
-    estimate = generate(PROMPT, nfe=90, interpolant="vp", finish=False)
+    assert not generate(PROMPT, model="scenes-turbo", method="rbf", nfe=90).finished
+    assert generate(PROMPT, model="scenes-turbo", method="rbf", nfe=90, finish=True).finished
+    estimate = generate(PROMPT, method="rbf", nfe=90, interpolant="vp", finish=False)
     assert estimate.noise_level == pytest.approx(estimate.job.dynamics.last_noise_level)
     assert TinyTurbo.few_step
 
@@ -208,7 +235,7 @@ def test_observers_are_told() -> None:
             self.steps += 1
 
     count = Count()
-    generate(PROMPT, nfe=90, observers=[count])
+    generate(PROMPT, method="rbf", nfe=90, observers=[count])
     assert count.steps == 2 * 10
 
 

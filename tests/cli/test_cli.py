@@ -144,12 +144,12 @@ def test_dry_run_table(capsys: pytest.CaptureFixture[str]) -> None:
         (["--lookahead", "odd"], "unknown look-ahead 'odd'; did you mean 'ode'?"),
         (["--guidance", "dsp"], "unknown guidance 'dsp'; did you mean 'dps'?"),
         (["--guidance", "dps"], "guidance needs a differentiable reward, which 'caption' is not"),
-        (["--set", "initail=3"], "unknown setting of method rbf 'initail'; did you mean 'initial'?"),
-        (["--set", "initial=few"], "initial=few cannot be read; expected a whole number"),
+        (["--method", "rbf", "--set", "initail=3"], "unknown setting of method rbf 'initail'; did you mean 'initial'?"),
+        (["--method", "rbf", "--set", "initial=few"], "initial=few cannot be read; expected a whole number"),
         (["--set", "initial"], "expected SETTING=VALUE, not 'initial'"),
         (["--set", "kernle.eta=1"], "unknown choice 'kernle'; did you mean 'kernel'?"),
         (["--set", "grid.shift=2"], "grid.shift is set, but no grid is chosen; add --grid NAME"),
-        (["--nfe", "30"], "the smallest budget is"),
+        (["--method", "rbf", "--nfe", "30"], "the smallest budget is"),
         (["--nfe", "-5"], "the smallest budget is"),
         (["--nfe", "many"], "--nfe"),
         (["--steps", "0"], "steps must be a whole number >= 1, not 0"),
@@ -357,7 +357,7 @@ def test_a_sample_that_is_no_picture_is_refused(
 
 
 def test_estimates_are_said_to_be_estimates(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["generate", PROMPT, "--nfe", "90", "--interpolant", "vp", "--no-finish"]) == 0
+    assert main(["generate", PROMPT, "--method", "rbf", "--nfe", "90", "--interpolant", "vp", "--no-finish"]) == 0
     level = read(folder / "rollflow-out")["noise_level"]
     assert f"a clean estimate at noise level {level:.2f}" in capsys.readouterr().out
 
@@ -473,7 +473,8 @@ class Counted(Redness):
 
 
 def test_held_out_rewards_of_ones_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["generate", PROMPT, "--nfe", "80", "--reward", "judge", "--held-out", "caption", "--held-out-path"]
+    judged = ["--reward", "judge", "--held-out", "caption", "--held-out-path"]
+    arguments = ["generate", PROMPT, "--method", "rbf", "--nfe", "80", *judged]
     assert main(arguments) == 0
     out, _ = capsys.readouterr()
     content = read(folder / "rollflow-out")
@@ -557,7 +558,8 @@ def test_what_is_found_is_kept_whatever_happens_to_the_path(
             raise RewardUnavailable("gone")
         return score(self, samples, prompts)
 
-    arguments = ["generate", PROMPT, "--nfe", "80", "--reward", "judge", "--held-out", "caption", "--held-out-path"]
+    judged = ["--reward", "judge", "--held-out", "caption", "--held-out-path"]
+    arguments = ["generate", PROMPT, "--method", "rbf", "--nfe", "80", *judged]
     monkeypatch.setattr(Redness, "score", sometimes)
     assert main(arguments) == 0
     content = read(folder / "rollflow-out")
@@ -665,7 +667,7 @@ def test_the_checkpoint_of_a_stopped_run_is_not_taken_from_it(
 
 def test_what_is_replaced_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Before, where it took long; nothing is said where the same run is repeated."""
-    command = ["generate", PROMPT, "--nfe", "90"]
+    command = ["generate", PROMPT, "--method", "rbf", "--nfe", "90"]
     assert main(command) == 0
     assert main(command) == 0
     assert "replaced" not in capsys.readouterr().out

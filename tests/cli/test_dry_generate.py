@@ -17,7 +17,7 @@ from rollflow.files.atomic import PACKAGE
 from rollflow.files.run_folder import LOCK, RunFolder
 from rollflow.output import outputs
 
-COMMAND = ["generate", "a red square", "--nfe", "90", "-q"]
+COMMAND = ["generate", "a red square", "--method", "rbf", "--nfe", "90", "-q"]
 
 
 @pytest.fixture(autouse=True)

@@ -46,7 +46,7 @@ def test_a_choice_is_written_as_on_the_command_line() -> None:
 
 def recorded(**settings: Any) -> tuple[Result, Recorder]:
     recorder = Recorder()
-    plan = Plan("a red square", **{"nfe": 90, "interpolant": "vp", **settings})
+    plan = Plan("a red square", **{"method": "rbf", "nfe": 90, "interpolant": "vp", **settings})
     return run(plan.job(), [recorder]), recorder
 
 

@@ -32,7 +32,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> tuple[Result, Result, Recorder]
     """A search, its plain sample and what watched it."""
     monkeypatch.setitem(REWARDS, "contrary", Contrary)
     recorder = Recorder()
-    plan = Plan("a red square", nfe=90, seed=3, held_out=["judge", "contrary"])
+    plan = Plan("a red square", method="rbf", nfe=90, seed=3, held_out=["judge", "contrary"])
     return run(plan.job(), [recorder]), run(plan.baseline()), recorder
 
 

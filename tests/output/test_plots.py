@@ -24,7 +24,7 @@ from rollflow.search import RolloverBudget
 
 def recorded(**settings: Any) -> tuple[Result, Recorder]:
     recorder = Recorder()
-    plan = Plan("a red square", **{"nfe": 90, "interpolant": "vp", **settings})
+    plan = Plan("a red square", **{"method": "rbf", "nfe": 90, "interpolant": "vp", **settings})
     try:
         return run(plan.job(), [recorder]), recorder
     except Interrupted as stopped:

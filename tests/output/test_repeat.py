@@ -114,7 +114,8 @@ def test_no_option_is_left_at_its_default() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"nfe": 90}, NON_DEFAULT, {**NON_DEFAULT, "finish": True, "best_seen": False, "seed": 2}]
+    "options",
+    [{"method": "rbf", "nfe": 90}, NON_DEFAULT, {**NON_DEFAULT, "finish": True, "best_seen": False, "seed": 2}],
 )
 @pytest.mark.slow
 def test_a_run_is_repeated_to_the_last_bit(options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,6 +132,16 @@ def test_a_run_is_repeated_to_the_last_bit(options: dict[str, Any], capsys: pyte
     )
     unlike = ("seconds", "files")
     assert {k: v for k, v in first.items() if k not in unlike} == {k: v for k, v in again.items() if k not in unlike}
+    assert Path("first/image.png").read_bytes() == Path("again/image.png").read_bytes()
+
+
+def test_what_auto_chose_is_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    """The record holds the search with every choice made, so that later releases need not choose the same."""
+    assert main(["generate", PROMPT, "--reward", "judge", "--nfe", "20", "--out", "first"]) == 0
+    assert capsys.readouterr().out.startswith("auto: beam at 5 noise levels (1, 0.8, 0.6, 0.4, 0.15), 2 parents")
+    assert read("first")["plan"]["method"] == "beam(levels=1.0;0.8;0.6;0.4;0.15)"
+    assert main(["generate", "--from", "first", "--out", "again"]) == 0
+    assert "the sample is that of 'first/result.json', to the last bit\n" in capsys.readouterr().out
     assert Path("first/image.png").read_bytes() == Path("again/image.png").read_bytes()
 
 

@@ -58,19 +58,16 @@ class Job:
     def __post_init__(self) -> None:
         instance("task", self.task, Task)
         instance("search", self.search, Search)
+        instance("sampler", self.sampler, Sampler, types.NoneType, what="a Sampler")
+        instance("caps", self.caps, Caps)
+        instance("resume", self.resume, Checkpoint, types.NoneType, what="a Checkpoint (see load_checkpoint) or None")
+        object.__setattr__(self, "nfe", whole("nfe", self.nfe, at_least=1, at_most=MOST_NFE))
+        object.__setattr__(self, "seed", whole("seed", self.seed, at_least=0, at_most=MOST_SEED))
         kernel = None if self.sampler is None else self.sampler.kernel
         search = self.search.prepared(self.task.model, self.task.reward.name, self.nfe, kernel)
         object.__setattr__(self, "search", search)
         if self.sampler is None:
-            object.__setattr__(self, "sampler", default_sampler(self.task.model, self.search))
-        for name, value, kind in (
-            ("sampler", self.sampler, Sampler),
-            ("caps", self.caps, Caps),
-        ):
-            instance(name, value, kind)
-        instance("resume", self.resume, Checkpoint, types.NoneType, what="a Checkpoint (see load_checkpoint) or None")
-        object.__setattr__(self, "nfe", whole("nfe", self.nfe, at_least=1, at_most=MOST_NFE))
-        object.__setattr__(self, "seed", whole("seed", self.seed, at_least=0, at_most=MOST_SEED))
+            object.__setattr__(self, "sampler", default_sampler(self.task.model, search))
         if self.sampler.guidance is not None:
             check_differentiable(self.task.reward)
         _ = self.declared_cost
