@@ -148,7 +148,9 @@ def test_an_arm_holds_texts() -> None:
 
 def test_later_options_do_not_change_the_ids_of_jobs() -> None:
     """The id of a job that a release without look-aheads of arms wrote."""
-    trial = Trial(Arm("plain", steps=10), 0, Item("one flower to the left of one donut on night background", "left of"), 0)
+    trial = Trial(
+        Arm("plain", steps=10), 0, Item("one flower to the left of one donut on night background", "left of"), 0
+    )
     assert trial.id == "a49eb0a0aa7d8980"
     other = Trial(Arm("plain", steps=10, lookahead="ode"), 0, trial.item, 0)
     assert other.id != trial.id

@@ -13,6 +13,9 @@ from .dynamics.grids import (
     Grid as Grid,
 )
 from .dynamics.grids import (
+    Levels as Levels,
+)
+from .dynamics.grids import (
     Matched as Matched,
 )
 from .dynamics.grids import (
@@ -240,6 +243,12 @@ from .search import (
 )
 from .search import (
     SVDD as SVDD,
+)
+from .search import (
+    Auto as Auto,
+)
+from .search import (
+    Beam as Beam,
 )
 from .search import (
     BestOfN as BestOfN,

@@ -101,7 +101,7 @@ def test_the_packaged_profile_is_taken_by_name(monkeypatch: pytest.MonkeyPatch, 
     )
     found = Beam().prepared(line, "red", 30)
     assert (found.levels, found.parents) == (_designed(30).levels, 2)
-    assert Beam().prepared(line, "blue", 30) == Beam()
+    assert Beam().prepared(line, "blue", 30) == Beam(levels=(1.0, 0.8, 0.6, 0.4, 0.3, 0.15))
     for search in (Beam(levels=LEVELS), Beam(children=(1.0,))):
         assert search.prepared(line, "red", 30) is search
 
@@ -113,8 +113,16 @@ def test_a_profile_of_something_else_is_a_warning(file: Path, line: ToyModel) ->
 
 def test_what_is_not_chosen_is_the_default_schedule(line: ToyModel) -> None:
     assert Beam().default_levels == LEVELS
-    job = Job(Task(line, "left", ToyReward()), Beam(), 20)
+    job = Job(Task(line, "left", ToyReward()), Beam(), 70)
+    assert job.search == Beam(levels=LEVELS)
     assert [stage.rows for stage in job.search.schedule(job.dynamics, 11).stages] == [3, 3, 2, 2, 2, 2, 2, 2, 2]  # type: ignore[attr-defined]
+
+
+def test_a_small_budget_has_fewer_levels(line: ToyModel) -> None:
+    """The design of equal gains leaves levels out, since one child at a level chooses nothing."""
+    job = Job(Task(line, "left", ToyReward()), Beam(), 20)
+    assert job.search.default_levels == (1.0, 0.8, 0.6, 0.4, 0.15)
+    assert job.search.cost(job.dynamics, 20).nfe == 20
 
 
 def test_a_profile_beside_levels_is_refused(file: Path) -> None:
