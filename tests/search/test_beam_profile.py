@@ -115,7 +115,7 @@ def test_what_is_not_chosen_is_the_default_schedule(line: ToyModel) -> None:
     assert Beam().default_levels == LEVELS
     job = Job(Task(line, "left", ToyReward()), Beam(), 70)
     assert job.search == Beam(levels=LEVELS)
-    assert [stage.rows for stage in job.search.schedule(job.dynamics, 11).stages] == [3, 3, 2, 2, 2, 2, 2, 2, 2]  # type: ignore[attr-defined]
+    assert [stage.rows for stage in job.search.schedule(job.dynamics, 11).stages] == [3, 3, 2, 2, 2, 2, 2, 2, 2]
 
 
 def test_a_small_budget_has_fewer_levels(line: ToyModel) -> None:

@@ -11,6 +11,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from rollflow.checks import real, refused, whole
+from rollflow.dynamics.kernels import Kernel
 from rollflow.errors import BadSetting, RollflowWarning
 from rollflow.models.base import ModelSpec
 from rollflow.requests import Asking
@@ -77,7 +78,7 @@ class Halving(ScheduledSearch):
             if replace(self, profile=None) != Halving():
                 raise BadSetting("halving takes its rungs from its profile; give either these or a profile")
 
-    def prepared(self, model: ModelSpec, reward: str, nfe: int) -> Halving:
+    def prepared(self, model: ModelSpec, reward: str, nfe: int, kernel: Kernel | None = None) -> Halving:
         if self.profile is None:
             return self
         known, name = Profile.load(self.profile), getattr(model, "name", "")
