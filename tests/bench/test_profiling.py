@@ -211,8 +211,12 @@ def test_tail_recall_of_ties_is_an_expectation() -> None:
     f = np.arange(40.0)
     assert tail_recall(np.zeros(40), f) == pytest.approx(0.25)
     assert tail_recall(np.repeat([0.0, 1.0], 20), f) == pytest.approx(0.5)  # ten of the twenty that are best
-    few = np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0])  # three are the best one of six; of estimates, one and a half are
-    assert tail_recall(np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0]), few) == pytest.approx(1.5 / 3)
+    few = np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0])  # three are the best; the best quarter has room for one and a half
+    assert tail_recall(few, few) == 1
+    assert tail_recall(np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0]), few) == 1
+    assert tail_recall(np.array([0.0, 1.0, 2.0, 3.0, 4.0, -1.0]), few) == 1
+    assert tail_recall(np.array([0.0, 5.0, 2.0, 3.0, 4.0, -1.0]), few) == pytest.approx(0.5 / 1.5)
+    assert tail_recall(np.zeros(6), few) == pytest.approx(0.5)
 
 
 def test_an_interval_of_a_ratio_covers_it_as_often_as_it_says() -> None:

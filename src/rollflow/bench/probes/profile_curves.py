@@ -75,15 +75,18 @@ def tail_recall(y: NDArray[np.float64], f: NDArray[np.float64]) -> float:
     """Return the share of the best ``BEST`` of all finished rewards that lie in the best ``RECALLED`` by estimate.
 
     A bulk correlation can be high while the tail, which is what a search is after, is told apart badly. The best finals
-    are at least one. Where ties or fractions leave open who is among them, it is the expectation over a random choice,
-    so that estimates that are all equal have ``RECALLED``.
+    are at least one, and those that tie with them are as good; of more than fit into the best quarter, it is the share
+    of those that fit. Ties of estimates are broken at random, in expectation. So estimates that are the finals
+    themselves recall all, and estimates that are all equal recall ``RECALLED`` of the best, unless these are more.
 
     Args:
         y: (N,) rewards of estimates.
         f: (N,) rewards of the finished samples.
     """
-    best, y = max(1.0, BEST * len(f)), np.zeros_like(y) if constant(y) else y
-    return float(_among_best(f, best) @ _among_best(y, RECALLED * len(y)) / best)
+    least, room = np.sort(f)[-max(1, round(BEST * len(f)))], RECALLED * len(f)
+    best = f >= least
+    found = _among_best(np.zeros_like(y) if constant(y) else y, room)[best].sum()
+    return float(found / min(best.sum(), room))
 
 
 def _among_best(values: NDArray[np.float64], count: float) -> NDArray[np.float64]:
