@@ -381,7 +381,8 @@ def test_a_replay_takes_what_was_designed_then() -> None:
     """A profile that is no longer there, or is another now, changes nothing."""
     config = {"arms": [{"name": "B", "method": "beam(profile=gone.npz)", "nfe": 20}]}
     designed = "beam(levels=1.0;0.2, children=3.0;5.0)"
-    record = SimpleNamespace(arm="B", prompt="a", category="", ask=None, place=0, seed=0, plan={"method": designed})
+    known = {"arm": "B", "prompt": "a", "category": "", "ask": None, "place": 0, "seed": 0, "rounds": ()}
+    record = SimpleNamespace(**known, plan={"method": designed})
     assert trial_of(config, record).arm.method == designed  # type: ignore[arg-type]
     record.plan = {}
     assert trial_of(config, record).arm.method == "beam(profile=gone.npz)"  # type: ignore[arg-type]
