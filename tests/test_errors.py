@@ -93,7 +93,7 @@ def test_an_error_of_a_plug_in_survives() -> None:
 
 
 def planned(nfe: int) -> int:
-    return Plan("three cats", nfe=nfe).cost().nfe
+    return Plan("three cats", method="rbf", nfe=nfe).cost().nfe
 
 
 @pytest.mark.subprocess

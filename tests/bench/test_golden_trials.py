@@ -12,7 +12,7 @@ from rollflow.bench.suites.load import Item
 from rollflow.engine import Engine
 
 ARMS = {
-    "plain": Arm("plain"),
+    "plain": Arm("plain", steps=10),
     "bon": Arm("BoN", "bon", 24, interpolant="linear", kernel="sde", steps=4),
     "rbf": Arm(
         "RBF, all",
@@ -25,7 +25,7 @@ ARMS = {
         steps=7,
         finish=True,
     ),
-    "smc": Arm("SMC", "smc", 24, finish=False),
+    "smc": Arm("SMC", "smc", 24, steps=10, finish=False),
 }
 ITEMS = {
     "plain": Item("a red square"),

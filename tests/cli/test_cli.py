@@ -394,7 +394,7 @@ def test_settings_reach_what_they_name(folder: Path) -> None:
     assert main([*command, "both", *more]) == 0
     assert (folder / "both/image.png").read_bytes() == (folder / "text/image.png").read_bytes()
     assert (folder / "both/image.png").read_bytes() != (folder / "set/image.png").read_bytes()
-    assert read(folder / "both")["method"] == "SVDD(streams=3, temperature=0.0, ratio=1.0)"
+    assert read(folder / "both")["method"] == "SVDD(streams=3, temperature=0.0, ratio=1.0, noises=True)"
 
 
 def test_look_ahead_and_grid_are_taken(folder: Path) -> None:
@@ -638,7 +638,7 @@ def test_a_file_of_the_user_is_not_replaced(
 def test_the_checkpoint_of_a_stopped_run_is_not_taken_from_it(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = ["generate", PROMPT, "--nfe", "90", "-q"]
+    command = ["generate", PROMPT, "--method", "rbf", "--nfe", "90", "-q"]
     monkeypatch.setattr(TinyModel, "interrupt_at", 9)
     assert main(command) == 130
     monkeypatch.setattr(TinyModel, "interrupt_at", None)

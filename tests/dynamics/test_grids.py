@@ -87,7 +87,8 @@ def test_a_grid_without_steps_is_refused(steps: int) -> None:
 
 
 def test_registered_names_construct_and_bad_shifts_are_refused() -> None:
-    assert {name: type(cls()) for name, cls in GRIDS.items()} == GRIDS
+    settings = {"levels": {"levels": (1.0, 0.5)}}
+    assert {name: type(cls(**settings.get(name, {}))) for name, cls in GRIDS.items()} == GRIDS
     assert GRIDS.make("matched(interpolant=cosine, grid=shifted(shift=2))") == Matched(Cosine(), Shifted(2.0))
     with pytest.raises(ValueError, match=r"shift of Shifted must be a finite number >= 1e-06 and .*, not 0\.0"):
         Shifted(0.0)

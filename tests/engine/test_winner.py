@@ -39,6 +39,7 @@ class Kept(Observer):
 
     def saved(self, job: Job, population: int, progress: Progress) -> None:
         self.last[population] = progress
+        self.finished.pop(population, None)  # what is saved later is what the population goes on with
         self.steps += 1
         if self.steps == self.stop:
             raise KeyboardInterrupt

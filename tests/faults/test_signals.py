@@ -213,7 +213,7 @@ def test_a_first_request_that_is_not_answered(
         ["serve-reward", "remote(url={})", "--port", "0"],
         ["bench", "run", "--preset", "init", "--quick", "--reward", "remote(url={})", "--out", "x"],
         ["bench", "mixture", "--seeds", "2000", "--out", "x"],
-        ["bench", "signal", "--prompts", "10000", "--trajectories", "100", "--reward", "caption", "--out", "x"],
+        ["bench", "profile", "--prompts", "10000", "--parents", "10", "--reward", "caption", "--out", "x"],
         ["bench", "diversity", "--prompts", "10000", "--trajectories", "100", "--distance", "scenes", "--out", "x"],
     ],
     ids=lambda command: "-".join(command[:2]).partition("(")[0],

@@ -34,7 +34,7 @@ from rollflow.search.profile import Profile
 
 FLUX = "FluxPipeline, guidance embedded"
 SMALL = ["--pipeline-arg", "height=16", "--pipeline-arg", "width=16", "--pipeline-arg", "max_sequence_length=16"]
-SMALL += ["--reward", "checks:Brightness", "--nfe", "8", "--steps", "3", "--set", "initial=2", "--set", "chains=1"]
+SMALL += ["--reward", "checks:Brightness", "--nfe", "8", "--steps", "3", "--method", "rbf(initial=2, chains=1)"]
 
 
 @pytest.fixture(scope="module")

@@ -30,11 +30,11 @@ def test_defaults() -> None:
 
 
 def test_what_the_searches_say_of_themselves() -> None:
-    """The paths of ``paths`` are those of the ODE; the rest takes the default. All spend the same whatever happens."""
-    assert {name: search.default_kernel for name, search in SEARCHES.items()} == {
-        **dict.fromkeys(SEARCHES), "paths": "ode"
-    }  # fmt: skip
-    assert all(search.exact for search in SEARCHES.values())
+    """Those that follow the ODE say so, beams take DDIM. All but two spend the same whatever happens."""
+    kernels = {name: search.default_kernel for name, search in SEARCHES.items() if search.default_kernel is not None}
+    ode = dict.fromkeys(("paths", "halving", "zero-order"), "ode")
+    assert kernels == {**ode, "auto": "ddim", "beam": "ddim"}
+    assert {name for name, search in SEARCHES.items() if not search.exact} == {"dfs", "threshold"}
     searches = (BestOfN(), SearchOverPaths(), SMC(), CoDe(), SVDD())
     assert [search.populations for search in searches] == [1] * 5
     assert [RolloverBudget(chains).populations for chains in (1, 2, 3)] == [1, 2, 3]

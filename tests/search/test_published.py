@@ -66,7 +66,7 @@ def test_what_is_given_stays() -> None:
 
 
 def test_a_plain_sample_is_never_as_published() -> None:
-    plan = Plan(PROMPT, as_published=True).baseline().plan
+    plan = Plan(PROMPT, method="rbf", as_published=True).baseline().plan
     assert (plan["as_published"], plan["method"], plan["finish"]) == (False, "bon", None)
 
 

@@ -15,6 +15,7 @@ from rollflow.particles.rng import Noise
 from rollflow.requests import Request, Reward, Save, Velocity, drive
 from rollflow.sampler import Sampler
 from rollflow.search import (
+    DFS,
     SEARCHES,
     SMC,
     SVDD,
@@ -36,6 +37,8 @@ SEARCHES_HERE: list[tuple[Search, int]] = [
     (SMC(temperature=0.5, threshold=0.9, tempering=LinearTempering(), draw=True), 5),
     (SearchOverPaths(2, 2, start=0.3, forward=0.4, back=0.55), 3),
     (RolloverBudget(1, 3), 5),
+    *((SEARCHES[name](), 5) for name in ("auto", "beam", "bfs", "demon", "epsilon-greedy", "halving", "threshold")),
+    (SEARCHES["zero-order"](), 3),
 ]
 every_search = pytest.mark.parametrize(("search", "saves"), SEARCHES_HERE, ids=lambda one: getattr(one, "name", None))
 
@@ -63,7 +66,8 @@ def run(
 
 
 def test_every_search_goes_on() -> None:
-    assert {type(search) for search, _ in SEARCHES_HERE} == set(SEARCHES.values())
+    """But depth-first search, which saves as often as it turns back: its own tests and the suite resume it."""
+    assert {type(search) for search, _ in SEARCHES_HERE} == {*SEARCHES.values()} - {DFS}
 
 
 @every_search
@@ -88,6 +92,8 @@ def test_it_ends_as_it_would_have(plane: ToyModel, search: Search, saves: int, k
 @every_search
 def test_less_than_the_smallest_population_is_refused(plane: ToyModel, search: Search, saves: int) -> None:
     """Before anything is asked for; with just as much it runs, and spends it."""
+    if search.name in ("auto", "threshold"):
+        pytest.skip("one is another search in the end, and the other declares all of its budget")
     smallest = search.price(Sampler(Linear(), Euler(), steps=5).bind(plane), 0).nfe
     with pytest.raises(BudgetTooSmall) as refused:
         run(plane, search, Euler(), smallest - 1)

@@ -6,9 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from rollflow.canonical import stable_repr
 from rollflow.engine import Job
-from rollflow.engine.checkpoint.file import differences, is_checkpoint, read_job
+from rollflow.engine.checkpoint.file import differences, is_checkpoint, read_job, setting_text
 from rollflow.engine.result import IMAGE, job_digest, refuse_foreign
 from rollflow.errors import BadCheckpoint, BadSetting
 from rollflow.files.run_folder import RESULT, RunFolder
@@ -102,8 +101,8 @@ def _differences(theirs: Mapping[str, str], plan: Planned) -> list[str]:
     """List the differences between a checkpoint's job and a plan's that are known before anything is loaded."""
     ours = {
         "prompt": str(plan.prompt),
-        "search": stable_repr(plan.search),
-        "sampler": stable_repr(plan.sampler),
+        "search": setting_text(plan.search),
+        "sampler": setting_text(plan.sampler),
         "nfe": str(plan.nfe),
         "seed": str(plan.seed),
     }

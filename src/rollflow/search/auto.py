@@ -21,10 +21,10 @@ from rollflow.search.propagator import Finished, Progress, Propagator
 class Auto(Search):
     """Choose a search, its noise levels and its children for the model, the reward and the budget.
 
-    It is a beam with recombination: by the profile of the model and the reward if there is one, otherwise by the beam's
-    default curve, which needs none. It has fewer noise levels where a budget is small. With a kernel that draws no
-    noise, whose children would all be the same, it is best of N. Unpublished; the page on how searches compare
-    (docs/searches.md) says how it was chosen.
+    It is a beam (after Li et al. 2024, arXiv 2408.08252) with recombination (Yeh, Lee & Chen 2025, arXiv 2410.05760).
+    Its schedule follows the profile of the model and the reward if there is one, otherwise the beam's default curve,
+    which needs none, with fewer noise levels where a budget is small. With a kernel that draws no noise, whose children
+    would all be the same, it is best of N.
 
     Args:
         profile: File of a profile (``rollflow bench profile``); None takes the one in the package, if it has one.

@@ -48,11 +48,23 @@ def fingerprint(job: Job) -> dict[str, str]:
         **asked,
         "model": job.task.model.identity,
         "reward": job.task.reward.identity,
-        "search": stable_repr(job.search),
-        "sampler": stable_repr(job.sampler),
+        "search": setting_text(job.search),
+        "sampler": setting_text(job.sampler),
         "nfe": str(job.nfe),
         "seed": str(job.seed),
     }
+
+
+LATER = (", noises=True", ", keep=EachStream()", ", best_seen=False")
+"""Settings that earlier releases did not have, at the values that stand for what they did."""
+
+
+def setting_text(value: object) -> str:
+    """Describe a search or a sampler; without such settings, so that checkpoints of earlier releases are recognized."""
+    text = stable_repr(value)
+    for setting in LATER:
+        text = text.replace(setting, "")
+    return text
 
 
 def differences(theirs: Mapping[str, str], ours: Mapping[str, str]) -> list[str]:
