@@ -84,8 +84,8 @@ def test_defaults_of_kernels() -> None:
     assert (Converted().inner, Converted().interpolant, EulerMaruyama().diffusion) == (Power(), VP(), Power())
     assert (Sine().scale, Exponential().scale, Exponential().rate, Tangent().scale) == (3.0, 3.0, 3.0, 3.0)
     assert Clipped() == Clipped(Tangent(), 1.0)
-    assert (DDIM().eta, FlowCPS().n) == (1.0, 0.8)
-    stochastic = [DDIM(1.0), DDIM(0.01), FlowCPS(), FlowCPS(0.01), Renoise(), EulerMaruyama()]
+    assert (DDIM().eta, FlowCPS().n, GLASS().steps, GLASS().rho) == (1.0, 0.8, 4, None)
+    stochastic = [GLASS(), DDIM(1.0), DDIM(0.01), FlowCPS(), FlowCPS(0.01), Renoise(), EulerMaruyama()]
     assert all(kernel.stochastic for kernel in stochastic)
     assert not any(kernel.stochastic for kernel in (DDIM(0.0), FlowCPS(0.0)))
 

@@ -111,6 +111,8 @@ def test_one_or_two_steps(plane: ToyModel, search: Search, steps: int, nfe: int)
     """Of one alone there are no children, so that nothing leans; of two the first particles are the only parents."""
     texts, _ = asked(plane, search, nfe, steps)
     rows = nfe // steps
+    dynamics = Sampler(Linear(), EulerMaruyama(), steps=steps, guidance=DPS(0.1)).bind(plane)
+    assert search.cost(dynamics, nfe).backward_passes == (0 if steps == 1 else rows)
     assert texts == (scored(rows, 1.0) if steps == 1 else [*differentiated(rows, 1.0), *scored(rows, 0.5)])
 
 

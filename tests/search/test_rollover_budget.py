@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from rollflow.dynamics.conversions import denoised_from_velocity
+from rollflow.dynamics.grids import Arc
 from rollflow.dynamics.interpolants import Linear
-from rollflow.dynamics.kernels import EulerMaruyama
+from rollflow.dynamics.kernels import Euler, EulerMaruyama
 from rollflow.engine import Engine, Job, Observer, Task
 from rollflow.errors import RollflowError
 from rollflow.models.mixture.model import ToyModel
@@ -19,7 +20,7 @@ from rollflow.particles.rng import Noise
 from rollflow.rewards.base import RewardModel
 from rollflow.rewards.toy import ToyReward
 from rollflow.sampler import Sampler
-from rollflow.search import SEARCHES, Progress, RolloverBudget
+from rollflow.search import SEARCHES, Cost, Progress, RolloverBudget
 from rollflow.search.rbf.acceptance import Acceptance, AtLeast, BestSoFar, OverParent, OverQuantile
 from rollflow.search.rbf.quota import PublishedQuota, QuotaSchedule, UniformQuota, WeightedQuota
 
@@ -303,6 +304,13 @@ def test_without_transitions_every_child_is_a_noise(line: ToyModel) -> None:
     assert watch.nfe == [5]
     assert result.reward == 7
     assert RolloverBudget(1, 3).smallest_nfe(Sampler(Linear(), steps=1).bind(line)) == 3
+
+
+def test_the_end_of_a_chain_is_finished_within_the_budget(line: ToyModel) -> None:
+    """3 noises, a child for each of 2 transitions, and 2 NFE and a reward call to finish it."""
+    search, dynamics = RolloverBudget(1, 3), Sampler(Linear(), Euler(), Arc(), 3).bind(line)
+    assert search.cost(dynamics, 9) == Cost(9, 8, 8)
+    assert search.smallest_nfe(dynamics) == 7
 
 
 def test_decisions_can_be_given_as_text() -> None:
