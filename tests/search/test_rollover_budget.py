@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from rollflow.dynamics.grids import Arc
 from rollflow.dynamics.interpolants import Linear
 from rollflow.dynamics.kernels import Euler, EulerMaruyama
 from rollflow.engine import Engine, Job, Observer, Task
-from rollflow.errors import RollflowError
+from rollflow.errors import RollflowError, RollflowWarning
 from rollflow.models.mixture.model import ToyModel
 from rollflow.particles.rng import Noise
 from rollflow.rewards.base import RewardModel
@@ -273,6 +274,20 @@ def test_the_best_of_a_failed_transition_goes_on(line: ToyModel) -> None:
         x = mean + std * noise.normal(step, 0, draw)
     shown = line.mixtures["wide"].denoised(x, times[2])
     torch.testing.assert_close(asked.samples[4][None], shown, rtol=1e-12, atol=1e-12)
+
+
+def test_the_first_of_equal_children_goes_on(line: ToyModel) -> None:
+    _, result, asked = scripted(line, 5, *[3, 3, 2], nfe=4, steps=2, initial=1)
+    assert result.reward == 3
+    assert torch.equal(result.sample, asked.samples[1])
+
+
+def test_a_child_that_must_not_be_chosen_is_not_accepted(line: ToyModel) -> None:
+    """By a rule that takes the first of all others."""
+    script = [0, *[-math.inf, 4], *[5] * 9]
+    with pytest.warns(RollflowWarning, match="1 sample could not be chosen"):
+        watch, _, _ = scripted(line, *script, nfe=12, steps=3, initial=1, acceptance=OverQuantile(0.0))
+    assert watch.nfe == [1, 2, 9]
 
 
 def test_chains_share_nothing(line: ToyModel, toy_reward: ToyReward, alone: Callable[[Job], Any]) -> None:
