@@ -8,9 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from rollflow.dynamics.guidance import DPS
+from rollflow.dynamics.interpolants import VP, Interpolant, Linear
+from rollflow.dynamics.kernels import EulerMaruyama
+from rollflow.models.mixture.model import ToyModel
+from rollflow.particles.rng import Noise
+from rollflow.sampler import Sampler
+from rollflow.search import Particles, Propagator
 from rollflow.search.smc.potentials import DifferencePotential, Memory
 from rollflow.search.smc.tempering import Tempering
-from rollflow.search.smc.weighing import Target, Weighing
+from rollflow.search.smc.weighing import Target, Weighing, log_ratio
 
 DEAD = -math.inf
 
@@ -80,3 +87,24 @@ def test_a_resampling_moves_the_weights_into_z() -> None:
     assert after.resamplings == 1
     assert after.log_evidence == after.log_z
     assert before._replace(memory=None).resampled(torch.tensor([0])).memory is None
+
+
+@pytest.mark.parametrize("path", [Linear(), VP()], ids=str)
+def test_the_ratio_of_two_densities(plane: ToyModel, path: Interpolant) -> None:
+    """Of the kernel's law to the one that is moved by the shift; children that are not finite have weight 0."""
+    sampler = Sampler(path, EulerMaruyama(), steps=4, guidance=DPS(0.1))
+    propagator = Propagator(sampler.bind(plane), Noise(0, 0, (2,), torch.float64), 0)
+    x, u = torch.tensor([[1.0, -2.0], [0.5, 3.0]]).double(), torch.tensor([[0.3, 0.1], [-1.0, 2.0]]).double()
+    shift = torch.tensor([[0.2, -0.1], [0.0, 0.4]]).double()
+    parents, (t, s) = Particles(x, u, x, x[:, 0], shift), (propagator.time(1), propagator.time(2))
+    mean, std = EulerMaruyama().moments(path, x, propagator.dynamics.conversion.velocity(u, x, t), t, s)
+    children = mean + std * torch.tensor([[0.7, -0.4], [1.5, 0.2]]).double()
+    law, leaning = torch.distributions.Normal(mean, std), torch.distributions.Normal(mean + shift, std)
+    expected = (law.log_prob(children) - leaning.log_prob(children)).sum(1)
+    torch.testing.assert_close(log_ratio(propagator, parents, children, 2), expected)
+    for wrong in (math.nan, math.inf):
+        children[0, 1] = wrong
+        ratio = log_ratio(propagator, parents, children, 2)
+        assert ratio[0] == DEAD
+        assert ratio[1] == pytest.approx(float(expected[1]))
+    assert log_ratio(propagator, parents._replace(guidance_shift=None), children, 2).tolist() == [0.0, 0.0]
