@@ -40,7 +40,9 @@ PRELOADED = (
 )
 """Packages that the library and its tests import, loaded once."""
 SECONDS_MORE = 5
-"""CPU time that a mutant has in addition to three times that of its tests."""
+"""CPU time that each test of a mutant has in addition to three times that of the test without a mutant."""
+WALL = 200
+"""Seconds that a mutant has for each second of CPU time: on a busy machine it may wait long for its turn."""
 
 
 class Outcome(NamedTuple):
@@ -120,6 +122,7 @@ class Loop:
         mutants: Mutants to try.
         known: Baseline; None to measure it.
         tell: Function called with each mutant of a function and its outcome.
+        keep: Function called with the baseline once it is measured.
         over: Function that returns whether to stop.
     """
 
@@ -129,9 +132,11 @@ class Loop:
         mutants: list[Mutant],
         known: Baseline | None,
         tell: Callable[[Mutant, Outcome], None],
+        keep: Callable[[Baseline], None],
         over: Callable[[], bool],
     ) -> None:
-        self.path, self.mutants, self.known, self.tell, self.over = str(ROOT / module), mutants, known, tell, over
+        self.path, self.mutants, self.known = str(ROOT / module), mutants, known
+        self.tell, self.keep, self.over = tell, keep, over
         self.baseline: Baseline | None = None
         self.caches: list[Any] = []
 
@@ -152,7 +157,8 @@ class Loop:
             measured, ended, _ = forked(lambda out: _write(out, self._measure(items)), 3600, 3600)
             if not ended:
                 raise session.Interrupted("the tests end the process even without a mutant")
-            self.baseline = pickle.loads(measured)
+            self.baseline = Baseline(*pickle.loads(measured))
+            self.keep(self.baseline)
         else:
             self.baseline = self.known
         gc.freeze()  # so that forks share unchanged memory
@@ -188,7 +194,10 @@ class Loop:
 
     def _outcome(self, mutant: Mutant, items: list[pytest.Item], functions: list[Any]) -> Outcome:
         assert self.baseline is not None
-        source = mutated(Path(self.path).read_text(), mutant.operator, mutant.occurrence)
+        seconds, source = (
+            self.baseline.seconds,
+            mutated(Path(self.path).read_text(), mutant.operator, mutant.occurrence),
+        )
 
         def work(out: int) -> None:
             if not swapping.swap(functions, source, self.path):
@@ -197,13 +206,20 @@ class Loop:
             self._forget()
             items[0].config.pluginmanager.register(First(out))
             for item, after in zip(items, [*items[1:], None], strict=True):
+                _limit(3 * seconds[item.nodeid] + SECONDS_MORE)
                 runtestprotocol(item, log=False, nextitem=after)
 
-        cpu = 3 * sum(self.baseline.seconds[item.nodeid] for item in items) + SECONDS_MORE
-        failed, ended, seconds = forked(work, cpu, 20 * cpu)
+        cpu = 3 * sum(seconds[item.nodeid] for item in items) + SECONDS_MORE
+        failed, ended, spent = forked(work, cpu, WALL * cpu)
         if failed == b"?":
             return imported(mutant, [item.nodeid for item in items], cpu)
-        return Outcome("timeout" if not ended else "killed" if failed else "survived", failed.decode(), seconds)
+        return Outcome("timeout" if not ended else "killed" if failed else "survived", failed.decode(), spent)
+
+
+def _limit(cpu: float) -> None:
+    """Let this process have so many more seconds of CPU time."""
+    spent, hard = time.process_time(), resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (min(int(spent + cpu) + 1, hard), hard))
 
 
 def _warm_up() -> None:
@@ -249,7 +265,7 @@ def imported(mutant: Mutant, tests: list[str], cpu: float) -> Outcome:
         elif not names:
             os.write(out, b"?")
 
-    failed, ended, seconds = forked(work, cpu + 30, 20 * cpu + 60)
+    failed, ended, seconds = forked(work, cpu + 30, WALL * (cpu + 30))
     assert failed != b"?", f"{mutant.module} was not imported by its tests"
     return Outcome("timeout" if not ended else "killed" if failed else "survived", failed.decode(), seconds)
 

@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from core import CORE
@@ -78,10 +79,9 @@ class Trial(NamedTuple):
         pending = self._pending(store)
         if not pending:
             return
-        loop = Loop(self.module, pending, store.baseline(self.module, self.tests), self._teller(store), self._over)
-        collected(self.module, self.tests, loop)
-        assert loop.baseline is not None
-        store.keep(self.module, self.tests, loop.baseline)
+        known, state = store.baseline(self.module, self.tests), digest([self.module, *self.tests])
+        keep = partial(store.keep, self.module, state)
+        collected(self.module, self.tests, Loop(self.module, pending, known, self._teller(store), keep, self._over))
 
     def imports(self) -> None:
         """Run the mutants that change the import of the module, or functions that no test runs after it."""

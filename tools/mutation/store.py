@@ -58,9 +58,9 @@ class Store:
         row = self.database.execute(query, (module, state)).fetchone()
         return Baseline(*pickle.loads(row[0])) if row else None
 
-    def keep(self, module: str, tests: list[str], baseline: Baseline) -> None:
-        """Store the baseline of the tests."""
-        row = (module, digest([module, *tests]), pickle.dumps(tuple(baseline)))
+    def keep(self, module: str, state: str, baseline: Baseline) -> None:
+        """Store the baseline of the tests; ``state`` is the digest of the module and its tests."""
+        row = (module, state, pickle.dumps(tuple(baseline)))
         self.database.execute("INSERT OR REPLACE INTO baselines VALUES (?, ?, ?)", row)
         self.database.commit()
 
