@@ -7,6 +7,7 @@ _DEFAULTS = "tests/dynamics/test_defaults_of_dynamics.py"
 _SEARCHES = "tests/search/test_defaults_of_searches.py"
 _RESUMING = "tests/search/test_resuming.py"
 _GUIDED = "tests/search/test_guided_requests.py"
+_ODD = "tests/search/test_odd_searches.py"
 _ACCOUNT = "tests/search/test_account.py"
 _EDGES = "tests/dynamics/test_edges_of_paths.py"
 _PACKAGE = "src/rollflow"
@@ -29,17 +30,17 @@ CORE: dict[str, list[str]] = {
         "particles/rng": ["tests/particles"],
         "particles/weights": ["tests/particles/test_weights.py"],
         "particles/resampling": ["tests/particles/test_resampling.py", "tests/particles/test_edges.py"],
-        "sampler": ["tests/test_sampler.py", "tests/test_sampler_bounds.py"],
-        "requests": ["tests/test_requests.py", "tests/test_requests_of_rows.py"],
+        "sampler": ["tests/test_sampler.py", "tests/test_sampler_bounds.py", _ODD],
+        "requests": ["tests/test_requests.py", "tests/test_requests_of_rows.py", _ODD],
         "engine/pool": ["tests/engine/test_pool.py"],
         "engine/meter": ["tests/engine/test_meter.py", "tests/engine/test_caps.py"],
         "engine/scheduler": ["tests/engine/test_scheduler.py"],
-        "search/__init__": [_SEARCHES, _RESUMING],
-        "search/base": ["tests/search/test_cost.py", _RESUMING, _SEARCHES],
-        "search/propagator": ["tests/search/test_propagator.py", _RESUMING],
+        "search/__init__": [_SEARCHES, _RESUMING, _ODD],
+        "search/base": ["tests/search/test_cost.py", _RESUMING, _SEARCHES, _ODD],
+        "search/propagator": ["tests/search/test_propagator.py", _RESUMING, _ODD],
         "search/streams": ["tests/search/test_streams.py", "tests/search/test_dead_streams.py"],
-        "search/cost": ["tests/search/test_cost.py", _ACCOUNT],
-        "search/rehearsal": ["tests/search/test_cost.py", _ACCOUNT],
+        "search/cost": ["tests/search/test_cost.py", _ACCOUNT, _ODD],
+        "search/rehearsal": ["tests/search/test_cost.py", _ACCOUNT, _ODD],
         "search/best_of_n": ["tests/search/test_best_of_n.py", _RESUMING, _GUIDED],
         "search/code": ["tests/search/test_code.py", _RESUMING, _GUIDED, _SEARCHES],
         "search/paths": ["tests/search/test_paths.py", _RESUMING, _GUIDED, _SEARCHES],
