@@ -158,6 +158,8 @@ class Loop:
             if not ended:
                 raise session.Interrupted("the tests end the process even without a mutant")
             self.baseline = Baseline(*pickle.loads(measured))
+            for name in items.keys() - self.baseline.seconds.keys():
+                print(f"{name} fails without a mutant and is left out", flush=True)
             self.keep(self.baseline)
         else:
             self.baseline = self.known
