@@ -25,6 +25,7 @@ import hypothesis.strategies
 import pytest
 import swapping
 from _pytest.runner import runtestprotocol
+from _pytest.warnings import catch_warnings_for_item
 from mutants import Mutant, mutated
 
 ROOT = Path(__file__).parents[2]
@@ -209,7 +210,7 @@ class Loop:
             items[0].config.pluginmanager.register(First(out))
             for item, after in zip(items, [*items[1:], None], strict=True):
                 _limit(3 * seconds[item.nodeid] + SECONDS_MORE)
-                runtestprotocol(item, log=False, nextitem=after)
+                _reports(item, after)
 
         cpu = 3 * sum(seconds[item.nodeid] for item in items) + SECONDS_MORE
         failed, ended, spent = forked(work, cpu, WALL * cpu)
@@ -240,8 +241,13 @@ def _write(out: int, value: object) -> None:
 
 
 def _passes(item: pytest.Item, after: pytest.Item | None) -> bool:
-    reports = runtestprotocol(item, log=False, nextitem=after)
-    return all(report.passed or report.skipped for report in reports)
+    return all(report.passed or report.skipped for report in _reports(item, after))
+
+
+def _reports(item: pytest.Item, after: pytest.Item | None) -> list[pytest.TestReport]:
+    """Run a test with the warnings that its marks ignore."""
+    with catch_warnings_for_item(config=item.config, ihook=item.ihook, when="runtest", item=item):
+        return runtestprotocol(item, log=False, nextitem=after)
 
 
 def collected(module: str, tests: list[str], loop: Loop) -> None:
