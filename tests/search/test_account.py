@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rollflow import requests
 from rollflow.dynamics.grids import Arc
 from rollflow.dynamics.guidance import DPS
 from rollflow.dynamics.interpolants import Linear
@@ -17,7 +18,7 @@ from rollflow.requests import Asking, drive
 from rollflow.sampler import Dynamics, Sampler
 from rollflow.search import Cost, Finished, Propagator, Schedule, Stage
 from rollflow.search.cost import Account
-from rollflow.search.rehearsal import Rehearsal, rehearse
+from rollflow.search.rehearsal import EndlessSearch, Rehearsal, rehearse
 
 
 def dear(line: ToyModel, *, guided: bool = True) -> Dynamics:
@@ -156,3 +157,28 @@ def test_a_guided_evaluation_in_a_rehearsal_has_a_shift_where_there_is_guidance(
         particles = drive(rehearsal.evaluate(x, rehearsal.time(0), guided=True), rehearsal.answer)
         assert (particles.guidance_shift is not None) == shifted
         assert particles.reward.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(("spent", "idle", "ends"), [(4, 5, True), (4, 6, False), (5, 0, False), (2, 5, True)])
+def test_a_rehearsal_ends_after_so_many_nfe_or_requests_that_cost_none(
+    monkeypatch: pytest.MonkeyPatch, line: ToyModel, spent: int, idle: int, ends: bool
+) -> None:
+    """4 NFE are allowed here, and 5 requests in a row that cost nothing, before the NFE and after them."""
+    monkeypatch.setattr("rollflow.search.rehearsal.MOST_IDLE", 5)
+    x = torch.zeros(1, 1, dtype=torch.float64)
+
+    def population(propagator: Propagator) -> Asking[Finished]:
+        for _ in range(5):
+            yield from requests.decode(x)
+        for _ in range(spent):
+            yield from requests.velocity(x, propagator.time(0))
+        for _ in range(idle):
+            yield from requests.decode(x)
+        return Finished(x[0], 0.0, 0.0)
+
+    if ends:
+        assert rehearse(population, plain(line), 0, most=4) == Cost(spent, 0, 5 + idle)
+        return
+    what = "spent 5 NFE" if spent > 4 else "made 5 requests that cost no NFE"
+    with pytest.raises(EndlessSearch, match=f"method 'one' does not end: .* a population {what} and had not returned"):
+        rehearse(population, plain(line), 0, most=4, method="one")

@@ -16,7 +16,7 @@ from rollflow.dynamics.interpolants import VP, Cosine, Linear
 from rollflow.dynamics.kernels import DDIM, GLASS, Euler, EulerMaruyama, FlowCPS, GaussianKernel, Heun
 from rollflow.dynamics.lookahead import ODELookahead, Tweedie
 from rollflow.engine import Engine, Job, Task, estimate_cost
-from rollflow.errors import BadSetting, BudgetTooSmall
+from rollflow.errors import BadSetting, BudgetTooSmall, RollflowError
 from rollflow.models.mixture.model import ToyModel
 from rollflow.requests import Asking
 from rollflow.sampler import Sampler
@@ -158,6 +158,33 @@ def test_a_search_needs_no_cost_code(line: ToyModel) -> None:
     assert Chains(chains=2).smallest_nfe(dynamics) == 8
     assert Chains(chains=2).cost(dynamics, 27) == Cost(24, 24, 24)
     assert Chains(chains=2).shares(dynamics, 27) == [13, 14]
+
+
+def test_the_cost_is_that_of_a_population_without_a_budget(line: ToyModel) -> None:
+    """Which counts the units that it is to buy; but for one rehearsal more, which tries what a budget would change."""
+    seen: list[tuple[int, int]] = []
+
+    class Looking(Greedy):
+        def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
+            seen.append((propagator.nfe, self.surplus(propagator)))
+            return (yield from super().population(propagator, resume))
+
+    dynamics = Sampler(Linear(), steps=4).bind(line)
+    assert Looking().smallest_nfe(dynamics) == 4
+    assert Looking().price(dynamics, 3).nfe == 16
+    assert seen == [(0, 0), (0, 3)]
+    assert Looking().cost(dynamics, 13).nfe == 12
+    assert {nfe for nfe, _ in seen} == {0, 13}
+    assert [surplus for nfe, surplus in seen if nfe == 13] == [2]
+
+
+def test_a_search_that_counts_its_budget_beside_its_units_is_told_so(line: ToyModel) -> None:
+    class Both(Greedy):
+        def surplus(self, propagator: Propagator) -> int:
+            return super().surplus(propagator) + (propagator.nfe > 0)
+
+    with pytest.raises(RollflowError, match=r"sizes itself by propagator\.nfe: where that is 13 it spends 16 NFE"):
+        Both().cost(Sampler(Linear(), steps=4).bind(line), 13)
 
 
 def test_requests_of_a_search_by_itself_are_counted(line: ToyModel) -> None:

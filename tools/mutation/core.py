@@ -65,7 +65,7 @@ CORE: dict[str, list[str]] = {
         "search/rbf/quota": ["tests/search/test_quota.py", "tests/search/test_rollover_budget.py", _SEARCHES],
         "search/rbf/rollover_budget": ["tests/search/test_rollover_budget.py", _RESUMING, _GUIDED, _SEARCHES],
         "search/smc/potentials": ["tests/search/test_potentials.py", _SEARCHES],
-        "search/smc/smc": ["tests/search/test_smc.py", _RESUMING, _GUIDED, _SEARCHES],
+        "search/smc/smc": ["tests/search/test_smc_edges.py", "tests/search/test_smc.py", _RESUMING, _GUIDED, _SEARCHES],
         "search/smc/tempering": ["tests/search/test_potentials.py", "tests/search/test_smc.py", _SEARCHES],
         "search/smc/weighing": [
             "tests/search/test_weighing.py",

@@ -46,7 +46,7 @@ removal of decorators, which either breaks everything or only removes a cache; a
 """
 
 
-SYMMETRIC = {"max", "min", "logaddexp", "isclose", "maximum", "minimum"}
+SYMMETRIC = {"max", "min", "logaddexp", "isclose", "maximum", "minimum", "equal"}
 """Functions whose arguments can be exchanged."""
 
 
