@@ -16,9 +16,9 @@ from rollflow.models.mixture.model import ToyModel
 from rollflow.particles.rng import Noise
 from rollflow.requests import Asking, drive
 from rollflow.sampler import Dynamics, Sampler
-from rollflow.search import Cost, Finished, Propagator, Schedule, Stage
+from rollflow.search import Cost, Finished, Propagator, Schedule, Stage, base
 from rollflow.search.cost import Account
-from rollflow.search.rehearsal import EndlessSearch, Rehearsal, rehearse
+from rollflow.search.rehearsal import MOST_IDLE, EndlessSearch, Rehearsal, rehearse
 
 
 def dear(line: ToyModel, *, guided: bool = True) -> Dynamics:
@@ -159,16 +159,27 @@ def test_a_guided_evaluation_in_a_rehearsal_has_a_shift_where_there_is_guidance(
         assert particles.reward.tolist() == [0.0, 0.0]
 
 
-@pytest.mark.parametrize(("spent", "idle", "ends"), [(4, 5, True), (4, 6, False), (5, 0, False), (2, 5, True)])
+def test_the_bounds_of_rehearsals(line: ToyModel) -> None:
+    """A hundred times what a budget and its steps need, but no less than 10^5 NFE and no more than any job may have."""
+    assert (MOST_IDLE, base._ANY_BUDGET) == (10**4, 10**4)
+    assert [base._most(plain(line), budget) for budget in (0, 996, 998, 10**4, 10**6)] == [
+        10**5, 10**5, 100_100, 1_000_300, 10**7
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("first", "spent", "idle", "ends"),
+    [(5, 4, 5, True), (5, 4, 6, False), (5, 5, 0, False), (0, 2, 5, True), (6, 0, 0, False)],
+)
 def test_a_rehearsal_ends_after_so_many_nfe_or_requests_that_cost_none(
-    monkeypatch: pytest.MonkeyPatch, line: ToyModel, spent: int, idle: int, ends: bool
+    monkeypatch: pytest.MonkeyPatch, line: ToyModel, first: int, spent: int, idle: int, ends: bool
 ) -> None:
     """4 NFE are allowed here, and 5 requests in a row that cost nothing, before the NFE and after them."""
     monkeypatch.setattr("rollflow.search.rehearsal.MOST_IDLE", 5)
     x = torch.zeros(1, 1, dtype=torch.float64)
 
     def population(propagator: Propagator) -> Asking[Finished]:
-        for _ in range(5):
+        for _ in range(first):
             yield from requests.decode(x)
         for _ in range(spent):
             yield from requests.velocity(x, propagator.time(0))
@@ -177,7 +188,7 @@ def test_a_rehearsal_ends_after_so_many_nfe_or_requests_that_cost_none(
         return Finished(x[0], 0.0, 0.0)
 
     if ends:
-        assert rehearse(population, plain(line), 0, most=4) == Cost(spent, 0, 5 + idle)
+        assert rehearse(population, plain(line), 0, most=4) == Cost(spent, 0, first + idle)
         return
     what = "spent 5 NFE" if spent > 4 else "made 5 requests that cost no NFE"
     with pytest.raises(EndlessSearch, match=f"method 'one' does not end: .* a population {what} and had not returned"):

@@ -36,7 +36,7 @@ CORE: dict[str, list[str]] = {
         "engine/meter": ["tests/engine/test_meter.py", "tests/engine/test_caps.py"],
         "engine/scheduler": ["tests/engine/test_scheduler.py"],
         "search/__init__": [_SEARCHES, _RESUMING, _ODD],
-        "search/base": ["tests/search/test_cost.py", _RESUMING, _SEARCHES, _ODD],
+        "search/base": [_ACCOUNT, "tests/search/test_cost.py", _RESUMING, _SEARCHES, _ODD],
         "search/propagator": ["tests/search/test_propagator.py", _RESUMING, _ODD],
         "search/streams": ["tests/search/test_streams.py", "tests/search/test_dead_streams.py"],
         "search/cost": ["tests/search/test_cost.py", _ACCOUNT, _ODD],
