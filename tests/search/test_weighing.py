@@ -100,7 +100,7 @@ def test_the_ratio_of_two_densities(plane: ToyModel, path: Interpolant) -> None:
     mean, std = EulerMaruyama().moments(path, x, propagator.dynamics.conversion.velocity(u, x, t), t, s)
     children = mean + std * torch.tensor([[0.7, -0.4], [1.5, 0.2]]).double()
     law, leaning = torch.distributions.Normal(mean, std), torch.distributions.Normal(mean + shift, std)
-    expected = (law.log_prob(children) - leaning.log_prob(children)).sum(1)
+    expected = (law.log_prob(children) - leaning.log_prob(children)).sum(1)  # type: ignore[no-untyped-call]
     torch.testing.assert_close(log_ratio(propagator, parents, children, 2), expected)
     for wrong in (math.nan, math.inf):
         children[0, 1] = wrong
