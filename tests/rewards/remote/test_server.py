@@ -342,7 +342,10 @@ def test_requests_that_never_begin_are_hung_up_on(first: bytes, wavy: Host, monk
     monkeypatch.setattr(_Punctual, "seconds", PATIENCE)
     with socket.create_connection(("127.0.0.1", wavy.port), timeout=PATIENCE) as raw:
         raw.sendall(first)
-        assert not first or raw.recv(1000).startswith(b"HTTP/1.1 200")
+        answer = b""
+        while first and not answer.endswith(b"}"):  # head and body may come apart
+            answer += raw.recv(1000)
+        assert answer.startswith(b"HTTP/1.1 200" if first else b"")
         raw.setblocking(False)
         for _ in range(5):
             raw.sendall(b"G")
