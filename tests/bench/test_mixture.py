@@ -17,6 +17,7 @@ from scipy import stats
 from rollflow.bench.intervals import bootstrap
 from rollflow.bench.probes import mixture
 from rollflow.bench.probes.arms import MIXTURE_ARMS, PLAIN, rollover
+from rollflow.bench.probes.outcomes import Measured
 from rollflow.bench.probes.plots import budgets
 from rollflow.bench.probes.rare_mode import RareMode, rare_mode
 from rollflow.cli import main
@@ -57,8 +58,8 @@ def test_the_signal_of_two_narrow_modes() -> None:
 
 def own_figures(label: str, nfe: int, seeds: int, alone: Callable[[Job], Any]) -> tuple[list[float], list[bool], float]:
     """Return the rewards, hits and mean NFE of an arm over seeds, without the engine or the setting's own formulas."""
-    sampler, search = MIXTURE_ARMS[label]
-    runs = [alone(Job(rare_mode().task(), search(nfe), nfe, seed, sampler)) for seed in range(seeds)]
+    arm, task = MIXTURE_ARMS[label], rare_mode().task()
+    runs = [alone(arm.job(task, nfe, seed)) for seed in range(seeds)]
     samples = [run.best.x0.numpy() for run in runs]
     centre = np.eye(8)[0]
     rewards = [-float(((x0 - centre) ** 2).sum()) for x0 in samples]
@@ -79,7 +80,7 @@ def test_cells_are_what_jobs_give_one_by_one(alone: Callable[[Job], Any]) -> Non
         if "DPS" not in label:
             rewards, hits, spent = own_figures(label, nfe, seeds, alone)
             cell = column[label]
-            assert isinstance(cell, mixture.Measured)
+            assert isinstance(cell, Measured)
             np.testing.assert_allclose(cell.reward, bootstrap(rewards), rtol=1e-12)
             assert cell.hits == bootstrap(np.array(hits, float))
             assert cell.nfe == spent <= nfe

@@ -11,8 +11,10 @@ import torch
 
 from rollflow.dynamics.interpolants import VP, Cosine, Linear
 from rollflow.models import MODELS
+from rollflow.models.base import FlowModel
 from rollflow.models.mixture.gaussian_mixture import GaussianMixture
 from rollflow.models.mixture.model import ToyModel
+from rollflow.models.mixture.product import ProductModel, simplex
 from rollflow.testing import ModelSuite
 
 loaded = cache(lambda kind: kind())
@@ -36,6 +38,21 @@ class TestToy(ModelSuite):
     @pytest.fixture
     def bad_prompt(self) -> str:
         return "nowhere"
+
+
+class TestProduct(ModelSuite):
+    @pytest.fixture
+    def model(self) -> ProductModel:
+        stds = torch.tensor([0.3, 0.2, 0.1])
+        return ProductModel(GaussianMixture(torch.tensor([0.2, 0.5, 0.3]), simplex(3, 2), stds), 4)
+
+    @pytest.fixture
+    def prompts(self) -> Sequence[str]:
+        return "one", "two"
+
+    def test_the_prompt_matters(self, model: FlowModel, prompts: Sequence[str]) -> None:
+        """It has one law, whatever the prompt."""
+        assert [model.encode(prompt) for prompt in prompts] == [None, None]
 
 
 class TestScenes(ModelSuite):

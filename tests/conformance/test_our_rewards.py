@@ -14,6 +14,8 @@ from torch import Tensor
 
 import data
 from rollflow.models.scenes import parse
+from rollflow.rewards.base import RewardModel
+from rollflow.rewards.composition import GroupLikelihood, WrongGroups
 from rollflow.rewards.scenes.scenes import CaptionJudgeReward, CaptionReward, CountReward, JudgeReward
 from rollflow.rewards.toy import ToyReward
 from rollflow.testing import RewardSuite
@@ -34,6 +36,21 @@ class TestToy(RewardSuite):
     @pytest.fixture
     def prompts(self) -> Sequence[str]:
         return ["left", "right", "left", "right"]
+
+
+class TestComposition(RewardSuite):
+    @pytest.fixture(params=["wrong", "likelihood"])
+    def reward(self, request: pytest.FixtureRequest) -> RewardModel:
+        means = torch.tensor([[1.0, 0.0], [-0.5, 0.8], [-0.5, -0.8]])
+        return WrongGroups(means) if request.param == "wrong" else GroupLikelihood(means, 0.3)
+
+    @pytest.fixture
+    def samples(self) -> Tensor:
+        return torch.randn(4, 3, 2, generator=torch.Generator().manual_seed(0))
+
+    @pytest.fixture
+    def prompts(self) -> Sequence[str]:
+        return ["one", "two", "one", "two"]
 
 
 class TestScenes(PictureRewardSuite):

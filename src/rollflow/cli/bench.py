@@ -20,6 +20,17 @@ MOST_PROMPTS, MOST_STEPS, MOST_TRAJECTORIES, MOST_SEED = 10_000, 10_000, 4096, 2
 Model = Annotated[str, typer.Option(help="Name of the flow model.")]
 
 
+def budgets_of(text: str) -> list[int]:
+    """Read budgets in NFE that are separated by commas."""
+    try:
+        wanted = [int(nfe) for nfe in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"expected budgets as whole numbers separated by commas, got '{text}'") from None
+    if len(set(wanted)) < len(wanted) or not all(1 <= nfe <= 1_000_000 for nfe in wanted):
+        raise typer.BadParameter(f"expected distinct budgets from 1 to 1,000,000, got '{text}'")
+    return wanted
+
+
 @app.command()
 def grade(
     out: Annotated[Path, typer.Option(help="Suite file to write, NAME.jsonl; grades are written beside it.")],
@@ -171,28 +182,24 @@ def mixture(
     """Compare all searches at equal budgets on a Gaussian mixture whose rewarded mode is hard to hit."""
     from rollflow.bench.probes import mixture as comparison
     from rollflow.bench.probes.arms import MIXTURE_ARMS, PLAIN
+    from rollflow.bench.probes.outcomes import ProbeOutcome, curves
     from rollflow.bench.probes.plots import budgets as budgets_plot
     from rollflow.bench.probes.rare_mode import rare_mode
     from rollflow.files.atomic import check_folder, write
     from rollflow.files.own import check_own
     from rollflow.output.plots import figure_png
 
-    try:
-        wanted = [int(nfe) for nfe in budgets.split(",")]
-    except ValueError:
-        raise typer.BadParameter(f"expected budgets as whole numbers separated by commas, got '{budgets}'") from None
-    if len(set(wanted)) < len(wanted) or not all(1 <= nfe <= 1_000_000 for nfe in wanted):
-        raise typer.BadParameter(f"expected distinct budgets from 1 to 1,000,000, got '{budgets}'")
+    wanted = budgets_of(budgets)
     with refusing(2):
         check_own(out, ["mixture.md", "mixture.png"])
         check_folder(out)
     setting = rare_mode()
     plain = {name: comparison.plain(setting, sampler, trajectories) for name, sampler in PLAIN.items()}
-    table: dict[int, dict[str, comparison.ProbeOutcome]] = {}
+    table: dict[int, dict[str, ProbeOutcome]] = {}
     for nfe in wanted:
         table[nfe] = comparison.measure(setting, MIXTURE_ARMS, nfe, seeds)
         command = f"rollflow bench mixture --seeds {seeds} --budgets {','.join(map(str, table))}"
         text = comparison.markdown(setting, table, plain, command, seeds)
-        figure = budgets_plot(comparison.curves(table), comparison.exact(setting, table))
+        figure = budgets_plot(curves(table), comparison.exact(setting, table))
         write(out, {"mixture.md": text.encode(), "mixture.png": figure_png(figure)})
         typer.echo(f"{nfe} NFE: wrote {out / 'mixture'}.md and .png")

@@ -21,7 +21,7 @@ _MARKS = {
     ".csv": re.compile(rb"\Atable,row,column,value,low,high,note\r?\n"),
     ".png": re.compile(rb"\A\x89PNG.*tEXtSoftware\x00rollflow", re.DOTALL),
     ".npz": re.compile(rb'\APK\x03\x04.{26}about\.npy.{1,200}\{"format": "rollflow profile ', re.DOTALL),
-    ".json": re.compile(rb'\A\{\n "model": "[^"\n]*",\n "accuracy": \{'),
+    ".json": re.compile(rb'\A\{\n "(model": "[^"\n]*",\n "accuracy": \{|form": "rollflow )'),
 }
 """Mark at the beginning of each kind of file that rollflow writes."""
 

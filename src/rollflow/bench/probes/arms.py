@@ -1,4 +1,4 @@
-"""The arms of the comparison on the mixture: every search with its dynamics and settings."""
+"""The arms of the comparisons on closed-form models: every search with its dynamics and settings."""
 
 from __future__ import annotations
 
@@ -9,20 +9,26 @@ from typing import NamedTuple
 from rollflow.dynamics.guidance import DPS
 from rollflow.dynamics.interpolants import VP, Linear
 from rollflow.dynamics.kernels import Euler, EulerMaruyama
+from rollflow.engine import Job, Task
 from rollflow.sampler import Sampler
 from rollflow.search import SMC, SVDD, BestOfN, CoDe, RolloverBudget, Search, SearchOverPaths
 
 
-class MixtureArm(NamedTuple):
+class ProbeArm(NamedTuple):
     """A search with its dynamics.
 
     Args:
-        sampler: Dynamics of the particles.
+        sampler: Dynamics of the particles; None is the search's own choice.
         search: Function from the budget in NFE to the search.
     """
 
-    sampler: Sampler
+    sampler: Sampler | None
     search: Callable[[int], Search]
+
+    def job(self, task: Task, nfe: int, seed: int) -> Job:
+        """Return the job with a budget and a seed. Raises a BudgetTooSmall if the search cannot run in it."""
+        search = self.search(nfe)
+        return Job(task, search, nfe, seed) if self.sampler is None else Job(task, search, nfe, seed, self.sampler)
 
 
 def paths(nfe: int) -> SearchOverPaths:
@@ -41,20 +47,20 @@ SDE = Sampler(interpolant=Linear(), kernel=EulerMaruyama(), finish=True)
 CONVERTED = Sampler(interpolant=VP(), kernel=EulerMaruyama(), finish=True)
 GUIDED = replace(SDE, guidance=DPS(GUIDANCE))
 
-MIXTURE_ARMS: dict[str, MixtureArm] = {
-    "best of N, Linear-ODE": MixtureArm(ODE, lambda nfe: BestOfN()),
-    "best of N, Linear-SDE": MixtureArm(SDE, lambda nfe: BestOfN()),
-    "search over paths, Linear-ODE": MixtureArm(ODE, paths),
-    "SMC, Linear-SDE": MixtureArm(SDE, lambda nfe: SMC(temperature=TEMPERATURE)),
-    "SMC, falling, Linear-SDE": MixtureArm(SDE, lambda nfe: SMC(temperature=TEMPERATURE, ratio=RATIO)),
-    "CoDe, Linear-SDE": MixtureArm(SDE, lambda nfe: CoDe()),
-    "SVDD, argmax, Linear-SDE": MixtureArm(SDE, lambda nfe: SVDD()),
-    "SVDD, softmax, Linear-SDE": MixtureArm(SDE, lambda nfe: SVDD(temperature=TEMPERATURE)),
-    "RBF, Linear-SDE": MixtureArm(SDE, rollover),
-    "RBF, one noise, Linear-SDE": MixtureArm(SDE, lambda nfe: RolloverBudget(initial=1)),
-    "RBF, VP-SDE": MixtureArm(CONVERTED, rollover),
-    "best of N + DPS, Linear-SDE": MixtureArm(GUIDED, lambda nfe: BestOfN()),
-    "RBF + DPS, Linear-SDE": MixtureArm(GUIDED, rollover),
+MIXTURE_ARMS: dict[str, ProbeArm] = {
+    "best of N, Linear-ODE": ProbeArm(ODE, lambda nfe: BestOfN()),
+    "best of N, Linear-SDE": ProbeArm(SDE, lambda nfe: BestOfN()),
+    "search over paths, Linear-ODE": ProbeArm(ODE, paths),
+    "SMC, Linear-SDE": ProbeArm(SDE, lambda nfe: SMC(temperature=TEMPERATURE)),
+    "SMC, falling, Linear-SDE": ProbeArm(SDE, lambda nfe: SMC(temperature=TEMPERATURE, ratio=RATIO)),
+    "CoDe, Linear-SDE": ProbeArm(SDE, lambda nfe: CoDe()),
+    "SVDD, argmax, Linear-SDE": ProbeArm(SDE, lambda nfe: SVDD()),
+    "SVDD, softmax, Linear-SDE": ProbeArm(SDE, lambda nfe: SVDD(temperature=TEMPERATURE)),
+    "RBF, Linear-SDE": ProbeArm(SDE, rollover),
+    "RBF, one noise, Linear-SDE": ProbeArm(SDE, lambda nfe: RolloverBudget(initial=1)),
+    "RBF, VP-SDE": ProbeArm(CONVERTED, rollover),
+    "best of N + DPS, Linear-SDE": ProbeArm(GUIDED, lambda nfe: BestOfN()),
+    "RBF + DPS, Linear-SDE": ProbeArm(GUIDED, rollover),
 }
 PLAIN: dict[str, Sampler] = {"Linear-ODE": ODE, "Linear-SDE": SDE, "VP-SDE": CONVERTED}
 

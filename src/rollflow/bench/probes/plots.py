@@ -46,6 +46,30 @@ def budgets(
     """Plot rewards against budget in NFE: means with their 95 % bands, and exact values in black."""
     figure = Figure(figsize=(10, 5), dpi=120, layout="constrained")
     axes = figure.subplots()
+    _budget_curves(axes, curves, exact)
+    axes.set_ylabel(f"{short(reward)} of the returned sample")
+    figure.legend(loc="outside right upper", fontsize="small")
+    return figure
+
+
+def shares_plot(
+    panels: Mapping[str, Mapping[str, Mapping[int, Interval]]], exact: Mapping[str, Mapping[int, float]]
+) -> Figure:
+    """Plot shares of right samples against budget in NFE, in a panel for each reward; exact values are black."""
+    figure = Figure(figsize=(14, 6), dpi=120, layout="constrained")
+    several = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for axes, (title, curves) in zip(several, panels.items(), strict=True):
+        _budget_curves(axes, curves, exact)
+        axes.set_title(title)
+    several[0].set_ylabel("share of right samples")
+    figure.legend(*several[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
+    return figure
+
+
+def _budget_curves(
+    axes: Axes, curves: Mapping[str, Mapping[int, Interval]], exact: Mapping[str, Mapping[int, float]]
+) -> None:
+    """Draw means with their bands, and exact values in black, against budget."""
     for i, (label, curve) in enumerate(curves.items()):
         nfe, style = list(curve), ("-", "--", ":")[i // 10 % 3]
         axes.plot(
@@ -61,6 +85,4 @@ def budgets(
     axes.set_xscale("log")
     axes.set_xticks(ticks, [str(nfe) for nfe in ticks])
     axes.minorticks_off()
-    axes.set(xlabel="budget, NFE", ylabel=f"{short(reward)} of the returned sample")
-    figure.legend(loc="outside right upper", fontsize="small")
-    return figure
+    axes.set_xlabel("budget, NFE")
