@@ -7,7 +7,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rollflow.cli import bench, composition, errors, experiments, generate, lists, profile, replay, report, score, serve
+from rollflow.cli import (
+    bench,
+    composition,
+    errors,
+    experiments,
+    generate,
+    lists,
+    profile,
+    recorded,
+    replay,
+    report,
+    score,
+    serve,
+)
 from rollflow.errors import unknown
 
 
@@ -47,6 +60,7 @@ app.command("serve-reward")(serve.serve_reward)
 app.add_typer(bench.app, name="bench", cls=_Group)
 bench.app.command()(profile.profile)
 bench.app.command()(composition.composition)
+bench.app.command()(recorded.recorded)
 bench.app.command("run")(experiments.run)
 bench.app.command()(experiments.presets)
 bench.app.command()(experiments.pack)

@@ -202,7 +202,7 @@ class Profile:
         try:
             with open_regular(Path(path), MAX_BYTES) as file:
                 return cls._of(file.read())
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise BadSetting(
                 f"'{path}' cannot be read as a profile: {why}; give a file that 'rollflow bench profile' wrote"
@@ -231,7 +231,7 @@ class Profile:
 
 
 _ABOUT = ("model", "reward", "interpolant", "kernel", "seed", "levels", "digest", "prompts")
-_UNREADABLE = (
+UNREADABLE = (
     OSError,
     ValueError,
     KeyError,
