@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 from rollflow.errors import BadSetting, blamed, unknown
 
@@ -206,7 +206,7 @@ class Registry(dict[str, type[T]], Generic[T]):
             raise BadSetting(f"{kind.__module__}.{kind.__qualname__} is not a registered {self.what}")
         given = []
         for setting, parameter in settings_of(kind).items():
-            value = getattr(choice, setting, parameter.default)
+            value = _kept(choice, setting, parameter.default)
             if value is inspect.Parameter.empty:
                 raise BadSetting(f"{self.what} '{name}' does not keep its setting '{setting}' as an attribute")
             if value != parameter.default and str(value) != str(parameter.default):
@@ -252,6 +252,12 @@ class Registry(dict[str, type[T]], Generic[T]):
                 raise BadSetting(f"{name} of {self.what} '{match['name']}' is set twice; set it once")
             given[name] = value
         return match["name"], given
+
+
+def _kept(choice: Any, setting: str, default: Any) -> Any:
+    """Return a setting that an object keeps, privately if an attribute of that name means something else."""
+    own = getattr(choice, "__dict__", {})
+    return own.get(setting, own.get(f"_{setting}", getattr(choice, setting, default)))
 
 
 def _is_plain(value: object) -> bool:
@@ -353,6 +359,8 @@ def _named(text: str, annotation: Any, plugins: bool, depth: int) -> list[Named]
             return [Registry.of[option].named(text, plugins=plugins, depth=depth)]
         if option is bool and text.lower() in ("true", "false"):
             return []
+        if typing.get_origin(option) is Literal and text in typing.get_args(option):
+            return []
         if option in (int, float):
             try:
                 option(text)
@@ -369,6 +377,12 @@ _WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true 
 """What errors call the types of settings."""
 
 
+def _in_words(option: Any) -> str:
+    if typing.get_origin(option) is Literal:
+        return " or ".join(map(str, typing.get_args(option)))
+    return _WORDS.get(option, str(getattr(option, "__name__", option)))
+
+
 def _read(name: str, text: str, annotation: Any) -> Any:
     """Parse a value by its annotation."""
     union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
@@ -382,6 +396,8 @@ def _read(name: str, text: str, annotation: Any) -> Any:
             return Registry.of[option].make(text)
         if option is bool and text.lower() in ("true", "false"):
             return text.lower() == "true"
+        if typing.get_origin(option) is Literal and text in typing.get_args(option):
+            return text
         if option in (int, float, str, Path):
             try:
                 value = option(text)
@@ -392,5 +408,5 @@ def _read(name: str, text: str, annotation: Any) -> Any:
         if typing.get_origin(option) is tuple:
             inner = typing.get_args(option)[0]
             return tuple(_read(name, part, inner) for part in _parts(text, ";"))
-    kinds = " or ".join(_WORDS.get(option, str(getattr(option, "__name__", option))) for option in options)
+    kinds = " or ".join(map(_in_words, options))
     raise BadSetting(f"{name}={_short(text)} cannot be read; expected {kinds}")

@@ -328,8 +328,8 @@ def test_malformed_names_are_refused_before_the_hub_is_asked(name: str, monkeypa
 
 
 def test_options_of_pipelines_on_another_model(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["generate", "a cat", "--model", "scenes-base", "--dtype", "bfloat16"]) == 2
-    assert "--dtype is only for diffusers pipelines" in capsys.readouterr().err
+    assert main(["generate", "a cat", "--model", "scenes-base", "--quantize", "8bit"]) == 2
+    assert "--quantize is only for diffusers pipelines" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -33,6 +33,8 @@ def load_model(
     """
     if isinstance(model, str):
         model = find_model(model)
+        if isinstance(model, FlowModel) and not arguments and few_step is None:
+            return model
     if isinstance(model, Source | type | tuple):
         if arguments or few_step is not None:
             raise BadSetting(

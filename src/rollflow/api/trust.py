@@ -27,7 +27,7 @@ def refuse_untrusted(where: str, model: object, choices: Iterable[tuple[Registry
     Raises:
         RollflowError: If there is such a choice; the text says what would be done, and that ``--trust`` allows it.
     """
-    if model is not None and not (isinstance(model, str) and model in MODELS.names()):
+    if model is not None and not (isinstance(model, str) and _is_packaged(model)):
         raise _untrusted(where, f"would load the model {model!r:.200}")
     for registry, text in choices:
         try:
@@ -41,6 +41,14 @@ def refuse_untrusted(where: str, model: object, choices: Iterable[tuple[Registry
                 raise _untrusted(
                     where, f"would use {text!r}, which contacts a server, asks a person or may download weights"
                 )
+
+
+def _is_packaged(model: str) -> bool:
+    """Whether a text names a model of the library or of a plug-in, with settings that name nothing else."""
+    try:
+        return not MODELS.named(model).texts
+    except RollflowError:
+        return False
 
 
 def _untrusted(where: str, what: str) -> RollflowError:

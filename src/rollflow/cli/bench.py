@@ -115,13 +115,13 @@ def diversity(
     from rollflow.bench.run.preset_arms import DYNAMICS, vp_arms
     from rollflow.bench.run.presets import PRESETS
     from rollflow.bench.suites.load import load
-    from rollflow.cli.settings import pipeline
+    from rollflow.cli.settings import pipeline, with_dtype
     from rollflow.files.atomic import check_folder, write
     from rollflow.files.own import check_own
-    from rollflow.models import find_model
+    from rollflow.models import Source, find_model
 
     with refusing(2):
-        source, preset = find_model(model), PRESETS["ablation-vp"]
+        source, preset = find_model(with_dtype(model, dtype)[0]), PRESETS["ablation-vp"]
         embedded = source.suite_family == "scenes"
         items = load(suite or (preset.suite if embedded else preset.real)).first(prompts).items
         between = distance_of(distance or ("scenes" if embedded else "lpips"))
@@ -137,7 +137,7 @@ def diversity(
             revision=revision,
         )
         texts = [item.prompt for item in items]
-        if isinstance(source, type) and source.suite_family:
+        if not isinstance(source, Source) and source.suite_family:
             for text in texts:
                 source.check_prompt(text)
         shown = re.sub(r"[^\w.-]+", "-", model.rstrip("/").rpartition("/")[2])

@@ -86,6 +86,7 @@ def run(
     from rollflow.bench.run.plans import check, costs_of, diversity_cost
     from rollflow.bench.run.presets import experiment_of
     from rollflow.bench.run.runner import Runner, check_limits
+    from rollflow.cli.settings import with_dtype
     from rollflow.cli.tables import counted
     from rollflow.engine import Pool
     from rollflow.errors import BadSetting, FolderError, RewardUnavailable
@@ -96,6 +97,7 @@ def run(
         check_limits(retries, minutes)
         if until is not None and not pool:
             raise BadSetting("--until says when a prompt of a pool stops; give --pool, too")
+        model, dtype = with_dtype(model, dtype)
         pipeline = {
             "arguments": dict(map(assignment, pipeline_arg or [])),
             "device": device,

@@ -19,7 +19,10 @@ Device = Annotated[
     str | None, typer.Option(help="Device of a pipeline: cpu, cuda:0, mps.  [default: the best available]")
 ]
 Dtype = Annotated[
-    str | None, typer.Option(help="Precision of a pipeline: float32, bfloat16, float16.  [default: by device]")
+    str | None,
+    typer.Option(
+        help="Precision of a pipeline: float32, bfloat16, float16; or of an embedded model.  [default: by device]"
+    ),
 ]
 Offload = Annotated[
     str | None,

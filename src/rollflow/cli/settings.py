@@ -13,11 +13,11 @@ from rollflow.api import Plan, described
 from rollflow.api.earlier import EarlierRun
 from rollflow.errors import BadSetting, unknown
 from rollflow.files.atomic import check_outside
-from rollflow.models import PipelineSource, find_model
+from rollflow.models import MODELS, PipelineSource, find_model
 from rollflow.models.diffusers import read_argument
 from rollflow.options import options_of
 from rollflow.prompts import Prompt, read_ask
-from rollflow.registry import Registry, assignment
+from rollflow.registry import Registry, assignment, settings_of
 
 
 class Given(NamedTuple):
@@ -135,6 +135,26 @@ def check_output(folder: Path) -> None:
         raise BadSetting(f"cannot write to the folder '{folder}': '{there}' is read-only; choose another folder")
 
 
+def with_dtype(model: str, dtype: str | None) -> tuple[str, str | None]:
+    """Move ``--dtype`` into the text that names a model, if the model has such a setting, as the embedded ones do.
+
+    Returns:
+        The text, and the dtype that is left for a pipeline.
+    """
+    name = model.partition("(")[0]
+    if dtype is None or name not in MODELS.names():
+        return model, dtype
+    setting = settings_of(MODELS.find(name)).get("dtype")
+    if setting is None:
+        return model, dtype
+    _, given = MODELS.split(model)
+    given["dtype"] = dtype
+    if dtype == setting.default:
+        del given["dtype"]
+    texts = [f"{key}={value}" for key, value in given.items()]
+    return f"{name}({', '.join(texts)})" if texts else name, None
+
+
 def pipeline(model: str | PipelineSource, arguments: Iterable[str], **loading: Any) -> str | PipelineSource:
     """Return the model, with the command line's settings of how to load and call it.
 
@@ -147,6 +167,8 @@ def pipeline(model: str | PipelineSource, arguments: Iterable[str], **loading: A
         BadSetting: If any of these is given for a model that is not a diffusers pipeline.
     """
     checks.instance("model", model, str, PipelineSource, what="a name or a pipeline")  # a file may hold anything
+    if isinstance(model, str):
+        model, loading["dtype"] = with_dtype(model, loading.get("dtype"))
     source = find_model(model) if isinstance(model, str) else model
     given = {setting: value for setting, value in loading.items() if value is not None}
     values: dict[str, Any] = {}

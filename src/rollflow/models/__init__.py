@@ -15,16 +15,19 @@ MODELS: Registry[FlowModel] = Registry(
 """Every model that a name on the command line loads; a class's constructor loads its weights."""
 
 
-def find_model(name: str) -> type[FlowModel] | Source:
+def find_model(name: str) -> FlowModel | type[FlowModel] | Source:
     """Find the class in ``MODELS`` with a name, or else the pipeline of a hub repository (owner/name) or a folder.
+
+    A text with settings, such as ``scenes-base(dtype=bfloat16)``, is a loaded model.
 
     Raises:
         UnknownName: If there is no such model, and the name is neither a repository nor a folder.
+        BadSetting: On a setting that the model does not have, or that cannot be read.
     """
-    if name not in MODELS.names() and ("/" in name or Path(name).is_dir()):
+    if name.partition("(")[0] not in MODELS.names() and ("/" in name or Path(name).is_dir()):
         return PipelineSource(name)
     try:
-        return MODELS.find(name)
+        return MODELS.resolve(name)
     except UnknownName as error:
         raise UnknownName(f"{error}; or give a hub repository (owner/name), or a folder with a pipeline") from None
 

@@ -88,7 +88,7 @@ def _used(value: Any) -> Iterator[type]:
 def _of_arm(config: Mapping[str, Any], arm: Mapping[str, Any]) -> Iterator[type]:
     """Yield the classes that an arm's jobs use, found by name without importing or constructing anything."""
     if arm["nfe"] is not None:
-        search, model = SEARCHES.named(arm["method"], plugins=False), MODELS.get(config["model"])
+        search, model = SEARCHES.named(arm["method"], plugins=False), MODELS.get(config["model"].partition("(")[0])
         assert issubclass(search.kind, Search)
         default = search.kind.default_dynamics(few_step=model is not None and model.few_step)
         interpolant = arm.get("interpolant") or (None if model is None else default.interpolant)

@@ -42,6 +42,12 @@ def model_of(name: str, pipeline: Mapping[str, Any]) -> str | PipelineSource:
     return PipelineSource(name, **{**pipeline, "arguments": arguments})
 
 
+def _once(model: str | PipelineSource) -> str | FlowModel | PipelineSource:
+    """Return a model that is named with settings, which loads it, as an object that all arms share."""
+    found = find_model(model) if isinstance(model, str) else model
+    return found if isinstance(found, FlowModel) else model
+
+
 def plan_of(
     trial: Trial,
     model: str | FlowModel | Source,
@@ -118,7 +124,7 @@ def _parts(reward: RewardModel | type[RewardModel]) -> list[RewardModel | type[R
 
 def costs_of(experiment: Experiment) -> dict[str, int]:
     """Return the NFE of all jobs of each arm, without loading anything; raises whatever ``Plan`` raises."""
-    model, costs = model_of(experiment.model, experiment.pipeline), {}
+    model, costs = _once(model_of(experiment.model, experiment.pipeline)), {}
     declared = REWARDS.resolve(experiment.reward)
     reward = experiment.reward if isinstance(declared, type) else declared  # constructed once for all arms
     for arm in experiment.arms:
@@ -147,7 +153,7 @@ def diversity_cost(experiment: Experiment) -> int:
     """Return the NFE of all measurements of diversity, without loading anything."""
     if experiment.diversity is None:
         return 0
-    model, nfe = model_of(experiment.model, experiment.pipeline), 0
+    model, nfe = _once(model_of(experiment.model, experiment.pipeline)), 0
     for _, trial in experiment.measurements():
         plan = plan_of(trial, model, experiment.reward, [], max_rows=experiment.max_rows)
         nfe += diversity_nfe(plan.dynamics, experiment.diversity.trajectories)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rollflow.models.base import FlowModel
-from rollflow.models.loading import load_weights
+from rollflow.models.loading import Dtype, load_weights
 from rollflow.models.scenes.grammar import VOCABULARY_SIZE, parse
 from rollflow.models.scenes.networks import LATENT_CHANNELS, LATENT_SIDE, Autoencoder, DiT
 from rollflow.runtime.devices import check_device, device_named
@@ -26,8 +26,11 @@ class _ScenesModel(FlowModel):
     Args:
         weights: Folder with ``autoencoder.safetensors`` and the file of the network.
         device: Torch device, or ``auto`` for CUDA, else Apple's MPS, else the CPU.
+        dtype: Type in which the networks compute, ``float32`` or ``bfloat16``; states stay in float32. bfloat16 pays on
+            CPUs with AMX, and changes velocities by about 1 %.
 
     Raises:
+        BadSetting: If the device or the dtype is not known or available.
         BadWeights: If a file is missing or damaged.
     """
 
@@ -36,22 +39,24 @@ class _ScenesModel(FlowModel):
     guidance: float
     shape = (LATENT_CHANNELS, LATENT_SIDE, LATENT_SIDE)
 
-    def __init__(self, weights: Path = WEIGHTS, device: str = "cpu") -> None:
+    def __init__(self, weights: Path = WEIGHTS, device: str = "cpu", dtype: Dtype = "float32") -> None:
         self._home = Home(self.name)
+        self._dtype = dtype
         self.device = device_named(device)
         check_device(self.device)
         self.network = DiT(VOCABULARY_SIZE)
         self.autoencoder = Autoencoder()
         self._digests = (
-            load_weights(self.network, weights / self.file, device),
-            load_weights(self.autoencoder, weights / "autoencoder.safetensors", device),
+            load_weights(self.network, weights / self.file, device, dtype),
+            load_weights(self.autoencoder, weights / "autoencoder.safetensors", device, dtype),
         )
 
     @property
     def identity(self) -> str:
-        """The name, and the beginnings of the SHA-256 of both files."""
+        """The name, the beginnings of the SHA-256 of both files, and the dtype unless it is float32."""
         network, autoencoder = self._digests
-        return f"{self.name}({network}, autoencoder={autoencoder})"
+        settings = "" if self._dtype == "float32" else f", dtype={self._dtype}"
+        return f"{self.name}({network}, autoencoder={autoencoder}{settings})"
 
     @classmethod
     def check_prompt(cls, prompt: str) -> None:
@@ -68,11 +73,11 @@ class _ScenesModel(FlowModel):
         if self.guidance == 1:
             plain: Tensor = self.network(states, times, tokens)
             return plain.to(x)
-        both = self.network(
-            states.repeat(2, 1, 1, 1), times.repeat(2), torch.cat([tokens, torch.full_like(tokens, DiT.NULL)])
-        )
-        conditional, unconditional = both.chunk(2)
-        return torch.lerp(unconditional, conditional, self.guidance).to(x)
+        if self._dtype == "float32":  # twice through the stem, too: the order of a convolution's sums may change with
+            states, times = states.repeat(2, 1, 1, 1), times.repeat(2)  # the number of its rows, and so the last bit
+        both = self.network(states, times, torch.cat([tokens, torch.full_like(tokens, DiT.NULL)]))
+        conditional, unconditional = both.to(x).chunk(2)
+        return torch.lerp(unconditional, conditional, self.guidance)
 
     def decode(self, x0: Tensor) -> Tensor:
         """Decode latents (B, 16, 8, 8) to pixels (B, 3, 64, 64) in [0, 1]."""

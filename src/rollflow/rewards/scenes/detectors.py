@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import ClassVar, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -59,11 +59,17 @@ class SceneDetector(nn.Module):
 
     scale: Tensor
     offset: Tensor
+    exact: ClassVar[tuple[str, ...]]
+    """Layers that stay in float32: the last, since logits rounded to bfloat16 would tie, and a tie is two peaks."""
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("offset", torch.zeros(()))
+
+    def normalized(self, pixels: Tensor) -> Tensor:
+        """Return pixels in [-1, 1], in the dtype of the first layer."""
+        return (pixels * 2 - 1).to(next(self.parameters()).dtype)
 
     def heat(self, pixels: Tensor) -> Tensor:
         """Compute uncalibrated logits (B, kinds, H, W)."""
@@ -90,6 +96,8 @@ def _conv(a: int, b: int, stride: int = 1) -> nn.Sequential:
 class PyramidDetector(SceneDetector):
     """The detector that searches use: a small feature pyramid of plain convolutions with a 16 x 16 heat map."""
 
+    exact = ("head.2",)
+
     def __init__(self, width: int = 48) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.PixelUnshuffle(2), _conv(12, width), _conv(width, width, 2), _conv(width, width))
@@ -98,9 +106,10 @@ class PyramidDetector(SceneDetector):
         nn.init.constant_(cast(Tensor, cast(nn.Conv2d, self.head[2]).bias), -4.0)
 
     def heat(self, pixels: Tensor) -> Tensor:
-        fine = self.stem(pixels * 2 - 1)
+        fine = self.stem(self.normalized(pixels))
         coarse = F.interpolate(self.coarse(fine), scale_factor=2.0, mode="nearest")
-        return cast(Tensor, self.head(fine + coarse))
+        first, second, last = self.head
+        return cast(Tensor, last(second(first(fine + coarse)).float()))
 
 
 class _ConvNeXtBlock(nn.Module):
@@ -120,6 +129,8 @@ class _ConvNeXtBlock(nn.Module):
 class ConvNeXtDetector(SceneDetector):
     """The held-out judge, which no search sees: a ConvNeXt at one resolution, with patches of 4 x 4 pixels."""
 
+    exact = ("head",)
+
     def __init__(self, width: int = 80, depth: int = 5) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, width, 6, stride=4, padding=1)
@@ -128,4 +139,4 @@ class ConvNeXtDetector(SceneDetector):
         nn.init.constant_(cast(Tensor, self.head.bias), -4.0)
 
     def heat(self, pixels: Tensor) -> Tensor:
-        return cast(Tensor, self.head(self.blocks(self.stem(pixels * 2 - 1))))
+        return cast(Tensor, self.head(self.blocks(self.stem(self.normalized(pixels))).float()))

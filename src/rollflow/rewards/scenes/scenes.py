@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rollflow.models.loading import load_weights
+from rollflow.models.loading import Dtype, load_weights
 from rollflow.models.scenes.grammar import KINDS, Caption, parse
 from rollflow.rewards.base import Card, PictureReward
 from rollflow.rewards.scenes.detectors import (
@@ -34,23 +34,27 @@ class _SceneReward(PictureReward):
 
     Args:
         weights: Folder of the detector's weights; None means those in the package.
+        dtype: Type in which the detector computes, ``float32`` or ``bfloat16``, which pays on CPUs with AMX.
 
     Raises:
+        BadSetting: If the dtype is not known.
         BadWeights: If the file is missing or damaged.
     """
 
     file: str
     network: type[SceneDetector]
 
-    def __init__(self, weights: Path | None = None) -> None:
+    def __init__(self, weights: Path | None = None, dtype: Dtype = "float32") -> None:
         self._home = Home(f"reward '{self.name}'")
+        self.dtype = dtype
         self.detector = self.network()
-        self._digest = load_weights(self.detector, (weights or WEIGHTS) / self.file)
+        self._digest = load_weights(self.detector, (weights or WEIGHTS) / self.file, dtype=dtype)
 
     @property
     def identity(self) -> str:
-        """The name, and the beginning of the SHA-256 of the detector's file, wherever that file is."""
-        return f"{self.name}({self._digest})"
+        """The name, the beginning of the SHA-256 of the detector's file, and the dtype unless it is float32."""
+        settings = "" if self.dtype == "float32" else f", dtype={self.dtype}"
+        return f"{self.name}({self._digest}{settings})"
 
     @classmethod
     def check_prompt(cls, prompt: str) -> None:
