@@ -17,6 +17,7 @@ from rollflow.models.scenes import parse
 from rollflow.rewards.base import RewardModel
 from rollflow.rewards.composition import GroupLikelihood, WrongGroups
 from rollflow.rewards.scenes.scenes import CaptionJudgeReward, CaptionReward, CountReward, JudgeReward
+from rollflow.rewards.scenes.smooth_count import SmoothCountReward
 from rollflow.rewards.toy import ToyReward
 from rollflow.testing import RewardSuite
 
@@ -56,7 +57,10 @@ class TestComposition(RewardSuite):
 class TestScenes(PictureRewardSuite):
     """Pictures of other scenes than those asked for, and one that is right."""
 
-    @pytest.fixture(params=[CountReward, CaptionReward, JudgeReward, CaptionJudgeReward], ids=lambda kind: kind.name)
+    @pytest.fixture(
+        params=[CountReward, SmoothCountReward, CaptionReward, JudgeReward, CaptionJudgeReward],
+        ids=lambda kind: kind.name,
+    )
     def reward(self, request: pytest.FixtureRequest) -> Any:
         return loaded(request.param)
 

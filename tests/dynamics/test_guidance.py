@@ -414,7 +414,7 @@ def test_a_reward_without_a_gradient_is_refused_before_anything_loads(monkeypatc
         raise AssertionError("weights were loaded")
 
     monkeypatch.setattr("rollflow.models.scenes.model.load_weights", load)
-    monkeypatch.setattr("rollflow.rewards.scenes.scenes.load_weights", load)
+    monkeypatch.setattr("rollflow.rewards.scenes.base.load_weights", load)
     told = "guidance needs a differentiable reward, which 'count' is not; known: .*caption"
     for guidance in ("dps", "dps(scale=2)", DPS()):
         with pytest.raises(NotDifferentiable, match=told):

@@ -22,6 +22,7 @@ from rollflow.rewards.toy import ToyReward
 INF = math.inf
 DECLARED: dict[str, tuple[float, float] | None] = {
     **dict.fromkeys(("count", "judge", "counting", "style", "jpeg-compressibility"), (-INF, 0.0)),
+    **dict.fromkeys(("count-smooth", "counting-smooth"), (-INF, 0.0)),
     **dict.fromkeys(("caption", "caption-judge", "counting-accuracy", "vqascore"), (0.0, 1.0)),
     **dict.fromkeys(("vqascore-instructblip", "vqascore-qwen"), (0.0, 1.0)),
     **dict.fromkeys(("hpsv2", "hpsv2.1"), (-1.0, 1.0)),  # cosines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import string
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,9 +29,11 @@ from rollflow.errors import RollflowError
 from rollflow.files.pictures import as_pictures
 from rollflow.prompts import Prompt
 from rollflow.rewards import RewardModel
+from rollflow.rewards.counting.base import CountingNetworks, NothingAsked
 from rollflow.rewards.counting.boxes import Boxes
-from rollflow.rewards.counting.counting import Counting, CountingAccuracy, CountingNetworks, NothingAsked
+from rollflow.rewards.counting.counting import Counting, CountingAccuracy
 from rollflow.rewards.counting.grounding import GroundingDetector, Segmenter, Shorter, spans
+from rollflow.rewards.counting.smooth_counting import FAINTEST, SmoothCounting
 from rollflow.rewards.pretrained.preprocessing import Bilinear
 
 SIDE = 64
@@ -224,6 +227,40 @@ def test_rewards_of_counts(kind: type[Counting]) -> None:
     assert scores.dtype == torch.float64
 
 
+def confidence(score: float) -> float:
+    """That of a box at the default thresholds, of which the best of its class scores 0.9."""
+    odds = min(score / (1 - score) / (0.35 / 0.65), score / (1 - score) / (0.45 / 0.55))
+    return odds**2 / (1 + odds**2)
+
+
+def test_the_smooth_count_is_the_law_of_independent_boxes() -> None:
+    """Boxes at 0.9 and 0.8 of a cat and 0.7 of a dog in dark pictures, at 0.9, 0.2 and 0.2 in bright ones."""
+    reward = SmoothCounting(device="cpu")
+    reward.__dict__["networks"] = CountingNetworks(Found(None, None), Boxed(None))
+    a, b, c = confidence(0.9), confidence(0.8), confidence(0.2)
+    dog, faint = (1 / (1 + ((1 - q) / q * 0.35 / 0.65) ** 2) for q in (0.7, 0.2))
+    dark, bright = torch.zeros(3, 4, 4), torch.ones(3, 4, 4)
+    cases = [
+        (dark, {"cat": 2, "dog": 1}, a * b * dog),
+        (dark, {"cat": 2, "dog": 0}, a * b * (1 - dog)),
+        (dark, {"cat": 3, "dog": 1}, a * b * FAINTEST * dog),
+        (bright, {"cat": 2, "dog": 2}, a * c * faint * FAINTEST),
+        (bright, {"cat": 1}, a * (1 - c) ** 2 + 2 * (1 - a) * c * (1 - c)),  # all are cats where nobody asks for dogs
+    ]
+    for picture, asked, probability in cases:
+        score = float(reward.score(picture[None], [Prompt("pets", asked)]))
+        assert score == pytest.approx(math.log(probability), rel=1e-5)
+
+
+def test_the_surrogate_of_counting_has_its_settings_and_networks(reward_of: Counting) -> None:
+    smooth = reward_of.own_surrogate
+    assert isinstance(smooth, SmoothCounting)
+    assert smooth is reward_of.own_surrogate
+    assert smooth.networks is reward_of.networks
+    assert (smooth.filter, smooth.side, smooth.batch_size) == (reward_of.filter, SIDE, 3)
+    assert smooth.identity == reward_of.identity.replace("counting", "counting-smooth", 1)
+
+
 def test_nothing_found_counts_as_nothing(folders: tuple[Path, Path]) -> None:
     strict = counting(folders, floor=1.0)
     assert strict.score(pictures(), [Prompt("", {"camel": 2, "fox": 3})] * 3).tolist() == [-13] * 3
@@ -246,9 +283,9 @@ def test_what_sets_it_apart() -> None:
 
 
 class TestCounting(PictureRewardSuite):
-    @pytest.fixture
-    def reward(self, reward_of: Counting) -> Counting:
-        return reward_of
+    @pytest.fixture(params=[Counting, SmoothCounting], ids=lambda kind: kind.name)
+    def reward(self, request: pytest.FixtureRequest, reward_of: Counting) -> RewardModel | None:
+        return reward_of if request.param is Counting else reward_of.own_surrogate
 
     @pytest.fixture
     def samples(self) -> Tensor:

@@ -24,6 +24,7 @@ from rollflow.rewards.scenes.scenes import (
     count_probability,
     relation_probability,
 )
+from rollflow.rewards.scenes.smooth_count import SmoothCountReward
 
 CAT, DOG = list(KINDS).index("cat"), list(KINDS).index("dog")
 
@@ -171,3 +172,52 @@ def test_other_weights_set_it_apart(reward: type[CountReward | JudgeReward | Cap
     assert reward().identity == reward(WEIGHTS).identity == reward(tmp_path).identity == told
     (tmp_path / reward.file).write_bytes(content[:-4] + bytes(4))
     assert reward(tmp_path).identity != told
+
+
+class _Drawn(SmoothCountReward):
+    """Made-up peaks in place of the detector's."""
+
+    def __init__(self, found: Peaks) -> None:
+        self._found = found
+
+    def peaks(self, samples: torch.Tensor) -> Peaks:
+        return Peaks(*(values.expand(len(samples), -1, -1) for values in self._found))
+
+
+def test_the_smooth_count_is_the_log_probability_of_the_counts() -> None:
+    """Two cats of probability p and a dog of probability q; the relation does not matter."""
+    p, q = (1 / (1 + math.exp(-logit)) for logit in (2.0, 0.5))
+    seen = peaks({CAT: [(0.1, 0.5), (0.9, 0.5)]}, 2.0)
+    seen.logits[0, DOG, 0] = 0.5
+    exact = {
+        "two cats and one dog": math.log(p * p * q),
+        "two cats to the left of one dog": math.log(p * p * q),
+        "one cat and one dog": math.log(2 * p * (1 - p) * q),
+        "one dog": math.log(q),
+        "two dogs": math.log(q) - 30.0,
+    }
+    scores = _Drawn(seen).score(torch.zeros(len(exact), 3, 64, 64), [*exact])
+    several = math.log(5)  # of the five places that might hold the other dog
+    expected = [*list(exact.values())[:4], exact["two dogs"] + several]
+    assert scores.tolist() == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_surrogate_of_count_has_its_detector() -> None:
+    reward = CountReward()
+    smooth = reward.own_surrogate
+    assert isinstance(smooth, SmoothCountReward)
+    assert smooth is reward.own_surrogate
+    assert smooth.detector is reward.detector
+    assert smooth.identity == SmoothCountReward().identity
+    assert JudgeReward().own_surrogate is None
+
+
+def test_the_smooth_count_is_highest_where_the_count_is_right() -> None:
+    """Pictures of one to five cats: each is the best of all for its own number, and no two are equal."""
+    rng = np.random.default_rng(6)
+    numbers = ("one cat", "two cats", "three cats", "four cats", "five cats")
+    scenes = [data.render(parse(caption), rng) for caption in numbers]
+    pixels, reward = data.pixels_of(scenes).float() / 255, SmoothCountReward()
+    table = torch.stack([reward.score(pixels, [caption] * 5) for caption in numbers])
+    assert table.argmax(1).tolist() == [0, 1, 2, 3, 4]
+    assert len(set(table.flatten().tolist())) == 25

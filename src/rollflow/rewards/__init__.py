@@ -10,6 +10,7 @@ from rollflow.rewards.clip.image_reward import ImageReward
 from rollflow.rewards.clip.pickscore import PickScore
 from rollflow.rewards.clip.style import Style
 from rollflow.rewards.counting.counting import Counting, CountingAccuracy
+from rollflow.rewards.counting.smooth_counting import SmoothCounting
 from rollflow.rewards.judges.human import Human
 from rollflow.rewards.judges.vlm_judge import VLMJudge
 from rollflow.rewards.mixing import Lexicographic, Minimum, RankAverage, WeightedSum
@@ -17,12 +18,14 @@ from rollflow.rewards.pixels.colorfulness import Colorfulness
 from rollflow.rewards.pixels.jpeg import JpegCompressibility, JpegIncompressibility
 from rollflow.rewards.remote.client import RemoteReward
 from rollflow.rewards.scenes.scenes import CaptionJudgeReward, CaptionReward, CountReward, JudgeReward
+from rollflow.rewards.scenes.smooth_count import SmoothCountReward
 from rollflow.rewards.vqa.instructblip import InstructBlipVQAScore
 from rollflow.rewards.vqa.qwen_vl import QwenVQAScore
 from rollflow.rewards.vqa.vqascore import VQAScore
 
 _OWN: tuple[type[RewardModel], ...] = (
     CountReward,
+    SmoothCountReward,
     CaptionReward,
     JudgeReward,
     CaptionJudgeReward,
@@ -30,6 +33,7 @@ _OWN: tuple[type[RewardModel], ...] = (
     InstructBlipVQAScore,
     QwenVQAScore,
     Counting,
+    SmoothCounting,
     CountingAccuracy,
     Aesthetic,
     AestheticV1,

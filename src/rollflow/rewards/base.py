@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -47,6 +48,8 @@ class RewardModel(ABC):
         requires: Packages imported by ``load`` that rollflow itself does not depend on.
         differentiable: Whether gradients flow from the reward to the samples.
         held_out: Names of the rewards that check the result and that the search never sees.
+        surrogate: Class of the smooth reward that searches optimise in place of this one, which then only scores the
+            result; for rewards that are the same for many samples, such as counts. None if it has none.
         card: Requirements and origin; None if the reward needs nothing.
         structured: Whether it reads the counts that a prompt asks for (``prompts.asked``), not only its text.
         interactive: Whether it asks questions at the terminal.
@@ -73,6 +76,7 @@ class RewardModel(ABC):
     loads_later: ClassVar[bool | None] = None
     differentiable: ClassVar[bool] = False
     held_out: ClassVar[tuple[str, ...]] = ()
+    surrogate: ClassVar[type[RewardModel] | None] = None
     card: ClassVar[Card | None] = None
     structured: bool = False
     interactive: bool = False
@@ -105,6 +109,15 @@ class RewardModel(ABC):
 
     def load(self) -> None:  # noqa: B027 - most have nothing left to load
         """Load weights and other resources, once; called before a run, so that missing ones are reported early."""
+
+    @cached_property
+    def own_surrogate(self) -> RewardModel | None:
+        """The surrogate of this reward, always the same object, so that jobs can share its calls; None if none."""
+        return self.make_surrogate()
+
+    def make_surrogate(self) -> RewardModel | None:
+        """Create the surrogate, with the settings and the networks of this reward."""
+        return None if self.surrogate is None else self.surrogate()
 
     @property
     def parts(self) -> tuple[RewardModel, ...]:

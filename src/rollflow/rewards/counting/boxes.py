@@ -67,15 +67,21 @@ class BoxFilter:
         for name, value in vars(self).items():
             real(f"the fraction '{name}'", value, at_least=0, at_most=1)
 
+    def sized(self, boxes: Boxes) -> Tensor:
+        """Whether each box (n,) passes step 2, for the boxes that pass step 1."""
+        width, height = (boxes.corners[:, 2:] - boxes.corners[:, :2]).clamp(0, 1).unbind(1)
+        large, kept = width * height >= self.whole, torch.ones_like(boxes.peaks, dtype=torch.bool)
+        for kind in set(boxes.kinds.tolist()):
+            of_kind = boxes.kinds == kind
+            if (of_kind & ~large & (boxes.peaks >= self.floor)).any():
+                kept &= ~(of_kind & large)
+        return kept
+
     def promising(self, boxes: Boxes) -> Tensor:
         """Whether each box (n,) passes steps 1 to 3, which need no mask."""
-        width, height = (boxes.corners[:, 2:] - boxes.corners[:, :2]).clamp(0, 1).unbind(1)
-        kept = boxes.peaks >= self.floor
-        large = width * height >= self.whole
+        kept = (boxes.peaks >= self.floor) & self.sized(boxes)
         for kind in set(boxes.kinds.tolist()):
             of_kind = kept & (boxes.kinds == kind)
-            if (of_kind & ~large).any():
-                of_kind &= ~large
             best = boxes.scores[of_kind].max() if of_kind.any() else 0
             kept = torch.where(boxes.kinds == kind, of_kind & (boxes.scores >= self.relative * best), kept)
         return kept
