@@ -187,6 +187,14 @@ class Options(SamplingOptions):
             registry="rollflow.rewards:REWARDS",
         ),
     )
+    surrogate: bool | None = field(
+        default=None,
+        metadata=option(
+            "Search by the smooth surrogate of the reward, if it has one, and score the result by the reward.",
+            kind=bool,
+            unset="unless as published",
+        ),
+    )
     held_out: Sequence[str | RewardModel] | None = field(
         default=None,
         metadata=option(
@@ -216,6 +224,7 @@ class PlanOptions(TypedDict, total=False):
     method: str | Search
     as_published: bool
     reward: str | RewardModel
+    surrogate: bool | None
     held_out: Sequence[str | RewardModel] | None
     nfe: int
     seed: int

@@ -55,6 +55,7 @@ NON_DEFAULT: dict[str, Any] = {
     "method": "svdd(streams=3)",
     "as_published": True,
     "reward": "smooth",
+    "surrogate": False,
     "held_out": ["judge", "caption"],
     "nfe": 97,
     "seed": 7,

@@ -38,6 +38,20 @@ class Choices(Options):
         return REWARDS.resolve(self.reward) if isinstance(self.reward, str) else self.reward
 
     @cached_property
+    def declared_surrogate(self) -> RewardModel | type[RewardModel] | None:
+        """The surrogate of the reward, or its class; None if the search optimises the reward itself."""
+        wanted = not self.as_published if self.surrogate is None else self.surrogate
+        declared = self.declared_reward
+        if not wanted:
+            return None
+        return declared.surrogate if isinstance(declared, type) else declared.own_surrogate
+
+    @property
+    def declared_objective(self) -> RewardModel | type[RewardModel]:
+        """The reward that the search sees, or its class."""
+        return self.declared_surrogate or self.declared_reward
+
+    @cached_property
     def judges(self) -> list[RewardModel | type[RewardModel]]:
         """The held-out rewards, or their classes."""
         named = self.declared_reward.held_out if self.held_out is None else self.held_out
@@ -61,7 +75,7 @@ class Choices(Options):
     @property
     def _task(self) -> tuple[ModelSpec, str, int, Kernel | None]:
         kernel = None if self.kernel is None else _named(self.kernel, KERNELS)
-        return self.declared_model, self.declared_reward.name, self.nfe, kernel
+        return self.declared_model, self.declared_objective.name, self.nfe, kernel
 
     @cached_property
     def named_search(self) -> Search:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,5 +97,6 @@ def read_run(path: Path) -> EarlierRun:
             f"'{file}' does not contain the options of its run, since the job was made in Python without a Plan; "
             "repeat it in Python"
         )
+    record = replace(record, plan={"surrogate": False} | dict(plan))  # earlier releases had no surrogates
     job = content.get("job")
     return EarlierRun(file, record, job if isinstance(job, str) else None, bool(content.get("interrupted", False)))

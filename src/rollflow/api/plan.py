@@ -44,6 +44,8 @@ class Plan(Choices):
         as_published: Whether the method runs as in the release of arXiv 2503.19385: settings of the method and of its
             sampling that are not given have the published values instead of the defaults (docs/methods/published.md).
         reward: Reward to optimize.
+        surrogate: Whether the search optimizes the smooth surrogate of the reward, if it has one, in place of the
+            reward, which then only scores the result; None does so unless ``as_published`` is set.
         held_out: Rewards that no search sees and that score the result; None takes those that the reward names.
         nfe: Budget, in guided velocity evaluations.
         seed: Seed of all random draws, 0 <= seed < 2^63.
@@ -76,7 +78,7 @@ class Plan(Choices):
         check_judges(self.judges)
         _ = self.sampler  # an unknown name comes before what does not fit together
         if self.guidance is not None:
-            check_differentiable(self.declared_reward)
+            check_differentiable(self.declared_objective)
         check_prompt(self.prompt, self.declared_model, (self.declared_reward, *self.judges))
         self.cost()
 
@@ -92,8 +94,11 @@ class Plan(Choices):
             judges = [REWARDS.resolve(name) for name in reward.held_out if name in REWARDS.names()]
         loaded = tuple(map(load_reward, judges))
         check_names("held-out reward", loaded)
+        surrogate = reward.own_surrogate if self.declared_surrogate is not None else None
+        if surrogate is not None:
+            load_reward(surrogate)
         flow = model if isinstance(model, FlowModel) else load_model(model)
-        return Task(flow, self.prompt, reward, loaded)
+        return Task(flow, self.prompt, reward, loaded, surrogate)
 
     def cost(self) -> Spending:
         """Estimate the most that the search will spend, before anything is loaded."""
@@ -116,6 +121,8 @@ class Plan(Choices):
         plan = self.to_json() | {"seed": seed}
         if self.search != self.named_search:
             plan["method"] = described.method_text(self.search)
+        if self.declared_surrogate is not None:
+            plan["surrogate"] = True
         return Job(self.task, self.search, self.nfe, seed, self.sampler, plan=plan)
 
     def baseline(self, seed: int | None = None) -> Job:

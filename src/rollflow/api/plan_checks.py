@@ -37,6 +37,8 @@ def checked(plan: Options) -> dict[str, Any]:
         )
     if plan.finish is not None:
         checks.flag("finish", plan.finish)
+    if plan.surrogate is not None:
+        checks.flag("surrogate", plan.surrogate)
     checks.flag("as_published", plan.as_published)
     checks.flag("best_seen", plan.best_seen)
     if plan.steps is not None:

@@ -29,6 +29,10 @@ def run(
         typer.Option(help="Suite of prompts: a name, NAME=COPY of a published set, or a file.  [default: by preset]"),
     ] = None,
     reward: Annotated[str | None, typer.Option(help="Reward that searches optimise.  [default: by preset]")] = None,
+    surrogate: Annotated[
+        bool,
+        typer.Option("--surrogate", help="Search by the smooth surrogate of the reward, if it has one."),
+    ] = False,
     held_out: Annotated[
         list[str] | None,
         typer.Option(help="Held-out reward, unseen by searches; may be repeated.  [default: by preset]"),
@@ -116,6 +120,7 @@ def run(
             suite=suite,
             split=split,
             reward=reward,
+            surrogate=surrogate,
             held_out=None if held_out is None else tuple(held_out),
             nfe=nfe,
             prompts=prompts,

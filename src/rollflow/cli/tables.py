@@ -122,6 +122,8 @@ def outcome(content: Mapping[str, Any], folder: Path) -> str:
         ("sampler", ", ".join(f"{name} {choice(content, name)}" for name in ("interpolant", "kernel"))),
         ("reward", f"{content['reward_name']} {_rewards(baseline['reward'], content['reward'])}"),
     ]
+    if "surrogate_name" in content:
+        rows.append(("searched by", f"{content['surrogate_name']} {_rewards(None, content.get('surrogate'))}"))
     for label, rewards in (("part", "parts"), ("held out", "held_out")):
         for name, reward in content.get(rewards, {}).items():
             rows.append((label, f"{name} {_rewards(baseline.get(rewards, {}).get(name), reward)}"))

@@ -97,7 +97,7 @@ class Background:
 
     def dispatch(self, batch: Batch, score: Callable[[], list[Any]]) -> PendingReward:
         """Compute the rewards of a batch by ``score``."""
-        place = batch.slices[0].query.task.reward.place
+        place = batch.slices[0].query.task.objective.place
         if place not in self._workers:
             self._workers[place] = Worker()
         return PendingReward(batch, Timed(score), self._workers[place])

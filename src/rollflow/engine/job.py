@@ -64,12 +64,12 @@ class Job:
         object.__setattr__(self, "nfe", whole("nfe", self.nfe, at_least=1, at_most=MOST_NFE))
         object.__setattr__(self, "seed", whole("seed", self.seed, at_least=0, at_most=MOST_SEED))
         kernel = None if self.sampler is None else self.sampler.kernel
-        search = self.search.prepared(self.task.model, self.task.reward.name, self.nfe, kernel)
+        search = self.search.prepared(self.task.model, self.task.objective.name, self.nfe, kernel)
         object.__setattr__(self, "search", search)
         if self.sampler is None:
             object.__setattr__(self, "sampler", default_sampler(self.task.model, search))
         if self.sampler.guidance is not None:
-            check_differentiable(self.task.reward)
+            check_differentiable(self.task.objective)
         _ = self.declared_cost
         warn_of_budget(self.search, self.dynamics, self.nfe)
 

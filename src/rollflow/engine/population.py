@@ -146,7 +146,7 @@ class Population:
         if isinstance(answer, GradientVerdict):
             self._check_network(self.request, answer.slope.velocity)
             self._note(answer.faults)
-            self._check_range(self.job.job.task.reward, answer.slope.reward)
+            self._check_range(self.job.job.task.objective, answer.slope.reward)
             return answer.slope
         if isinstance(self.request, Velocity):
             self._check_network(self.request, answer)
@@ -171,7 +171,7 @@ class Population:
 
     def _read_scores(self, verdict: Verdict) -> Float64[Tensor, " B"]:
         """Compute the rewards (B,) of the samples; -inf for one that is not eligible."""
-        reward, faults = self.job.job.task.reward, [*verdict.faults]
+        reward, faults = self.job.job.task.objective, [*verdict.faults]
         sound = sound_rows(faults)
         rewards = torch.full((len(faults),), -torch.inf, dtype=torch.float64)
         if sound:

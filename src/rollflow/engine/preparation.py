@@ -52,12 +52,12 @@ class Preparation:
         """
         task, guided = job.task, job.sampler.guidance is not None and job.dynamics.transitions > 0
         id_of = self.executor.numbering.id_of
-        for reward in (task.reward, *task.held_out):
+        for reward in (task.objective, task.reward, *task.held_out):
             if id_of(reward) not in self._loaded:
                 load(reward)
                 self._loaded.add(id_of(reward))
         for with_gradient in {False, guided}:
-            key = id_of(task.reward), id_of(task.model), with_gradient
+            key = id_of(task.objective), id_of(task.model), with_gradient
             if key not in self._tried:
                 with global_state_kept(), suppress(RewardUnavailable):  # which the search itself survives
                     if with_gradient:
@@ -83,7 +83,7 @@ def try_reward(task: Task, executor: Executor) -> None:
     Raises:
         BadReward: If a part of the reward refuses samples of this shape, raises, or does not give one number for each.
     """
-    parts = [part for part in task.reward.parts if may_try(part)]
+    parts = [part for part in task.objective.parts if may_try(part)]
     if not parts:
         return
     [(samples, faults)] = executor.examined(task, [noises(task, 2)])
@@ -109,7 +109,7 @@ def try_gradient(task: Task, condition: Any, executor: Executor) -> None:
         BadReward: If no gradient reaches the state at all.
         NotDifferentiable: If the gradient is not that of the reward.
     """
-    if not all(may_try(part) for part in task.reward.parts):
+    if not all(may_try(part) for part in task.objective.parts):
         return
     path, model = task.model.interpolant, task.model
     start, t = torch.ones(1, dtype=torch.float64), path.time_at_log_snr(torch.zeros(1, dtype=torch.float64))
@@ -130,8 +130,8 @@ def try_gradient(task: Task, condition: Any, executor: Executor) -> None:
                 samples, [fault] = examined(task, denoised_from_velocity(path, v, leaf, t))
                 if fault is not None:
                     return torch.nan
-                limit = executor.memory_limit(task.reward)
-                return float(rewards_of(task.reward, samples, [task.prompt], limit).detach())
+                limit = executor.memory_limit(task.objective)
+                return float(rewards_of(task.objective, samples, [task.prompt], limit).detach())
 
         differences = difference(reward_at, x, direction)
         if differences is None:
@@ -145,7 +145,7 @@ def try_gradient(task: Task, condition: Any, executor: Executor) -> None:
         if len(refused) == 2:
             gradient, measured = refused[0]
             raise NotDifferentiable(
-                f"guidance cannot follow reward '{task.reward.name}': along one direction its gradient is "
+                f"guidance cannot follow reward '{task.objective.name}': along one direction its gradient is "
                 f"{gradient:.3g}, but the reward changes by {measured:.3g}; a part of the score, of decode or of the "
                 f"network of model '{model.name}' is cut off, by detach, numpy or torch.no_grad"
             )

@@ -33,7 +33,7 @@ def _unscored(job: RunningJob) -> Iterator[str]:
     """A reward above those of all samples that the population scored, which its own sample cannot have."""
     for candidate in job.returned:
         best, reward = job.states[candidate.population].best, candidate.sample.reward
-        if not job.job.task.reward.relative and reward > (-math.inf if best is None else best.reward):
+        if not job.job.task.objective.relative and reward > (-math.inf if best is None else best.reward):
             seen = "scored none" if best is None else f"the best that it scored has {best.reward:.6g}"
             yield f"method '{job.job.search.name}' returned a sample with reward {reward:.6g}, but {seen}"
 

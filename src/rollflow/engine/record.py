@@ -36,6 +36,8 @@ class JobRecord:
         plan: Options of the job, by the name of their field of ``Plan``; empty if unknown (version 1, or a job that was
             made without a plan).
         reward: Reward of the sample; NaN, which is null in JSON, if it is not finite.
+        surrogate: Score of the sample by the surrogate that the search optimised in place of the reward; None if it
+            optimised the reward.
         parts: Parts of a mixed reward, by name; None if not finite.
         held_out: Held-out rewards, by name; None if missing or not finite.
         missing: Reasons why held-out rewards are missing, by name.
@@ -49,7 +51,7 @@ class JobRecord:
         noise_level: 0 for a fully denoised sample, else the linear noise level of the estimate.
         origin: Population and row that the sample came from (``Result.origin``); None if unknown.
         seconds: Time in calls of model, decoder and reward.
-        trace: Best reward so far against NFE.
+        trace: Best reward so far against NFE; only the last point if the search optimised a surrogate.
         diagnostics: Diagnostics of the search, for each population.
         sha256: Digest of the decoded sample (``digest``).
         device: Device of the model; None if the model does not state it.
@@ -76,6 +78,7 @@ class JobRecord:
     noise: int | None = None
     plan: Mapping[str, Any] = field(default_factory=dict)
     reward: float
+    surrogate: float | None = None
     parts: Mapping[str, float | None] = field(default_factory=dict)
     held_out: Mapping[str, float | None] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)

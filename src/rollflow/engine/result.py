@@ -50,6 +50,8 @@ class Result:
         x0: (...) the same sample in the model's space.
         origin: Population and row that the sample came from.
         reward: Reward of the sample.
+        surrogate: Score of the sample by the surrogate that the search optimised in place of the reward; None if it
+            optimised the reward.
         parts: Scores of the sample by the parts of a mixed reward, by name; empty for any other reward.
         held_out: Scores of the held-out rewards, by name.
         missing: Reasons why some of these scores are missing, by name; the score is NaN then.
@@ -57,8 +59,9 @@ class Result:
         noise_level: 0 for a fully denoised sample, else the linear noise level at which the estimate was made.
         interrupted: Whether the search ended early, with the best sample so far.
         cause: Error that ended it early; None if it was the user, or if it ran to its end.
-        trace: Best reward so far against NFE, one point per rise and one at the end. Populations are taken in lockstep,
-            as if all spent at the same rate, since their actual order depends on what else runs.
+        trace: Best score so far by what the search optimises (``objective``), one point per rise and one at the end.
+            Populations are taken in lockstep, as if all spent at the same rate, since their actual order depends on
+            what else runs.
         shares: NFE that each population has spent.
         seconds: Time in calls of model, decoder and reward; for a shared call, in proportion to the job's rows.
         diagnostics: Diagnostics of the search by name, for each population that ran to its end.
@@ -89,6 +92,7 @@ class Result:
     ineligible: dict[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     rounds: tuple[Round, ...] = ()
+    surrogate: float | None = None
 
     def __repr__(self) -> str:
         """One line; the fields are for programs, since tensors would fill pages."""
@@ -113,6 +117,11 @@ class Result:
         return sum(one.budget for one in self.rounds) if self.rounds else self.job.nfe
 
     @property
+    def objective(self) -> float:
+        """Score of the sample by what the search optimised: the surrogate if there is one, else the reward."""
+        return self.reward if self.surrogate is None else self.surrogate
+
+    @property
     def finished(self) -> bool:
         """Whether the sample is fully denoised, not an estimate made on the way."""
         return self.noise_level == 0
@@ -131,6 +140,7 @@ class Result:
             noise=job.seed,
             plan=job.plan,
             reward=self.reward,
+            surrogate=self.surrogate,
             parts=plain(self.parts),
             held_out=plain(self.held_out),
             missing=dict(self.missing),
@@ -144,7 +154,7 @@ class Result:
             noise_level=self.noise_level,
             origin=self.origin,
             seconds=round(self.seconds, 4),
-            trace=self.trace,
+            trace=self.trace if self.surrogate is None else (Point(spent.nfe, self.reward),),
             diagnostics=tuple(plain(one) for one in self.diagnostics),
             sha256=digest(self.sample),
             device=None if device is None else str(device),
@@ -184,6 +194,7 @@ class Result:
             "backward_passes": self.spent.backward_passes,
             "reward_name": job.task.reward.name,
             "reward": record["reward"],
+            **({} if job.task.surrogate is None else {"surrogate_name": job.task.surrogate.name}),
             **({"parts": record["parts"]} if self.parts else {}),
             "held_out": record.get("held_out", {}),
             "warnings": [*self.warnings],

@@ -20,7 +20,7 @@ from rollflow.engine.running_job import RunningJob
 from rollflow.engine.scores import range_warning
 from rollflow.engine.state import Candidate, Origin, Point, ineligible_of, trace_of
 from rollflow.engine.task import Task
-from rollflow.errors import BadModel
+from rollflow.errors import BadModel, BadReward
 from rollflow.rewards.base import RewardModel
 from rollflow.rewards.scoring import HeldOutScores, judged_by, outside
 
@@ -60,6 +60,12 @@ class ResultMaker:
         (population, best), sample = _decoded(job, candidates)
         parts = task.reward.parts if len(task.reward.parts) > 1 else ()
         of_parts = self._scores(task, parts, sample[None], in_background=True)
+        judged = [] if task.surrogate is None else [task.reward]
+        reported = self._scores(task, judged, sample[None], in_background=True)
+        if reported.missing and not self.rescue.begun:
+            raise BadReward(
+                f"reward '{task.reward.name}' did not score the sample: {reported.missing[task.reward.name]}"
+            )
         held_out = self._scores(task, task.held_out, sample[None], in_background=False)
         rises = trace_of(job.states)
         end = Point(job.meter.spent.nfe, rises[-1].reward if rises else best.reward)
@@ -68,10 +74,11 @@ class ResultMaker:
             sample=sample,
             x0=best.x0.clone(),
             origin=Origin(population, job.states[population].row_of(best)),
-            reward=best.reward,
+            reward=reported.scores.get(task.reward.name, best.reward),
+            surrogate=None if task.surrogate is None else best.reward,
             parts=of_parts.scores,
             held_out=held_out.scores,
-            missing=of_parts.missing | held_out.missing,
+            missing=of_parts.missing | reported.missing | held_out.missing,
             spent=job.meter.spent,
             noise_level=best.noise_level,
             interrupted=interrupted,
@@ -81,7 +88,7 @@ class ResultMaker:
             seconds=job.seconds,
             diagnostics=tuple(one.sample.diagnostics or {} for one in job.returned),
             ineligible=ineligible_of(job.states),
-            warnings=tuple(_warnings(job, sample, held_out.scores)),
+            warnings=tuple(_warnings(job, sample, reported.scores, held_out.scores)),
         )
 
     def _scores(
@@ -91,7 +98,7 @@ class ResultMaker:
 
         def score(selected: Sequence[RewardModel]) -> HeldOutScores:
             call = partial(judged_by, selected, sample, task.prompt)
-            return self.background.call(task.reward, call) if in_background else call()
+            return self.background.call(task.objective, call) if in_background else call()
 
         if not self.rescue.begun:
             return score(rewards)
@@ -125,8 +132,17 @@ def _decoded(job: RunningJob, candidates: Sequence[Candidate]) -> tuple[Candidat
     raise BadModel(f"no sample is left to return: {what}")
 
 
-def _warnings(job: RunningJob, sample: Float[Tensor, "*sample"], held_out: dict[str, float]) -> Iterator[str]:
-    """Yield warnings about the job's samples, and about the returned sample and its held-out scores."""
+def _warnings(
+    job: RunningJob, sample: Float[Tensor, "*sample"], reported: dict[str, float], held_out: dict[str, float]
+) -> Iterator[str]:
+    """Yield warnings about the job's samples, and about the returned sample and the scores that the search never saw.
+
+    Args:
+        job: The job.
+        sample: (...) pixels of the returned sample.
+        reported: Its score by the reward if the search optimised a surrogate; empty otherwise.
+        held_out: Its held-out scores, by name.
+    """
     yield from job.warnings
     yield from broken_promises(job)
     if sample.ndim in (3, 4) and sample.shape[-3] == 3:
@@ -136,6 +152,10 @@ def _warnings(job: RunningJob, sample: Float[Tensor, "*sample"], held_out: dict[
                 f"model '{job.job.task.model.name}' decodes pixels from {low:.3g} to {high:.3g}; expected 0 to 1, "
                 "to which they are clipped when saved, so that the file may have another score"
             )
-    for reward in job.job.task.held_out:
+    task = job.job.task
+    for score in reported.values():
+        if outside(task.reward, score):
+            yield range_warning(task.reward, score)
+    for reward in task.held_out:
         if outside(reward, held_out[reward.name]):
             yield range_warning(reward, held_out[reward.name])

@@ -86,7 +86,7 @@ class RunningJob:
         if gradients:
             times = "once" if gradients == 1 else f"{gradients} times"
             yield f"guidance had no finite gradient to follow {times}; those particles were not guided"
-        reward = self.job.task.reward
+        reward = self.job.task.objective
         for one in dict.fromkeys((*reward.parts, reward)):
             strayed = [state.outside[one.name] for state in self.states if one.name in state.outside]
             if strayed:

@@ -46,7 +46,7 @@ class Selection:
             job: The job.
             cause: Error that ends it; None if the user does.
         """
-        reward = job.job.task.reward
+        reward = job.job.task.objective
         if job.done and not reward.relative:
             returned = [one for one in job.returned if one.sample.reward > -math.inf]
             if returned and cause is None:
@@ -65,14 +65,14 @@ class Selection:
         """
         task = job.job.task
         returned = [one for one in job.returned if one.sample.reward > -math.inf]
-        if not task.reward.relative or len(returned) <= 1:
+        if not task.objective.relative or len(returned) <= 1:
             return returned
         seen = [state.seen for state in job.states if state.seen is not None]
         x0 = torch.stack([one.sample.x0 for one in returned])
         verdict = self._verdict(job, Query(Reward(x0, 0.0), task, job.condition))
         sound = sound_rows(verdict.faults)
         scores = verdict.scores[sound]
-        rewards = combined(task.reward, scores, torch.cat([*seen, scores]))
+        rewards = combined(task.objective, scores, torch.cat([*seen, scores]))
         return [
             returned[i]._replace(sample=returned[i].sample._replace(reward=float(reward)))
             for i, reward in zip(sound, rewards, strict=True)
@@ -84,7 +84,7 @@ class Selection:
             if not isinstance(state.state, Progress):
                 continue
             clean, level = state.state.particles.clean, state.state.level(job.job.dynamics)
-            reward = job.job.task.reward
+            reward = job.job.task.objective
             rows = reward.batch_size if self.rescue.begun and not reward.relative else len(clean)
             for first in range(0, len(clean), rows):  # after Ctrl-C in parts: each counts if the next takes too long
                 request = Reward(clean[first : first + rows], level)
@@ -96,6 +96,6 @@ class Selection:
 
     def _verdict(self, job: RunningJob, query: Query) -> Verdict:
         score = partial(self.executor.answer, Reward, [query])
-        [verdict] = self.background.call(job.job.task.reward, score)
+        [verdict] = self.background.call(job.job.task.objective, score)
         assert isinstance(verdict, Verdict)
         return verdict

@@ -125,7 +125,7 @@ class Session:
         except Exception as error:
             self.updater.refuse(place, job, error)
             return
-        model, reward = map(self.executor.numbering.id_of, (job.task.model, job.task.reward))
+        model, reward = map(self.executor.numbering.id_of, (job.task.model, job.task.objective))
         states = start.populations
         settings = settings_of(job.search)
         running = RunningJob(place, job, model, reward, meter, condition, [*states], [*states], start.seconds, settings)
@@ -213,7 +213,7 @@ class Session:
             for one in batch.slices:
                 if self.updater.is_running(one.population):
                     again = partial(self.executor.answer, batch.kind, [one.query])
-                    alone = Timed(partial(self.background.call, one.query.task.reward, again))
+                    alone = Timed(partial(self.background.call, one.query.task.objective, again))
                     yield from self._execute(batch._replace(slices=[one]), alone)
             return
         computed = max(1, self.executor.computed_rows(batch.kind, sum(one.rows for one in batch.slices)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rollflow.checks import each, instance
 from rollflow.engine.descriptions import ModelDescription, RewardDescription
+from rollflow.errors import BadSetting
 from rollflow.models.base import FlowModel, check_attributes
 from rollflow.models.function import as_model
 from rollflow.rewards.base import RewardModel
@@ -19,14 +20,21 @@ class Task:
     Args:
         model: Flow model; a pair of a velocity function and a shape becomes a ``FunctionModel``.
         prompt: Text of the prompt.
-        reward: Reward that the search optimises.
+        reward: Reward that the sample is judged by, and that the search optimises unless there is a surrogate.
         held_out: Rewards that the search never sees, and that also score the returned sample.
+        surrogate: Reward that the search optimises in place of ``reward``, such as ``reward.own_surrogate``; None if it
+            optimises ``reward`` itself.
+
+    Raises:
+        BadSetting: If an argument has the wrong type, or there is a surrogate for a relative reward, which cannot score
+            a single sample.
     """
 
     model: FlowModel
     prompt: str
     reward: RewardModel
     held_out: tuple[RewardModel, ...] = ()
+    surrogate: RewardModel | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", instance("model", as_model(self.model), FlowModel))
@@ -36,14 +44,27 @@ class Task:
         held_out = each("held_out", self.held_out, check_reward, "a tuple of rewards")
         check_names("held-out reward", [reward for reward in held_out if not reward.remote])
         object.__setattr__(self, "held_out", held_out)
+        if self.surrogate is not None:
+            check_reward("surrogate", self.surrogate)
+            if self.reward.relative:
+                raise BadSetting(
+                    f"reward '{self.reward.name}' compares samples with earlier ones, so that it cannot score the "
+                    "result of a search by a surrogate"
+                )
+
+    @property
+    def objective(self) -> RewardModel:
+        """The reward that the search sees."""
+        return self.reward if self.surrogate is None else self.surrogate
 
     @property
     def described(self) -> Task:
         """The task with descriptions in place of model and rewards, which take no memory and cannot be run."""
         rewards = [RewardDescription(reward) for reward in (self.reward, *self.held_out)]
-        return Task(ModelDescription(self.model), self.prompt, rewards[0], tuple(rewards[1:]))
+        surrogate = None if self.surrogate is None else RewardDescription(self.surrogate)
+        return Task(ModelDescription(self.model), self.prompt, rewards[0], tuple(rewards[1:]), surrogate)
 
     @property
     def overlaps(self) -> bool:
         """Whether rewards can be computed while the model runs, in another process or on another device."""
-        return self.reward.overlaps(self.model.device)
+        return self.objective.overlaps(self.model.device)

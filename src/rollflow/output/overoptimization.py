@@ -18,7 +18,7 @@ class Judged(NamedTuple):
 
     Args:
         noise_level: Linear noise level of the state that the estimate was made from; 0 for a finished sample.
-        reward: Reward; NaN if the search did not request it.
+        reward: Score by what the search optimises; NaN if the search did not request it.
         held_out: Held-out rewards by name.
     """
 
@@ -46,7 +46,7 @@ def along(result: Result, recorder: Recorder) -> list[Judged]:
 
 def of(result: Result) -> Judged:
     """Return the scores of a result."""
-    return Judged(result.noise_level, result.reward, result.held_out)
+    return Judged(result.noise_level, result.objective, result.held_out)
 
 
 def warnings(result: Result, baseline: Result | None, path: Sequence[Judged]) -> list[str]:
@@ -65,12 +65,12 @@ def warnings(result: Result, baseline: Result | None, path: Sequence[Judged]) ->
 
 
 def _warnings(result: Result, baseline: Result | None, path: Sequence[Judged]) -> Iterator[str]:
-    reward, end = result.job.task.reward.name, of(result)
+    reward, end = result.job.task.objective.name, of(result)
     for name in result.held_out:
         known = [point for point in path if not (math.isnan(point.reward) or math.isnan(point.held_out[name]))]
         peak = max(known, key=lambda point: point.held_out[name], default=None)
         for where, before in (
-            ("the plain sample", None if baseline is None or result.job.task.reward.relative else of(baseline)),
+            ("the plain sample", None if baseline is None or result.job.task.objective.relative else of(baseline)),
             (None if peak is None else f"the estimate at noise level {peak.noise_level:.2f}", peak),
         ):
             if before is not None and end.reward > before.reward and end.held_out[name] < before.held_out[name]:

@@ -55,7 +55,7 @@ def trace(result: Result, recorder: Recorder, baseline: Result | None = None) ->
     """Plot rewards against NFE (dots: every score; line: the best so far), and the NFE per step of each chain."""
     figure = Figure(figsize=(10, 3.8), dpi=120, layout="constrained")
     rewards, quotas = figure.subplots(1, 2)
-    name = short(result.job.task.reward.name)
+    name = short(result.job.task.objective.name)
     rewards.plot(
         [in_lockstep(point.nfe, result.shares) for point in recorder.points],
         [point.reward for point in recorder.points],
@@ -66,9 +66,9 @@ def trace(result: Result, recorder: Recorder, baseline: Result | None = None) ->
     )
     nfe, best = [point.nfe for point in result.trace], [point.reward for point in result.trace]
     rewards.step(nfe, best, where="post", color="C0", label="best so far")
-    rewards.plot(result.spent.nfe, result.reward, "o", color="C1", label="result", clip_on=False)
+    rewards.plot(result.spent.nfe, result.objective, "o", color="C1", label="result", clip_on=False)
     if baseline is not None:
-        rewards.axhline(baseline.reward, color="C2", linestyle="--", label="baseline")
+        rewards.axhline(baseline.objective, color="C2", linestyle="--", label="baseline")
     rewards.set(xlabel="NFE", ylabel=f"reward '{name}'", title="Reward against budget")
     rewards.set_xlim(0, max(result.job.nfe, 1))
     rewards.legend(fontsize="small")

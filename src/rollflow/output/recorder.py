@@ -72,7 +72,7 @@ class Recorder(Observer):
 
         Row i of a population is the same stream at every step, unless the population records ancestors.
         """
-        end = Frame(result.x0, result.noise_level, result.reward)
+        end = Frame(result.x0, result.noise_level, result.objective)
         population, row = result.origin
         if row is None or not self.points:  # stopped before anything was scored since it was resumed
             return [end]
@@ -90,4 +90,4 @@ class Recorder(Observer):
         if not result.interrupted and result.origin.population not in self._denoised:  # otherwise finishing changed it
             return True
         unscored = math.isnan(last.reward)
-        return last.noise_level == result.noise_level and (unscored or last.reward == result.reward)
+        return last.noise_level == result.noise_level and (unscored or last.reward == result.objective)

@@ -40,7 +40,7 @@ class Answering:
 
     def __call__(self, request: Request) -> Any:
         self.requests.append(request)
-        model, reward, prompt = self.task.model, self.task.reward, self.task.prompt
+        model, reward, prompt = self.task.model, self.task.objective, self.task.prompt
         match request:
             case Velocity(x, t):
                 n = len(x)
@@ -114,10 +114,10 @@ def _reconciled(job: Job, finished: list[Finished], seen: list[Tensor | None]) -
     """Return populations with comparable rewards: relative ones are scored against the samples of all."""
     task = job.task
     finished = [one for one in finished if one.reward > -torch.inf]
-    if not task.reward.relative or len(finished) <= 1:
+    if not task.objective.relative or len(finished) <= 1:
         return finished
-    scores = part_scores(task.reward, task.model.decode(torch.stack([one.x0 for one in finished])), task.prompt)
-    rewards = task.reward.combine(scores, torch.cat([*(earlier for earlier in seen if earlier is not None), scores]))
+    scores = part_scores(task.objective, task.model.decode(torch.stack([one.x0 for one in finished])), task.prompt)
+    rewards = task.objective.combine(scores, torch.cat([*(earlier for earlier in seen if earlier is not None), scores]))
     return [one._replace(reward=float(reward)) for one, reward in zip(finished, rewards, strict=True)]
 
 

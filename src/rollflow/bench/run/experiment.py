@@ -29,6 +29,8 @@ class Arm(SamplingOptions):
         method: Search method.
         nfe: Budget in NFE; None for the plain sample, ``steps`` steps (by default 10) of the model's own ODE without a
             search.
+        surrogate: Whether the search optimises the surrogate of the experiment's reward, if it has one. Unlike for
+            ``Plan`` the default is no, so that arms are compared on the reward that the experiment names.
 
     Raises:
         BadSetting: If an option is an object without a text form.
@@ -37,6 +39,7 @@ class Arm(SamplingOptions):
     name: str
     method: str = "bon"
     nfe: int | None = None
+    surrogate: bool = False
 
     def __post_init__(self) -> None:
         for name, (_, option) in options_of().items():
@@ -154,7 +157,7 @@ class Experiment:
         alike: dict[str, Arm] = {}
         for arm in (arm for arm in self.arms if arm.nfe is not None):
             method = arm.method if arm.kernel is None else ""  # it matters only if it chooses the kernel
-            alike.setdefault(json.dumps(replace(arm, name="", method=method, nfe=None).to_json()), arm)
+            alike.setdefault(json.dumps(replace(arm, name="", method=method, nfe=None, surrogate=False).to_json()), arm)
         measurements = []
         for place, item in enumerate(self.suite.items):
             for dynamics, arm in alike.items():

@@ -71,6 +71,7 @@ def plan_of(
         model=model,
         method=arm.method,
         reward=reward,
+        surrogate=arm.surrogate,
         held_out=held_out,
         nfe=(arm.steps or DEFAULT_STEPS) if arm.nfe is None else arm.nfe,
         seed=trial.noise,

@@ -144,6 +144,7 @@ def experiment_of(
     seeds: int | None = None,
     distance: str | None = None,
     pool: Pool | None = None,
+    surrogate: bool = False,
     max_rows: int,
     pipeline: Mapping[str, Any] | None = None,
 ) -> Experiment:
@@ -163,6 +164,7 @@ def experiment_of(
         seeds: Number of seeds per prompt.
         distance: Distance between samples if the preset measures diversity; ``none`` measures nothing.
         pool: Pool that the jobs of one arm and seed share.
+        surrogate: Whether searches optimise the surrogate of the reward, if it has one.
         max_rows: Number of rows in every call of the model.
         pipeline: Settings of ``PipelineSource`` if the model is a diffusers pipeline.
 
@@ -176,6 +178,9 @@ def experiment_of(
     own = known.quick if quick else full
     wanted = load((known.suite if embedded else known.real) if suite is None else suite)
     wanted = wanted if split is None else wanted.split(split)
+    arms = known.arms(nfe or own[0])
+    if surrogate:
+        arms = tuple(arm if arm.nfe is None else replace(arm, surrogate=True) for arm in arms)
     count, distance = prompts or own[1], ("scenes" if embedded else "lpips") if distance is None else distance
     return Experiment(
         preset,
@@ -183,7 +188,7 @@ def experiment_of(
         (known.reward if embedded else known.real_reward) if reward is None else reward,
         held_out if held_out is not None else known.held_out if embedded else known.real_held_out,
         wanted if count is None else wanted.first(count),
-        known.arms(nfe or own[0]),
+        arms,
         seeds or own[2],
         max_rows,
         pipeline or {},

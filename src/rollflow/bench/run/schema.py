@@ -117,7 +117,7 @@ ARM_MAY: dict[str, Kind] = {
     one.name: Kind("an option", lambda value: value is None or isinstance(value, str | bool | int))
     for one in fields(SamplingOptions)
     if one.name not in ARM
-}
+} | {"surrogate": TRUTH}
 """Options added after the first release, omitted at their defaults."""
 CONFIG: dict[str, Kind] = {
     "name": TEXT,
@@ -158,6 +158,7 @@ DONE: dict[str, Kind] = {
 }
 DONE_MAY: dict[str, Kind] = {
     "plan": OBJECT,
+    "surrogate": NUMBER,
     "parts": _by_name(_maybe(NUMBER)),
     "held_out": _by_name(_maybe(NUMBER)),
     "missing": _by_name(TEXT),

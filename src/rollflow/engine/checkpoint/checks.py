@@ -62,8 +62,8 @@ def _check_best(job: Job, one: PopulationState) -> None:
             raise ValueError(f"the reward of its best sample is {one.best.reward}, not {before.reward}")
         if not one.best.x0.isfinite().all():
             raise ValueError("its best sample has values that are not finite")
-    if one.seen is not None and (one.seen.ndim != 2 or one.seen.shape[1] != len(job.task.reward.parts)):
-        raise ValueError(f"scores of shape {tuple(one.seen.shape)} are not of {len(job.task.reward.parts)} rewards")
+    if one.seen is not None and (one.seen.ndim != 2 or one.seen.shape[1] != len(job.task.objective.parts)):
+        raise ValueError(f"scores of shape {tuple(one.seen.shape)} are not of {len(job.task.objective.parts)} rewards")
 
 
 def _check_finished(job: Job, finished: Finished) -> None:

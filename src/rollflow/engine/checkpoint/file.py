@@ -42,12 +42,14 @@ _MODULE = re.compile(r"\brollflow(\.\w+)+:")  # of a class of this package, whic
 
 def fingerprint(job: Job) -> dict[str, str]:
     """Describe everything that must be the same for a checkpoint to fit a job."""
+    surrogate = {} if job.task.surrogate is None else {"surrogate": job.task.surrogate.identity}
     asked = {"asked": str(job.task.prompt.ask)} if isinstance(job.task.prompt, Prompt) else {}
     return {
         "prompt": str(job.task.prompt),
         **asked,
         "model": job.task.model.identity,
         "reward": job.task.reward.identity,
+        **surrogate,
         "search": setting_text(job.search),
         "sampler": setting_text(job.sampler),
         "nfe": str(job.nfe),

@@ -96,7 +96,7 @@ class Executor:
         task, prompts = queries[0].task, _prompts(queries)
 
         def judge(rows: Rows, x0: Tensor) -> Verdict:
-            return self._verdict(task.reward, *examined(task, x0), at_rows(prompts, rows))
+            return self._verdict(task.objective, *examined(task, x0), at_rows(prompts, rows))
 
         return [Verdict(*parts) for parts in self._map(Reward, task, _clean(queries), judge)]
 
@@ -109,7 +109,7 @@ class Executor:
         unpadded = replace(self, padded=False, batching=replace(self.batching, padded=False))
 
         def judge(rows: Rows, chosen: Tensor) -> Verdict:
-            return unpadded._verdict(task.reward, chosen, at_rows(faults, rows), at_rows(prompts, rows))
+            return unpadded._verdict(task.objective, chosen, at_rows(faults, rows), at_rows(prompts, rows))
 
         def score() -> list[Verdict]:
             with torch.no_grad():
@@ -180,7 +180,7 @@ class Executor:
             [query.task.prompt for query in queries for _ in query.request.x],
             [query.condition for query in queries for _ in query.request.x],
             self.padded,
-            self.memory_limit(task.reward),
+            self.memory_limit(task.objective),
         )
         answers = self._map(Grad, task, [query.request.x for query in queries], call)
         return [GradientVerdict(Slope(*parts), faults) for *parts, faults in answers]

@@ -77,7 +77,7 @@ class GradientCall:
         """Score the sound rows; in padded calls, a sound sample stands in for each that is not."""
         rows = [row if fault is None else sound[0] for row, fault in enumerate(faults)] if self.padded else sound
         given = samples if len(sound) == len(faults) else samples[rows]
-        scores = rewards_of(self.task.reward, given, at_rows(prompts, rows), self.memory_limit)
+        scores = rewards_of(self.task.objective, given, at_rows(prompts, rows), self.memory_limit)
         return scores[sound] if self.padded else scores
 
 
@@ -95,9 +95,9 @@ def _with_gradient_faults(
     all_faults = list[Fault | None]()
     for fault, score, has_gradient in zip(faults, reward.tolist(), finite_rows(gradient), strict=True):
         if fault is None and not -torch.inf < score < torch.inf:
-            all_faults.append(score_not_finite(task.reward, score))
+            all_faults.append(score_not_finite(task.objective, score))
         elif fault is None and not has_gradient:
-            all_faults.append(Fault(GRADIENT, f"reward '{task.reward.name}' gave a gradient that is not finite"))
+            all_faults.append(Fault(GRADIENT, f"reward '{task.objective.name}' gave a gradient that is not finite"))
         else:
             all_faults.append(fault)
     return all_faults
@@ -107,6 +107,6 @@ def _cut_off(task: Task, *, behind_velocity: bool) -> BadReward:
     behind = f"decode of model '{task.model.name}' and the reward's score"
     where = behind if behind_velocity else f"velocity of model '{task.model.name}'"
     return BadReward(
-        f"no gradient of reward '{task.reward.name}' reaches the state; {where} must not detach or run under "
+        f"no gradient of reward '{task.objective.name}' reaches the state; {where} must not detach or run under "
         "torch.no_grad"
     )
