@@ -64,7 +64,7 @@ def test_relations_hold_where_they_should_and_nowhere_else(
     seen = peaks({CAT: [cat], DOG: [dog]})
     groups = (Group(1, "cat"), Group(1, "dog"))
     for asked in ("left of", "right of", "above", "below"):
-        probability = float(relation_probability(seen, 0, Caption(groups, asked)))
+        probability = float(relation_probability(seen, seen.probability, 0, Caption(groups, asked)))
         if asked == relation:
             assert probability > 0.99
         elif (asked in ("left of", "right of")) == (relation in ("left of", "right of")):

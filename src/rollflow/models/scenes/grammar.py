@@ -13,6 +13,7 @@ Grammar (words in any case, commas ignored, ``[...]`` optional, ``|`` alternativ
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 from dataclasses import dataclass
 
@@ -169,6 +170,11 @@ def parse(prompt: str) -> Caption:
         PromptError: If the prompt is empty, has a word outside the vocabulary (the message suggests similar ones),
             does not follow the grammar, or asks for the same kind twice.
     """
+    return _parsed(str(prompt))
+
+
+@functools.lru_cache(maxsize=4096)  # rewards parse the prompt of every sample
+def _parsed(prompt: str) -> Caption:
     reader = _Reader(prompt)
     if not reader.words:
         raise PromptError("the prompt is empty; try 'three cats to the left of two cars on grass background'")

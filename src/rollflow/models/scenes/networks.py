@@ -21,10 +21,10 @@ class _Residual(nn.Module):
         super().__init__()
         self.body = nn.Sequential(
             nn.GroupNorm(8, channels),
-            nn.SiLU(),
+            nn.SiLU(inplace=True),
             nn.Conv2d(channels, channels, 3, padding=1),
             nn.GroupNorm(8, channels),
-            nn.SiLU(),
+            nn.SiLU(inplace=True),
             nn.Conv2d(channels, channels, 3, padding=1),
         )
 
@@ -57,7 +57,7 @@ class Autoencoder(nn.Module):
             nn.Conv2d(b, c, 3, stride=2, padding=1),
             _Residual(c),
             nn.GroupNorm(8, c),
-            nn.SiLU(),
+            nn.SiLU(inplace=True),
             nn.Conv2d(c, LATENT_CHANNELS, 1),
         )
         self.decoder = nn.Sequential(
@@ -70,7 +70,7 @@ class Autoencoder(nn.Module):
             nn.PixelShuffle(2),
             _Residual(a),
             nn.GroupNorm(8, a),
-            nn.SiLU(),
+            nn.SiLU(inplace=True),
             nn.Conv2d(a, 12, 3, padding=1),
             nn.PixelShuffle(2),
         )
@@ -159,7 +159,7 @@ class DiT(nn.Module):
         self.head = nn.Sequential(
             _Residual(channels),
             nn.GroupNorm(8, channels),
-            nn.SiLU(),
+            nn.SiLU(inplace=True),
             nn.Conv2d(channels, LATENT_CHANNELS, 3, padding=1),
         )
         nn.init.normal_(self.tokens.weight, std=0.5)

@@ -90,7 +90,7 @@ class SceneDetector(nn.Module):
 
 
 def _conv(a: int, b: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU())
+    return nn.Sequential(nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True))
 
 
 class PyramidDetector(SceneDetector):

@@ -100,19 +100,29 @@ def count_probability(probability: Tensor, counts: Tensor) -> Tensor:
         counts: Numbers of events (B,), from 0 to n.
     """
     rows, n = probability.shape
-    law = torch.zeros(rows, n + 1, dtype=torch.float64)
-    law[:, 0] = 1
-    for p in torch.split(probability.double(), 1, dim=1):
-        law = law * (1 - p) + torch.nn.functional.pad(law[:, :-1], (1, 0)) * p
+    wide = probability.double()
+    # Column n holds the probability of no event; the columns before it, of negative numbers, stay 0 and are used up one
+    # by one, so that nothing needs to be padded. No count depends on larger ones.
+    law = torch.zeros(rows, n + 1 + max(counts.tolist(), default=0), dtype=torch.float64)
+    law[:, n] = 1
+    for p, q in zip(torch.split(wide, 1, dim=1), torch.split(1 - wide, 1, dim=1), strict=True):
+        law = law[:, 1:] * q + law[:, :-1] * p
     return law.gather(1, counts[:, None])[:, 0]
 
 
-def relation_probability(peaks: Peaks, row: int, caption: Caption) -> Tensor:
-    """Soft share of the pairs of peaks, weighted by their probabilities, that satisfy the caption's relation."""
+def relation_probability(peaks: Peaks, present: Tensor, row: int, caption: Caption) -> Tensor:
+    """Soft share of the pairs of peaks, weighted by their probabilities, that satisfy the caption's relation.
+
+    Args:
+        peaks: Peaks of all pictures.
+        present: ``peaks.probability``, computed once for all pictures.
+        row: Row of the picture.
+        caption: Caption of the picture, with a relation.
+    """
     kinds = [KIND_NAMES.index(group.kind) for group in caption.groups]
     first, second = kinds if caption.relation in ("left of", "above") else kinds[::-1]
     place = (peaks.x if "of" in caption.relation else peaks.y)[row].double()
-    weights = peaks.probability[row, first, :, None] * peaks.probability[row, second, None, :]
+    weights = present[row, first, :, None] * present[row, second, None, :]
     apart = ((place[second, None, :] - place[first, :, None]) / _SOFTNESS).sigmoid()
     return (weights * apart).sum() / weights.sum().clamp_min(1e-12)
 
@@ -122,11 +132,12 @@ def caption_facts(peaks: Peaks, captions: Sequence[Caption]) -> list[Tensor]:
     groups = [(row, group) for row, caption in enumerate(captions) for group in caption.groups]
     rows = [row for row, _ in groups]
     kinds = [KIND_NAMES.index(group.kind) for _, group in groups]
-    counts = count_probability(peaks.probability[rows, kinds], torch.tensor([group.count for _, group in groups]))
+    present = peaks.probability
+    counts = count_probability(present[rows, kinds], torch.tensor([group.count for _, group in groups]))
     facts: list[list[Tensor]] = [[] for _ in captions]
     for row, probability in zip(rows, counts, strict=True):
         facts[row].append(probability)
     for row, caption in enumerate(captions):
         if caption.relation != "and":
-            facts[row].append(relation_probability(peaks, row, caption))
+            facts[row].append(relation_probability(peaks, present, row, caption))
     return [torch.stack(of_row).clamp_min(1e-100) for of_row in facts]
