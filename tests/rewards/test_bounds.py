@@ -15,7 +15,7 @@ from rollflow.rewards.judges.human import Human
 from rollflow.rewards.judges.rubric_files import OwnRubric
 from rollflow.rewards.judges.rubrics import Alignment, Text, Whole, YesNo
 from rollflow.rewards.judges.vlm_judge import VLMJudge
-from rollflow.rewards.mixing import Constants, Lexicographic, Minimum, RankAverage, Running, WeightedSum
+from rollflow.rewards.mixing import Constants, Lexicographic, Minimum, Pessimistic, RankAverage, Running, WeightedSum
 from rollflow.rewards.pixels.colorfulness import Colorfulness
 from rollflow.rewards.toy import ToyReward
 
@@ -33,7 +33,7 @@ DECLARED: dict[str, tuple[float, float] | None] = {
     # Those of the loaded weights, of the settings, of the parts, of the server:
     **dict.fromkeys(("aesthetic", "aesthetic-v1", "pickscore", "vlm-judge", "human", "remote"), None),
 }
-OF_PARTS = {"sum", "minimum", "lexicographic", "rank-average"}
+OF_PARTS = {"sum", "minimum", "pessimistic", "lexicographic", "rank-average", "augmented"}
 ENDS = {  # what a card says, and the ends that it then has
     r"minus infinity to 0|\(-inf, 0\]|below 0": (-INF, 0.0),
     r"^0 to 1$|^0 or 1$": (0.0, 1.0),
@@ -120,6 +120,11 @@ SCALED = Constants((1.0, 5.0), (2.0, 5.0))
         (Minimum((A, B)), (-2, 4)),
         (Minimum((A, C)), (-INF, 0)),
         (Minimum((A, B), SCALED), (-1.5, 1)),
+        (Pessimistic((A, B)), (-2, 7)),  # with two parts, the smaller of them at its ends
+        (Pessimistic((A, B), 3.0), (1 / 2 * (-2 + 10) - 3 * 12 / 2, 7)),
+        (Pessimistic((A, B), 0.0), (-1, 7)),
+        (Pessimistic((A, C)), (-INF, 2)),
+        (Pessimistic((A, C), 0.0), (-INF, 2)),
         (Lexicographic((A, Ranged("e", None)), (0.0, 1.0)), (0, 3)),
         (RankAverage((A, Ranged("e", None))), (0, 1)),
     ],

@@ -56,6 +56,7 @@ CORE: dict[str, list[str]] = {
         "search/threshold": ["tests/search/test_threshold.py", _SEARCHES],
         "search/thresholds": ["tests/search/test_threshold.py", "tests/search/test_dfs.py", _SEARCHES],
         "search/zero_order": ["tests/search/test_zero_order.py", _SEARCHES],
+        "rewards/pessimism": ["tests/rewards/test_augmented.py"],
         "rewards/poisson_binomial": ["tests/rewards/test_poisson_binomial.py"],
         "search/profile": ["tests/search/test_profile.py"],
         "search/design": ["tests/search/test_design.py"],

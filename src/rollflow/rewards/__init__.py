@@ -13,7 +13,7 @@ from rollflow.rewards.counting.counting import Counting, CountingAccuracy
 from rollflow.rewards.counting.smooth_counting import SmoothCounting
 from rollflow.rewards.judges.human import Human
 from rollflow.rewards.judges.vlm_judge import VLMJudge
-from rollflow.rewards.mixing import Lexicographic, Minimum, RankAverage, WeightedSum
+from rollflow.rewards.mixing import Lexicographic, Minimum, Pessimistic, RankAverage, WeightedSum
 from rollflow.rewards.pixels.colorfulness import Colorfulness
 from rollflow.rewards.pixels.jpeg import JpegCompressibility, JpegIncompressibility
 from rollflow.rewards.remote.client import RemoteReward
@@ -22,6 +22,7 @@ from rollflow.rewards.scenes.smooth_count import SmoothCountReward
 from rollflow.rewards.vqa.instructblip import InstructBlipVQAScore
 from rollflow.rewards.vqa.qwen_vl import QwenVQAScore
 from rollflow.rewards.vqa.vqascore import VQAScore
+from rollflow.rewards.wrappers.augmented import Augmented
 
 _OWN: tuple[type[RewardModel], ...] = (
     CountReward,
@@ -51,8 +52,10 @@ _OWN: tuple[type[RewardModel], ...] = (
     RemoteReward,
     WeightedSum,
     Minimum,
+    Pessimistic,
     Lexicographic,
     RankAverage,
+    Augmented,
 )
 
 REWARDS: Registry[RewardModel] = Registry(

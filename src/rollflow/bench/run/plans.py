@@ -16,6 +16,7 @@ from rollflow.models import FlowModel, PipelineSource, Source, find_model
 from rollflow.models.diffusers import read_argument
 from rollflow.options import sampling_of
 from rollflow.rewards import REWARDS, RewardModel
+from rollflow.rewards.wrappers.base import Wrapper
 
 MOST_JOBS = 1_000_000
 """Largest number of jobs in an experiment."""
@@ -117,7 +118,9 @@ def check(experiment: Experiment) -> None:
 
 
 def _parts(reward: RewardModel | type[RewardModel]) -> list[RewardModel | type[RewardModel]]:
-    """Return the parts of a reward and, recursively, of these."""
+    """Return the parts of a reward, or the one that it calls, and, recursively, those of these."""
+    if isinstance(reward, Wrapper):
+        return _parts(reward.reward)
     if isinstance(reward, type) or reward.parts == (reward,):
         return [reward]
     return [one for part in reward.parts for one in _parts(part)]

@@ -1,6 +1,6 @@
 """Rewards that are made of others."""
 
-from rollflow.rewards.mixing.combinations import Lexicographic, Minimum, RankAverage, WeightedSum
+from rollflow.rewards.mixing.combinations import Lexicographic, Minimum, Pessimistic, RankAverage, WeightedSum
 from rollflow.rewards.mixing.mixture import Mixture
 from rollflow.rewards.mixing.normalization import NORMALIZATIONS, Constants, Normalization, Raw, Running
 
@@ -11,6 +11,7 @@ __all__ = [
     "Minimum",
     "Mixture",
     "Normalization",
+    "Pessimistic",
     "RankAverage",
     "Raw",
     "Running",

@@ -10,6 +10,7 @@ from rollflow.errors import BadSetting
 from rollflow.rewards.base import Card, RewardModel
 from rollflow.rewards.mixing.mixture import Mixture
 from rollflow.rewards.mixing.normalization import Normalization
+from rollflow.rewards.pessimism import pessimistic
 
 _OF_PARTS = Card("that of its parts", "that of its parts", "that of its parts", "that of its parts", "-")
 
@@ -76,6 +77,50 @@ class Minimum(Mixture):
 
     def mixed(self, scores: Tensor) -> Tensor:
         return scores.min(1).values
+
+
+class Pessimistic(Mixture):
+    """The mean of several rewards less a multiple of their standard deviation: a lower confidence bound.
+
+        r = mean_i z_i - penalty * sd_i z_i
+
+    Where networks disagree, at most one of them is right, and a search finds such samples. A conservative ensemble
+    (Coste et al. 2023, arXiv 2310.02743, whose UWO subtracts the variance; the deviation has the unit of the rewards).
+    The deviation is that of the k scores themselves, so that with two parts and a penalty of 1 it is ``Minimum``. The
+    parts must share a scale, like ``caption`` of several detectors, or be normalized.
+
+    Args:
+        parts: Two or more rewards with distinct names.
+        penalty: Weight >= 0 of the standard deviation.
+        normalization: Method that turns the scores r_i into z_i; None leaves them as they are.
+
+    Raises:
+        BadSetting: If the penalty is negative.
+    """
+
+    name = "pessimistic"
+    description = "mean less standard deviation of several rewards: pessimistic(parts=A;B, penalty=1)"
+    card = _OF_PARTS
+    _settings = ("normalization", "penalty")
+
+    def __init__(
+        self,
+        parts: tuple[RewardModel, ...],
+        penalty: float = 1.0,
+        normalization: Normalization | None = None,
+    ) -> None:
+        super().__init__(parts, normalization)
+        self.penalty = checks.real(f"penalty of {self.name}", penalty, at_least=0)
+
+    def mixed(self, scores: Tensor) -> Tensor:
+        return pessimistic(scores, self.penalty)
+
+    def extremes(self, ends: Tensor) -> Tensor:
+        if not ends.isfinite().all():
+            low = ends[0].mean() if not self.penalty else ends.new_tensor(-torch.inf)
+            return torch.stack([low, ends[1].mean()])
+        corners = torch.cartesian_prod(*ends.T)  # concave: lowest at one of the corners
+        return torch.stack([self.mixed(corners).min(), ends[1].mean()])
 
 
 class Lexicographic(Mixture):

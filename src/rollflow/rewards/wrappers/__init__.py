@@ -1,0 +1,1 @@
+"""Rewards that call another one several times for each sample."""
