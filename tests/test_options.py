@@ -84,7 +84,7 @@ def test_generate_takes_them_all_and_shows_it() -> None:
     [
         (
             {"kernal": "ddim"},
-            r"unknown option 'kernal'; did you mean 'kernel'\? known: as_published, best_seen, finish, grid, ",
+            r"unknown option 'kernal'; did you mean 'kernel'\? known: as_published, best_seen, choose_by, finish, ",
         ),
         (
             {"pipeline_arg": ["height=64"]},
@@ -122,7 +122,8 @@ def test_each_is_described_to_whoever_reads_the_code_and_the_help() -> None:
 
 def test_an_arm_has_all_that_say_how_particles_move() -> None:
     sampling = {one.name for one in fields(SamplingOptions)}
-    assert {one.name for one in fields(Arm)} == {"name", "method", "nfe", "surrogate", *sampling}
+    own = {"name", "method", "nfe", "surrogate", "choose_by", "shortlist"}
+    assert {one.name for one in fields(Arm)} == own | sampling
     assert {one.name for one in fields(Sampler)} == sampling
     values: dict[str, Any] = {
         **{"interpolant": "cosine", "kernel": "ddim(eta=0.5)", "steps": 4, "grid": "shifted(shift=2.0)"},

@@ -22,6 +22,7 @@ from rollflow.defaults import (
     DEFAULT_MODEL,
     DEFAULT_NFE,
     DEFAULT_REWARD,
+    DEFAULT_SHORTLIST,
 )
 
 if TYPE_CHECKING:
@@ -204,6 +205,18 @@ class Options(SamplingOptions):
             unset="by reward",
         ),
     )
+    choose_by: str | RewardModel | None = field(
+        default=None,
+        metadata=option(
+            "Second reward, which chooses among the last candidates of the search.",
+            registry="rollflow.rewards:REWARDS",
+            unset="none",
+        ),
+    )
+    shortlist: int = field(
+        default=DEFAULT_SHORTLIST,
+        metadata=option("Number of last candidates that --choose-by chooses among.", kind=int),
+    )
     nfe: int = field(
         default=DEFAULT_NFE, metadata=option("Budget: number of guided evaluations of the model.", kind=int)
     )
@@ -226,6 +239,8 @@ class PlanOptions(TypedDict, total=False):
     reward: str | RewardModel
     surrogate: bool | None
     held_out: Sequence[str | RewardModel] | None
+    choose_by: str | RewardModel | None
+    shortlist: int
     nfe: int
     seed: int
     interpolant: str | Interpolant | None

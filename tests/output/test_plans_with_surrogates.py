@@ -1,4 +1,4 @@
-"""Which runs search by a surrogate: plans by default; not published methods, arms, or runs of earlier releases."""
+"""Which runs search by a surrogate or choose by a second reward: plans, arms, and runs of earlier releases."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rollflow.bench.run.plans import plan_of
 from rollflow.bench.run.presets import experiment_of
 from rollflow.bench.suites.load import Item
 from rollflow.cli import main
-from rollflow.errors import NotDifferentiable
+from rollflow.errors import BadSetting, NotDifferentiable
 from rollflow.rewards import REWARDS, RewardModel
 
 PROMPT = "a red square"
@@ -124,3 +124,28 @@ def test_a_preset_can_search_by_surrogates() -> None:
     assert [arm.surrogate for arm in smooth.arms] == [arm.nfe is not None for arm in smooth.arms]
     assert "surrogate" not in json.dumps(plain.config())
     assert smooth.config() != plain.config()
+
+
+def test_a_final_choice_is_no_judge() -> None:
+    """It is left out of the rewards that are held out by default, and refused where it is asked for as one."""
+    plan = Plan(PROMPT, reward="caption", choose_by="judge", shortlist=3, nfe=60, method="bon")
+    assert plan.task.choice is not None
+    assert (plan.task.choice.reward.name, plan.task.choice.shortlist, plan.task.held_out) == ("judge", 3, ())
+    result = plan.run()
+    assert result.chosen is not None
+    assert result.spent.reward_calls <= plan.cost().reward_calls
+    assert result.spent.decodes == plan.cost().decodes
+    with pytest.raises(BadSetting, match="'judge' chooses the sample, so it cannot be held out"):
+        Plan(PROMPT, reward="caption", choose_by="judge", held_out=["judge"], nfe=60)
+    assert plan.baseline().task.choice is None
+    assert plan.baseline().plan["choose_by"] is None
+
+
+def test_arms_can_choose_by_a_second_reward() -> None:
+    arm = Arm("a", "svdd", 60, steps=10, choose_by="caption", shortlist=4)
+    plan = plan_of(Trial(arm, 0, Item(PROMPT), 0), "scenes-base", "judge", [], max_rows=8)
+    assert plan.task.choice is not None
+    assert (plan.task.choice.reward.name, plan.task.choice.shortlist) == ("caption", 4)
+    assert arm.to_json()["shortlist"] == 4
+    preset = experiment_of("table-quantity", "scenes-base", choose_by="caption", family="scenes", max_rows=8)
+    assert {one.choose_by for one in preset.arms} == {None, "caption"}

@@ -56,7 +56,9 @@ NON_DEFAULT: dict[str, Any] = {
     "as_published": True,
     "reward": "smooth",
     "surrogate": False,
-    "held_out": ["judge", "caption"],
+    "held_out": ["judge"],
+    "choose_by": "caption",
+    "shortlist": 3,
     "nfe": 97,
     "seed": 7,
     "max_rows": 5,
@@ -181,6 +183,7 @@ def test_a_plain_sample_is_repeated_by_its_record(model: str) -> None:
     changed = {
         **{"method": "bon", "nfe": 4, "interpolant": "linear", "kernel": "ode", "grid": None},
         **{"lookahead": "tweedie", "guidance": None, "finish": None, "as_published": False, "best_seen": False},
+        "choose_by": None,
     }
     assert content == {"prompt": PROMPT, **options, **changed}
     result, plain = run_again.run(), run(plan.baseline())

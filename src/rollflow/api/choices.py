@@ -54,13 +54,26 @@ class Choices(Options):
     @cached_property
     def judges(self) -> list[RewardModel | type[RewardModel]]:
         """The held-out rewards, or their classes."""
-        named = self.declared_reward.held_out if self.held_out is None else self.held_out
+        chooser = None if self.declared_chooser is None else self.declared_chooser.name
+        default = [name for name in self.declared_reward.held_out if name != chooser]
+        named = default if self.held_out is None else self.held_out
         return [REWARDS.resolve(judge) if isinstance(judge, str) else judge for judge in named]
+
+    @cached_property
+    def declared_chooser(self) -> RewardModel | type[RewardModel] | None:
+        """The reward of the final choice, or its class; None if there is none."""
+        return REWARDS.resolve(self.choose_by) if isinstance(self.choose_by, str) else self.choose_by
 
     @property
     def structured(self) -> bool:
         """Whether a reward reads what the prompt asks for (``prompts.asked``)."""
-        return any(reward.structured for reward in (self.declared_reward, *self.judges))
+        return any(reward.structured for reward in self.declared_rewards)
+
+    @property
+    def declared_rewards(self) -> list[RewardModel | type[RewardModel]]:
+        """All rewards that score a sample, or their classes, except for a surrogate."""
+        chooser = [] if self.declared_chooser is None else [self.declared_chooser]
+        return [self.declared_reward, *chooser, *self.judges]
 
     @cached_property
     def search(self) -> Search:

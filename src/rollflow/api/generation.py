@@ -27,8 +27,8 @@ def generate(prompt: str, *, observers: Iterable[Observer] = (), **options: Unpa
         prompt: Description of the sample; a ``Prompt`` also holds the counts that rewards check.
         observers: Observers of every step.
         options: Options of the plan: ``model``, ``method``, ``as_published``, ``reward``, ``surrogate``, ``held_out``,
-            ``nfe``, ``seed``, ``interpolant``, ``kernel``, ``steps``, ``grid``, ``lookahead``, ``guidance``,
-            ``finish``, ``best_seen``, ``max_rows`` and ``max_grad_rows``.
+            ``choose_by``, ``shortlist``, ``nfe``, ``seed``, ``interpolant``, ``kernel``, ``steps``, ``grid``,
+            ``lookahead``, ``guidance``, ``finish``, ``best_seen``, ``max_rows`` and ``max_grad_rows``.
 
     Raises:
         RollflowError: On bad input, before anything is loaded; also if the run fails (``BadModel``, ``BadReward``,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -16,7 +16,7 @@ from rollflow.api.plan_checks import check_judges, check_prompt, checked, checke
 from rollflow.api.unknown_options import known_options_only
 from rollflow.dynamics.interpolants import Linear
 from rollflow.dynamics.kernels import DDIM, Euler
-from rollflow.engine import Engine, Job, Observer, Result, Spending, Task, estimate_cost
+from rollflow.engine import Engine, FinalChoice, Job, Observer, Result, Spending, Task, estimate_cost
 from rollflow.errors import BadSetting, RollflowWarning
 from rollflow.models import FlowModel
 from rollflow.options import sampling_of
@@ -47,6 +47,9 @@ class Plan(Choices):
         surrogate: Whether the search optimizes the smooth surrogate of the reward, if it has one, in place of the
             reward, which then only scores the result; None does so unless ``as_published`` is set.
         held_out: Rewards that no search sees and that score the result; None takes those that the reward names.
+        choose_by: Second reward, which chooses the sample among the last candidates of the search (``FinalChoice``);
+            None returns the one that the search likes best. It is not held out, even if the reward names it.
+        shortlist: Number of candidates that ``choose_by`` chooses among.
         nfe: Budget, in guided velocity evaluations.
         seed: Seed of all random draws, 0 <= seed < 2^63.
         interpolant: Path that is sampled along; None is variance preserving for a step-distilled model, the paper's
@@ -75,11 +78,11 @@ class Plan(Choices):
     def __post_init__(self) -> None:
         for name, value in checked(self).items():
             object.__setattr__(self, name, value)
-        check_judges(self.judges)
+        check_judges(self.judges, self.declared_chooser)
         _ = self.sampler  # an unknown name comes before what does not fit together
         if self.guidance is not None:
             check_differentiable(self.declared_objective)
-        check_prompt(self.prompt, self.declared_model, (self.declared_reward, *self.judges))
+        check_prompt(self.prompt, self.declared_model, self.declared_rewards)
         self.cost()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -98,11 +101,15 @@ class Plan(Choices):
         if surrogate is not None:
             load_reward(surrogate)
         flow = model if isinstance(model, FlowModel) else load_model(model)
-        return Task(flow, self.prompt, reward, loaded, surrogate)
+        chooser = self.declared_chooser
+        choice = None if chooser is None else FinalChoice(load_reward(chooser), self.shortlist)
+        return Task(flow, self.prompt, reward, loaded, surrogate, choice)
 
     def cost(self) -> Spending:
         """Estimate the most that the search will spend, before anything is loaded."""
-        return estimate_cost(self.declared_model, self.search, self.sampler, self.nfe)
+        scored = 0 if self.choose_by is None else self.shortlist
+        choice = Spending(reward_calls=scored, decodes=scored)
+        return estimate_cost(self.declared_model, self.search, self.sampler, self.nfe) + choice
 
     def baseline_cost(self) -> Spending:
         """Estimate the cost of ``baseline``, which is outside the budget of the search."""
@@ -133,10 +140,10 @@ class Plan(Choices):
         """
         seed = self.seed if seed is None else checked_seed(seed)
         search, sampler = BestOfN(), self._plain()
-        options = {"method": search, "as_published": False, "nfe": self.plain_steps, "seed": seed}
+        options = {"method": search, "as_published": False, "choose_by": None, "nfe": self.plain_steps, "seed": seed}
         options |= sampling_of(sampler)
         plan = self.to_json() | described.values_to_json(options, type(self))
-        return Job(self.task, search, self.plain_steps, seed, sampler, plan=plan)
+        return Job(replace(self.task, choice=None), search, self.plain_steps, seed, sampler, plan=plan)
 
     @overload
     def run(

@@ -50,6 +50,7 @@ def checked(plan: Options) -> dict[str, Any]:
         "steps": plan.steps
         if plan.steps is None
         else checks.whole("steps", plan.steps, at_least=1, at_most=MOST_STEPS),
+        "shortlist": checks.whole("shortlist", plan.shortlist, at_least=1),
         "max_rows": checks.whole("max_rows", plan.max_rows, at_least=1),
         "max_grad_rows": checks.whole("max_grad_rows", plan.max_grad_rows, at_least=1),
     }
@@ -71,10 +72,16 @@ def _chosen(name: str, value: T, *kinds: type[Any]) -> T:
     return value
 
 
-def check_judges(judges: Sequence[RewardModel | type[RewardModel]]) -> None:
-    """Raise a BadSetting if held-out rewards share a name, or one cannot score a sample by itself."""
+def check_judges(
+    judges: Sequence[RewardModel | type[RewardModel]], chooser: RewardModel | type[RewardModel] | None
+) -> None:
+    """Raise a BadSetting if held-out rewards share a name, choose the sample, or cannot score a sample by itself."""
     check_names("held-out reward", [judge for judge in judges if not judge.remote])
     for judge in judges:
+        if chooser is not None and judge.name == chooser.name:
+            raise BadSetting(
+                f"'{judge.name}' chooses the sample, so it cannot be held out; give another --held-out or --choose-by"
+            )
         if judge.relative:
             raise BadSetting(
                 f"'{judge.name}' compares samples with earlier ones, so it cannot be a held-out reward, which scores a "

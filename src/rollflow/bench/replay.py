@@ -116,7 +116,8 @@ def refuse_untrusted(
     Raises:
         RollflowError: If it is unsafe; the message says what would be done, and that ``--trust`` allows it.
     """
-    options = {"method": arm.method} | sampling_of(arm) | ({"reward": config["reward"]} if reward else {})
+    options = {"method": arm.method, "choose_by": arm.choose_by} | sampling_of(arm)
+    options |= {"reward": config["reward"]} if reward else {}
     declared = options_of()
     choices = [(declared[name][1].find_registry(), text) for name, text in options.items()]
     choices += [(REWARDS, name) for name in config["held_out"] if held_out]

@@ -33,6 +33,10 @@ def run(
         bool,
         typer.Option("--surrogate", help="Search by the smooth surrogate of the reward, if it has one."),
     ] = False,
+    choose_by: Annotated[
+        str | None,
+        typer.Option(help="Second reward, which chooses among the last candidates of every search."),
+    ] = None,
     held_out: Annotated[
         list[str] | None,
         typer.Option(help="Held-out reward, unseen by searches; may be repeated.  [default: by preset]"),
@@ -121,6 +125,7 @@ def run(
             split=split,
             reward=reward,
             surrogate=surrogate,
+            choose_by=choose_by,
             held_out=None if held_out is None else tuple(held_out),
             nfe=nfe,
             prompts=prompts,

@@ -124,6 +124,8 @@ def outcome(content: Mapping[str, Any], folder: Path) -> str:
     ]
     if "surrogate_name" in content:
         rows.append(("searched by", f"{content['surrogate_name']} {_rewards(None, content.get('surrogate'))}"))
+    if "chosen" in content:
+        rows.append(("chosen by", f"{content['chosen_by']} {_rewards(None, content['chosen'])}"))
     for label, rewards in (("part", "parts"), ("held out", "held_out")):
         for name, reward in content.get(rewards, {}).items():
             rows.append((label, f"{name} {_rewards(baseline.get(rewards, {}).get(name), reward)}"))

@@ -3,6 +3,7 @@
 from rollflow.engine.checkpoint.file import load_checkpoint, save_checkpoint
 from rollflow.engine.engine import Engine
 from rollflow.engine.estimate import default_sampler, estimate_cost
+from rollflow.engine.final_choice import FinalChoice
 from rollflow.engine.job import Job
 from rollflow.engine.meter import Caps, Meter, Spending
 from rollflow.engine.observers import Observer
@@ -18,6 +19,7 @@ __all__ = [
     "Checkpoint",
     "Ended",
     "Engine",
+    "FinalChoice",
     "Interrupted",
     "Job",
     "JobRecord",

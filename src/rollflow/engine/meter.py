@@ -17,7 +17,7 @@ class Spending:
     Args:
         nfe: Guided velocity evaluations of one sample, the unit of budgets.
         network_rows: Rows passed through the network; with classifier-free guidance, two for each NFE.
-        reward_calls: Samples scored by the reward that is optimised.
+        reward_calls: Samples scored by the reward that is optimised, and by that of the final choice.
         decodes: Samples decoded, to be scored or returned.
         backward_passes: Samples that were differentiated through.
     """

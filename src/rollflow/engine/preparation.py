@@ -52,7 +52,8 @@ class Preparation:
         """
         task, guided = job.task, job.sampler.guidance is not None and job.dynamics.transitions > 0
         id_of = self.executor.numbering.id_of
-        for reward in (task.objective, task.reward, *task.held_out):
+        chooser = () if task.choice is None else (task.choice.reward,)
+        for reward in (task.objective, task.reward, *chooser, *task.held_out):
             if id_of(reward) not in self._loaded:
                 load(reward)
                 self._loaded.add(id_of(reward))

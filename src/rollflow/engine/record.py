@@ -38,6 +38,7 @@ class JobRecord:
         reward: Reward of the sample; NaN, which is null in JSON, if it is not finite.
         surrogate: Score of the sample by the surrogate that the search optimised in place of the reward; None if it
             optimised the reward.
+        chosen: Score of the sample by the reward of the final choice; None if there was nothing to choose.
         parts: Parts of a mixed reward, by name; None if not finite.
         held_out: Held-out rewards, by name; None if missing or not finite.
         missing: Reasons why held-out rewards are missing, by name.
@@ -79,6 +80,7 @@ class JobRecord:
     plan: Mapping[str, Any] = field(default_factory=dict)
     reward: float
     surrogate: float | None = None
+    chosen: float | None = None
     parts: Mapping[str, float | None] = field(default_factory=dict)
     held_out: Mapping[str, float | None] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)

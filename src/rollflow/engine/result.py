@@ -52,6 +52,7 @@ class Result:
         reward: Reward of the sample.
         surrogate: Score of the sample by the surrogate that the search optimised in place of the reward; None if it
             optimised the reward.
+        chosen: Score of the sample by the reward of the final choice; None if there was nothing to choose.
         parts: Scores of the sample by the parts of a mixed reward, by name; empty for any other reward.
         held_out: Scores of the held-out rewards, by name.
         missing: Reasons why some of these scores are missing, by name; the score is NaN then.
@@ -93,6 +94,7 @@ class Result:
     warnings: tuple[str, ...] = ()
     rounds: tuple[Round, ...] = ()
     surrogate: float | None = None
+    chosen: float | None = None
 
     def __repr__(self) -> str:
         """One line; the fields are for programs, since tensors would fill pages."""
@@ -141,6 +143,7 @@ class Result:
             plan=job.plan,
             reward=self.reward,
             surrogate=self.surrogate,
+            chosen=self.chosen,
             parts=plain(self.parts),
             held_out=plain(self.held_out),
             missing=dict(self.missing),
@@ -195,6 +198,7 @@ class Result:
             "reward_name": job.task.reward.name,
             "reward": record["reward"],
             **({} if job.task.surrogate is None else {"surrogate_name": job.task.surrogate.name}),
+            **({} if job.task.choice is None else {"chosen_by": job.task.choice.reward.name}),
             **({"parts": record["parts"]} if self.parts else {}),
             "held_out": record.get("held_out", {}),
             "warnings": [*self.warnings],

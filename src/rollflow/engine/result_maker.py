@@ -23,6 +23,7 @@ from rollflow.engine.task import Task
 from rollflow.errors import BadModel, BadReward
 from rollflow.rewards.base import RewardModel
 from rollflow.rewards.scoring import HeldOutScores, judged_by, outside
+from rollflow.search.propagator import Finished
 
 NOT_CALLED, CUT_SHORT = "interrupted before it was called", "interrupted before it answered"
 """Reasons why a score of an interrupted run's sample is missing."""
@@ -57,7 +58,8 @@ class ResultMaker:
             BadModel: If no candidate is eligible when it is decoded by itself.
         """
         task = job.job.task
-        (population, best), sample = _decoded(job, candidates)
+        candidate, sample = _decoded(job, candidates)
+        best, chosen = candidate.sample, candidate.chosen
         parts = task.reward.parts if len(task.reward.parts) > 1 else ()
         of_parts = self._scores(task, parts, sample[None], in_background=True)
         judged = [] if task.surrogate is None else [task.reward]
@@ -73,8 +75,9 @@ class ResultMaker:
             job=job.job,
             sample=sample,
             x0=best.x0.clone(),
-            origin=Origin(population, job.states[population].row_of(best)),
+            origin=_origin(job, candidate),
             reward=reported.scores.get(task.reward.name, best.reward),
+            chosen=chosen,
             surrogate=None if task.surrogate is None else best.reward,
             parts=of_parts.scores,
             held_out=held_out.scores,
@@ -130,6 +133,14 @@ def _decoded(job: RunningJob, candidates: Sequence[Candidate]) -> tuple[Candidat
         job.note(fault)
         what = f"{fault.what} when it was decoded by itself"
     raise BadModel(f"no sample is left to return: {what}")
+
+
+def _origin(job: RunningJob, candidate: Candidate) -> Origin:
+    """Return where a sample came from; the row of one that the final choice preferred is unknown."""
+    state = job.states[candidate.population]
+    own = state.state.x0 if isinstance(state.state, Finished) else None
+    other = candidate.chosen is not None and (own is None or not torch.equal(own, candidate.sample.x0))
+    return Origin(candidate.population, None if other else state.row_of(candidate.sample))
 
 
 def _warnings(

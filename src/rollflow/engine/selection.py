@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from rollflow.engine.background import Background
 from rollflow.engine.execution.executor import Executor, Query
 from rollflow.engine.execution.faults import Verdict, sound_rows
+from rollflow.engine.meter import Spending
 from rollflow.engine.population import Population
 from rollflow.engine.rescue import Rescue
 from rollflow.engine.running_job import RunningJob
@@ -17,7 +19,7 @@ from rollflow.engine.scores import combined
 from rollflow.engine.state import Candidate, bests_of
 from rollflow.errors import BudgetExceeded
 from rollflow.requests import Reward
-from rollflow.search.propagator import Progress
+from rollflow.search.propagator import Finished, Progress
 
 
 class Selection:
@@ -33,9 +35,38 @@ class Selection:
         self.executor, self.background, self.rescue = executor, background, rescue
 
     def of_done(self, job: RunningJob) -> list[Candidate]:
-        """List the samples of a job whose populations have all returned."""
+        """List the samples of a job whose populations have all returned.
+
+        Raises:
+            BudgetExceeded: If the final choice would exceed a cap.
+        """
         candidates = sorted(self._comparable(job), key=lambda one: -one.sample.reward)  # stable: the first of equals
-        return [one for one in candidates if one.sample.reward > -math.inf]
+        return [*self._chosen(job), *(one for one in candidates if one.sample.reward > -math.inf)]
+
+    def _chosen(self, job: RunningJob) -> list[Candidate]:
+        """List the candidates in the order of the final choice; none if there is none, or only one candidate."""
+        task = job.job.task
+        if task.choice is None:
+            return []
+        shortlists = [(i, state.shortlist) for i, state in enumerate(job.states) if state.shortlist is not None]
+        candidates = [
+            Candidate(i, Finished(x0, float(reward), one.noise_level))
+            for i, one in shortlists
+            for x0, reward in zip(one.x0, one.reward, strict=True)
+        ]
+        candidates = sorted(candidates, key=lambda one: -one.sample.reward)[: task.choice.shortlist]
+        if len(candidates) < 2:
+            return []
+        job.meter.debit(Spending(reward_calls=len(candidates), decodes=len(candidates)))
+        second = replace(task, reward=task.choice.reward, held_out=(), surrogate=None, choice=None)
+        x0 = torch.stack([one.sample.x0 for one in candidates])
+        verdict = self._verdict(job, Query(Reward(x0, candidates[0].sample.noise_level), second, job.condition))
+        sound = sound_rows(verdict.faults)
+        if not sound:
+            return []
+        scores = combined(second.reward, verdict.scores[sound], verdict.scores[sound]).tolist()
+        chosen = [candidates[i]._replace(chosen=score) for i, score in zip(sound, scores, strict=True)]
+        return sorted((one for one in chosen if math.isfinite(one.chosen or 0.0)), key=lambda one: -(one.chosen or 0.0))
 
     def so_far(self, job: RunningJob, cause: Exception | None) -> list[Candidate]:
         """List the samples of a job that ends early, or whose populations have all returned none that can be chosen.
@@ -96,6 +127,6 @@ class Selection:
 
     def _verdict(self, job: RunningJob, query: Query) -> Verdict:
         score = partial(self.executor.answer, Reward, [query])
-        [verdict] = self.background.call(job.job.task.objective, score)
+        [verdict] = self.background.call(query.task.objective, score)
         assert isinstance(verdict, Verdict)
         return verdict

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
+from rollflow.engine.final_choice import Shortlist
 from rollflow.engine.meter import Spending
 from rollflow.requests import Reward
 from rollflow.search.propagator import Finished, Progress
@@ -42,10 +43,12 @@ class Candidate(NamedTuple):
     Args:
         population: Index of the population that found it.
         sample: The sample.
+        chosen: Its score by the reward of the final choice; None if that did not score it.
     """
 
     population: int
     sample: Finished
+    chosen: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class PopulationState:
         ineligible: Number of samples that could not be chosen, by where the first value that is not finite arose or by
             who rejected them; under ``GRADIENT`` the number of times that guidance had no finite gradient to follow.
         fault: Origin of the first of these, and a message about it; None if there was none.
+        shortlist: Best candidates for the final choice; None without one.
         outside: Score furthest outside the range that its reward declares, by the reward's name.
     """
 
@@ -72,6 +76,7 @@ class PopulationState:
     ineligible: dict[str, int] = field(default_factory=dict)
     fault: tuple[str, str] | None = None
     outside: dict[str, float] = field(default_factory=dict)
+    shortlist: Shortlist | None = None
 
     def scored(self, request: Reward, rewards: Float[Tensor, " B"], first_row: int | None = None) -> PopulationState:
         """Return the state after samples were scored, with a new best sample if one of them is better.

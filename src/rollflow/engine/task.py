@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rollflow.checks import each, instance
 from rollflow.engine.descriptions import ModelDescription, RewardDescription
+from rollflow.engine.final_choice import FinalChoice
 from rollflow.errors import BadSetting
 from rollflow.models.base import FlowModel, check_attributes
 from rollflow.models.function import as_model
@@ -24,10 +25,11 @@ class Task:
         held_out: Rewards that the search never sees, and that also score the returned sample.
         surrogate: Reward that the search optimises in place of ``reward``, such as ``reward.own_surrogate``; None if it
             optimises ``reward`` itself.
+        choice: Final choice among the last candidates of the search; None returns the one that the search likes best.
 
     Raises:
-        BadSetting: If an argument has the wrong type, or there is a surrogate for a relative reward, which cannot score
-            a single sample.
+        BadSetting: If an argument has the wrong type, there is a surrogate for a relative reward, which cannot score a
+            single sample, or a final choice between samples of a relative reward, which cannot be compared.
     """
 
     model: FlowModel
@@ -35,6 +37,7 @@ class Task:
     reward: RewardModel
     held_out: tuple[RewardModel, ...] = ()
     surrogate: RewardModel | None = None
+    choice: FinalChoice | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", instance("model", as_model(self.model), FlowModel))
@@ -52,6 +55,14 @@ class Task:
                     "result of a search by a surrogate"
                 )
 
+        if self.choice is not None:
+            instance("choice", self.choice, FinalChoice)
+            if self.objective.relative:
+                raise BadSetting(
+                    f"reward '{self.objective.name}' compares the samples of one population with each other, so that "
+                    "there is no shortlist for a final choice; choose another reward"
+                )
+
     @property
     def objective(self) -> RewardModel:
         """The reward that the search sees."""
@@ -62,7 +73,8 @@ class Task:
         """The task with descriptions in place of model and rewards, which take no memory and cannot be run."""
         rewards = [RewardDescription(reward) for reward in (self.reward, *self.held_out)]
         surrogate = None if self.surrogate is None else RewardDescription(self.surrogate)
-        return Task(ModelDescription(self.model), self.prompt, rewards[0], tuple(rewards[1:]), surrogate)
+        choice = None if self.choice is None else replace(self.choice, reward=RewardDescription(self.choice.reward))
+        return Task(ModelDescription(self.model), self.prompt, rewards[0], tuple(rewards[1:]), surrogate, choice)
 
     @property
     def overlaps(self) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 
+from rollflow.engine.final_choice import shortlisted
 from rollflow.engine.job import Job
 from rollflow.engine.observers import Audience, Observer
 from rollflow.engine.outcome import Ended
@@ -115,6 +117,10 @@ class Updater:
             request, answer = Reward(answer.clean, request.noise_level), answer.reward
         if isinstance(request, Reward):
             population.state = population.state.scored(request, answer)
+            choice = population.job.job.task.choice
+            if choice is not None:
+                candidates = shortlisted(population.state.shortlist, request, answer, choice.shortlist)
+                population.state = replace(population.state, shortlist=candidates)
             spent = population.state.spent
             self.audience.tell("scored", population.job.job, population.index, request, answer, spent)
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from rollflow.bench.suites.load import Item, Suite
+from rollflow.defaults import DEFAULT_SHORTLIST
 from rollflow.engine import Pool
 from rollflow.options import SamplingOptions, options_of
 
@@ -31,6 +32,8 @@ class Arm(SamplingOptions):
             search.
         surrogate: Whether the search optimises the surrogate of the experiment's reward, if it has one. Unlike for
             ``Plan`` the default is no, so that arms are compared on the reward that the experiment names.
+        choose_by: Second reward, which chooses among the last candidates of the search; None chooses nothing.
+        shortlist: Number of candidates that it chooses among.
 
     Raises:
         BadSetting: If an option is an object without a text form.
@@ -40,6 +43,8 @@ class Arm(SamplingOptions):
     method: str = "bon"
     nfe: int | None = None
     surrogate: bool = False
+    choose_by: str | None = None
+    shortlist: int = DEFAULT_SHORTLIST
 
     def __post_init__(self) -> None:
         for name, (_, option) in options_of().items():
@@ -157,7 +162,8 @@ class Experiment:
         alike: dict[str, Arm] = {}
         for arm in (arm for arm in self.arms if arm.nfe is not None):
             method = arm.method if arm.kernel is None else ""  # it matters only if it chooses the kernel
-            alike.setdefault(json.dumps(replace(arm, name="", method=method, nfe=None, surrogate=False).to_json()), arm)
+            moves = replace(arm, name="", method=method, nfe=None, surrogate=False, choose_by=None)
+            alike.setdefault(json.dumps(moves.to_json()), arm)
         measurements = []
         for place, item in enumerate(self.suite.items):
             for dynamics, arm in alike.items():

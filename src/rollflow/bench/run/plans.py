@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from rollflow.api import Plan
@@ -73,12 +74,21 @@ def plan_of(
         method=arm.method,
         reward=reward,
         surrogate=arm.surrogate,
+        choose_by=None if arm.choose_by is None else _chooser(arm.choose_by),
+        shortlist=arm.shortlist,
         held_out=held_out,
         nfe=(arm.steps or DEFAULT_STEPS) if arm.nfe is None else arm.nfe,
         seed=trial.noise,
         max_rows=max_rows,
         **sampling_of(arm),
     )
+
+
+@cache
+def _chooser(text: str) -> RewardModel | str:
+    """Return the reward of a final choice, the same object for all jobs; its text if constructing it loads it."""
+    declared = REWARDS.resolve(text)
+    return text if isinstance(declared, type) else declared
 
 
 def check_size(experiment: Experiment) -> None:

@@ -145,6 +145,7 @@ def experiment_of(
     distance: str | None = None,
     pool: Pool | None = None,
     surrogate: bool = False,
+    choose_by: str | None = None,
     max_rows: int,
     pipeline: Mapping[str, Any] | None = None,
 ) -> Experiment:
@@ -165,6 +166,7 @@ def experiment_of(
         distance: Distance between samples if the preset measures diversity; ``none`` measures nothing.
         pool: Pool that the jobs of one arm and seed share.
         surrogate: Whether searches optimise the surrogate of the reward, if it has one.
+        choose_by: Second reward, which chooses among the last candidates of every search.
         max_rows: Number of rows in every call of the model.
         pipeline: Settings of ``PipelineSource`` if the model is a diffusers pipeline.
 
@@ -179,8 +181,9 @@ def experiment_of(
     wanted = load((known.suite if embedded else known.real) if suite is None else suite)
     wanted = wanted if split is None else wanted.split(split)
     arms = known.arms(nfe or own[0])
-    if surrogate:
-        arms = tuple(arm if arm.nfe is None else replace(arm, surrogate=True) for arm in arms)
+    if surrogate or choose_by is not None:
+        told: dict[str, Any] = {"surrogate": surrogate, "choose_by": choose_by}
+        arms = tuple(arm if arm.nfe is None else replace(arm, **told) for arm in arms)
     count, distance = prompts or own[1], ("scenes" if embedded else "lpips") if distance is None else distance
     return Experiment(
         preset,

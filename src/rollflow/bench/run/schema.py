@@ -117,7 +117,7 @@ ARM_MAY: dict[str, Kind] = {
     one.name: Kind("an option", lambda value: value is None or isinstance(value, str | bool | int))
     for one in fields(SamplingOptions)
     if one.name not in ARM
-} | {"surrogate": TRUTH}
+} | {"surrogate": TRUTH, "choose_by": _maybe(TEXT), "shortlist": _whole(1)}
 """Options added after the first release, omitted at their defaults."""
 CONFIG: dict[str, Kind] = {
     "name": TEXT,
@@ -159,6 +159,7 @@ DONE: dict[str, Kind] = {
 DONE_MAY: dict[str, Kind] = {
     "plan": OBJECT,
     "surrogate": NUMBER,
+    "chosen": NUMBER,
     "parts": _by_name(_maybe(NUMBER)),
     "held_out": _by_name(_maybe(NUMBER)),
     "missing": _by_name(TEXT),
@@ -166,7 +167,7 @@ DONE_MAY: dict[str, Kind] = {
     "warnings": _list_of(TEXT),
     "decodes": _whole(),
     "noise_level": NUMBER,
-    "origin": _maybe(_object({"population": _whole(), "row": _whole()})),
+    "origin": _maybe(_object({"population": _whole(), "row": _maybe(_whole())})),
     "diagnostics": _list_of(FIGURES),
     "device": _maybe(TEXT),
     "quota": _list_of(_list_of(_whole())),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from rollflow.engine.final_choice import Shortlist
 from rollflow.engine.state import Checkpoint, Point, PopulationState
 from rollflow.search.propagator import Finished, Progress
 
@@ -32,6 +33,8 @@ def check_fits(job: Job, checkpoint: Checkpoint) -> None:
     for one, share in zip(checkpoint.populations, shares, strict=True):
         _check_account(one, share)
         _check_best(job, one)
+        if one.shortlist is not None:
+            _check_shortlist(job, one.shortlist)
         if isinstance(one.state, Finished):
             _check_finished(job, one.state)
         elif one.state is not None:
@@ -64,6 +67,17 @@ def _check_best(job: Job, one: PopulationState) -> None:
             raise ValueError("its best sample has values that are not finite")
     if one.seen is not None and (one.seen.ndim != 2 or one.seen.shape[1] != len(job.task.objective.parts)):
         raise ValueError(f"scores of shape {tuple(one.seen.shape)} are not of {len(job.task.objective.parts)} rewards")
+
+
+def _check_shortlist(job: Job, one: Shortlist) -> None:
+    """Check that the candidates for a final choice are samples with rewards that fall."""
+    most = 0 if job.task.choice is None else job.task.choice.shortlist
+    rows = len(one.reward) if one.reward.ndim == 1 else -1
+    if not 0 < rows <= most or one.reward.dtype != torch.float64 or not 0 <= one.noise_level <= 1:
+        raise ValueError(f"a shortlist has rewards of shape {tuple(one.reward.shape)} at level {one.noise_level}")
+    if not bool((one.reward.diff() <= 0).all()) or not bool(one.reward.isfinite().all()):
+        raise ValueError("the rewards of a shortlist do not fall")
+    _check_tensor(job, "a shortlist", one.x0, (rows,))
 
 
 def _check_finished(job: Job, finished: Finished) -> None:

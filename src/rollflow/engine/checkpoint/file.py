@@ -21,6 +21,7 @@ from rollflow.canonical import stable_repr
 from rollflow.engine.checkpoint.checks import check_fits
 from rollflow.engine.checkpoint.packing import Packing, Unpacking, class_names
 from rollflow.engine.checkpoint.version3 import upgraded
+from rollflow.engine.final_choice import FinalChoice, Shortlist
 from rollflow.engine.meter import Spending
 from rollflow.engine.state import Checkpoint, Point, PopulationState
 from rollflow.errors import BadCheckpoint
@@ -36,13 +37,14 @@ _TITLE = b"rollflow checkpoint "
 _HEAD = re.compile(rb"rollflow checkpoint ([0-9]{1,9})\n([0-9a-f]{64})\n")
 _HEAD_BYTES = 128
 _MOST_TEXT, _MOST_BYTES, _PIECE = 1 << 26, 1 << 34, 1 << 20
-_STATES: tuple[type, ...] = (Checkpoint, PopulationState, Spending, Point, Progress, Particles, Finished)
+_STATES: tuple[type, ...] = (Checkpoint, PopulationState, Shortlist, Spending, Point, Progress, Particles, Finished)
 _MODULE = re.compile(r"\brollflow(\.\w+)+:")  # of a class of this package, which may be moved
 
 
 def fingerprint(job: Job) -> dict[str, str]:
     """Describe everything that must be the same for a checkpoint to fit a job."""
     surrogate = {} if job.task.surrogate is None else {"surrogate": job.task.surrogate.identity}
+    choice = {} if job.task.choice is None else {"choice": _choice_text(job.task.choice)}
     asked = {"asked": str(job.task.prompt.ask)} if isinstance(job.task.prompt, Prompt) else {}
     return {
         "prompt": str(job.task.prompt),
@@ -50,11 +52,16 @@ def fingerprint(job: Job) -> dict[str, str]:
         "model": job.task.model.identity,
         "reward": job.task.reward.identity,
         **surrogate,
+        **choice,
         "search": setting_text(job.search),
         "sampler": setting_text(job.sampler),
         "nfe": str(job.nfe),
         "seed": str(job.seed),
     }
+
+
+def _choice_text(choice: FinalChoice) -> str:
+    return f"{choice.reward.identity} among {choice.shortlist}"
 
 
 LATER = (", noises=True", ", keep=EachStream()", ", best_seen=False")
