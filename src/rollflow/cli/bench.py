@@ -45,9 +45,14 @@ def grade(
     ] = 60,
     steps: Annotated[int, typer.Option(help="Number of steps of a plain sample.", min=1, max=MOST_STEPS)] = 10,
     seed: Annotated[int, typer.Option(help="Seed for drawing the candidates.", min=0)] = 11,
+    totals: Annotated[
+        tuple[int, int], typer.Option(help="Smallest and largest total number of objects of a candidate.")
+    ] = (2, 16),
+    without: Annotated[str | None, typer.Option(help="Suite whose prompts are no candidates.")] = None,
 ) -> None:
     """Sort held-out prompts into easy, medium and hard by the accuracy of plain samples."""
     from rollflow.bench.suites import difficulty
+    from rollflow.bench.suites.load import load
     from rollflow.cli.tables import counted
     from rollflow.files.atomic import check_folder
     from rollflow.files.own import check_own
@@ -60,6 +65,7 @@ def grade(
         check_own(out.parent, [difficulty.beside(out)])
         check_folder(out.parent)
         flow = MODELS.find(model)()
+        known = {item.prompt for item in load(without).items} if without else set()
     with refusing(1):
         suite = difficulty.grade(
             flow,
@@ -70,6 +76,8 @@ def grade(
             per_difficulty=per_difficulty,
             steps=steps,
             seed=seed,
+            totals=totals,
+            known=known,
         )
         difficulty.save_suite(suite, flow, out)
     for level, graded in suite.items():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from rollflow.bench.suites.load import Item, Suite, lines_of
+from rollflow.checks import refused
 from rollflow.dynamics.interpolants import Linear
 from rollflow.dynamics.kernels import Euler
 from rollflow.engine import Engine, Job, Observer, Result, Task, completed
@@ -24,6 +25,9 @@ from rollflow.search import BestOfN
 
 BANDS: dict[str, tuple[float, float]] = {"easy": (0.30, 0.60), "medium": (0.05, 0.20), "hard": (0.0, 0.02)}
 """Bounds on the share of plain samples with all counts right, by difficulty."""
+
+TOTALS = (2, 16)
+"""Smallest and largest total number of objects of a candidate."""
 
 PATIENCE = 20_000
 """Number of consecutive captions without a new one after which drawing stops."""
@@ -44,19 +48,25 @@ class Graded(NamedTuple):
     accuracy: float
 
 
-def held_out_captions(count: int, seed: int, totals: tuple[int, int] = (2, 16)) -> list[Caption]:
+def held_out_captions(
+    count: int, seed: int, totals: tuple[int, int] = TOTALS, known: Collection[str] = ()
+) -> list[Caption]:
     """Draw distinct captions from the tenth that training never saw, cycling through the total numbers of objects.
 
     Args:
         count: Number of captions.
         seed: Seed of the draws.
         totals: Smallest and largest total number of objects; of a single object there are few captions.
+        known: Captions that are not drawn.
 
     Raises:
-        BadSetting: If the count is below 1, the seed negative, or there are fewer captions.
+        BadSetting: If the count is below 1, the seed negative, the totals are not among 1, ..., 16, or there are fewer
+            captions.
     """
     if count < 1 or seed < 0:
         raise BadSetting(f"expected 1 or more captions and a seed of 0 or more, got {count} and {seed}")
+    if not 1 <= totals[0] <= totals[1] <= TOTALS[1]:
+        raise refused("totals", f"a smallest and a largest total number of objects, from 1 to {TOTALS[1]}", totals)
     rng, drawn = np.random.default_rng(seed), 0
     wanted = itertools.cycle(range(totals[0], totals[1] + 1))
     captions: dict[Caption, None] = {}
@@ -69,7 +79,7 @@ def held_out_captions(count: int, seed: int, totals: tuple[int, int] = (2, 16)) 
         relation = RELATIONS[rng.integers(len(RELATIONS))] if len(groups) == 2 else "and"
         caption = Caption(groups, relation, BACKGROUNDS[rng.integers(len(BACKGROUNDS))])
         drawn += 1
-        if caption.held_out and caption not in captions:
+        if caption.held_out and caption not in captions and str(caption) not in known:
             captions[caption], drawn = None, 0
         if drawn > PATIENCE:
             raise BadSetting(f"cannot draw {count} distinct captions, only {len(captions)}; ask for fewer")
@@ -122,6 +132,8 @@ def grade(
     per_difficulty: int,
     steps: int,
     seed: int,
+    totals: tuple[int, int] = TOTALS,
+    known: Collection[str] = (),
 ) -> dict[str, list[Graded]]:
     """Grade held-out candidates by plain samples and sort them by difficulty.
 
@@ -139,6 +151,8 @@ def grade(
         per_difficulty: Largest number of prompts of each difficulty.
         steps: Number of steps of a sample.
         seed: Seed that candidates are drawn with.
+        totals: Smallest and largest total number of objects of a candidate.
+        known: Prompts that are no candidates.
 
     Raises:
         BadSetting: If ``confirming`` is negative or another number is below 1.
@@ -156,7 +170,7 @@ def grade(
     def right(prompts: Sequence[str], seeds: range) -> dict[str, list[float]]:
         return plain_accuracy(model, judge, prompts, seeds=seeds, steps=steps)
 
-    prompts = [str(caption) for caption in held_out_captions(candidates, seed)]
+    prompts = [str(caption) for caption in held_out_captions(candidates, seed, totals, known)]
     end = 10_000 + samples
     at_first = right(prompts, range(10_000, end))
     doubtful = [row.prompt for row in sort_by_difficulty(at_first, len(prompts))["hard"]]
