@@ -44,6 +44,7 @@ def test_a_file_is_what_its_command_makes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.slow
 def test_the_documentation_shows_its_figures(name: str) -> None:
     profile = Profile.load(PACKAGED / f"{name}.npz")
     page = RESULTS / f"profile-{name}.md"

@@ -72,6 +72,7 @@ def test_nothing_is_done_again(whole: Path) -> None:
         Runner(pooled(0.6), whole)
 
 
+@pytest.mark.slow
 def test_records_are_enough_to_go_on_from(whole: Path, tmp_path: Path) -> None:
     """Cut after any record, between rounds or inside them, it ends with the same bits and the same rounds."""
     [journal] = [path for path in whole.glob("journal-*.jsonl") if path.stat().st_size]

@@ -288,6 +288,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.usefixtures("tiny_names")
+@pytest.mark.slow
 def test_a_search_takes_the_file_of_the_command(tmp_path: Path) -> None:
     assert main(RUN) == 0
     generate = ["generate", "a cat", "--method", "beam", "--nfe", "12", "--set", f"profile=out/{NAME}.npz"]
@@ -300,6 +301,7 @@ def test_a_search_takes_the_file_of_the_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("tiny_names")
+@pytest.mark.slow
 def test_an_interrupted_command_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -255,6 +255,7 @@ def test_corrupt_weights(folder: Path, capsys: pytest.CaptureFixture[str], monke
     assert contents(folder) == before
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_earlier_run_whole(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,6 +299,7 @@ def test_who_is_stopped_before_the_first_step_is_not_told_to_go_on(
 
 
 @pytest.mark.parametrize("method", ["bon", "svdd", "rbf"])
+@pytest.mark.slow
 def test_what_was_stopped_goes_on_to_the_same_picture(
     method: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,6 +388,7 @@ def test_verbose_methods_explain_everything(capsys: pytest.CaptureFixture[str]) 
         assert what in out
 
 
+@pytest.mark.slow
 def test_settings_reach_what_they_name(folder: Path) -> None:
     command = ["generate", PROMPT, "--nfe", "90", "-q", "--out"]
     assert main([*command, "text", "--method", "svdd(streams=3)", "--kernel", "ddim(eta=0.5)"]) == 0
@@ -546,6 +549,7 @@ def test_a_reward_that_goes_away_leaves_the_best_so_far(
     assert (folder / "rollflow-out/image.png").read_bytes() == (folder / "whole/image.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_what_is_found_is_kept_whatever_happens_to_the_path(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -617,6 +621,7 @@ def test_files_of_the_user_stay_where_they_are(folder: Path, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("name", ["image.png", "result.json", "trace.png", "filmstrip.png", "checkpoint.pt"])
+@pytest.mark.slow
 def test_a_file_of_the_user_is_not_replaced(
     name: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -665,6 +670,7 @@ def test_the_checkpoint_of_a_stopped_run_is_not_taken_from_it(
     assert main([*command, "--resume"]) == 0
 
 
+@pytest.mark.slow
 def test_what_is_replaced_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Before, where it took long; nothing is said where the same run is repeated."""
     command = ["generate", PROMPT, "--method", "rbf", "--nfe", "90"]
@@ -683,6 +689,7 @@ def test_two_runs_do_not_share_a_folder(folder: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+@pytest.mark.slow
 def test_a_result_that_cannot_be_written_is_not_lost(
     number: int, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -177,6 +177,7 @@ def test_films_of_generate_and_replay(
         assert again == pytest.approx(entry["reward"], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_a_warning_is_one_line(
     registered: None,  # noqa: F811
     tmp_path: Path,

@@ -81,11 +81,16 @@ FEW_STEPS = pytest.mark.filterwarnings("ignore:paths has too few steps:rollflow.
 """The suite's budgets are the smallest, of which a search over paths warns."""
 
 
+def _marks(place: int, search: Search) -> list[pytest.MarkDecorator]:
+    """Marks of a case: of every search only the first settings are among the fast tests."""
+    again = any(type(search) is type(earlier) for earlier in CASES[:place])
+    return [pytest.mark.slow] * again + [FEW_STEPS] * isinstance(search, SearchOverPaths)
+
+
 class TestOwn(SearchSuite):
     @pytest.fixture(
         params=[
-            pytest.param(search, marks=FEW_STEPS if isinstance(search, SearchOverPaths) else (), id=repr(search))
-            for search in CASES
+            pytest.param(search, marks=_marks(place, search), id=repr(search)) for place, search in enumerate(CASES)
         ]
     )
     def search(self, request: pytest.FixtureRequest) -> Any:

@@ -90,6 +90,7 @@ def test_vp_has_its_published_constants_and_clamps_what_is_noisier_than_its_end(
 @every
 @given(t=st.floats(1e-9, 1 - 1e-9))
 @quick
+@pytest.mark.slow
 def test_time_survives_the_round_trip(interpolant: Interpolant, t: float) -> None:
     assert interpolant.time_at_log_snr(interpolant.log_snr(t)).item() == pytest.approx(t, rel=1e-12, abs=1e-12)
 

@@ -34,6 +34,7 @@ def test_the_results_of_the_docs_can_be_written_again(name: str) -> None:
     assert is_own(RESULTS / name)
 
 
+@pytest.mark.slow
 def test_reports_can_be_written_again(folder: Path, tmp_path: Path) -> None:  # noqa: F811
     assert main(["report", str(folder), "--out", str(tmp_path / "searches.html")]) == 0
     for name in ("searches.html", "searches.md", "searches.csv", "searches.tex"):

@@ -138,6 +138,7 @@ def test_a_run_is_repeated_to_the_last_bit(options: dict[str, Any], capsys: pyte
     assert Path("first/image.png").read_bytes() == Path("again/image.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_what_auto_chose_is_repeated(capsys: pytest.CaptureFixture[str]) -> None:
     """The record holds the search with every choice made, so that later releases need not choose the same."""
     assert main(["generate", PROMPT, "--reward", "judge", "--nfe", "20", "--out", "first"]) == 0
@@ -173,6 +174,7 @@ def test_python_and_the_command_line_are_one() -> None:
 
 
 @pytest.mark.parametrize("model", ["scenes-base", "scenes-turbo"])
+@pytest.mark.slow
 def test_a_plain_sample_is_repeated_by_its_record(model: str) -> None:
     """The plan of a plain sample is the whole of what was run, guidance and look-ahead of the search left out."""
     options = NON_DEFAULT | {"model": model, "held_out": []}  # without a judge that warns

@@ -480,6 +480,7 @@ def test_a_preset_of_the_bench_on_a_pipeline(
     assert capsys.readouterr().out.count("the same to the last bit") == len(done)
 
 
+@pytest.mark.slow
 def test_a_profile_of_a_folder(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With the options of a pipeline, a reward of one's own and one's own prompts; a search takes the file."""
     (tmp_path / "own.txt").write_text("a cat\na dog\n")

@@ -79,6 +79,7 @@ def test_hostile_prompts_are_text(page: Page, text: str) -> None:
     assert HOSTILE in page.of("li")
 
 
+@pytest.mark.slow
 def test_all_arms_prompts_and_failures_are_there(page: Page) -> None:
     titles = page.of("h3")
     for prompt in ("a red square", HOSTILE, "a unicorn"):

@@ -37,6 +37,7 @@ class Watch(Observer):
 
 
 @each
+@pytest.mark.slow
 def test_the_best_of_all_is_returned_with_its_noise_level(plane: ToyModel, search: Search) -> None:
     """At no cost: the search goes the same way. Over 20 seeds an earlier estimate is the best more than once."""
     earlier = 0
@@ -57,6 +58,7 @@ def test_the_best_of_all_is_returned_with_its_noise_level(plane: ToyModel, searc
 
 @each
 @pytest.mark.parametrize("guidance", [None, DPS(0.1)])
+@pytest.mark.slow
 def test_a_resumed_search_returns_the_same(plane: ToyModel, search: Search, guidance: DPS | None) -> None:
     """From every saved state, which holds the best estimate so far; with guidance, too, whose estimates are scored."""
     dynamics = Sampler(VP(), steps=5, finish=False, best_seen=True, guidance=guidance).bind(plane)

@@ -113,6 +113,7 @@ class Whimsical(ToyReward):
     st.integers(0, 60),
     st.integers(0, 9),
 )
+@pytest.mark.slow
 def test_no_budget_is_exceeded(
     kind: type[VerifierThreshold | DFS],
     thresholds: list[float],

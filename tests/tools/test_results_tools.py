@@ -29,6 +29,7 @@ def tool(name: str) -> ModuleType:
 @pytest.mark.parametrize(
     "name", [pytest.param(one, marks=[] if one == SMALLEST else [pytest.mark.exhaustive]) for one in RESULTS]
 )
+@pytest.mark.slow
 def test_the_tables_of_the_docs_are_those_of_the_records(name: str) -> None:
     assert tool("tables").main([name, "--check"]) == 0
 

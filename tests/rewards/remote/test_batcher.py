@@ -42,6 +42,7 @@ def exact(prompt: str) -> list[float]:
 
 
 @pytest.mark.parametrize("prompt", ["trouble", "fine"])
+@pytest.mark.slow
 def test_no_samples_stay(prompt: str, batcher: Batcher, spy: Spy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither those of a request nor those that the reward was given, before any collection of cycles."""
     given: list[weakref.ref[Tensor]] = []
