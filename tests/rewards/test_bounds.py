@@ -33,7 +33,7 @@ DECLARED: dict[str, tuple[float, float] | None] = {
     # Those of the loaded weights, of the settings, of the parts, of the server:
     **dict.fromkeys(("aesthetic", "aesthetic-v1", "pickscore", "vlm-judge", "human", "remote"), None),
 }
-OF_PARTS = {"sum", "minimum", "pessimistic", "lexicographic", "rank-average", "augmented"}
+OF_PARTS = {"sum", "minimum", "pessimistic", "lexicographic", "rank-average", "augmented", "soft-tifa"}
 ENDS = {  # what a card says, and the ends that it then has
     r"minus infinity to 0|\(-inf, 0\]|below 0": (-INF, 0.0),
     r"^0 to 1$|^0 or 1$": (0.0, 1.0),

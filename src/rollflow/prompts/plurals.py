@@ -76,3 +76,31 @@ def _singular(word: str) -> str:
     if re.search(r"(x|ch|sh|ss|zz|tz|us|[^aeou]o)es$", word):
         return word[:-2]
     return word[:-1] if len(word) > 2 and word.endswith("s") else word
+
+
+def plural(thing: str) -> str:
+    """Convert the name of one thing to that of several: "red fox" becomes "red foxes".
+
+    The inverse of ``singular`` for regular words and for those of ``IRREGULAR``; other plurals have -s, or -es where
+    that is spelled so.
+    """
+    last = max(thing.rfind(" "), thing.rfind("-")) + 1
+    return thing[:last] + _plural(thing[last:])
+
+
+_PLURALS = {one: many for many, one in IRREGULAR.items()}
+_SAME = tuple(["fish", "sheep", "deer", "moose", "bison", "salmon", "trout", "squid", "aircraft"])
+
+
+def _plural(word: str) -> str:
+    if word in _PLURALS:
+        return _PLURALS[word]
+    if word in UNCHANGED or word.endswith(_SAME):
+        return word
+    if word.endswith("child"):
+        return f"{word}ren"
+    if word.endswith("man") and word not in ("human", "german", "roman"):
+        return f"{word[:-2]}en"
+    if re.search(r"[^aeiou]y$", word):
+        return f"{word[:-1]}ies"
+    return f"{word}es" if re.search(r"(s|x|ch|sh|z)$", word) else f"{word}s"

@@ -23,6 +23,7 @@ from rollflow.rewards.vqa.instructblip import InstructBlipVQAScore
 from rollflow.rewards.vqa.qwen_vl import QwenVQAScore
 from rollflow.rewards.vqa.vqascore import VQAScore
 from rollflow.rewards.wrappers.augmented import Augmented
+from rollflow.rewards.wrappers.soft_tifa import SoftTIFA
 
 _OWN: tuple[type[RewardModel], ...] = (
     CountReward,
@@ -56,6 +57,7 @@ _OWN: tuple[type[RewardModel], ...] = (
     Lexicographic,
     RankAverage,
     Augmented,
+    SoftTIFA,
 )
 
 REWARDS: Registry[RewardModel] = Registry(
