@@ -28,8 +28,8 @@ mutation: .venv/.tested ## Try the tests on mutants of the core (an hour; it res
 	$(BIN)/python tools/mutation/mutate.py report
 
 lint: .venv/.tested ## Run ruff, mypy and the import contracts
-	$(BIN)/ruff check src tests tools examples
-	$(BIN)/ruff format --check src tests tools examples
+	$(BIN)/ruff check src tests tools examples benchmarks
+	$(BIN)/ruff format --check src tests tools examples benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
