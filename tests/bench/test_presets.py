@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rollflow.bench.run.experiment import Experiment
+from rollflow.bench.run.hard_arms import hard_arms
 from rollflow.bench.run.plans import costs_of
 from rollflow.bench.run.presets import PRESETS, experiment_of
 from rollflow.bench.suites.difficulty import BANDS, plain_accuracy
-from rollflow.bench.suites.load import DATA, Suite, load
+from rollflow.bench.suites.load import DATA, Suite, load, save, shipped
+from rollflow.bench.suites.suite import split_of
 from rollflow.defaults import DEFAULT_MODEL
+from rollflow.errors import BadSetting
 from rollflow.models import MODELS
 from rollflow.models.scenes import parse
 from rollflow.rewards import REWARDS
@@ -22,9 +27,12 @@ def made(name: str, *, quick: bool) -> Experiment:
     return experiment_of(name, DEFAULT_MODEL, family="scenes", quick=quick, max_rows=64)
 
 
+PACKAGED = [name for name, preset in PRESETS.items() if preset.suite in shipped()]
+
+
 @pytest.mark.filterwarnings("ignore:paths has too few steps:rollflow.errors.RollflowWarning")  # in the small forms
 @pytest.mark.parametrize("quick", [True, False], ids=["quick", "full"])
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", PACKAGED)
 @pytest.mark.slow
 def test_every_preset_fits_its_budget(name: str, quick: bool) -> None:
     """Every arm fits its budget, and all arms and their names are distinct."""
@@ -33,7 +41,9 @@ def test_every_preset_fits_its_budget(name: str, quick: bool) -> None:
     jobs = len(experiment.suite.items) * experiment.seeds
     for arm in experiment.arms:
         assert 0 < costs[arm.name] <= jobs * (arm.nfe or arm.steps or 0)
-        assert arm.nfe is None or costs[arm.name] > 0.8 * jobs * arm.nfe or arm.nfe < 20, f"{arm.name} leaves too much"
+        least = 0.6 if arm.interpolant == "vp" and arm.method in {"smc", "bfs"} else 0.8  # a particle costs 17 NFE
+        used = arm.nfe is None or costs[arm.name] > least * jobs * arm.nfe or arm.nfe < 20
+        assert used, f"{arm.name} leaves too much"
     assert len({repr(arm).replace(arm.name, "") for arm in experiment.arms}) == len(experiment.arms)
     assert quick == (experiment.config() != made(name, quick=False).config())
 
@@ -45,6 +55,65 @@ def test_a_preset_names_what_there_is(name: str) -> None:
         REWARDS.find(reward)
     assert preset.reward not in preset.held_out
     assert preset.real_reward not in preset.real_held_out
+
+
+@pytest.fixture
+def hard(tmp_path: Path) -> str:
+    """Path of a suite with eight hard prompts, and others."""
+    suite = load("scenes-quantity")
+    path = tmp_path / "eight.jsonl"
+    save(replace(suite, name="eight", items=suite.items[:4] + suite.items[-8:]), path)
+    return str(path)
+
+
+def test_the_hard_preset_keeps_to_the_protocol(hard: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its prompts are hard and of the confirmation part, and its seeds are those that tuning never uses."""
+    monkeypatch.setitem(PRESETS, "hard", replace(PRESETS["hard"], suite=hard))
+    experiment = made("hard", quick=False)
+    assert {(item.category, split_of(item.prompt)) for item in experiment.suite.items} == {("hard", "confirmation")}
+    assert 0 < len(experiment.suite.items) < 8
+    assert {trial.seed for trial in experiment.trials()} == {1000, 1001, 1002, 1003}
+    assert (experiment.suite.name, experiment.config()["first_seed"]) == ("eight, hard, confirmation", 1000)
+    tuned = experiment_of(
+        "hard", DEFAULT_MODEL, family="scenes", split="tuning", category="easy", first_seed=0, seeds=1, max_rows=64
+    )
+    assert {(item.category, split_of(item.prompt)) for item in tuned.suite.items} <= {("easy", "tuning")}
+    assert "first_seed" not in tuned.config()  # as before seeds could begin elsewhere
+
+
+def test_a_suite_of_ones_own_is_taken_whole(hard: str) -> None:
+    assert len(experiment_of("hard", DEFAULT_MODEL, family="scenes", suite=hard, max_rows=64).suite.items) == 12
+    with pytest.raises(BadSetting, match="no category 'tricky'; its categories are easy, hard"):
+        experiment_of("hard", DEFAULT_MODEL, family="scenes", suite=hard, category="tricky", max_rows=64)
+
+
+def test_the_arms_of_the_hard_preset() -> None:
+    """Every search has every budget, along both dynamics; names end in budgets; best of N goes up to the reference."""
+    budgets: dict[str, list[int | None]] = {}
+    for arm in hard_arms(500):
+        label, _, budget = arm.name.rpartition(", ")
+        assert arm.nfe is None or int(budget) == arm.nfe
+        budgets.setdefault(label, []).append(arm.nfe)
+    assert budgets.pop("BoN") == [50, 100, 200, 500]
+    assert budgets.pop("auto") == [40, 50, 60, 100, 200]
+    assert budgets.pop("") == [None]
+    kinds = ("SVDD(1)", "SVDD(2)", "CoDe", "SMC", "BFS", "demon", "RBF")
+    assert budgets.keys() == {f"{kind}, {path}" for kind in kinds for path in ("DDIM", "VP")} | {
+        "RBF as published, VP",
+        "auto, VP",
+    }
+    assert all(each == [50, 100, 200] for each in budgets.values())
+    assert [arm.nfe for arm in hard_arms(100) if arm.name.startswith("auto, ")] == [40, 50, 60, 100, 50, 100]
+
+
+def test_arms_are_chosen_by_patterns() -> None:
+    experiment = replace(made("init", quick=True), arms=hard_arms(500))
+    assert experiment.arms_named(()) == experiment.arms
+    chosen = [arm.name for arm in experiment.arms_named(("auto, [0-9]*", "RBF as*", "BoN, 50"))]
+    published = [f"RBF as published, VP, {nfe}" for nfe in (50, 100, 200)]
+    assert chosen == ["BoN, 50", *published, *(f"auto, {nfe}" for nfe in (40, 50, 60, 100, 200))]
+    with pytest.raises(BadSetting, match="no arm matches 'rbf"):
+        experiment.arms_named(("BoN*", "rbf*"))
 
 
 @pytest.fixture(scope="module")

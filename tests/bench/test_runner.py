@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -257,6 +258,27 @@ def test_a_replay_that_differs_says_so(whole: Path) -> None:
         find(whole, "")
 
 
+def test_only_some_arms_are_run_and_the_others_later(tmp_path: Path) -> None:
+    """Arms that run later give the same records as in one run, and those that are done are not run again."""
+    first, model = run(tmp_path / "parts", only=["S*", "pl*"])
+    done = JournalIndex(tmp_path / "parts").done
+    assert {record["arm"] for record in done.values()} == {"SMC", "plain"}
+    assert len(done) == len(first.trials) == 8
+    _, more = run(tmp_path / "parts")
+    _, together = run(tmp_path / "whole")
+    assert model.rows + more.rows >= together.rows  # calls are padded
+    parts = JournalIndex(tmp_path / "parts").done
+    assert parts.keys() == JournalIndex(tmp_path / "whole").done.keys()
+    for name, record in JournalIndex(tmp_path / "whole").done.items():
+        assert {key: record[key] for key in ("arm", "reward", "sha256", "nfe")} == {
+            key: parts[name][key] for key in ("arm", "reward", "sha256", "nfe")
+        }
+    assert {name: parts[name] for name in done} == done
+    with pytest.raises(RollflowError, match="no arm matches 'X'; the arms are: plain; BoN; RBF; SMC"):
+        run(tmp_path / "none", only=["X"])
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.slow
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The commands run from a user's suite to a replayed picture, and refuse the folder of another experiment."""
@@ -266,6 +288,9 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main([*arguments, "--dry-run"]) == 0
     assert capsys.readouterr().out == "7 arms, 1 prompt, 1 seed: 610 NFE\n"
     assert not (tmp_path / "run").exists()
+    assert main([*arguments, "--only", "R*", "--only=plain"]) == 0
+    assert "5 of 5 jobs" in capsys.readouterr().err
+    assert (tmp_path / "run/command.txt").read_text() == shlex.join(["rollflow", *arguments])
     assert main(arguments) == 0
     assert "7 of 7 jobs" in capsys.readouterr().err
     name = sorted(JournalIndex(tmp_path / "run").done)[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,12 +47,20 @@ def run(
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="Part of the suite: tuning (a quarter of the prompts) or confirmation.  [default: all]"),
+        typer.Option(
+            help="Part of the suite: tuning (a quarter of the prompts) or confirmation.  [default: by preset]"
+        ),
+    ] = None,
+    category: Annotated[
+        str | None, typer.Option(help="Category of the suite, such as hard.  [default: by preset]")
     ] = None,
     prompts: Annotated[
         int | None, typer.Option(help="Number of prompts to take from the suite.  [default: by preset]", min=1)
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="Number of seeds per prompt.  [default: by preset]", min=1)] = None,
+    first_seed: Annotated[
+        int | None, typer.Option(help="First of the seeds.  [default: by preset]", min=0, max=2**62)
+    ] = None,
     distance: Annotated[
         str | None,
         typer.Option(help="Distance for measuring diversity: scenes, lpips or none.  [default: by model]"),
@@ -80,6 +89,10 @@ def run(
     ] = 64,
     retries: Annotated[int, typer.Option(help="Number of retries of a failed job.", min=0)] = 1,
     minutes: Annotated[float | None, typer.Option(help="Start no new jobs after this many minutes.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Run only the arms whose names match a pattern, such as 'RBF*'; may be repeated."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the cost without loading or running anything.")
     ] = False,
@@ -122,6 +135,7 @@ def run(
             family=find_model(model).suite_family,
             quick=quick,
             suite=suite,
+            category=category,
             split=split,
             reward=reward,
             surrogate=surrogate,
@@ -130,6 +144,7 @@ def run(
             nfe=nfe,
             prompts=prompts,
             seeds=seeds,
+            first_seed=first_seed,
             distance=distance,
             pool=Pool(until=until) if pool else None,
             max_rows=max_rows,
@@ -139,22 +154,25 @@ def run(
         if distance not in (None, "none"):
             check_distance(distance)  # also if the preset measures none
         refuse_other(out, experiment.config(), resume=resume)
-        total = sum(costs_of(experiment).values()) + diversity_cost(experiment)
+        arms = [arm.name for arm in experiment.arms_named(only or ())]
+        costs = costs_of(experiment)
+        total = sum(costs[arm] for arm in arms) + diversity_cost(experiment, arms)
         counts = (
-            counted(len(experiment.arms), "arm"),
+            counted(len(arms), "arm"),
             counted(len(experiment.suite.items), "prompt"),
             counted(experiment.seeds, "seed"),
         )
         print(f"{', '.join(counts)}: {total} NFE")
         if dry_run:
             return
-        command = shlex.join(["rollflow", *context.obj])
+        command = shlex.join(["rollflow", *_without_only(context.obj)])
         runner = Runner(
             experiment,
             out,
             resume=resume,
             retries=retries,
             minutes=minutes,
+            only=only or (),
             command=command,
             job_ended=_job_ended,
             measurement_ended=_measurement_ended,
@@ -192,6 +210,17 @@ def run(
         raise typer.Exit(code)
     if done < jobs or unmeasured:
         raise typer.Exit(1)
+
+
+def _without_only(words: Sequence[str]) -> list[str]:
+    """Return a command line without ``--only``, which selects jobs of one run and does not describe the experiment."""
+    kept, value = [], False
+    for word in words:
+        if value or word == "--only" or word.startswith("--only="):
+            value = word == "--only" and not value
+        else:
+            kept.append(word)
+    return kept
 
 
 def _recorded(runner: Any, folder: Path, same: str) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from rollflow.bench.suites.load import Item, Suite
 from rollflow.defaults import DEFAULT_SHORTLIST
 from rollflow.engine import Pool
+from rollflow.errors import BadSetting
 from rollflow.options import SamplingOptions, options_of
 
 MOST_JOBS = 1_000_000
@@ -122,12 +124,13 @@ class Experiment:
         held_out: Rewards that no search sees.
         suite: Suite of prompts.
         arms: Arms, in the order of the tables.
-        seeds: Number of seeds, counted from 0.
+        seeds: Number of seeds.
         max_rows: Number of rows in every call of the model. Smaller calls are padded, so that the bits of a job do not
             depend on the jobs that run beside it, and it can be replayed alone.
         diversity: Settings for measuring diversity after the jobs; None measures nothing.
         pool: Pool that the jobs of one arm and seed share, a separate one for each; None gives every job the budget of
             its arm.
+        first_seed: First of the seeds, which are consecutive.
     """
 
     name: str
@@ -141,16 +144,29 @@ class Experiment:
     pipeline: Mapping[str, Any] = field(default_factory=dict)
     diversity: Spread | None = None
     pool: Pool | None = None
+    first_seed: int = 0
 
     def trials(self) -> Iterator[Trial]:
         """Yield every job, seed by seed, then prompt by prompt, then arm by arm.
 
         An unfinished experiment thereby has about the same prompts and seeds in every arm.
         """
-        for seed in range(self.seeds):
+        for seed in range(self.first_seed, self.first_seed + self.seeds):
             for place, item in enumerate(self.suite.items):
                 for arm in self.arms:
                     yield Trial(arm, place, item, seed)
+
+    def arms_named(self, patterns: Sequence[str]) -> tuple[Arm, ...]:
+        """Return the arms whose names match any of some patterns with wildcards (``fnmatch``); without patterns, all.
+
+        Raises:
+            BadSetting: If a pattern matches no arm.
+        """
+        for pattern in patterns:
+            if not any(fnmatchcase(arm.name, pattern) for arm in self.arms):
+                names = "; ".join(arm.name for arm in self.arms)
+                raise BadSetting(f"no arm matches '{pattern}'; the arms are: {names}")
+        return tuple(arm for arm in self.arms if not patterns or any(fnmatchcase(arm.name, one) for one in patterns))
 
     def measurements(self) -> list[tuple[str, Trial]]:
         """Return the measurements of diversity with their ids, one per prompt and dynamics.
@@ -176,8 +192,8 @@ class Experiment:
         """Return the configuration, which must match for a folder to be resumed; it omits where a pipeline runs."""
         content = {key: value for key, value in asdict(self).items() if key != "suite"}
         content["arms"] = [arm.to_json() for arm in self.arms]
-        for name in ("diversity", "pool"):
-            if content[name] is None:
+        for name, default in (("diversity", None), ("pool", None), ("first_seed", 0)):  # added after the first release
+            if content[name] == default:
                 del content[name]
         content["pipeline"] = {key: value for key, value in content["pipeline"].items() if key not in PLACES}
         suite = {"name": self.suite.name, "version": self.suite.version, "prompts": len(self.suite.items)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any
 
@@ -163,12 +163,14 @@ def check_pool(pool: Pool, plan: Plan) -> None:
         pool.threshold(reward)  # type: ignore[arg-type]  # the class has the same attributes
 
 
-def diversity_cost(experiment: Experiment) -> int:
-    """Return the NFE of all measurements of diversity, without loading anything."""
+def diversity_cost(experiment: Experiment, arms: Collection[str] | None = None) -> int:
+    """Return the NFE of the measurements of diversity of some arms or of all, without loading anything."""
     if experiment.diversity is None:
         return 0
     model, nfe = _once(model_of(experiment.model, experiment.pipeline)), 0
     for _, trial in experiment.measurements():
+        if arms is not None and trial.arm.name not in arms:
+            continue
         plan = plan_of(trial, model, experiment.reward, [], max_rows=experiment.max_rows)
         nfe += diversity_nfe(plan.dynamics, experiment.diversity.trajectories)
     return nfe

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rollflow.bench.run.experiment import Arm, Experiment, Spread
+from rollflow.bench.run.hard_arms import hard_arms
 from rollflow.bench.run.preset_arms import (
     aesthetic_arms,
     initial_arms,
@@ -40,6 +41,9 @@ class Preset:
         seeds: Number of seeds per prompt.
         quick: Budget in NFE, number of prompts and number of seeds of ``--quick``.
         trajectories: Number of trajectories per prompt for measuring diversity; 0 measures nothing.
+        category: Category of ``suite`` that the prompts are taken from; None takes all of them.
+        split: Part of ``suite``; None takes all of it.
+        first_seed: First of the seeds.
     """
 
     about: str
@@ -56,6 +60,9 @@ class Preset:
     seeds: int = 3
     quick: tuple[int, int, int] = (100, 8, 1)
     trajectories: int = 0
+    category: str | None = None
+    split: str | None = None
+    first_seed: int = 0
 
 
 _COMPOSITIONAL = Preset(
@@ -115,6 +122,20 @@ PRESETS: dict[str, Preset] = {
         prompts=60,
         quick=(100, 6, 1),
     ),
+    "hard": replace(
+        _COMPOSITIONAL,
+        about="all searches at 50, 100 and 200 NFE on hard prompts, along the linear interpolant and along VP",
+        suite="scenes-hard",
+        held_out=("judge",),
+        arms=hard_arms,
+        prompts=None,
+        real_prompts=100,
+        seeds=4,
+        quick=(100, 8, 1),
+        category="hard",
+        split="confirmation",
+        first_seed=1000,
+    ),
     "searches": replace(
         _QUANTITY,
         about="all dynamics with and without a search, by difficulty of the prompts",
@@ -136,12 +157,14 @@ def experiment_of(
     family: str | None,
     quick: bool = False,
     suite: str | None = None,
+    category: str | None = None,
     split: str | None = None,
     reward: str | None = None,
     held_out: tuple[str, ...] | None = None,
     nfe: int | None = None,
     prompts: int | None = None,
     seeds: int | None = None,
+    first_seed: int | None = None,
     distance: str | None = None,
     pool: Pool | None = None,
     surrogate: bool = False,
@@ -156,13 +179,15 @@ def experiment_of(
         model: Name of the flow model.
         family: ``suite_family`` of the model, which selects the preset's prompts and rewards.
         quick: Whether to use the small form of the preset.
-        suite: Suite of prompts.
-        split: Part of the suite, ``tuning`` or ``confirmation``; None takes all of it.
+        suite: Suite of prompts; one that is given is taken whole unless a category or a split is given, too.
+        category: Category of the suite.
+        split: Part of the suite, ``tuning`` or ``confirmation``.
         reward: Reward that searches optimise.
         held_out: Rewards that no search sees.
         nfe: Budget of every search, in NFE.
         prompts: Number of prompts to take from the suite.
         seeds: Number of seeds per prompt.
+        first_seed: First of the seeds.
         distance: Distance between samples if the preset measures diversity; ``none`` measures nothing.
         pool: Pool that the jobs of one arm and seed share.
         surrogate: Whether searches optimise the surrogate of the reward, if it has one.
@@ -172,13 +197,17 @@ def experiment_of(
 
     Raises:
         UnknownName: If the preset or the suite is unknown.
+        BadSetting: If the suite has no prompts of the category.
     """
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
     known, embedded = PRESETS[preset], family == "scenes"
     full = known.nfe, known.prompts if embedded else known.real_prompts, known.seeds
     own = known.quick if quick else full
+    if suite is None and embedded:
+        category, split = category or known.category, split or known.split
     wanted = load((known.suite if embedded else known.real) if suite is None else suite)
+    wanted = wanted if category is None else wanted.only(category)
     wanted = wanted if split is None else wanted.split(split)
     arms = known.arms(nfe or own[0])
     if surrogate or choose_by is not None:
@@ -197,4 +226,5 @@ def experiment_of(
         pipeline or {},
         Spread(known.trajectories, distance) if known.trajectories and distance != "none" else None,
         pool,
+        known.first_seed if first_seed is None else first_seed,
     )

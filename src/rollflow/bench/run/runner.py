@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rollflow.api import load_model
@@ -59,6 +59,7 @@ class Runner:
         retries: Number of retries of a failed job.
         checkpoint_seconds: Time between two checkpoints of a job, in seconds.
         minutes: Time after which no new jobs are started, in minutes; None for no limit.
+        only: Patterns with wildcards of the names of the arms whose jobs are run; empty for all arms.
         command: Command that begins the experiment, shown in reports.
         job_ended: Function called after every job with the job, its error or None, the number of finished jobs and
             the number of all jobs.
@@ -81,6 +82,7 @@ class Runner:
         retries: int = 1,
         checkpoint_seconds: float = 10.0,
         minutes: float | None = None,
+        only: Sequence[str] = (),
         command: str | None = None,
         job_ended: Callable[[Trial, Exception | None, int, int], None] = lambda *_: None,
         measurement_ended: Callable[[int, int], None] = lambda *_: None,
@@ -90,13 +92,15 @@ class Runner:
         check_size(experiment)
         self.experiment, self.retries = experiment, retries
         self.job_ended, self.measurement_ended, self.warn = job_ended, measurement_ended, warn
-        self.trials = list({trial.id: trial for trial in experiment.trials()}.values())  # a prompt may occur twice
+        chosen = {arm.name for arm in experiment.arms_named(only)}
+        trials = {trial.id: trial for trial in experiment.trials() if trial.arm.name in chosen}
+        self.trials = list(trials.values())  # a prompt may occur twice
         names = [arm.name for arm in experiment.arms]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise RollflowError(f"arm names must be distinct; got {twice!r} twice")
         costs_of(experiment)
-        self.measurements = experiment.measurements()
+        self.measurements = [one for one in experiment.measurements() if one[1].arm.name in chosen]
         refuse_other(folder, experiment.config(), resume=resume)  # before anything is written
         self.folder = ExperimentFolder(folder)
         self.folder.set_up(experiment.config(), command, resume=resume)

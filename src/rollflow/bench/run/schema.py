@@ -132,6 +132,7 @@ CONFIG: dict[str, Kind] = {
 CONFIG_MAY: dict[str, Kind] = {
     "pipeline": Kind("settings of a pipeline", lambda value: isinstance(value, dict)),
     "diversity": _maybe(_object({"trajectories": _whole(2), "distance": TEXT})),
+    "first_seed": _whole(),
     "pool": _maybe(_object({"nfe": _maybe(_whole(1)), "until": _maybe(NUMBER), "rounds": _list_of(NUMBER, least=1)})),
 }
 PROVENANCE: dict[str, Kind] = {

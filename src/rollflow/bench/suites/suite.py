@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
 from rollflow.checks import one_of
+from rollflow.errors import BadSetting
 from rollflow.prompts import Prompt
 
 SPLITS = ("tuning", "confirmation")
@@ -66,6 +67,18 @@ class Suite:
         one_of("split", part, SPLITS)
         kept = tuple(item for item in self.items if split_of(item.prompt) == part)
         return replace(self, name=f"{self.name}, {part}", items=kept)
+
+    def only(self, category: str) -> Suite:
+        """Return the prompts of one category.
+
+        Raises:
+            BadSetting: If there are none.
+        """
+        kept = tuple(item for item in self.items if item.category == category)
+        if not kept:
+            known = ", ".join(dict.fromkeys(item.category for item in self.items if item.category)) or "none"
+            raise BadSetting(f"the suite {self.name} has no category '{category}'; its categories are {known}")
+        return replace(self, name=f"{self.name}, {category}", items=kept)
 
     def first(self, count: int) -> Suite:
         """Return the first ``count`` prompts, evenly from all categories, since the suite may be sorted by category."""
