@@ -52,6 +52,7 @@ CASES: list[Search] = [
     Auto(),
     Beam(),
     Beam(1, recombine=False),
+    Beam(finalists=3),
     Beam(4, levels=(1.0, 0.6, 0.2), children=(1.0, 3.0, 0.5)),
     BFS(),
     DFS(),

@@ -69,7 +69,9 @@ def ran(job: Job, observers: Sequence[Observer] = ()) -> Result:
 PAID, FREE = Sampler(VP(), steps=MODEL_STEPS), Sampler(Linear(), steps=MODEL_STEPS)
 
 
-@pytest.mark.parametrize("method", ["bon", "svdd(streams=3)", "beam", "rbf(initial=3)", "smc", "dfs"])
+@pytest.mark.parametrize(
+    "method", ["bon", "svdd(streams=3)", "beam", "beam(finalists=4)", "rbf(initial=3)", "smc", "dfs"]
+)
 @pytest.mark.parametrize("sampler", [FREE, PAID], ids=["free", "paid"])
 @pytest.mark.parametrize("shortlist", [2, 5])
 def test_it_is_the_best_by_the_second_of_the_best_by_the_first(

@@ -32,6 +32,7 @@ CORE: dict[str, list[str]] = {
         "particles/resampling": ["tests/particles/test_resampling.py", "tests/particles/test_edges.py"],
         "sampler": ["tests/test_sampler.py", "tests/test_sampler_bounds.py", _ODD],
         "requests": ["tests/test_requests.py", "tests/test_requests_of_rows.py", _ODD],
+        "engine/final_choice": ["tests/engine/test_final_choice.py"],
         "engine/pool": ["tests/engine/test_pool.py"],
         "engine/meter": ["tests/engine/test_meter.py", "tests/engine/test_caps.py"],
         "engine/scheduler": ["tests/engine/test_scheduler.py"],

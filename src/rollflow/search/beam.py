@@ -60,6 +60,8 @@ class Beam(ScheduledSearch):
             weight everywhere, which is what None takes without a profile.
         profile: File of a profile. None takes the one in the package, if it has one of the model and the reward by
             name and neither levels nor children are given.
+        finalists: Largest number of the last children that are finished and scored, of which the best is returned, or
+            the one that a second reward prefers (``FinalChoice``). Each takes the NFE of finishing from the children.
 
     Cost: all of the budget: sum_k P_k + b_{T-1} F NFE, with F the NFE of finishing one sample, and as many reward calls
     as P. With guidance one more NFE, reward call and backward pass for each parent.
@@ -70,6 +72,7 @@ class Beam(ScheduledSearch):
     levels: tuple[float, ...] | None = None
     children: tuple[float, ...] | None = None
     profile: Path | None = None
+    finalists: int = 1
     name = "beam"
     default_interpolant = "linear"
     default_kernel = "ddim"
@@ -77,6 +80,7 @@ class Beam(ScheduledSearch):
     def __post_init__(self) -> None:
         super().__post_init__()
         whole("parents of beam", self.parents, at_least=1)
+        whole("finalists of beam", self.finalists, at_least=1)
         levels, children = self.default_levels, self.children
         falls = all(a > b for a, b in zip(levels, (*levels[1:], 0.0), strict=True))
         if not levels or not falls or levels[0] != 1:
@@ -131,6 +135,8 @@ class Beam(ScheduledSearch):
     def _kept(self, step: int, rows: list[int]) -> int:
         """Number b_k of particles that are kept: not more than there are children, now and at the next step."""
         falling = self.parents - math.floor(self.parents * step / (FALL * len(rows)) + 1e-9)
+        if step == len(rows) - 1:
+            falling = max(falling, self.finalists)
         return max(1, min(falling, *rows[step : step + 2]))
 
     def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
