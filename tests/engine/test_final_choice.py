@@ -91,6 +91,7 @@ def test_it_is_the_best_by_the_second_of_the_best_by_the_first(
     x0, reward = last[-1]
     assert (result.reward, result.chosen) == (reward, -reward)
     assert torch.equal(result.x0, x0)
+    assert result.noise_level == plain.noise_level
     assert second.scored == len(last)
     assert result.spent == plain.spent + Spending(reward_calls=len(last), decodes=len(last))
     assert result.trace[:-1] == plain.trace[:-1]

@@ -143,7 +143,8 @@ class Plan(Choices):
         options = {"method": search, "as_published": False, "choose_by": None, "nfe": self.plain_steps, "seed": seed}
         options |= sampling_of(sampler)
         plan = self.to_json() | described.values_to_json(options, type(self))
-        return Job(replace(self.task, choice=None), search, self.plain_steps, seed, sampler, plan=plan)
+        task = self.task if self.task.choice is None else replace(self.task, choice=None)
+        return Job(task, search, self.plain_steps, seed, sampler, plan=plan)
 
     @overload
     def run(

@@ -48,9 +48,14 @@ class Selection:
         task = job.job.task
         if task.choice is None:
             return []
+        dynamics = job.job.dynamics
+
+        def level(of: float) -> float:
+            return 0.0 if dynamics.finished and of <= dynamics.last_noise_level else of
+
         shortlists = [(i, state.shortlist) for i, state in enumerate(job.states) if state.shortlist is not None]
         candidates = [
-            Candidate(i, Finished(x0, float(reward), one.noise_level))
+            Candidate(i, Finished(x0, float(reward), level(one.noise_level)))
             for i, one in shortlists
             for x0, reward in zip(one.x0, one.reward, strict=True)
         ]
