@@ -64,7 +64,7 @@ def grade(
             raise BadSetting(f"a suite is a JSON Lines file: expected a name that ends in .jsonl, got '{out}'")
         check_own(out.parent, [difficulty.beside(out)])
         check_folder(out.parent)
-        flow = MODELS.find(model)()
+        flow = MODELS.make(model)
         known = {item.prompt for item in load(without).items} if without else set()
     with refusing(1):
         suite = difficulty.grade(
