@@ -46,6 +46,7 @@ CASES: list[Search] = [
     SVDD(3),
     SVDD(2, temperature=0.5, ratio=0.3),
     SVDD(2, noises=False),
+    SVDD(2, recombine=True),
     SMC(),
     SMC(MaxPotential(), 0.1, SSP(), 0.5, AdaptiveTempering(), draw=True),
     SMC(resampling=Residual(), ratio=0.3),

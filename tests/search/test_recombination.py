@@ -74,3 +74,14 @@ def test_samples_that_must_not_be_chosen_are_left_out() -> None:
     assert found is not None
     assert expected is not None
     assert torch.equal(found, expected)
+
+
+def test_children_count_by_how_they_differ_from_their_siblings() -> None:
+    """Two families whose levels differ: only what is better than its own mean has a positive weight."""
+    noises = torch.eye(4)
+    reward = torch.tensor([10.0, 8.0, 0.5, -0.5], dtype=torch.float64)  # less the means of pairs: 1, -1, .5, -.5
+    found = recombined(noises, reward, torch.tensor([0, 0, 1, 1]))
+    assert found is not None
+    torch.testing.assert_close(found[0], 2 * torch.tensor([1.0, -1.0, 0.5, -0.5]) / math.sqrt(2.5))
+    alike = torch.tensor([0.1, 0.1, 0.1, 7.0], dtype=torch.float64)
+    assert recombined(noises, alike, torch.tensor([0, 0, 0, 1])) is None

@@ -47,12 +47,13 @@ class Beam(ScheduledSearch):
     (``search.design``), in a sampler that has no steps or grid of its own. A file is read once, when a job is made;
     what was chosen is recorded as ``levels`` and ``children``.
 
-    With ``recombine`` the last child of every parent with at least four has a noise made of its siblings' noises and
-    rewards (Yeh, Lee & Chen 2025, arXiv 2410.05760; ``search.recombination``).
+    With ``recombine`` one of a step's children, if there are at least four, is a child of the best parent with a noise
+    made of the noises and rewards of all others (Yeh, Lee & Chen 2025, arXiv 2410.05760; ``search.recombination``). It
+    comes first among equals: on a plateau of the reward it is likely to lie farther from the edge.
 
     Args:
         parents: Number b of parents after the first step.
-        recombine: Whether the last child of each parent recombines the noises of its siblings.
+        recombine: Whether one child of a step recombines the noises of the others.
         levels: Linear noise levels of the steps unless the sampler has steps or a grid of its own, falling from 1. None
             takes them, and the children, from the profile; without one they are those of 1, 0.9, ..., 0.3, 0.15 that a
             design for the budget keeps, which are all from about 60 NFE.
@@ -155,21 +156,18 @@ class Beam(ScheduledSearch):
         self, propagator: Propagator, parents: Particles, step: int, count: int
     ) -> Asking[tuple[Particles, Int64[Tensor, " P"]]]:
         """Draw ``count`` children, at the first step of no parents, and return the parent of each with them."""
-        families = even_shares(count, max(1, len(parents.x)))[::-1]  # the best parents come first
-        heirs = [i for i, size in enumerate(families) if size > LEAST and self._recombines(propagator, step)]
-        labels = [(i, j) for i, size in enumerate(families) for j in range(size - (i in heirs))]
-        rows, draws = zip(*labels, strict=True)
+        heirs = int(count > LEAST and self._recombines(propagator, step))
+        families = even_shares(count - heirs, max(1, len(parents.x)))[::-1]  # the best parents come first
+        rows, draws = zip(*((i, j) for i, size in enumerate(families) for j in range(size)), strict=True)
         of, noise = torch.tensor(rows), propagator.noise.normals(step, rows, draws)
         children = yield from propagator.advance_with(parents.rows(of) if step > 0 else parents, step, noise)
         if not heirs:
             return children, of
-        more = []
-        for i in heirs:
-            z = recombined(noise[of == i], children.reward[of == i])
-            more.append(propagator.noise.normals(step, [i], [families[i] - 1]) if z is None else z)
-        last_of = torch.tensor(heirs)
-        last = yield from propagator.advance_with(parents.rows(last_of), step, torch.cat(more))
-        return children.followed_by(last), torch.cat([of, last_of])
+        z = recombined(noise, children.reward, of)
+        if z is None:
+            z = propagator.noise.normals(step, [0], [families[0]])
+        heir = yield from propagator.advance_with(parents.rows(slice(1)), step, z)
+        return heir.followed_by(children), torch.cat([torch.tensor([0]), of])
 
     def _recombines(self, propagator: Propagator, step: int) -> bool:
         return self.recombine and step > 0 and propagator.dynamics.sampler.kernel.stochastic

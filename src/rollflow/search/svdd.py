@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+import torch
+
 from rollflow.checks import real, whole
+from rollflow.errors import BadSetting
 from rollflow.requests import Asking
 from rollflow.sampler import Dynamics, even_shares, linear_shares
 from rollflow.search.base import ScheduledSearch
 from rollflow.search.cost import Schedule, Stage
 from rollflow.search.propagator import Finished, Particles, Progress, Propagator
-from rollflow.search.streams import best_of_each, copied, first_labels, labels, softmax_of_each
+from rollflow.search.recombination import LEAST, recombined
+from rollflow.search.streams import best_of_each, first_labels, labels, softmax_of_each
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,9 @@ class SVDD(ScheduledSearch):
         ratio: M of the last step divided by that of the first, in (0, 1]; between them M falls linearly.
         noises: Whether a stream starts from the best of M noises, rather than from one noise that is evaluated M times
             (the paper), so that along an ODE, where children of a parent do not differ, nothing can be chosen.
+        recombine: Whether one of the M children of each stream, if M is at least four, has a noise made of the noises
+            and rewards of the others (``search.recombination``), and comes first among equals; refused at a temperature
+            above 0, since it does not follow the law that is tilted.
 
     Cost: N (M T + F) NFE, with T the sampler's steps and F the NFE of finishing; N (M T + 1) reward calls, or N M T if
     finishing is free. With guidance one more NFE, reward call and backward pass for each of the N (T - 1) parents.
@@ -44,6 +51,7 @@ class SVDD(ScheduledSearch):
     temperature: float = 0.0
     ratio: float = 1.0
     noises: bool = True
+    recombine: bool = False
     name = "svdd"
 
     def __post_init__(self) -> None:
@@ -51,6 +59,11 @@ class SVDD(ScheduledSearch):
         whole("streams of svdd", self.streams, at_least=1)
         real("temperature of svdd", self.temperature, at_least=0)
         real("ratio of svdd", self.ratio, above=0, at_most=1)
+        if self.recombine and self.temperature > 0:
+            raise BadSetting(
+                f"svdd at temperature {self.temperature:g} tilts the law of the kernel, which a recombined noise does not "
+                "follow; give recombine=false or temperature=0"
+            )
 
     def schedule(self, dynamics: Dynamics, surplus: int) -> Schedule:
         times = dynamics.sampler.steps
@@ -72,11 +85,26 @@ class SVDD(ScheduledSearch):
         steps, particles = propagator.begin(resume)
         for step in steps:
             m = stages[step].rows // self.streams
-            labelled = labels(self.streams, m) if step > 0 else first_labels(self.streams, m, noises=self.noises)
-            if step > 0:
+            if step == 0:
+                children = yield from propagator.start(*first_labels(self.streams, m, noises=self.noises))
+            else:
                 parents = yield from propagator.guided(particles, step - 1)
-                particles = parents.rows(copied(self.streams, m))
-            children = yield from propagator.advance(particles, step, *labelled)
+                children = yield from self._children(propagator, parents, step, m)
             particles = self._select(propagator, step, children)
             yield from propagator.save(step, particles)
         return (yield from propagator.finish(particles))
+
+    def _children(self, propagator: Propagator, parents: Particles, step: int, m: int) -> Asking[Particles]:
+        """Draw m children of the one parent of each stream, ordered by stream."""
+        heirs = int(self.recombine and m > LEAST and propagator.dynamics.sampler.kernel.stochastic)
+        rows, draws = labels(self.streams, m - heirs)
+        children = yield from propagator.advance(parents.rows(torch.tensor(rows)), step, rows, draws)
+        if not heirs:
+            return children
+        of, noise = torch.tensor(rows), propagator.noise.normals(step, rows, draws)
+        found = [recombined(noise[of == i], children.reward[of == i]) for i in range(self.streams)]
+        fresh = [propagator.noise.normals(step, [i], [m - 1]) for i in range(self.streams)]
+        z = torch.cat([new if made is None else made for made, new in zip(found, fresh, strict=True)])
+        heir = yield from propagator.advance_with(parents, step, z)
+        by_stream = torch.cat([torch.arange(self.streams), of]).argsort(stable=True)
+        return heir.followed_by(children).rows(by_stream)

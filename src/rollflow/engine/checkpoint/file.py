@@ -64,7 +64,7 @@ def _choice_text(choice: FinalChoice) -> str:
     return f"{choice.reward.identity} among {choice.shortlist}"
 
 
-LATER = (", noises=True", ", keep=EachStream()", ", best_seen=False", ", finalists=1")
+LATER = (", noises=True", ", keep=EachStream()", ", best_seen=False", ", finalists=1", ", recombine=False")
 """Settings that earlier releases did not have, at the values that stand for what they did."""
 
 
