@@ -61,8 +61,8 @@ class SVDD(ScheduledSearch):
         real("ratio of svdd", self.ratio, above=0, at_most=1)
         if self.recombine and self.temperature > 0:
             raise BadSetting(
-                f"svdd at temperature {self.temperature:g} tilts the law of the kernel, which a recombined noise does not "
-                "follow; give recombine=false or temperature=0"
+                f"svdd at temperature {self.temperature:g} tilts the law of the kernel, which a recombined noise does "
+                "not follow; give recombine=false or temperature=0"
             )
 
     def schedule(self, dynamics: Dynamics, surplus: int) -> Schedule:
