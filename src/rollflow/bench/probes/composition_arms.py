@@ -33,6 +33,7 @@ def composition_arms(setting: Composition, *, smooth: bool) -> dict[str, ProbeAr
         "CoDe": _arm("code"),
         "SVDD, 1 stream": _arm("svdd(streams=1)"),
         "SVDD, 2 streams": _arm("svdd(streams=2)"),
+        "SVDD, 2 streams, recombination": _arm("svdd(recombine=true)"),
         "RBF": ProbeArm(SDE, rollover),
         "demon": _arm("demon"),
         "demon, Boltzmann weights": _arm("demon(weights=boltzmann)"),
@@ -63,7 +64,7 @@ steps (ODE: by Euler's method) unless the row says more, and the same noise for 
 - DFS and verifier threshold: the threshold rises linearly from the mean of samples at noise level 1 to half a wrong
   group at 0. They may stop before the budget is spent.
 - RBF: initial noises as in the [mixture](mixture.md)'s table; search over paths likewise.
-- Beam: with recombination the last child of every parent with at least four has a noise made of its siblings'. With one
+- Beam: with recombination one child of every step that has at least four has a noise made of those of the others. With one
   parent and without recombination it is SVDD with one stream.
 - auto has no profile of this model, so that it is a beam at the noise levels of the default curve, along DDIM.
 - "needs n": the search cannot run within the budget with these settings; n is the smallest budget for which it can.
