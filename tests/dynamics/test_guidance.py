@@ -410,7 +410,7 @@ def test_scenes_are_guided_end_to_end() -> None:
 def test_a_reward_without_a_gradient_is_refused_before_anything_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     """By name, by object, in one call and in a plan; the error names a reward that has one."""
 
-    def load(*_: Any) -> None:
+    def load(*_: Any, **settings: Any) -> None:
         raise AssertionError("weights were loaded")
 
     monkeypatch.setattr("rollflow.models.scenes.model.load_weights", load)
@@ -418,9 +418,9 @@ def test_a_reward_without_a_gradient_is_refused_before_anything_loads(monkeypatc
     told = "guidance needs a differentiable reward, which 'count' is not; known: .*caption"
     for guidance in ("dps", "dps(scale=2)", DPS()):
         with pytest.raises(NotDifferentiable, match=told):
-            Plan("three cats", reward="count", guidance=guidance)
+            Plan("three cats", reward="count", guidance=guidance, surrogate=False)
         with pytest.raises(NotDifferentiable, match=told):
-            generate("three cats", reward="count", guidance=guidance)
+            generate("three cats", reward="count", guidance=guidance, surrogate=False)
     assert Plan("three cats", reward="caption", guidance="dps", method="svdd", steps=5, nfe=60).cost() == Spending(
         nfe=60, network_rows=120, reward_calls=60, decodes=61, backward_passes=8
     )
