@@ -397,7 +397,8 @@ def test_settings_reach_what_they_name(folder: Path) -> None:
     assert main([*command, "both", *more]) == 0
     assert (folder / "both/image.png").read_bytes() == (folder / "text/image.png").read_bytes()
     assert (folder / "both/image.png").read_bytes() != (folder / "set/image.png").read_bytes()
-    assert read(folder / "both")["method"] == "SVDD(streams=3, temperature=0.0, ratio=1.0, noises=True, recombine=False)"
+    asked = "SVDD(streams=3, temperature=0.0, ratio=1.0, noises=True, recombine=False)"
+    assert read(folder / "both")["method"] == asked
 
 
 def test_look_ahead_and_grid_are_taken(folder: Path) -> None:

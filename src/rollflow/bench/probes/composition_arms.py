@@ -64,8 +64,8 @@ steps (ODE: by Euler's method) unless the row says more, and the same noise for 
 - DFS and verifier threshold: the threshold rises linearly from the mean of samples at noise level 1 to half a wrong
   group at 0. They may stop before the budget is spent.
 - RBF: initial noises as in the [mixture](mixture.md)'s table; search over paths likewise.
-- Beam: with recombination one child of every step that has at least four has a noise made of those of the others. With one
-  parent and without recombination it is SVDD with one stream.
+- Beam: with recombination one child of every step that has at least four has a noise made of those of the others. With
+  one parent and without recombination it is SVDD with one stream.
 - auto has no profile of this model, so that it is a beam at the noise levels of the default curve, along DDIM.
 - "needs n": the search cannot run within the budget with these settings; n is the smallest budget for which it can.
 """
