@@ -9,7 +9,7 @@ Nothing here imports torch, so that the command line can show its help at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, Field, dataclass, field, fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -46,6 +46,7 @@ class Option:
         help: Help text.
         kind: Type of its value on the command line.
         registry: Registry in which its value is looked up, as ``module:name``; None if it is not a choice.
+        words: Values of a choice that are not looked up, by the words that stand for them.
         repeated: Whether it may be given any number of times.
         unset: Text shown as its default if that is None, such as "by model".
         settings: Whether ``--set`` gives settings of the choice.
@@ -54,6 +55,7 @@ class Option:
     help: str
     kind: type = str
     registry: str | None = None
+    words: Mapping[str, bool] = field(default_factory=dict)
     repeated: bool = False
     unset: str | None = None
     settings: bool = False
@@ -72,12 +74,13 @@ def option(
     *,
     kind: type = str,
     registry: str | None = None,
+    words: Mapping[str, bool] | None = None,
     repeated: bool = False,
     unset: str | None = None,
     settings: bool = False,
 ) -> dict[str, Option]:
     """Return the metadata of a field that is an option; the arguments are those of ``Option``."""
-    return {"option": Option(help, kind, registry, repeated, unset, settings)}
+    return {"option": Option(help, kind, registry, words or {}, repeated, unset, settings)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,12 +191,13 @@ class Options(SamplingOptions):
             registry="rollflow.rewards:REWARDS",
         ),
     )
-    surrogate: bool | None = field(
+    surrogate: str | RewardModel | bool | None = field(
         default=None,
         metadata=option(
-            "Search by the smooth surrogate of the reward, if it has one, and score the result by the reward.",
-            kind=bool,
-            unset="unless as published",
+            "Search by the reward's own surrogate (own), by another reward, or by the reward itself (none).",
+            registry="rollflow.rewards:REWARDS",
+            words={"own": True, "none": False},
+            unset="own, none if as published",
         ),
     )
     held_out: Sequence[str | RewardModel] | None = field(
@@ -237,7 +241,7 @@ class PlanOptions(TypedDict, total=False):
     method: str | Search
     as_published: bool
     reward: str | RewardModel
-    surrogate: bool | None
+    surrogate: str | RewardModel | bool | None
     held_out: Sequence[str | RewardModel] | None
     choose_by: str | RewardModel | None
     shortlist: int

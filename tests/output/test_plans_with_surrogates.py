@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from support.tiny import Redness, TinyModel, registered  # noqa: F401
+from support.tiny import Judge, Redness, TinyModel, registered  # noqa: F401
 from torch import Tensor
 
 from rollflow import Plan
 from rollflow.api.earlier import read_run
-from rollflow.bench.run.experiment import Arm, Trial
-from rollflow.bench.run.plans import plan_of
+from rollflow.bench.run.experiment import Arm, Experiment, Trial
+from rollflow.bench.run.plans import check, job_of, plan_of
 from rollflow.bench.run.presets import experiment_of
-from rollflow.bench.suites.load import Item
+from rollflow.bench.suites.load import Item, Suite
 from rollflow.cli import main
-from rollflow.errors import BadSetting, NotDifferentiable
+from rollflow.errors import BadSetting, NotDifferentiable, RollflowError
 from rollflow.rewards import REWARDS, RewardModel
+from rollflow.rewards.mixing import Minimum
+from rollflow.rewards.wrappers.augmented import Augmented
 
 PROMPT = "a red square"
 
@@ -41,11 +43,21 @@ class Tenths(Redness):
         return (10 * super().score(samples, prompts)).floor() / 10
 
 
+class Choosy(Redness):
+    name = "choosy"
+
+    @classmethod
+    def check_prompt(cls, prompt: str) -> None:
+        if "dragon" in prompt:
+            raise BadSetting("no red dragons")
+
+
 @pytest.fixture(autouse=True)
 def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     request.getfixturevalue("registered")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(REWARDS, "tenths", Tenths)
+    for kind in (Tenths, SmoothRed, Augmented, Minimum):
+        monkeypatch.setitem(REWARDS, kind.name, kind)
 
 
 @pytest.mark.parametrize(
@@ -53,8 +65,10 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     [
         ({}, True),
         ({"surrogate": False}, False),
+        ({"surrogate": "none"}, False),
         ({"as_published": True}, False),
         ({"as_published": True, "surrogate": True}, True),
+        ({"as_published": True, "surrogate": "own"}, True),
         ({"reward": "caption", "surrogate": True}, False),
     ],
 )
@@ -64,7 +78,45 @@ def test_a_plan_searches_by_the_surrogate(options: dict[str, Any], searched: boo
     plan = Plan(PROMPT, **{"method": "svdd", "nfe": 60} | reward | options)
     assert (plan.task.surrogate is not None) is searched
     assert plan.declared_objective.name == plan.task.objective.name
-    assert plan.job().plan["surrogate"] == (True if searched else options.get("surrogate"))
+    assert plan.job().plan["surrogate"] is (True if searched else plan.surrogate)
+    assert plan.surrogate in (None, True, False)
+
+
+@pytest.mark.parametrize("given", ["name", "object"])
+@pytest.mark.parametrize("published", [False, True])
+def test_a_plan_searches_by_the_reward_that_is_named(given: str, published: bool) -> None:
+    """Even as published, or if the task's reward has a surrogate of its own."""
+    text = "augmented(reward=caption, shift=1)"
+    surrogate: Any = text if given == "name" else Augmented(Redness(), shift=1)
+    plan = Plan(PROMPT, reward="tenths", surrogate=surrogate, as_published=published, method="svdd", nfe=60)
+    assert plan.task.objective.identity == "augmented(caption, 1, True, 0.0)"
+    assert (plan.task.reward.name, plan.declared_objective.name) == ("tenths", "augmented")
+    assert plan.job().plan["surrogate"] == text
+    assert Plan.from_json(plan.to_json()).task.objective.identity == plan.task.objective.identity
+
+
+def test_wrong_surrogates_are_refused() -> None:
+    wrong: Any
+    for wrong, message in ((3, "surrogate must be a name or a RewardModel"), ("smoth", "unknown reward 'smoth'")):
+        with pytest.raises(RollflowError, match=message):
+            Plan(PROMPT, reward="tenths", surrogate=wrong, nfe=60)
+    with pytest.raises(BadSetting, match="no red dragons"):
+        Plan("a red dragon", reward="tenths", surrogate=Choosy(), nfe=60)
+
+
+def test_what_a_search_sees_is_not_held_out() -> None:
+    """It is left out of the default, and refused where it is asked for; parts of mixtures and wrapped ones are seen."""
+    plan = Plan(PROMPT, reward="caption", surrogate="augmented(reward=judge)", nfe=60, method="bon")
+    assert plan.judges == []
+    assert Plan(PROMPT, reward="caption", surrogate="augmented(reward=red)", nfe=60).judges == [Judge]
+    seen = "'judge' is seen by the search, so it cannot be held out; give another --held-out or --surrogate"
+    for surrogate in ("judge", "augmented(reward=judge)", "minimum(parts=red;augmented(reward=judge))"):
+        with pytest.raises(BadSetting, match=seen):
+            Plan(PROMPT, reward="caption", surrogate=surrogate, held_out=["judge"], nfe=60)
+    with pytest.raises(BadSetting, match="'judge' chooses the sample"):
+        Plan(PROMPT, reward="caption", choose_by="augmented(reward=judge)", held_out=["judge"], nfe=60)
+    held_out = ["augmented(reward=judge)"]  # shares a name with the surrogate, and nothing else
+    Plan(PROMPT, reward="tenths", surrogate="augmented(reward=caption)", held_out=held_out, nfe=60)
 
 
 def test_auto_chooses_for_what_it_will_see() -> None:
@@ -90,9 +142,25 @@ def test_a_run_tells_both_scores_and_is_repeated(capsys: pytest.CaptureFixture[s
     assert "to the last bit" in capsys.readouterr().out
 
 
+def test_a_run_by_a_named_reward_is_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["generate", PROMPT, "--surrogate", "augmented(reward=red)", "--method", "svdd", "--nfe", "60"]
+    assert main([*line, "--out", "first"]) == 0
+    content = json.loads(Path("first/result.json").read_text())
+    assert content["plan"]["surrogate"] == "augmented(reward=red)"
+    assert (content["reward_name"], content["surrogate_name"]) == ("caption", "augmented")
+    shown = {row.split("  ")[0]: row for row in capsys.readouterr().out.splitlines()}
+    assert shown["searched by"].split() == ["searched", "by", "augmented", f"{content['surrogate']:.4g}"]
+    assert main(["generate", "--from", "first", "--out", "again"]) == 0
+    assert "to the last bit" in capsys.readouterr().out
+    assert main(["generate", "--from", "first", "--surrogate", "none", "--out", "other", "-q"]) == 0
+    other = json.loads(Path("other/result.json").read_text())
+    assert (other["plan"]["surrogate"], "surrogate" in other) == (False, False)
+
+
 def test_a_run_of_an_earlier_release_searched_by_the_reward(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
-        main(["generate", PROMPT, "--reward", "tenths", "--no-surrogate", "--nfe", "60", "--out", "first", "-q"]) == 0
+        main(["generate", PROMPT, "--reward", "tenths", "--surrogate", "none", "--nfe", "60", "--out", "first", "-q"])
+        == 0
     )
     path = Path("first/result.json")
     content = json.loads(path.read_text())
@@ -108,11 +176,39 @@ def test_arms_search_by_the_reward_unless_they_say_otherwise() -> None:
     item = Item(PROMPT)
     plans = [
         plan_of(Trial(arm, 0, item, 0), "scenes-base", "tenths", [], max_rows=8)
-        for arm in (Arm("a", "svdd", 60, steps=10), Arm("a", "svdd", 60, steps=10, surrogate=True))
+        for arm in [Arm("a", "svdd", 60, steps=10, surrogate=said) for said in (False, True, "judge")]
     ]
-    assert [plan.task.surrogate is not None for plan in plans] == [False, True]
+    assert [plan.task.objective.name for plan in plans] == ["tenths", "red", "judge"]
+    assert {plan.task.reward.name for plan in plans} == {"tenths"}
     assert "surrogate" not in Arm("a", "svdd", 60).to_json()
-    assert Arm("a", "svdd", 60, surrogate=True).to_json()["surrogate"] is True
+    assert Arm("a", "svdd", 60, surrogate="none") == Arm("a", "svdd", 60)
+    assert Arm("a", "svdd", 60, surrogate="own").to_json()["surrogate"] is True
+    surrogate: Any = Augmented(Redness())
+    assert Arm("a", "svdd", 60, surrogate=surrogate).to_json()["surrogate"] == "augmented(reward=caption)"
+
+
+def test_jobs_of_all_arms_share_the_calls_of_a_named_reward() -> None:
+    """It is loaded once, when the first job is made, and not for the costs."""
+    arms = [Arm(name, "svdd", 60, surrogate="red", choose_by="augmented(reward=red)") for name in "ab"]
+    tasks = [
+        job_of(Trial(arm, 0, Item(PROMPT), seed), TinyModel(), Tenths(), [], max_rows=8).task
+        for arm in arms
+        for seed in (0, 1)
+    ]
+    assert (
+        len({id(task.surrogate) for task in tasks})
+        == len({id(task.choice and task.choice.reward) for task in tasks})
+        == 1
+    )
+    trial = Trial(arms[0], 0, Item(PROMPT), 0)
+    assert plan_of(trial, "scenes-base", "tenths", [], max_rows=8).surrogate == "red"
+
+
+def test_an_experiment_checks_what_its_arms_search_by() -> None:
+    suite = Suite("prompts", "1", (Item(PROMPT), Item("a red dragon")))
+    arm = Arm("a", "svdd", 60, surrogate=f"{__name__}:Choosy")
+    with pytest.raises(BadSetting, match="'choosy' cannot read the prompt 'a red dragon': no red dragons"):
+        check(Experiment("e", "scenes-turbo", "tenths", (), suite, (arm,), 1, 8))
 
 
 def test_a_preset_can_search_by_surrogates() -> None:
@@ -124,6 +220,8 @@ def test_a_preset_can_search_by_surrogates() -> None:
     assert [arm.surrogate for arm in smooth.arms] == [arm.nfe is not None for arm in smooth.arms]
     assert "surrogate" not in json.dumps(plain.config())
     assert smooth.config() != plain.config()
+    named = experiment_of("table-quantity", "scenes-base", surrogate="augmented(reward=red)", **settings)
+    assert {arm.surrogate for arm in named.arms} == {False, "augmented(reward=red)"}
 
 
 def test_a_final_choice_is_no_judge() -> None:

@@ -28,6 +28,7 @@ from rollflow.options import options_of
 from rollflow.output.runs import run
 from rollflow.prompts import Prompt
 from rollflow.rewards import REWARDS
+from rollflow.rewards.wrappers.augmented import Augmented
 from rollflow.search import SVDD
 
 PROMPT = "a red square"
@@ -55,7 +56,7 @@ NON_DEFAULT: dict[str, Any] = {
     "method": "svdd(streams=3)",
     "as_published": True,
     "reward": "smooth",
-    "surrogate": False,
+    "surrogate": "augmented(reward=smooth)",
     "held_out": ["judge"],
     "choose_by": "caption",
     "shortlist": 3,
@@ -83,6 +84,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     request.getfixturevalue("registered")  # which takes all others away
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(REWARDS, "smooth", Smooth)
+    monkeypatch.setitem(REWARDS, "augmented", Augmented)
     return tmp_path
 
 
@@ -284,6 +286,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> str:
     ("plan", "message"),
     [
         ({"reward": "mine:Sharp"}, "would import 'mine:Sharp', which is not part of the library"),
+        ({"surrogate": "mine:Sharp"}, "would import 'mine:Sharp', which is not part of the library"),
         ({"held_out": ["mine:Sharp"]}, "would import 'mine:Sharp', which is not part of the library"),
         ({"kernel": "mine:Mine"}, "would import 'mine:Mine', which is not part of the library"),
         ({"model": "/some/folder"}, "would load the model '/some/folder'"),

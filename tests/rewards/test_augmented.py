@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 import data
-from rollflow.bench.run.plans import _parts
 from rollflow.errors import BadSetting
 from rollflow.models.scenes import parse
 from rollflow.prompts import Prompt
 from rollflow.rewards import REWARDS, RewardModel
+from rollflow.rewards.components import components
 from rollflow.rewards.mixing import Minimum, Pessimistic, RankAverage, WeightedSum
 from rollflow.rewards.pessimism import bounds_of, pessimistic
 from rollflow.rewards.scenes.scenes import CaptionJudgeReward, CaptionReward, CountReward
@@ -107,7 +107,7 @@ def test_what_it_declares_is_that_of_its_reward() -> None:
     assert Augmented(Corner()).differentiable
     assert reward.unfit((3, 30, 30)) == CountReward().unfit((3, 30, 30))
     assert reward.unfit((7,)) is not None
-    assert _parts(reward) == [reward.reward]
+    assert components(reward) == [reward.reward]
     assert reward.identity == f"augmented({reward.reward.identity}, 2, True, 0.0)"
     with pytest.raises(ValueError, match="kats"):
         reward.check("two kats")

@@ -17,6 +17,7 @@ from rollflow.models.base import ModelSpec
 from rollflow.options import Options
 from rollflow.registry import Registry
 from rollflow.rewards import REWARDS, RewardModel
+from rollflow.rewards.components import components
 from rollflow.sampler import Dynamics, Sampler
 from rollflow.search import SEARCHES, Search
 from rollflow.search.published import as_published, published_sampler
@@ -39,12 +40,20 @@ class Choices(Options):
 
     @cached_property
     def declared_surrogate(self) -> RewardModel | type[RewardModel] | None:
-        """The surrogate of the reward, or its class; None if the search optimises the reward itself."""
-        wanted = not self.as_published if self.surrogate is None else self.surrogate
+        """The reward that the search optimises in place of the reward, or its class; None if there is none."""
+        if isinstance(self.surrogate, str):
+            return REWARDS.resolve(self.surrogate)
+        if isinstance(self.surrogate, RewardModel):
+            return self.surrogate
         declared = self.declared_reward
-        if not wanted:
+        if not self._own_surrogate:
             return None
         return declared.surrogate if isinstance(declared, type) else declared.own_surrogate
+
+    @property
+    def _own_surrogate(self) -> bool:
+        """Whether the search optimises the reward's own surrogate, if it has one."""
+        return self.surrogate is True or (self.surrogate is None and not self.as_published)
 
     @property
     def declared_objective(self) -> RewardModel | type[RewardModel]:
@@ -54,8 +63,7 @@ class Choices(Options):
     @cached_property
     def judges(self) -> list[RewardModel | type[RewardModel]]:
         """The held-out rewards, or their classes."""
-        chooser = None if self.declared_chooser is None else self.declared_chooser.name
-        default = [name for name in self.declared_reward.held_out if name != chooser]
+        default = [name for name in self.declared_reward.held_out if name not in self.seen]
         named = default if self.held_out is None else self.held_out
         return [REWARDS.resolve(judge) if isinstance(judge, str) else judge for judge in named]
 
@@ -65,15 +73,22 @@ class Choices(Options):
         return REWARDS.resolve(self.choose_by) if isinstance(self.choose_by, str) else self.choose_by
 
     @property
+    def seen(self) -> dict[str, str]:
+        """Names of the rewards that a named surrogate and the final choice are made of, each with its option."""
+        own = self.surrogate is None or isinstance(self.surrogate, bool)
+        made = {"surrogate": None if own else self.declared_surrogate, "choose_by": self.declared_chooser}
+        return {one.name: of for of, reward in made.items() if reward is not None for one in components(reward)}
+
+    @property
     def structured(self) -> bool:
         """Whether a reward reads what the prompt asks for (``prompts.asked``)."""
         return any(reward.structured for reward in self.declared_rewards)
 
     @property
     def declared_rewards(self) -> list[RewardModel | type[RewardModel]]:
-        """All rewards that score a sample, or their classes, except for a surrogate."""
-        chooser = [] if self.declared_chooser is None else [self.declared_chooser]
-        return [self.declared_reward, *chooser, *self.judges]
+        """All rewards that score a sample, or their classes."""
+        others = [one for one in (self.declared_surrogate, self.declared_chooser) if one is not None]
+        return [self.declared_reward, *others, *self.judges]
 
     @cached_property
     def search(self) -> Search:

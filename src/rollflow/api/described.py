@@ -147,7 +147,7 @@ def _choices(
         if registry is None or name == "model":
             continue
         for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str):
+            if isinstance(text, str) and text not in option.words:
                 yield registry, text
 
 

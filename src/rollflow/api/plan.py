@@ -44,8 +44,9 @@ class Plan(Choices):
         as_published: Whether the method runs as in the release of arXiv 2503.19385: settings of the method and of its
             sampling that are not given have the published values instead of the defaults (docs/methods/published.md).
         reward: Reward to optimize.
-        surrogate: Whether the search optimizes the smooth surrogate of the reward, if it has one, in place of the
-            reward, which then only scores the result; None does so unless ``as_published`` is set.
+        surrogate: Reward that the search optimizes in place of the reward, which then only scores the result. True or
+            ``own`` is the reward's own, smooth surrogate, if it has one; False or ``none`` is the reward itself. None
+            is the former unless ``as_published`` is set.
         held_out: Rewards that no search sees and that score the result; None takes those that the reward names.
         choose_by: Second reward, which chooses the sample among the last candidates of the search (``FinalChoice``);
             None returns the one that the search likes best. It is not held out, even if the reward names it.
@@ -78,7 +79,7 @@ class Plan(Choices):
     def __post_init__(self) -> None:
         for name, value in checked(self).items():
             object.__setattr__(self, name, value)
-        check_judges(self.judges, self.declared_chooser)
+        check_judges(self.judges, self.seen)
         _ = self.sampler  # an unknown name comes before what does not fit together
         if self.guidance is not None:
             check_differentiable(self.declared_objective)
@@ -97,9 +98,9 @@ class Plan(Choices):
             judges = [REWARDS.resolve(name) for name in reward.held_out if name in REWARDS.names()]
         loaded = tuple(map(load_reward, judges))
         check_names("held-out reward", loaded)
-        surrogate = reward.own_surrogate if self.declared_surrogate is not None else None
+        surrogate = self.declared_surrogate
         if surrogate is not None:
-            load_reward(surrogate)
+            surrogate = load_reward((reward.own_surrogate or surrogate) if self._own_surrogate else surrogate)
         flow = model if isinstance(model, FlowModel) else load_model(model)
         chooser = self.declared_chooser
         choice = None if chooser is None else FinalChoice(load_reward(chooser), self.shortlist)
@@ -128,7 +129,7 @@ class Plan(Choices):
         plan = self.to_json() | {"seed": seed}
         if self.search != self.named_search:
             plan["method"] = described.method_text(self.search)
-        if self.declared_surrogate is not None:
+        if self._own_surrogate and self.declared_surrogate is not None:
             plan["surrogate"] = True
         return Job(self.task, self.search, self.nfe, seed, self.sampler, plan=plan)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import NoneType
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from rollflow.models import FlowModel, Source, as_model
 from rollflow.options import Options, options_of
 from rollflow.rewards import RewardModel
 from rollflow.rewards.checks import check_names, check_reward, check_scorable
+from rollflow.rewards.components import components
 
 T = TypeVar("T")
 
@@ -29,16 +30,16 @@ def checked(plan: Options) -> dict[str, Any]:
         registry = option.find_registry()
         if registry is None or name in ("model", "held_out"):
             continue
-        kinds = (registry.base, NoneType) if one.default is None else (registry.base,)
-        _chosen(name, getattr(plan, name), *kinds)
+        kinds = [registry.base, *([NoneType] if one.default is None else []), *([bool] if option.words else [])]
+        value = _chosen(name, getattr(plan, name), *kinds)
+        if isinstance(value, str) and value in option.words:
+            kept[name] = option.words[value]
     if plan.held_out is not None:
         kept["held_out"] = checks.each(
             "held_out", plan.held_out, lambda name, value: _chosen(name, value, RewardModel), "a list of rewards"
         )
     if plan.finish is not None:
         checks.flag("finish", plan.finish)
-    if plan.surrogate is not None:
-        checks.flag("surrogate", plan.surrogate)
     checks.flag("as_published", plan.as_published)
     checks.flag("best_seen", plan.best_seen)
     if plan.steps is not None:
@@ -72,16 +73,20 @@ def _chosen(name: str, value: T, *kinds: type[Any]) -> T:
     return value
 
 
-def check_judges(
-    judges: Sequence[RewardModel | type[RewardModel]], chooser: RewardModel | type[RewardModel] | None
-) -> None:
-    """Raise a BadSetting if held-out rewards share a name, choose the sample, or cannot score a sample by itself."""
+def check_judges(judges: Sequence[RewardModel | type[RewardModel]], seen: Mapping[str, str]) -> None:
+    """Raise a BadSetting if held-out rewards share a name, have a part in the sample, or cannot score it by itself.
+
+    Args:
+        judges: The held-out rewards.
+        seen: Names of the rewards that have a part in it, each with the option that gave it the part.
+    """
     check_names("held-out reward", [judge for judge in judges if not judge.remote])
     for judge in judges:
-        if chooser is not None and judge.name == chooser.name:
-            raise BadSetting(
-                f"'{judge.name}' chooses the sample, so it cannot be held out; give another --held-out or --choose-by"
-            )
+        for one in components(judge):
+            if one.name in seen:
+                does = "chooses the sample" if seen[one.name] == "choose_by" else "is seen by the search"
+                flag = f"--{seen[one.name].replace('_', '-')}"
+                raise BadSetting(f"'{one.name}' {does}, so it cannot be held out; give another --held-out or {flag}")
         if judge.relative:
             raise BadSetting(
                 f"'{judge.name}' compares samples with earlier ones, so it cannot be a held-out reward, which scores a "

@@ -116,7 +116,7 @@ def refuse_untrusted(
     Raises:
         RollflowError: If it is unsafe; the message says what would be done, and that ``--trust`` allows it.
     """
-    options = {"method": arm.method, "choose_by": arm.choose_by} | sampling_of(arm)
+    options = {"method": arm.method, "surrogate": arm.surrogate, "choose_by": arm.choose_by} | sampling_of(arm)
     options |= {"reward": config["reward"]} if reward else {}
     declared = options_of()
     choices = [(declared[name][1].find_registry(), text) for name, text in options.items()]
@@ -125,7 +125,7 @@ def refuse_untrusted(
     refuse_choices(
         f"'{path}'",
         loaded if model else None,
-        [(registry, text) for registry, text in choices if registry is not None and text is not None],
+        [(registry, text) for registry, text in choices if registry is not None and isinstance(text, str)],
     )
 
 

@@ -31,9 +31,12 @@ def run(
     ] = None,
     reward: Annotated[str | None, typer.Option(help="Reward that searches optimise.  [default: by preset]")] = None,
     surrogate: Annotated[
-        bool,
-        typer.Option("--surrogate", help="Search by the smooth surrogate of the reward, if it has one."),
-    ] = False,
+        str | None,
+        typer.Option(
+            help="Reward that all searches optimise in place of the reward: own (its own surrogate), none, or any "
+            "other.  [default: by preset]"
+        ),
+    ] = None,
     choose_by: Annotated[
         str | None,
         typer.Option(help="Second reward, which chooses among the last candidates of every search."),

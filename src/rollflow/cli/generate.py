@@ -122,7 +122,9 @@ def command(
     def progress(job: Job) -> Iterator[LiveProgress]:
         from rollflow.cli.progress import LiveProgress
 
-        asks = any(one.interactive for one in (job.task.reward, *job.task.held_out))
+        chooser = [] if job.task.choice is None else [job.task.choice.reward]
+        rewards = (job.task.objective, job.task.reward, *chooser, *job.task.held_out)
+        asks = any(one.interactive for one in rewards)
         with LiveProgress(show and not asks) as watcher:
             yield watcher
 

@@ -32,8 +32,9 @@ class Arm(SamplingOptions):
         method: Search method.
         nfe: Budget in NFE; None for the plain sample, ``steps`` steps (by default 10) of the model's own ODE without a
             search.
-        surrogate: Whether the search optimises the surrogate of the experiment's reward, if it has one. Unlike for
-            ``Plan`` the default is no, so that arms are compared on the reward that the experiment names.
+        surrogate: Reward that the search optimises in place of the experiment's reward, by which all arms are compared.
+            True or ``own`` is that reward's own surrogate, if it has one; False or ``none``, unlike for ``Plan`` the
+            default, is the reward itself.
         choose_by: Second reward, which chooses among the last candidates of the search; None chooses nothing.
         shortlist: Number of candidates that it chooses among.
 
@@ -44,13 +45,15 @@ class Arm(SamplingOptions):
     name: str
     method: str = "bon"
     nfe: int | None = None
-    surrogate: bool = False
+    surrogate: str | bool = False
     choose_by: str | None = None
     shortlist: int = DEFAULT_SHORTLIST
 
     def __post_init__(self) -> None:
         for name, (_, option) in options_of().items():
             value = getattr(self, name, None)
+            if isinstance(value, str) and value in option.words:
+                object.__setattr__(self, name, option.words[value])
             registry = option.find_registry()
             if registry is not None and isinstance(value, registry.base):
                 object.__setattr__(self, name, registry.text(value))

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from rollflow.api import Plan
+from rollflow.api.loading import load_reward
 from rollflow.bench.probes.diversity import check_distance, diversity_nfe
 from rollflow.bench.run.experiment import Experiment, Trial
 from rollflow.bench.run.schema import MOST_ROWS
@@ -17,7 +18,7 @@ from rollflow.models import FlowModel, PipelineSource, Source, find_model
 from rollflow.models.diffusers import read_argument
 from rollflow.options import sampling_of
 from rollflow.rewards import REWARDS, RewardModel
-from rollflow.rewards.wrappers.base import Wrapper
+from rollflow.rewards.components import components
 
 MOST_JOBS = 1_000_000
 """Largest number of jobs in an experiment."""
@@ -57,24 +58,26 @@ def plan_of(
     held_out: list[str] | list[RewardModel],
     *,
     max_rows: int,
+    load: bool = False,
 ) -> Plan:
     """Return the plan of a job.
 
     Args:
         trial: Job of the experiment.
         model: Name of the model to compute the cost, or the loaded model to run the job; likewise the rewards.
-        reward: Reward that the search optimises.
+        reward: Reward that arms are compared by, and that the search optimises unless its arm names another.
         held_out: Held-out rewards.
         max_rows: Number of rows in every call of the model, which is the experiment's.
+        load: Whether to load the rewards that the arm names, once for all jobs, so that these share their calls.
     """
-    arm = trial.arm
+    arm, named = trial.arm, _loaded if load else _declared
     return Plan(
         trial.item.asked,
         model=model,
         method=arm.method,
         reward=reward,
-        surrogate=arm.surrogate,
-        choose_by=None if arm.choose_by is None else _chooser(arm.choose_by),
+        surrogate=named(arm.surrogate) if isinstance(arm.surrogate, str) else arm.surrogate,
+        choose_by=None if arm.choose_by is None else named(arm.choose_by),
         shortlist=arm.shortlist,
         held_out=held_out,
         nfe=(arm.steps or DEFAULT_STEPS) if arm.nfe is None else arm.nfe,
@@ -85,10 +88,16 @@ def plan_of(
 
 
 @cache
-def _chooser(text: str) -> RewardModel | str:
-    """Return the reward of a final choice, the same object for all jobs; its text if constructing it loads it."""
+def _declared(text: str) -> RewardModel | str:
+    """Return a reward that an arm names, the same object for all jobs; its text if constructing it loads it."""
     declared = REWARDS.resolve(text)
     return text if isinstance(declared, type) else declared
+
+
+@cache
+def _loaded(text: str) -> RewardModel:
+    """Return a reward that an arm names, the same object for all jobs, loaded."""
+    return load_reward(REWARDS.resolve(text))
 
 
 def check_size(experiment: Experiment) -> None:
@@ -116,8 +125,9 @@ def check(experiment: Experiment) -> None:
         check_distance(experiment.diversity.distance)
     model = find_model(experiment.model)
     readers: list[Any] = [model] if model.suite_family else []  # a pipeline can read every prompt
-    for text in (experiment.reward, *experiment.held_out):
-        readers += _parts(REWARDS.resolve(text))
+    named = [text for arm in experiment.arms for text in (arm.surrogate, arm.choose_by) if isinstance(text, str)]
+    for text in dict.fromkeys((experiment.reward, *experiment.held_out, *named)):
+        readers += components(REWARDS.resolve(text))
     for item in experiment.suite.items:
         for reader in readers:
             try:
@@ -125,15 +135,6 @@ def check(experiment: Experiment) -> None:
             except (ValueError, RollflowError) as error:
                 raise BadSetting(f"'{reader.name}' cannot read the prompt '{item.prompt}': {error}") from None
     costs_of(experiment)
-
-
-def _parts(reward: RewardModel | type[RewardModel]) -> list[RewardModel | type[RewardModel]]:
-    """Return the parts of a reward, or the one that it calls, and, recursively, those of these."""
-    if isinstance(reward, Wrapper):
-        return _parts(reward.reward)
-    if isinstance(reward, type) or reward.parts == (reward,):
-        return [reward]
-    return [one for part in reward.parts for one in _parts(part)]
 
 
 def costs_of(experiment: Experiment) -> dict[str, int]:
@@ -178,5 +179,5 @@ def diversity_cost(experiment: Experiment, arms: Collection[str] | None = None) 
 
 def job_of(trial: Trial, model: FlowModel, reward: RewardModel, held_out: list[RewardModel], *, max_rows: int) -> Job:
     """Return the engine's job of a trial, with loaded model and rewards; the arguments are those of ``plan_of``."""
-    plan = plan_of(trial, model, reward, held_out, max_rows=max_rows)
+    plan = plan_of(trial, model, reward, held_out, max_rows=max_rows, load=True)
     return plan.baseline() if trial.arm.nfe is None else plan.job()

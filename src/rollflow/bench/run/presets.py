@@ -167,7 +167,7 @@ def experiment_of(
     first_seed: int | None = None,
     distance: str | None = None,
     pool: Pool | None = None,
-    surrogate: bool = False,
+    surrogate: str | bool | None = None,
     choose_by: str | None = None,
     max_rows: int,
     pipeline: Mapping[str, Any] | None = None,
@@ -190,7 +190,7 @@ def experiment_of(
         first_seed: First of the seeds.
         distance: Distance between samples if the preset measures diversity; ``none`` measures nothing.
         pool: Pool that the jobs of one arm and seed share.
-        surrogate: Whether searches optimise the surrogate of the reward, if it has one.
+        surrogate: Reward that all searches optimise in place of the reward (``Arm.surrogate``).
         choose_by: Second reward, which chooses among the last candidates of every search.
         max_rows: Number of rows in every call of the model.
         pipeline: Settings of ``PipelineSource`` if the model is a diffusers pipeline.
@@ -210,9 +210,9 @@ def experiment_of(
     wanted = wanted if category is None else wanted.only(category)
     wanted = wanted if split is None else wanted.split(split)
     arms = known.arms(nfe or own[0])
-    if surrogate or choose_by is not None:
-        told: dict[str, Any] = {"surrogate": surrogate, "choose_by": choose_by}
-        arms = tuple(arm if arm.nfe is None else replace(arm, **told) for arm in arms)
+    told: dict[str, Any] = {"surrogate": surrogate, "choose_by": choose_by}
+    told = {name: value for name, value in told.items() if value is not None}
+    arms = tuple(arm if arm.nfe is None else replace(arm, **told) for arm in arms)
     count, distance = prompts or own[1], ("scenes" if embedded else "lpips") if distance is None else distance
     return Experiment(
         preset,

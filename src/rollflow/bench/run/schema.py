@@ -61,6 +61,7 @@ ANY = Kind("anything", lambda value: True)
 TEXT = Kind("a string", lambda value: isinstance(value, str))
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 TRUTH = Kind("true or false", lambda value: isinstance(value, bool))
+CHOICE_OR_TRUTH = Kind("a string, true or false", lambda value: isinstance(value, str | bool))
 NUMBER = Kind("a number", lambda value: type(value) in (int, float) and abs(value) <= _MOST)
 AMOUNT = Kind("a number of 0 or more", lambda value: NUMBER.fits(value) and 0 <= value <= 1e12)
 POINT = Kind(
@@ -117,7 +118,7 @@ ARM_MAY: dict[str, Kind] = {
     one.name: Kind("an option", lambda value: value is None or isinstance(value, str | bool | int))
     for one in fields(SamplingOptions)
     if one.name not in ARM
-} | {"surrogate": TRUTH, "choose_by": _maybe(TEXT), "shortlist": _whole(1)}
+} | {"surrogate": CHOICE_OR_TRUTH, "choose_by": _maybe(TEXT), "shortlist": _whole(1)}
 """Options added after the first release, omitted at their defaults."""
 CONFIG: dict[str, Kind] = {
     "name": TEXT,
