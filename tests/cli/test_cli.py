@@ -383,7 +383,7 @@ def test_verbose_methods_explain_everything(capsys: pytest.CaptureFixture[str]) 
     for registry in (SEARCHES, KERNELS, GUIDANCE):
         for name in registry:
             assert f"\n{name}(" in out
-    assert "rbf(chains=2, initial=25, acceptance=BestSoFar(), quota=UniformQuota())" in out
+    assert "rbf(chains=2, initial=25, acceptance=BestSoFar(), quota=UniformQuota(), recombine=False)" in out
     for what in ("draw children of the same parent one at a time", "arXiv 2503.19385", "Cost: the whole budget"):
         assert what in out
 

@@ -72,6 +72,7 @@ CASES: list[Search] = [
     RolloverBudget(3, 2),
     RolloverBudget(2, 3, AtLeast(2, OverParent()), WeightedQuota((3.0, 1.0))),
     RolloverBudget(2, 3, quota=PublishedQuota()),
+    RolloverBudget(2, 3, recombine=True),
 ]
 
 

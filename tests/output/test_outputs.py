@@ -91,7 +91,10 @@ def test_quota_and_finishing_add_up_to_what_was_used(method: str) -> None:
 @pytest.mark.slow
 def test_settings_other_than_the_default_are_told_in_full() -> None:
     content = summary(*recorded(method=RolloverBudget(chains=1, initial=2), interpolant=VP(0.2, 10.0)), 1.0)
-    assert content["method"] == "RolloverBudget(chains=1, initial=2, acceptance=BestSoFar(), quota=UniformQuota())"
+    assert (
+        content["method"]
+        == "RolloverBudget(chains=1, initial=2, acceptance=BestSoFar(), quota=UniformQuota(), recombine=False)"
+    )
     assert content["interpolant"] == "VP(beta_min=0.2, beta_max=10.0)"
 
 

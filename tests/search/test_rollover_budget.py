@@ -24,6 +24,7 @@ from rollflow.sampler import Sampler
 from rollflow.search import SEARCHES, Cost, Progress, RolloverBudget
 from rollflow.search.rbf.acceptance import Acceptance, AtLeast, BestSoFar, OverParent, OverQuantile
 from rollflow.search.rbf.quota import PublishedQuota, QuotaSchedule, UniformQuota, WeightedQuota
+from rollflow.search.recombination import recombined
 
 
 class Chain(NamedTuple):
@@ -50,6 +51,7 @@ def pseudocode(
     T: int,
     stop: Rule = first_over_best,
     weights: Sequence[float] = (),
+    recombine: bool = False,
 ) -> Chain:
     """One chain, line by line, a row at a time: linear interpolant, uniform grid, Euler-Maruyama."""
     times = torch.arange(T, 0, -1, dtype=torch.float64) / T
@@ -76,8 +78,14 @@ def pseudocode(
         mean, std = EulerMaruyama().moments(Linear(), x, v, times[i - 1], times[i])
         best = None
         rewards: list[float] = []
+        noises: list[Tensor] = []
         while True:
-            child = evaluate(mean + std * noise.normal(i, 0, len(rewards)), i)
+            z = noise.normal(i, 0, len(rewards))
+            if recombine and len(rewards) in (3, 7, 15, 31):
+                made = recombined(torch.stack(noises), torch.tensor(rewards, dtype=torch.float64))
+                z = z if made is None else made[0]
+            noises.append(z)
+            child = evaluate(mean + std * z, i)
             rewards.append(child[3])
             if best is None or child[3] > best[3]:
                 best = child
@@ -110,6 +118,17 @@ def test_the_pseudocode_gives_the_same_bits(plane: ToyModel, T: int, n0: int, ch
     assert torch.equal(result.sample, best.x0)
     assert result.reward == best.reward
     assert result.spent.nfe == result.spent.reward_calls == sum(chain.nfe for chain in expected) == nfe
+
+
+@pytest.mark.parametrize(("T", "n0", "nfe"), [(4, 3, 30), (2, 1, 40), (3, 1, 7)])
+def test_every_power_of_two_recombines_its_siblings(plane: ToyModel, T: int, n0: int, nfe: int) -> None:
+    reward = ToyReward(torch.tensor([1.0, 1.5]))
+    search = RolloverBudget(1, n0, recombine=True)
+    [result] = Engine().run([Job(Task(plane, "corners", reward), search, nfe, 9, Sampler(Linear(), steps=T))])
+    noise = Noise(9, 0, plane.shape, plane.dtype)
+    expected = pseudocode(plane, "corners", reward, noise, nfe, n0, T, recombine=True)
+    assert torch.equal(result.sample, expected.x0)
+    assert result.spent.nfe == expected.nfe == nfe
 
 
 def over_parent(rewards: list[float], r: float, r_star: float) -> bool:

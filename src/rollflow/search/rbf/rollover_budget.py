@@ -6,6 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from rollflow.checks import whole
 from rollflow.errors import BudgetTooSmall
 from rollflow.requests import Asking
@@ -15,6 +19,7 @@ from rollflow.search.cost import Cost, Schedule, Stage
 from rollflow.search.propagator import Finished, Particles, Progress, Propagator
 from rollflow.search.rbf.acceptance import Acceptance, BestSoFar, Drawn
 from rollflow.search.rbf.quota import QuotaSchedule, UniformQuota
+from rollflow.search.recombination import LEAST, recombined
 
 
 class _Rollover(NamedTuple):
@@ -52,6 +57,8 @@ class RolloverBudget(ScheduledSearch):
         initial: Number n0 of noises drawn at the start of each chain (the paper: 25).
         acceptance: Rule that stops drawing (the paper: at a child that beats the best so far).
         quota: Rule that gives each transition its quota Q (the paper: the same for all).
+        recombine: Whether the fourth, eighth, sixteenth, ... child of a transition has a noise made of the noises and
+            rewards of those before it (``search.recombination``; not in the paper).
 
     Cost: the whole budget, up to a remainder if a child costs more than 1 NFE and to the ``reserve`` of the quota
     schedule, 1 NFE of each chain for ``PublishedQuota`` and none for the others; a reward call for each draw. With
@@ -62,6 +69,7 @@ class RolloverBudget(ScheduledSearch):
     initial: int = 25
     acceptance: Acceptance = BestSoFar()
     quota: QuotaSchedule = UniformQuota()
+    recombine: bool = False
     name = "rbf"
     states: ClassVar[tuple[type, ...]] = (_Rollover,)
 
@@ -118,9 +126,10 @@ class RolloverBudget(ScheduledSearch):
     ) -> Asking[tuple[Particles, int]]:
         """Draw children until one is accepted or the quota is spent; return the best of them and their number."""
         last, taken = step == propagator.dynamics.transitions, None
-        drawn = Drawn((), float(parent.reward), best)
+        drawn, noises = Drawn((), float(parent.reward), best), list[Tensor]()
         while len(drawn.rewards) < quota:
-            child = yield from propagator.advance(parent, step, [0], [len(drawn.rewards)])
+            noises.append(self._noise(propagator, step, noises, drawn.rewards))
+            child = yield from propagator.advance_with(parent, step, noises[-1])
             drawn = drawn._replace(rewards=(*drawn.rewards, float(child.reward)))
             if taken is None or child.reward > taken.reward:
                 taken = child
@@ -128,3 +137,12 @@ class RolloverBudget(ScheduledSearch):
                 break
         assert taken is not None
         return taken, len(drawn.rewards)
+
+    def _noise(
+        self, propagator: Propagator, step: int, noises: list[Tensor], rewards: tuple[float, ...]
+    ) -> Float[Tensor, " 1 *state"]:
+        """Return the noise of the next child, given those of its siblings and their rewards."""
+        count, made, stochastic = len(noises) + 1, None, propagator.dynamics.sampler.kernel.stochastic
+        if self.recombine and stochastic and count > LEAST and count.bit_count() == 1:
+            made = recombined(torch.cat(noises), torch.tensor(rewards, dtype=torch.float64))
+        return propagator.noise.normals(step, [0], [count - 1]) if made is None else made
