@@ -14,13 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from support.refusals import refused
 
+from rollflow.bench.equal_reward import needed
 from rollflow.bench.probes.recorded import Recording, check_replayable
 from rollflow.bench.probes.recorded_table import (
-    ReplayedCurve,
     affordable,
     best_of_n,
-    needed,
-    nfe_for,
     replayed,
     replayed_designed,
 )
@@ -167,23 +165,10 @@ def test_files(tmp_path: Path) -> None:
     assert result.reward == profile.trajectories[1, :, -1].max()
 
 
-def test_the_nfe_for_a_reward_are_interpolated() -> None:
-    assert nfe_for([10, 20, 40], [0.0, 1.0, 2.0], 1.5) == 30
-    assert nfe_for([10, 20, 40], [0.0, 1.0, 2.0], 1.0) == 20
-    assert nfe_for([10, 20, 40], [0.0, 1.0, 2.0], -1.0) == 10
-    assert nfe_for([10, 20, 40], [0.0, 1.0, 2.0], 2.5) == math.inf
-    # every prompt gains 1 from 10 to 20 NFE, so that any resampled half-way target is met at 15
-    values = np.arange(30.0)
-    found = needed(ReplayedCurve("a", {20: values + 1, 10: values}), values + 0.5)
-    assert found is not None
-    assert found.mean == pytest.approx(15)
-    assert found.low == pytest.approx(15)
-    assert found.high == pytest.approx(15)
-    assert needed(ReplayedCurve("a", {}), values) is None
-    recording = Recording.of(matrix(30, 8))
-    exact = best_of_n(recording, [8, 16, 32, 40])
+def test_best_of_n_needs_its_own_budget_for_its_own_reward() -> None:
+    exact = best_of_n(Recording.of(matrix(30, 8)), [8, 16, 32, 40])
     assert list(exact.values.keys()) == [8, 16, 32]
-    equal = needed(exact, exact.values[16])
+    equal = needed(exact.values, exact.values[16])
     assert equal is not None
     assert tuple(equal)[:3] == pytest.approx((16, 16, 16))
 

@@ -19,6 +19,7 @@ from rollflow.cli import (
     replay,
     report,
     score,
+    searches,
     serve,
 )
 from rollflow.errors import unknown
@@ -61,6 +62,7 @@ app.add_typer(bench.app, name="bench", cls=_Group)
 bench.app.command()(profile.profile)
 bench.app.command()(composition.composition)
 bench.app.command()(recorded.recorded)
+bench.app.command()(searches.searches)
 bench.app.command("run")(experiments.run)
 bench.app.command()(experiments.presets)
 bench.app.command()(experiments.pack)

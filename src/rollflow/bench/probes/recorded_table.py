@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rollflow.bench.intervals import Interval, interval
+from rollflow.bench.equal_reward import EQUAL_REWARD_NOTE, needed, needed_text
+from rollflow.bench.intervals import interval
 from rollflow.bench.probes.outcomes import MAX_ROWS, reward_text, row
 from rollflow.bench.probes.recorded import Recording
 from rollflow.engine import Engine, completed
@@ -17,7 +17,6 @@ from rollflow.errors import BadSetting
 from rollflow.search import BestOfN, Halving, Search
 from rollflow.search.halving_design import designed
 
-RESAMPLES = 2_000
 DESIGNED = "halving, designed on the other half of the prompts"
 
 
@@ -94,42 +93,6 @@ def best_of_n(recording: Recording, budgets: Sequence[int]) -> ReplayedCurve:
     return ReplayedCurve("best of N, exact", known)
 
 
-def nfe_for(budgets: Sequence[int], rewards: Sequence[float], target: float) -> float:
-    """Return the smallest budget whose reward is the target, linearly interpolated; infinity if none reaches it.
-
-    Args:
-        budgets: Budgets in NFE, rising.
-        rewards: Mean reward at each.
-        target: Reward to reach; the first budget is returned if it is below all.
-    """
-    for i, (nfe, reward) in enumerate(zip(budgets, rewards, strict=True)):
-        if reward >= target - 1e-12 * max(1.0, abs(target)):  # equal up to rounding
-            if i == 0:
-                return float(nfe)
-            before, low = budgets[i - 1], rewards[i - 1]
-            return min(float(nfe), before + (nfe - before) * (target - low) / (reward - low))
-    return math.inf
-
-
-def needed(curve: ReplayedCurve, target: NDArray[np.float64], seed: int = 0) -> Interval | None:
-    """Return the NFE that a search needs for a mean reward, with a bootstrap interval over prompts; None without any.
-
-    Args:
-        curve: Search.
-        target: (P,) reward to reach of each prompt, which is resampled together with the search's.
-        seed: Seed of the bootstrap.
-    """
-    budgets = sorted(curve.values)
-    if not budgets:
-        return None
-    values = np.stack([curve.values[nfe] for nfe in budgets])
-    prompts = len(target)
-    rows = np.random.default_rng(seed).integers(prompts, size=(RESAMPLES, prompts))
-    drawn = [nfe_for(budgets, list(values[:, of].mean(1)), float(target[of].mean())) for of in rows]
-    low, high = np.sort(drawn)[[round(0.025 * (RESAMPLES - 1)), round(0.975 * (RESAMPLES - 1))]]
-    return Interval(nfe_for(budgets, list(values.mean(1)), float(target.mean())), float(low), float(high), prompts)
-
-
 def recorded_markdown(
     recording: Recording, curves: Sequence[ReplayedCurve], budgets: Sequence[int], reference: int, command: str
 ) -> str:
@@ -146,7 +109,7 @@ def recorded_markdown(
     for curve in curves:
         lines.append(row(curve.label, [_cell(curve.values.get(nfe)) for nfe in budgets]))
     target = curves[0].values[reference]
-    equal = [row(curve.label, [_nfe(needed(curve, target), budgets)]) for curve in curves]
+    equal = [row(curve.label, [needed_text(needed(curve.values, target), sorted(curve.values))]) for curve in curves]
     newline = "\n"
     return f"""\
 # Searches on recorded rewards
@@ -164,7 +127,7 @@ the search cannot run, or begins more trajectories than were recorded.
 
 ## NFE for the reward of best of N at {reference} NFE
 
-Linearly interpolated between the budgets above, with a percentile bootstrap over prompts.
+{EQUAL_REWARD_NOTE}
 
 | search | NFE |
 |---|---|
@@ -177,10 +140,3 @@ def _cell(values: NDArray[np.float64] | None) -> str:
         return "-"
     mean = interval(values)
     return reward_text(mean) if not mean.lacking else f"{mean.mean:.3f} ({mean.lacking})"
-
-
-def _nfe(value: Interval | None, budgets: Sequence[int]) -> str:
-    if value is None:
-        return "-"
-    mean, low, high = (f"{v:.0f}" if math.isfinite(v) else f"over {budgets[-1]}" for v in value[:3])
-    return f"{mean} [{low}, {high}]" if value.n > 2 else f"{mean} (n = {value.n})"

@@ -111,7 +111,7 @@ ARM: dict[str, Kind] = {
     "kernel": _maybe(TEXT),
     "grid": _maybe(TEXT),
     "guidance": _maybe(TEXT),
-    "steps": _whole(1),
+    "steps": _maybe(_whole(1)),
     "finish": _maybe(TRUTH),
 }
 ARM_MAY: dict[str, Kind] = {
