@@ -14,7 +14,7 @@ from support.small_study import entry, study
 from support.tiny import Judge, Redness, TinyModel, register
 
 from rollflow.bench.analysis.results import ExperimentResults
-from rollflow.bench.analysis.searches import measures_of, nfe_needed, reference_of, searches_of
+from rollflow.bench.analysis.searches import Reference, measures_of, nfe_needed, reference_of, searches_of
 from rollflow.bench.run.experiment import Arm, Experiment
 from rollflow.bench.run.runner import Runner
 from rollflow.bench.suites.load import Item, Suite
@@ -72,8 +72,7 @@ def rows_of(found: Table) -> dict[Any, tuple[Any, ...]]:
 
 RESULTS = made()
 SEARCHES = searches_of(RESULTS)
-REFERENCE = reference_of(RESULTS, SEARCHES)
-assert REFERENCE is not None
+REFERENCE = Reference("BoN", 500, "BoN, 500")
 
 
 def test_the_nfe_for_the_reference_are_those_of_the_curves() -> None:
@@ -96,10 +95,11 @@ def test_only_pairs_that_all_budgets_have_count() -> None:
     results = replace(
         RESULTS, done=tuple(one for one in RESULTS.done if (one.arm, one.prompt) != ("auto, VP, 50", "aa"))
     )
-    assert REFERENCE == ("BoN", 500, "BoN, 500")
+    assert reference_of(RESULTS, SEARCHES) == REFERENCE
     found = nfe_needed(results, results.given, SEARCHES["auto, VP"], REFERENCE)
     assert found is not None
-    assert (found.n, found.mean) == (23, pytest.approx(100))
+    assert found.n == 23
+    assert found.mean == pytest.approx(100)
 
 
 def test_values_and_paired_differences() -> None:

@@ -54,13 +54,17 @@ def searches_tables(results: ExperimentResults) -> list[Table]:
     Raises:
         RollflowError: If no arm is called by its search and its budget.
     """
+    return [table for table in _tables(results, _searches(results)) if table.rows]
+
+
+def _searches(results: ExperimentResults) -> Searches:
     searches = searches_of(results)
     if not searches:
         raise RollflowError(
             f"'{results.name}' has no finished arms that are called by a search and its budget, such as 'SVDD, 50'; "
             "run the preset hard, or use 'rollflow report'"
         )
-    return [table for table in _tables(results, searches) if table.rows]
+    return searches
 
 
 def _tables(results: ExperimentResults, searches: Searches) -> Iterator[Table]:
@@ -74,6 +78,32 @@ def _tables(results: ExperimentResults, searches: Searches) -> Iterator[Table]:
     if reference is not None:
         yield across_budgets(results, searches, reference)
     yield costs(results, searches)
+
+
+def summary(results: ExperimentResults) -> Table:
+    """Return one table of every search: the NFE it needs, and what it reaches at the budgets that most searches have.
+
+    Raises:
+        RollflowError: If no arm is called by its search and its budget.
+    """
+    searches, measures = _searches(results), measures_of(results)
+    reference = reference_of(results, searches)
+    budgets = sorted({nfe for arms in searches.values() for nfe in arms})
+    common = [nfe for nfe in budgets if 2 * sum(nfe in arms for arms in searches.values()) > len(searches)]
+    columns, rows = ["search"], {name: list[Cell]() for name in searches}
+    for measure in measures:
+        if reference is not None:
+            columns.append(f"NFE for {reference.name} at {reference.nfe} NFE: {measure.label}")
+            for name, arms in searches.items():
+                rows[name].append(needed_text(nfe_needed(results, measure, arms, reference), sorted(arms)))
+    for measure in measures:
+        for nfe in common:
+            columns.append(f"{measure.label}, {nfe} NFE")
+            for name, arms in searches.items():
+                cells = results.cells(measure, arms[nfe]) if nfe in arms else {}
+                rows[name].append(estimate(cells, shares=measure.accuracy))
+    notes = (EQUAL_REWARD_NOTE, INTERVALS_NOTE) if reference is not None else (INTERVALS_NOTE,)
+    return Table("Summary", tuple(columns), tuple((name, *cells) for name, cells in rows.items()), notes)
 
 
 def setting(results: ExperimentResults) -> str:
