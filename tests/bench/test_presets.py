@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rollflow.bench.run.experiment import Experiment
+from rollflow.bench.run.experiment import Experiment, Trial
 from rollflow.bench.run.hard_arms import hard_arms
-from rollflow.bench.run.plans import costs_of
+from rollflow.bench.run.plans import check, costs_of, plan_of
 from rollflow.bench.run.presets import PRESETS, experiment_of
 from rollflow.bench.suites.difficulty import BANDS, plain_accuracy
 from rollflow.bench.suites.load import DATA, Suite, load, save, shipped
@@ -21,6 +21,8 @@ from rollflow.errors import BadSetting
 from rollflow.models import MODELS
 from rollflow.models.scenes import parse
 from rollflow.rewards import REWARDS
+from rollflow.rewards.wrappers.augmented import Augmented
+from rollflow.search.beam import Beam
 
 
 def made(name: str, *, quick: bool) -> Experiment:
@@ -66,16 +68,17 @@ def hard(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_the_hard_preset_keeps_to_the_protocol(hard: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its prompts are hard and of the confirmation part, and its seeds are those that tuning never uses."""
-    monkeypatch.setitem(PRESETS, "hard", replace(PRESETS["hard"], suite=hard))
-    experiment = made("hard", quick=False)
+@pytest.mark.parametrize("name", ["hard", "surrogates"])
+def test_presets_of_hard_prompts_keep_to_the_protocol(name: str, hard: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their prompts are hard and of the confirmation part, and their seeds are those that tuning never uses."""
+    monkeypatch.setitem(PRESETS, name, replace(PRESETS[name], suite=hard))
+    experiment = made(name, quick=False)
     assert {(item.category, split_of(item.prompt)) for item in experiment.suite.items} == {("hard", "confirmation")}
     assert 0 < len(experiment.suite.items) < 8
     assert {trial.seed for trial in experiment.trials()} == {1000, 1001, 1002, 1003}
     assert (experiment.suite.name, experiment.config()["first_seed"]) == ("eight, hard, confirmation", 1000)
     tuned = experiment_of(
-        "hard", DEFAULT_MODEL, family="scenes", split="tuning", category="easy", first_seed=0, seeds=1, max_rows=64
+        name, DEFAULT_MODEL, family="scenes", split="tuning", category="easy", first_seed=0, seeds=1, max_rows=64
     )
     assert {(item.category, split_of(item.prompt)) for item in tuned.suite.items} <= {("easy", "tuning")}
     assert "first_seed" not in tuned.config()  # as before seeds could begin elsewhere
@@ -104,6 +107,32 @@ def test_the_arms_of_the_hard_preset() -> None:
     }
     assert all(each == [50, 100, 200] for each in budgets.values())
     assert [arm.nfe for arm in hard_arms(100) if arm.name.startswith("auto, ")] == [40, 50, 60, 100, 50, 100]
+
+
+def test_the_arms_of_the_surrogates_preset_differ_in_the_reward_alone(
+    hard: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have the levels and children of the profile of ``caption``, whatever they search by."""
+    monkeypatch.setitem(PRESETS, "surrogates", replace(PRESETS["surrogates"], suite=hard))
+    experiment = made("surrogates", quick=False)
+    check(experiment)
+    _, *arms = experiment.arms
+    item = experiment.suite.items[0]
+    plans = [plan_of(Trial(arm, 0, item, 1000), DEFAULT_MODEL, "caption", ["judge"], max_rows=64) for arm in arms]
+    assert [plan.declared_objective.name for plan in plans] == [
+        "caption",
+        *4 * ["augmented"],
+        "count-smooth",
+        "caption",
+    ]
+    views = [plan.declared_objective.count for plan in plans if isinstance(plan.declared_objective, Augmented)]
+    assert views == [5, 2, 10, 10]
+    assert {plan.explanation[1] for plan in plans} == {f"by the profile of 'caption' on {DEFAULT_MODEL} in the package"}
+    searches = [plan.search for plan in plans]
+    assert {replace(search, finalists=1) for search in searches if isinstance(search, Beam)} == {searches[0]}
+    assert {plan.cost().nfe for plan in plans} == {60}
+    assert plans[-1].declared_chooser is not None
+    assert plans[-1].dynamics.finish_nfe == 0
 
 
 def test_arms_are_chosen_by_patterns() -> None:

@@ -152,7 +152,7 @@ def test_replay_reaches_for_nothing_that_the_folder_names(theirs: Path, changes:
     assert told in str(refused.value)
 
 
-@pytest.mark.parametrize("field", ["method", "interpolant", "kernel", "grid", "guidance"])
+@pytest.mark.parametrize("field", ["method", "interpolant", "kernel", "grid", "guidance", "surrogate", "choose_by"])
 def test_arms_name_only_what_is_registered(theirs: Path, field: str) -> None:
     config = find_job(theirs, a_job(theirs))[0].config
     refuse_untrusted(

@@ -22,6 +22,7 @@ from rollflow.errors import BadSetting, NotDifferentiable, RollflowError
 from rollflow.rewards import REWARDS, RewardModel
 from rollflow.rewards.mixing import Minimum
 from rollflow.rewards.wrappers.augmented import Augmented
+from rollflow.search.beam import Beam
 
 PROMPT = "a red square"
 
@@ -41,6 +42,17 @@ class Tenths(Redness):
 
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         return (10 * super().score(samples, prompts)).floor() / 10
+
+
+class Counted(Redness):
+    """Redness that counts the samples it scored."""
+
+    name = "counted"
+    samples = 0
+
+    def score(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        self.samples += len(samples)
+        return super().score(samples, prompts)
 
 
 class Choosy(Redness):
@@ -119,9 +131,62 @@ def test_what_a_search_sees_is_not_held_out() -> None:
     Plan(PROMPT, reward="tenths", surrogate="augmented(reward=caption)", held_out=held_out, nfe=60)
 
 
-def test_auto_chooses_for_what_it_will_see() -> None:
-    plan = Plan(PROMPT, reward="tenths", nfe=60)
-    assert "profile of 'red'" in plan.explanation[1]
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"reward": "tenths"}, "by the default curve: there is no profile of 'red' on scenes-base"),
+        ({"reward": "caption"}, "by the profile of 'caption' on scenes-base"),
+        (
+            {"surrogate": "augmented(reward=augmented(reward=caption))", "reward": "tenths"},
+            "by the profile of 'caption'",
+        ),
+        ({"surrogate": "red", "reward": "caption"}, "by the profile of 'caption'"),
+        ({"surrogate": "minimum(parts=caption;red)", "reward": "tenths"}, "there is no profile of 'minimum'"),
+    ],
+)
+def test_auto_chooses_for_what_it_will_see(options: dict[str, Any], why: str) -> None:
+    """Else for what that wraps, else for what is reported."""
+    plan = Plan(PROMPT, nfe=60, **options)
+    assert why in plan.explanation[1]
+    assert plan.job().search == plan.search
+    assert isinstance(plan.search, Beam)
+    assert (plan.search.children is not None) is ("by the profile" in why)
+
+
+@pytest.mark.parametrize("paid", [False, True])
+def test_auto_has_several_candidates_where_finishing_costs_nfe(paid: bool) -> None:
+    """Where there is a final choice, and not more than that chooses among; at its own levels finishing is free."""
+    options: dict[str, Any] = {"reward": "caption", "held_out": [], "nfe": 60}
+    options |= {"interpolant": "vp", "grid": "uniform", "steps": 6} if paid else {}
+    plain = Plan(PROMPT, **options)
+    assert "finalists" not in plain.explanation[0]
+    finalists = {}
+    for shortlist in (1, 3, 8):
+        plan = Plan(PROMPT, choose_by="red", shortlist=shortlist, **options)
+        assert isinstance(plan.search, Beam)
+        assert plan.job().search == plan.search
+        finalists[shortlist] = plan.search.finalists
+    assert finalists == {1: 1, 3: 3, 8: 4}
+    assert plan.explanation[0].endswith(", up to 4 finalists to choose among")
+    assert (plan.dynamics.finish_nfe > 0) is paid
+    result = plan.run()
+    assert result.chosen is not None
+    assert result.spent.nfe <= 60
+    alone = Plan(PROMPT, choose_by="red", method="beam", **options).run()
+    assert (alone.chosen is None) is paid
+
+
+@pytest.mark.parametrize(("settings", "views"), [({}, 10), ({"mirror": False}, 5), ({"shift": 0}, 2)])
+def test_views_cost_no_nfe(settings: dict[str, Any], views: int) -> None:
+    """The account has one reward call for each sample that the search scored, as without views."""
+    seen, inner = Counted(), Counted()
+    options: dict[str, Any] = {"method": "beam", "nfe": 40, "held_out": []}
+    plain = Plan(PROMPT, reward=seen, **options).run()
+    result = Plan(PROMPT, reward=Redness(), surrogate=Augmented(inner, **settings), **options).run()
+    assert (result.spent.nfe, result.spent.reward_calls) == (plain.spent.nfe, plain.spent.reward_calls) == (40, 40)
+    assert result.spent.decodes == plain.spent.decodes
+    tried = 1 + 2  # samples of the trial before the search, which no account has
+    assert (seen.samples, inner.samples) == (40 + tried, views * (40 + tried))
 
 
 def test_guidance_needs_a_gradient_of_what_it_follows() -> None:

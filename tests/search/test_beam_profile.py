@@ -14,10 +14,11 @@ from rollflow.engine import Job, Task
 from rollflow.errors import BadSetting, RollflowError, RollflowWarning
 from rollflow.models.mixture.model import ToyModel
 from rollflow.rewards.toy import ToyReward
-from rollflow.search import beam as beams
+from rollflow.search import profile as profiles
 from rollflow.search.beam import LEVELS, Beam
 from rollflow.search.design import Design, design
 from rollflow.search.profile import Profile
+from rollflow.search.purpose import Purpose
 
 KAPPA = (0.1, 0.1, 1.0, 0.8, 0.3)
 
@@ -53,9 +54,9 @@ def tiny_file(tmp_path: Path) -> Path:
 def test_a_profile_becomes_levels_and_children(file: Path, line: ToyModel) -> None:
     found = _designed(30)
     assert len(found.levels) < len(KAPPA), "nothing was left out, so that this says little"
-    prepared = Beam(3, profile=file).prepared(line, ToyReward.name, 30)
+    prepared = Beam(3, profile=file).prepared(Purpose(line, (ToyReward.name,), 30))
     assert prepared == Beam(3, levels=found.levels, children=tuple(map(float, found.children)))
-    assert prepared.prepared(line, "other", 99) is prepared
+    assert prepared.prepared(Purpose(line, ("other",), 99)) is prepared
 
 
 def test_a_job_runs_what_was_designed(file: Path, line: ToyModel) -> None:
@@ -97,18 +98,24 @@ def test_steps_of_the_user_s_own_keep_the_weights(tiny_file: Path) -> None:
 def test_the_packaged_profile_is_taken_by_name(monkeypatch: pytest.MonkeyPatch, line: ToyModel) -> None:
     """Unless levels or children are given; any other model or reward has the default schedule."""
     monkeypatch.setattr(
-        beams, "packaged", lambda model, reward: exact("toy", "red") if (model, reward) == ("toy", "red") else None
+        profiles, "packaged", lambda model, reward: exact("toy", "red") if (model, reward) == ("toy", "red") else None
     )
-    found = Beam().prepared(line, "red", 30)
+    found = Beam().prepared(Purpose(line, ("red",), 30))
     assert (found.levels, found.parents) == (_designed(30).levels, 2)
-    assert Beam().prepared(line, "blue", 30) == Beam(levels=(1.0, 0.8, 0.6, 0.4, 0.3, 0.15))
+    assert Beam().prepared(Purpose(line, ("wrapper", "red"), 30)) == found
+    assert Beam().prepared(Purpose(line, ("blue",), 30)) == Beam(levels=(1.0, 0.8, 0.6, 0.4, 0.3, 0.15))
     for search in (Beam(levels=LEVELS), Beam(children=(1.0,))):
-        assert search.prepared(line, "red", 30) is search
+        assert search.prepared(Purpose(line, ("red",), 30)) is search
 
 
 def test_a_profile_of_something_else_is_a_warning(file: Path, line: ToyModel) -> None:
     with pytest.warns(RollflowWarning, match=r"the profile is of '\w+' on toy, not of 'red' on toy"):
-        assert Beam(profile=file).prepared(line, "red", 30).levels == _designed(30).levels
+        assert Beam(profile=file).prepared(Purpose(line, ("red",), 30)).levels == _designed(30).levels
+
+
+def test_a_profile_of_what_a_reward_wraps_is_none_of_something_else(file: Path, line: ToyModel) -> None:
+    purpose = Purpose(line, ("wrapper", ToyReward.name), 30)
+    assert Beam(profile=file).prepared(purpose).levels == _designed(30).levels
 
 
 def test_what_is_not_chosen_is_the_default_schedule(line: ToyModel) -> None:

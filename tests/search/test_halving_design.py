@@ -13,6 +13,7 @@ from rollflow.models.mixture.model import ToyModel
 from rollflow.search import Halving
 from rollflow.search.halving_design import _mean_reward, _widths, designed
 from rollflow.search.profile import Profile
+from rollflow.search.purpose import Purpose
 from rollflow.search.rungs import Rungs
 
 LEVELS = [1 - k / 6 for k in range(6)]
@@ -101,13 +102,13 @@ def profile_file(folder: Path, known_from: int) -> Path:
 def test_a_profile_decides_the_rungs(tmp_path: Path, plane: ToyModel) -> None:
     """When a job is made, for its budget; a file of another model or reward is used with a warning."""
     path = profile_file(tmp_path, 2)
-    found = Halving(profile=path).prepared(plane, "toy", 60)
+    found = Halving(profile=path).prepared(Purpose(plane, ("toy",), 60))
     assert found.profile is None
     assert found.rungs[0] == pytest.approx(LEVELS[2])
     assert (found.rungs, found.kept) == designed(recorded(2).astype(np.float32), 60, LEVELS)
-    assert Halving().prepared(plane, "toy", 60) == Halving()
+    assert Halving().prepared(Purpose(plane, ("toy",), 60)) == Halving()
     with pytest.warns(RollflowWarning, match="the profile is of 'toy' on toy, not of 'other' on toy"):
-        assert Halving(profile=path).prepared(plane, "other", 60) == found
+        assert Halving(profile=path).prepared(Purpose(plane, ("other",), 60)) == found
 
 
 def test_rungs_and_a_profile_are_not_given_together(tmp_path: Path) -> None:

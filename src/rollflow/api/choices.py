@@ -9,11 +9,10 @@ from rollflow.defaults import DEFAULT_STEPS
 from rollflow.dynamics.grids import GRIDS
 from rollflow.dynamics.guidance import GUIDANCE
 from rollflow.dynamics.interpolants import INTERPOLANTS
-from rollflow.dynamics.kernels import KERNELS, Kernel
+from rollflow.dynamics.kernels import KERNELS
 from rollflow.dynamics.lookahead import LOOKAHEADS
 from rollflow.engine import default_sampler
 from rollflow.models import FlowModel, Source, as_model, find_model
-from rollflow.models.base import ModelSpec
 from rollflow.options import Options
 from rollflow.registry import Registry
 from rollflow.rewards import REWARDS, RewardModel
@@ -21,6 +20,7 @@ from rollflow.rewards.components import components
 from rollflow.sampler import Dynamics, Sampler
 from rollflow.search import SEARCHES, Search
 from rollflow.search.published import as_published, published_sampler
+from rollflow.search.purpose import Purpose
 
 T = TypeVar("T")
 
@@ -93,17 +93,20 @@ class Choices(Options):
     @cached_property
     def search(self) -> Search:
         """The search method, with every choice made that depends on model, reward and budget."""
-        return self.named_search.prepared(*self._task)
+        return self.named_search.prepared(self._purpose)
 
     @property
     def explanation(self) -> tuple[str, ...]:
         """Lines that say what the search was chosen to be, and why; none if nothing was chosen."""
-        return self.named_search.explained(*self._task)
+        return self.named_search.explained(self._purpose)
 
     @property
-    def _task(self) -> tuple[ModelSpec, str, int, Kernel | None]:
+    def _purpose(self) -> Purpose:
         kernel = None if self.kernel is None else _named(self.kernel, KERNELS)
-        return self.declared_model, self.declared_objective.name, self.nfe, kernel
+        objective, shortlist = self.declared_objective, 1 if self.choose_by is None else self.shortlist
+        known = objective.known_as if isinstance(objective, RewardModel) else (objective.name,)
+        rewards = (*known, self.declared_reward.name)
+        return Purpose(self.declared_model, rewards, self.nfe, kernel, shortlist)
 
     @cached_property
     def named_search(self) -> Search:

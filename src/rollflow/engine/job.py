@@ -22,6 +22,7 @@ from rollflow.sampler import Dynamics, Sampler
 from rollflow.search.base import Search
 from rollflow.search.cost import Cost
 from rollflow.search.propagator import Finished, Propagator
+from rollflow.search.purpose import Purpose
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,9 @@ class Job:
         object.__setattr__(self, "nfe", whole("nfe", self.nfe, at_least=1, at_most=MOST_NFE))
         object.__setattr__(self, "seed", whole("seed", self.seed, at_least=0, at_most=MOST_SEED))
         kernel = None if self.sampler is None else self.sampler.kernel
-        search = self.search.prepared(self.task.model, self.task.objective.name, self.nfe, kernel)
+        task, shortlist = self.task, 1 if self.task.choice is None else self.task.choice.shortlist
+        rewards = (*task.objective.known_as, task.reward.name)
+        search = self.search.prepared(Purpose(task.model, rewards, self.nfe, kernel, shortlist))
         object.__setattr__(self, "search", search)
         if self.sampler is None:
             object.__setattr__(self, "sampler", default_sampler(self.task.model, search))

@@ -120,6 +120,11 @@ class RewardModel(ABC):
         return None if self.surrogate is None else self.surrogate()
 
     @property
+    def known_as(self) -> tuple[str, ...]:
+        """Names by which profiles of it are looked up: its own, and those of a reward that it wraps."""
+        return (self.name,)
+
+    @property
     def parts(self) -> tuple[RewardModel, ...]:
         """The k component rewards: the reward itself, unless it is a mixture."""
         return (self,)

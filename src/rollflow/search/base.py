@@ -7,14 +7,13 @@ from typing import ClassVar, NamedTuple
 
 from rollflow.checks import MOST_NFE, Settings
 from rollflow.defaults import DEFAULT_KERNEL, FEW_STEP_INTERPOLANT, MANY_STEP_INTERPOLANT
-from rollflow.dynamics.kernels import Kernel
 from rollflow.errors import BudgetTooSmall, RollflowError
-from rollflow.models.base import ModelSpec
 from rollflow.requests import Asking
 from rollflow.sampler import Dynamics, even_shares
 from rollflow.search.cost import Cost, Schedule, largest
 from rollflow.search.own_state import changed_settings, own_state, settings_of
 from rollflow.search.propagator import Finished, Progress, Propagator
+from rollflow.search.purpose import Purpose
 from rollflow.search.rehearsal import EndlessSearch, Rehearsal, rehearse
 
 
@@ -73,26 +72,12 @@ class Search(Settings, ABC):
     def population(self, propagator: Propagator, resume: Progress | None = None) -> Asking[Finished]:
         """Run one population within ``propagator.nfe``, from the start or from a saved state."""
 
-    def prepared(self, model: ModelSpec, reward: str, nfe: int, kernel: Kernel | None = None) -> Search:
-        """Return the search with every choice made that depends on its task; by default it has none.
-
-        Args:
-            model: Model that is sampled.
-            reward: Name of the reward that is optimized.
-            nfe: Budget.
-            kernel: Kernel that the user chose; None if the choice is the search's.
-        """
+    def prepared(self, purpose: Purpose) -> Search:
+        """Return the search with every choice made that depends on its purpose; by default it has none."""
         return self
 
-    def explained(self, model: ModelSpec, reward: str, nfe: int, kernel: Kernel | None = None) -> tuple[str, ...]:
-        """Return lines that say what ``prepared`` chose and why; by default nothing is chosen, so that there are none.
-
-        Args:
-            model: Model that is sampled.
-            reward: Name of the reward that is optimized.
-            nfe: Budget.
-            kernel: Kernel that the user chose; None if the choice is the search's.
-        """
+    def explained(self, purpose: Purpose) -> tuple[str, ...]:
+        """Return lines that say what ``prepared`` chose and why; by default nothing is chosen, so there are none."""
         return ()
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,16 +12,15 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from rollflow.checks import real, refused, whole
-from rollflow.dynamics.kernels import Kernel
-from rollflow.errors import BadSetting, RollflowWarning
-from rollflow.models.base import ModelSpec
+from rollflow.errors import BadSetting
 from rollflow.requests import Asking
 from rollflow.sampler import Dynamics, even_shares, weighted_shares
 from rollflow.search.base import ScheduledSearch
 from rollflow.search.cost import Schedule, Stage
 from rollflow.search.design import design
-from rollflow.search.profile import Profile, packaged
+from rollflow.search.profile import Profile, packaged_for, warn_of_other
 from rollflow.search.propagator import Finished, Particles, Progress, Propagator
+from rollflow.search.purpose import Purpose
 from rollflow.search.recombination import LEAST, recombined
 
 LEVELS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.15)
@@ -59,8 +57,8 @@ class Beam(ScheduledSearch):
             design for the budget keeps, which are all from about 60 NFE.
         children: Weights > 0 of the children at ``levels``, between which they are interpolated; one number is the same
             weight everywhere, which is what None takes without a profile.
-        profile: File of a profile. None takes the one in the package, if it has one of the model and the reward by
-            name and neither levels nor children are given.
+        profile: File of a profile. None takes the one in the package, if it has one of the model and the reward (else
+            of one that this wraps, else of the one that is reported) by name and neither levels nor children are given.
         finalists: Largest number of the last children that are finished and scored, of which the best is returned, or
             the one that a second reward prefers (``FinalChoice``). Each takes the NFE of finishing from the children.
 
@@ -103,20 +101,14 @@ class Beam(ScheduledSearch):
     def default_levels(self) -> tuple[float, ...]:
         return LEVELS if self.levels is None else self.levels
 
-    def prepared(self, model: ModelSpec, reward: str, nfe: int, kernel: Kernel | None = None) -> Beam:
+    def prepared(self, purpose: Purpose) -> Beam:
         if self._explicit:
             return self
-        name = getattr(model, "name", "")
-        if self.profile is not None:
-            known: Profile | None = Profile.load(self.profile)
-        else:
-            known = packaged(name, reward)
+        known = packaged_for(purpose) if self.profile is None else Profile.load(self.profile)
         if known is None:
-            return replace(self, levels=design((1.0,) * len(LEVELS), LEVELS, nfe).levels)
-        if (known.model, known.reward) != (name, reward):
-            told = f"the profile is of '{known.reward}' on {known.model}, not of '{reward}' on {name}"
-            warnings.warn(told, RollflowWarning, stacklevel=2)
-        found = design(tuple(known.gains().mean(0).tolist()), known.levels, nfe)
+            return replace(self, levels=design((1.0,) * len(LEVELS), LEVELS, purpose.nfe).levels)
+        warn_of_other(known, purpose)
+        found = design(tuple(known.gains().mean(0).tolist()), known.levels, purpose.nfe)
         children = tuple(float(count) for count in found.children)
         return replace(self, profile=None, levels=(1.0, *found.levels[1:]), children=children)
 

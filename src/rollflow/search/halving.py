@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,16 +10,15 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from rollflow.checks import real, refused, whole
-from rollflow.dynamics.kernels import Kernel
-from rollflow.errors import BadSetting, RollflowWarning
-from rollflow.models.base import ModelSpec
+from rollflow.errors import BadSetting
 from rollflow.requests import Asking
 from rollflow.sampler import Dynamics
 from rollflow.search.base import ScheduledSearch
 from rollflow.search.cost import Schedule, Stage
 from rollflow.search.halving_design import designed
-from rollflow.search.profile import Profile
+from rollflow.search.profile import Profile, warn_of_other
 from rollflow.search.propagator import Finished, Progress, Propagator
+from rollflow.search.purpose import Purpose
 from rollflow.search.rungs import Rungs, fractions_of, widths_of
 
 
@@ -78,14 +76,12 @@ class Halving(ScheduledSearch):
             if replace(self, profile=None) != Halving():
                 raise BadSetting("halving takes its rungs from its profile; give either these or a profile")
 
-    def prepared(self, model: ModelSpec, reward: str, nfe: int, kernel: Kernel | None = None) -> Halving:
+    def prepared(self, purpose: Purpose) -> Halving:
         if self.profile is None:
             return self
-        known, name = Profile.load(self.profile), getattr(model, "name", "")
-        if (known.model, known.reward) != (name, reward):
-            told = f"the profile is of '{known.reward}' on {known.model}, not of '{reward}' on {name}"
-            warnings.warn(told, RollflowWarning, stacklevel=2)
-        found = designed(known.trajectories, max(nfe, len(known.levels)), known.levels)
+        known = Profile.load(self.profile)
+        warn_of_other(known, purpose)
+        found = designed(known.trajectories, max(purpose.nfe, len(known.levels)), known.levels)
         return replace(self, rungs=found.levels, kept=found.kept, profile=None)
 
     def schedule(self, dynamics: Dynamics, surplus: int) -> Schedule:

@@ -8,6 +8,7 @@ import json
 import math
 import re
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -20,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollflow.checks import MOST_SEED, each, instance, real, refused, text, whole
-from rollflow.errors import BadSetting
+from rollflow.errors import BadSetting, RollflowWarning
 from rollflow.files.atomic import open_regular
 from rollflow.files.documents import read_json
+from rollflow.search.purpose import Purpose
 
 FORMAT = "rollflow profile 1"
 MAX_BYTES = 2**26
@@ -256,3 +258,19 @@ def packaged(model: str, reward: str) -> Profile | None:
         return None
     path = PACKAGED / f"{model}-{reward}.npz"
     return Profile.load(path) if path.is_file() else None
+
+
+def packaged_for(purpose: Purpose) -> Profile | None:
+    """Return the profile in the library of the first of the purpose's rewards that has one; None if none has."""
+    found = (packaged(purpose.model_name, reward) for reward in purpose.rewards)
+    return next((profile for profile in found if profile is not None), None)
+
+
+def warn_of_other(profile: Profile, purpose: Purpose) -> None:
+    """Warn the user if a profile is not of a purpose's model and one of its rewards."""
+    if profile.model != purpose.model_name or profile.reward not in purpose.rewards:
+        told = (
+            f"the profile is of '{profile.reward}' on {profile.model}, not of '{purpose.rewards[0]}' on "
+            f"{purpose.model_name}"
+        )
+        warnings.warn(told, RollflowWarning, stacklevel=3)

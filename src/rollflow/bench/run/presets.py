@@ -17,6 +17,7 @@ from rollflow.bench.run.preset_arms import (
     table_arms,
     vp_arms,
 )
+from rollflow.bench.run.surrogate_arms import surrogate_arms
 from rollflow.bench.suites.load import load
 from rollflow.engine import Pool
 from rollflow.errors import unknown
@@ -132,6 +133,21 @@ PRESETS: dict[str, Preset] = {
         real_prompts=100,
         seeds=4,
         quick=(100, 8, 1),
+        category="hard",
+        split="confirmation",
+        first_seed=1000,
+    ),
+    "surrogates": replace(
+        _COMPOSITIONAL,
+        about="the default search on hard prompts by rewards that mislead less, and with a final choice",
+        suite="scenes-hard",
+        held_out=("judge",),
+        arms=surrogate_arms,
+        nfe=60,
+        prompts=None,
+        real_prompts=100,
+        seeds=4,
+        quick=(60, 8, 1),
         category="hard",
         split="confirmation",
         first_seed=1000,

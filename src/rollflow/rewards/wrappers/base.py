@@ -52,5 +52,9 @@ class Wrapper(RewardModel):
         return self.reward.unfit(shape)
 
     @property
+    def known_as(self) -> tuple[str, ...]:
+        return (self.name, *self.reward.known_as)
+
+    @property
     def place(self) -> Hashable:
         return self.reward.place
