@@ -29,8 +29,8 @@ def hard_arms(nfe: int) -> tuple[Arm, ...]:
     """Return all searches at the budgets up to ``nfe``, and best of N with ``nfe``.
 
     Along the linear interpolant with DDIM, and along VP with the reverse SDE, the dynamics of arXiv 2503.19385; best of
-    N with the ODE. ``auto`` has its own noise levels and, along the linear interpolant, its own kernel. The name of an
-    arm ends in its budget.
+    N with the ODE. Along VP, RBF is also run as published, and with what helps beams. ``auto`` has its own noise levels
+    and, along the linear interpolant, its own kernel. The name of an arm ends in its budget.
     """
     budgets = [one for one in BUDGETS if one <= nfe]
     arms = [
@@ -42,6 +42,10 @@ def hard_arms(nfe: int) -> tuple[Arm, ...]:
             arms += [Arm(f"{label}, {name}, {one}", method, one, **dynamics) for one in budgets]
         arms += [Arm(f"RBF, {name}, {one}", f"rbf({_initial(one)})", one, **dynamics) for one in budgets]
     arms += [_published(one) for one in budgets]
+    better = "quota=gain, recombine=true"
+    arms += [
+        Arm(f"RBF improved, VP, {one}", f"rbf({_initial(one)}, {better})", one, **_DYNAMICS["VP"]) for one in budgets
+    ]
     arms += [Arm(f"auto, {one}", "auto", one) for one in sorted({*budgets, *(one for one in SMALLEST if one <= nfe)})]
     arms += [Arm(f"auto, VP, {one}", "auto", one, interpolant="vp", kernel="sde") for one in budgets]
     return tuple(arms)
@@ -57,3 +61,9 @@ def _published(nfe: int) -> Arm:
     dynamics = _DYNAMICS["VP"]
     method = f"rbf({_initial(nfe)}, quota=published)"
     return Arm(f"RBF as published, VP, {nfe}", method, nfe, **dynamics, grid="arc", finish=False)
+
+
+def _improved(nfe: int) -> Arm:
+    """Return RBF with quotas in proportion to the sibling gain and with recombination."""
+    method = f"rbf({_initial(nfe)}, quota=gain, recombine=true)"
+    return Arm(f"RBF improved, VP, {nfe}", method, nfe, **_DYNAMICS["VP"])

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from rollflow.checks import Settings, real, refused
+from rollflow.errors import BadSetting
+from rollflow.models.base import ModelSpec
 from rollflow.registry import Registry
+from rollflow.search.profile import Profile, packaged
+
+LEAST_GAIN = 1e-6
+"""Smallest weight of a transition in a quota by gains, as a share of the largest: gains below 0 are noise."""
 
 
 class QuotaSchedule(Settings, ABC):
@@ -23,6 +31,14 @@ class QuotaSchedule(Settings, ABC):
 
     name: ClassVar[str]
     reserve: ClassVar[int] = 0
+
+    def prepared(self, model: ModelSpec, reward: str) -> QuotaSchedule:
+        """Return the rule with every choice made that depends on the model and, by name, the reward; here none is."""
+        return self
+
+    def along(self, levels: Sequence[float]) -> QuotaSchedule:
+        """Return the rule for transitions to these linear noise levels; here it does not depend on them."""
+        return self
 
     @abstractmethod
     def split(self, children: int, transitions: int) -> list[int]:
@@ -93,9 +109,55 @@ class WeightedQuota(QuotaSchedule):
         return [*quotas[:-1], children - sum(quotas[:-1])]
 
 
+@dataclass(frozen=True)
+class GainQuota(QuotaSchedule):
+    """Give every transition one child, and the rest in proportion to what choosing among siblings gains there.
+
+    The sibling gain of a profile (``rollflow bench profile``) at the noise level to which the transition leads, with
+    linear interpolation; the children of a beam follow it, too. Unpublished.
+
+    Args:
+        profile: File of a profile; None takes the one in the package, if it has one of the model and the reward by
+            name. Without one all transitions have the same quota. It is read once, when a job is made.
+        levels: Noise levels of the profile, falling; None until it is read.
+        gains: Sibling gain at each level, not below 0.
+    """
+
+    profile: Path | None = None
+    levels: tuple[float, ...] | None = None
+    gains: tuple[float, ...] | None = None
+    name = "gain"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.profile is not None:
+            object.__setattr__(self, "profile", Path(self.profile))
+        if (self.levels is None) != (self.gains is None) or len(self.levels or ()) != len(self.gains or ()):
+            raise BadSetting(f"a quota by gains needs one gain for each level; got {self.gains} for {self.levels}")
+
+    def prepared(self, model: ModelSpec, reward: str) -> QuotaSchedule:
+        if self.levels is not None:
+            return self
+        known = packaged(getattr(model, "name", ""), reward) if self.profile is None else Profile.load(self.profile)
+        if known is None:
+            return UniformQuota()
+        gains = tuple(max(0.0, float(gain)) for gain in known.gains().mean(0))
+        return GainQuota(None, tuple(known.levels), gains)
+
+    def along(self, levels: Sequence[float]) -> QuotaSchedule:
+        if self.levels is None or self.gains is None:
+            return UniformQuota()
+        at = np.interp(levels, self.levels[::-1], self.gains[::-1])
+        least = LEAST_GAIN * max(at, default=0.0)
+        return WeightedQuota(tuple(max(least, float(gain)) for gain in at)) if least > 0 else UniformQuota()
+
+    def split(self, children: int, transitions: int) -> list[int]:
+        return UniformQuota().split(children, transitions)
+
+
 QUOTAS: Registry[QuotaSchedule] = Registry(
     "quota schedule",
     QuotaSchedule,
-    {schedule.name: schedule for schedule in (UniformQuota, PublishedQuota, WeightedQuota)},
+    {schedule.name: schedule for schedule in (UniformQuota, PublishedQuota, WeightedQuota, GainQuota)},
 )
 """Every quota schedule, by its name on the command line."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -11,7 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rollflow.checks import whole
+from rollflow.dynamics.kernels import Kernel
 from rollflow.errors import BudgetTooSmall
+from rollflow.models.base import ModelSpec
 from rollflow.requests import Asking
 from rollflow.sampler import Dynamics, even_shares
 from rollflow.search.base import ScheduledSearch
@@ -82,11 +84,15 @@ class RolloverBudget(ScheduledSearch):
     def populations(self) -> int:
         return self.chains
 
+    def prepared(self, model: ModelSpec, reward: str, nfe: int, kernel: Kernel | None = None) -> RolloverBudget:
+        return replace(self, quota=self.quota.prepared(model, reward))
+
     def schedule(self, dynamics: Dynamics, surplus: int) -> Schedule:
         """Return the draws of every transition without rollover, which moves children but keeps their number."""
         if dynamics.transitions == 0:
             return Schedule([Stage(self.initial + surplus)], finished=1)
-        quotas = self.quota.split(dynamics.transitions + surplus, dynamics.transitions)
+        levels = [dynamics.noise_level(k) for k in range(1, dynamics.sampler.steps)]
+        quotas = self.quota.along(levels).split(dynamics.transitions + surplus, dynamics.transitions)
         return Schedule([Stage(self.initial), *(Stage(quota, parents=1) for quota in quotas)], finished=1)
 
     def smallest_nfe(self, dynamics: Dynamics) -> int:
