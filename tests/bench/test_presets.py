@@ -103,6 +103,7 @@ def test_the_arms_of_the_hard_preset() -> None:
     kinds = ("SVDD(1)", "SVDD(2)", "CoDe", "SMC", "BFS", "demon", "RBF")
     assert budgets.keys() == {f"{kind}, {path}" for kind in kinds for path in ("DDIM", "VP")} | {
         "RBF as published, VP",
+        "RBF improved, VP",
         "auto, VP",
     }
     assert all(each == [50, 100, 200] for each in budgets.values())
@@ -160,6 +161,16 @@ def test_the_graded_suite_is_held_out_and_in_its_bands(graded: Suite) -> None:
         assert len(prompts) >= 60
         assert all(low <= told["accuracy"][prompt] <= high for prompt in prompts)
         assert all(parse(prompt).held_out for prompt in prompts)
+
+
+def test_the_suite_of_hard_prompts_is_new(graded: Suite) -> None:
+    """It has prompts enough for the protocol, none of them in the suite that searches were designed on."""
+    suite, told = load("scenes-hard"), json.loads((DATA / "scenes-hard.graded.json").read_text())
+    hard = suite.only("hard")
+    assert len(hard.split("confirmation").items) >= 100
+    assert all(told["accuracy"][item.prompt] <= BANDS["hard"][1] for item in hard.items)
+    assert all(parse(item.prompt).held_out for item in suite.items)
+    assert not {item.prompt for item in suite.items} & {item.prompt for item in graded.items}
 
 
 @pytest.mark.parametrize(

@@ -278,7 +278,7 @@ def test_our_own_prompts_are_six_of_each_skill_and_ask_for_what_they_say() -> No
 
 
 def test_everything_shipped_can_be_loaded_by_its_name() -> None:
-    assert {"prompts", "scenes-aesthetic", "scenes-composition", "scenes-quantity"} == set(shipped())
+    assert {"prompts", "scenes-aesthetic", "scenes-composition", "scenes-hard", "scenes-quantity"} == set(shipped())
     assert all(load(name).name == name for name in shipped())
 
 

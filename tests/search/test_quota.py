@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollflow.errors import RollflowError
-from rollflow.search.rbf.quota import QUOTAS, PublishedQuota, QuotaSchedule, UniformQuota, WeightedQuota
+from rollflow.models.scenes import ScenesTurbo
+from rollflow.search import RolloverBudget
+from rollflow.search.profile import packaged
+from rollflow.search.purpose import Purpose
+from rollflow.search.rbf.quota import (
+    QUOTAS,
+    GainQuota,
+    PublishedQuota,
+    QuotaSchedule,
+    UniformQuota,
+    WeightedQuota,
+)
 
 transitions = st.integers(1, 12)
 spare = st.integers(0, 300)
@@ -62,3 +73,37 @@ def test_the_rest_is_in_proportion(w: tuple[float, ...], T: int, expected: list[
 def test_weights_out_of_range(w: tuple[float, ...]) -> None:
     with pytest.raises(RollflowError, match=r"weights.* of (a quota schedule|weighted).* must be"):
         WeightedQuota(w)
+
+
+def purpose(reward: str) -> Purpose:
+    return Purpose(ScenesTurbo, (reward,), 50)
+
+
+def test_gains_are_weights_at_the_levels_that_transitions_lead_to() -> None:
+    """Between the levels of the profile they are interpolated; one child each is given before the rest is shared."""
+    quota = GainQuota(levels=(1.0, 0.5, 0.1), gains=(0.1, 0.3, 0.0))
+    assert quota.along([0.75, 0.5, 0.3]).split(3 + 65, 3) == [1 + 20, 1 + 30, 1 + 15]
+    assert quota.along([0.5, 0.1]).split(2 + 1000, 2) == [1000, 2]  # a gain of 0 still has a child, and what is rounded
+
+
+def test_without_gains_quotas_are_uniform() -> None:
+    for quota in (GainQuota(), GainQuota(levels=(1.0, 0.5), gains=(0.0, 0.0))):
+        assert quota.along([0.9, 0.7, 0.5]).split(23, 3) == UniformQuota().split(23, 3)
+    assert GainQuota().prepared(purpose("jpeg-compressibility")) == UniformQuota()
+
+
+def test_gains_come_from_the_packaged_profile() -> None:
+    known, quota = packaged("scenes-turbo", "caption"), GainQuota().prepared(purpose("caption"))
+    assert known is not None
+    assert isinstance(quota, GainQuota)
+    assert quota.levels == known.levels
+    assert quota.gains == tuple(max(0.0, gain) for gain in known.gains().mean(0).tolist())
+    assert quota.prepared(purpose("count")) is quota
+    search = RolloverBudget(1, 4, quota=GainQuota()).prepared(purpose("caption"))
+    assert isinstance(search, RolloverBudget)
+    assert search.quota == quota
+
+
+def test_gains_without_levels_are_refused() -> None:
+    with pytest.raises(RollflowError, match="one gain for each level"):
+        GainQuota(levels=(1.0, 0.5), gains=(0.1,))

@@ -13,9 +13,9 @@ import numpy as np
 
 from rollflow.checks import Settings, real, refused
 from rollflow.errors import BadSetting
-from rollflow.models.base import ModelSpec
 from rollflow.registry import Registry
-from rollflow.search.profile import Profile, packaged
+from rollflow.search.profile import Profile, packaged_for, warn_of_other
+from rollflow.search.purpose import Purpose
 
 LEAST_GAIN = 1e-6
 """Smallest weight of a transition in a quota by gains, as a share of the largest: gains below 0 are noise."""
@@ -32,8 +32,8 @@ class QuotaSchedule(Settings, ABC):
     name: ClassVar[str]
     reserve: ClassVar[int] = 0
 
-    def prepared(self, model: ModelSpec, reward: str) -> QuotaSchedule:
-        """Return the rule with every choice made that depends on the model and, by name, the reward; here none is."""
+    def prepared(self, purpose: Purpose) -> QuotaSchedule:
+        """Return the rule with every choice made that depends on the purpose of the search; here none is."""
         return self
 
     def along(self, levels: Sequence[float]) -> QuotaSchedule:
@@ -135,12 +135,13 @@ class GainQuota(QuotaSchedule):
         if (self.levels is None) != (self.gains is None) or len(self.levels or ()) != len(self.gains or ()):
             raise BadSetting(f"a quota by gains needs one gain for each level; got {self.gains} for {self.levels}")
 
-    def prepared(self, model: ModelSpec, reward: str) -> QuotaSchedule:
+    def prepared(self, purpose: Purpose) -> QuotaSchedule:
         if self.levels is not None:
             return self
-        known = packaged(getattr(model, "name", ""), reward) if self.profile is None else Profile.load(self.profile)
+        known = packaged_for(purpose) if self.profile is None else Profile.load(self.profile)
         if known is None:
             return UniformQuota()
+        warn_of_other(known, purpose)
         gains = tuple(max(0.0, float(gain)) for gain in known.gains().mean(0))
         return GainQuota(None, tuple(known.levels), gains)
 

@@ -11,14 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rollflow.checks import whole
-from rollflow.dynamics.kernels import Kernel
 from rollflow.errors import BudgetTooSmall
-from rollflow.models.base import ModelSpec
 from rollflow.requests import Asking
 from rollflow.sampler import Dynamics, even_shares
 from rollflow.search.base import ScheduledSearch
 from rollflow.search.cost import Cost, Schedule, Stage
 from rollflow.search.propagator import Finished, Particles, Progress, Propagator
+from rollflow.search.purpose import Purpose
 from rollflow.search.rbf.acceptance import Acceptance, BestSoFar, Drawn
 from rollflow.search.rbf.quota import QuotaSchedule, UniformQuota
 from rollflow.search.recombination import LEAST, recombined
@@ -84,8 +83,8 @@ class RolloverBudget(ScheduledSearch):
     def populations(self) -> int:
         return self.chains
 
-    def prepared(self, model: ModelSpec, reward: str, nfe: int, kernel: Kernel | None = None) -> RolloverBudget:
-        return replace(self, quota=self.quota.prepared(model, reward))
+    def prepared(self, purpose: Purpose) -> RolloverBudget:
+        return replace(self, quota=self.quota.prepared(purpose))
 
     def schedule(self, dynamics: Dynamics, surplus: int) -> Schedule:
         """Return the draws of every transition without rollover, which moves children but keeps their number."""
