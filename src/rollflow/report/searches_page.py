@@ -23,6 +23,9 @@ from rollflow.registry import settings_of
 from rollflow.report.tables import seconds_note
 from rollflow.report.typeset import Cell, Table, markdown, plain, quoted
 
+POOLED = " pooled"
+"""End of the name of a search whose prompts share a budget."""
+
 
 def searches_markdown(results: ExperimentResults, figure: str) -> str:
     """Return the page of an experiment whose arms are searches at several budgets.
@@ -75,6 +78,7 @@ def _tables(results: ExperimentResults, searches: Searches) -> Iterator[Table]:
         yield by_budget(results, searches, measure)
     for default in defaults_of(searches):
         yield differences(results, searches, default)
+    yield shared_budgets(results, searches)
     if reference is not None:
         yield across_budgets(results, searches, reference)
     yield costs(results, searches)
@@ -175,6 +179,27 @@ def differences(results: ExperimentResults, searches: Searches, default: str) ->
     columns = ("search", *(f"{measure.label}, {nfe} NFE" for measure in measures for nfe in budgets))
     note = f"{default} minus the search of the row, paired by prompt and seed."
     return Table(f"{default} minus each search", columns, tuple(rows) if budgets else (), (note, INTERVALS_NOTE))
+
+
+def shared_budgets(results: ExperimentResults, searches: Searches) -> Table:
+    """Return the table of the NFE that a search needs for what it reaches if all prompts share a budget."""
+    measures = measures_of(results)
+    rows: list[tuple[Cell, ...]] = [
+        (
+            name,
+            nfe,
+            *(needed_text(nfe_needed(results, one, even, Reference(name, nfe, arm)), sorted(even)) for one in measures),
+        )
+        for name, arms in searches.items()
+        for even in [searches.get(name.removesuffix(POOLED))]
+        if name.endswith(POOLED) and even is not None
+        for nfe, arm in arms.items()
+    ]
+    note = "NFE that the same search needs with an even split for the mean that it reaches with a shared budget."
+    columns = ("search", "NFE", *(measure.label for measure in measures))
+    return Table(
+        "An even split for what a shared budget reaches", columns, tuple(rows), (note, EQUAL_REWARD_NOTE), labels=2
+    )
 
 
 def across_budgets(results: ExperimentResults, searches: Searches, reference: Reference) -> Table:

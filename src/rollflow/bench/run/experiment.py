@@ -37,6 +37,8 @@ class Arm(SamplingOptions):
             default, is the reward itself.
         choose_by: Second reward, which chooses among the last candidates of the search; None chooses nothing.
         shortlist: Number of candidates that it chooses among.
+        pool_until: Reward at which the jobs of this arm stop that share their budgets (``Pool``), whatever the
+            experiment's pool is; None leaves it at that.
 
     Raises:
         BadSetting: If an option is an object without a text form.
@@ -48,6 +50,7 @@ class Arm(SamplingOptions):
     surrogate: str | bool = False
     choose_by: str | None = None
     shortlist: int = DEFAULT_SHORTLIST
+    pool_until: float | None = None
 
     def __post_init__(self) -> None:
         for name, (_, option) in options_of().items():
@@ -159,6 +162,12 @@ class Experiment:
                 for arm in self.arms:
                     yield Trial(arm, place, item, seed)
 
+    def pool_of(self, arm: Arm) -> Pool | None:
+        """Return the pool that the jobs of an arm and one seed share; None if they share none, as plain samples do."""
+        if arm.nfe is None:
+            return None
+        return self.pool if arm.pool_until is None else Pool(until=arm.pool_until)
+
     def arms_named(self, patterns: Sequence[str]) -> tuple[Arm, ...]:
         """Return the arms whose names match any of some patterns with wildcards (``fnmatch``); without patterns, all.
 
@@ -181,7 +190,7 @@ class Experiment:
         alike: dict[str, Arm] = {}
         for arm in (arm for arm in self.arms if arm.nfe is not None):
             method = arm.method if arm.kernel is None else ""  # it matters only if it chooses the kernel
-            moves = replace(arm, name="", method=method, nfe=None, surrogate=False, choose_by=None)
+            moves = replace(arm, name="", method=method, nfe=None, surrogate=False, choose_by=None, pool_until=None)
             alike.setdefault(json.dumps(moves.to_json()), arm)
         measurements = []
         for place, item in enumerate(self.suite.items):

@@ -148,9 +148,10 @@ def costs_of(experiment: Experiment) -> dict[str, int]:
         _ = plan.declared_reward
         one = (plan.baseline_cost() if arm.nfe is None else plan.cost()).nfe
         prompts = len(experiment.suite.items)
-        if experiment.pool is not None and arm.nfe is not None:
-            check_pool(experiment.pool, plan)
-            costs[arm.name] = (experiment.pool.nfe or arm.nfe * prompts) * experiment.seeds
+        pool = experiment.pool_of(arm)
+        if pool is not None:
+            check_pool(pool, plan)
+            costs[arm.name] = (pool.nfe or (arm.nfe or 0) * prompts) * experiment.seeds
         else:
             costs[arm.name] = one * prompts * experiment.seeds
     return costs

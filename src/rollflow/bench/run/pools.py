@@ -105,22 +105,21 @@ def pools_of(
     experiment: Experiment,
     trials: Sequence[Trial],
     model: FlowModel | Source | str,
-    reward: RewardModel | str,
-    until: float,
+    reward: RewardModel,
 ) -> list[TrialPool]:
-    """Return the pools of an experiment: one for each arm that searches and each seed."""
-    if experiment.pool is None:
-        return []
+    """Return the pools of an experiment: one for each arm whose jobs share a pool and each seed."""
     groups: dict[tuple[str, int], list[Trial]] = {}
     for trial in trials:
-        if trial.arm.nfe is not None:
+        if experiment.pool_of(trial.arm) is not None:
             groups.setdefault((trial.arm.name, trial.seed), []).append(trial)
     smallest: dict[str, int] = {}
     pools = []
     for (arm, _), some in groups.items():
+        pool = experiment.pool_of(some[0].arm)
+        assert pool is not None
         if arm not in smallest:
             smallest[arm] = _smallest(some[0], model, reward, experiment.max_rows)
-        pools.append(TrialPool(experiment.pool, some, smallest[arm], until))
+        pools.append(TrialPool(pool, some, smallest[arm], pool.threshold(reward)))
     return pools
 
 

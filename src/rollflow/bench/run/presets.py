@@ -8,6 +8,7 @@ from typing import Any
 
 from rollflow.bench.run.experiment import Arm, Experiment, Spread
 from rollflow.bench.run.hard_arms import hard_arms
+from rollflow.bench.run.pool_arms import pool_arms
 from rollflow.bench.run.preset_arms import (
     aesthetic_arms,
     initial_arms,
@@ -150,6 +151,19 @@ PRESETS: dict[str, Preset] = {
         quick=(60, 8, 1),
         category="hard",
         split="confirmation",
+        first_seed=1000,
+    ),
+    "pool": replace(
+        _COMPOSITIONAL,
+        about="a budget that easy, medium and hard prompts share, and the same budget split evenly",
+        suite="scenes-mixed",
+        held_out=("judge",),
+        arms=pool_arms,
+        nfe=150,
+        prompts=None,
+        real_prompts=100,
+        seeds=2,
+        quick=(60, 9, 1),
         first_seed=1000,
     ),
     "searches": replace(

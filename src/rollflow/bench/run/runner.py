@@ -140,9 +140,7 @@ class Runner:
         others = self.folder.identify(provenance_of(model, reward, judges))
         if others:
             self.warn(f"the experiment was begun with other versions: {'; '.join(others)}")
-        if self.experiment.pool is not None:
-            until = self.experiment.pool.threshold(reward)
-            self._pools = pools_of(self.experiment, self.trials, model, reward, until)
+        self._pools = pools_of(self.experiment, self.trials, model, reward)
         engine = Engine(self.experiment.max_rows, [self._watch], padded=True)
         self._tidy()
         waited = 0

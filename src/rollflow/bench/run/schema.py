@@ -118,7 +118,7 @@ ARM_MAY: dict[str, Kind] = {
     one.name: Kind("an option", lambda value: value is None or isinstance(value, str | bool | int))
     for one in fields(SamplingOptions)
     if one.name not in ARM
-} | {"surrogate": CHOICE_OR_TRUTH, "choose_by": _maybe(TEXT), "shortlist": _whole(1)}
+} | {"surrogate": CHOICE_OR_TRUTH, "choose_by": _maybe(TEXT), "shortlist": _whole(1), "pool_until": _maybe(NUMBER)}
 """Options added after the first release, omitted at their defaults."""
 CONFIG: dict[str, Kind] = {
     "name": TEXT,

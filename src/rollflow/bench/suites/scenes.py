@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rollflow.bench.suites.load import lines_of
+from rollflow.bench.suites.load import lines_of, load
 from rollflow.bench.suites.suite import Item, Suite
 from rollflow.files.atomic import check_folder
 from rollflow.files.atomic import write as write_files
@@ -34,12 +34,19 @@ def aesthetic() -> Suite:
     return _drawn("scenes-aesthetic", 1, strata, 0, lambda caption: caption.background)
 
 
+def mixed() -> Suite:
+    """Return 120 prompts of the confirmation part, 40 per difficulty, which is the category: no hard one is spent."""
+    quantity, hard = load("scenes-quantity").split("confirmation"), load("scenes-hard").split("confirmation")
+    of = {"easy": quantity, "medium": quantity, "hard": hard}
+    items = (item for difficulty, suite in of.items() for item in suite.only(difficulty).items[:40])
+    return Suite("scenes-mixed", "1", tuple(items))
+
+
 def write(folder: str) -> None:
-    """Write both suites to a folder, from which a maintainer copies them into the sources."""
+    """Write the suites to a folder, from which a maintainer copies them into the sources."""
     check_folder(Path(folder))
-    write_files(
-        Path(folder), {f"{suite.name}.jsonl": lines_of(suite).encode() for suite in (composition(), aesthetic())}
-    )
+    suites = composition(), aesthetic(), mixed()
+    write_files(Path(folder), {f"{suite.name}.jsonl": lines_of(suite).encode() for suite in suites})
 
 
 def _drawn(
