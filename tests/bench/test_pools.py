@@ -131,6 +131,22 @@ class Moody(Redness):
         return super().score(samples, prompts)
 
 
+def test_arms_may_have_pools_of_their_own(whole: Path, tmp_path: Path) -> None:
+    """An arm with a pool beside arms without: its jobs are those of an experiment whose arms all have it."""
+    shared = replace(pooled(UNTIL), pool=None)
+    arms = tuple(replace(arm, pool_until=UNTIL if arm.name == "BoN" else None) for arm in shared.arms)
+    run(tmp_path, experiment=replace(shared, arms=arms))
+    there, here = (
+        {(one.arm, one.prompt, one.seed): one for one in map(JobRecord.from_json, JournalIndex(folder).done.values())}
+        for folder in (whole, tmp_path)
+    )
+    assert here.keys() == there.keys()
+    for key, record in here.items():
+        assert bool(record.rounds) == (record.arm == "BoN")
+        if record.arm in ("BoN", "plain"):
+            assert (record.sha256, record.rounds) == (there[key].sha256, there[key].rounds)
+
+
 def test_what_fails_leaves_the_pool(whole: Path, tmp_path: Path) -> None:
     """A round that fails is tried again; one that is given up counts as spent, and the others go on."""
     one = pooled(UNTIL, arms=ARMS[1:2], seeds=1)

@@ -13,6 +13,7 @@ import pytest
 from rollflow.bench.suites import scenes
 from rollflow.bench.suites.load import Item, Suite, load, save, shipped
 from rollflow.bench.suites.published import PUBLISHED
+from rollflow.bench.suites.scenes import mixed
 from rollflow.bench.suites.suite import split_of
 from rollflow.errors import RollflowError, UnknownName
 from rollflow.models.scenes.grammar import RELATIONS, parse
@@ -278,8 +279,22 @@ def test_our_own_prompts_are_six_of_each_skill_and_ask_for_what_they_say() -> No
 
 
 def test_everything_shipped_can_be_loaded_by_its_name() -> None:
-    assert {"prompts", "scenes-aesthetic", "scenes-composition", "scenes-hard", "scenes-quantity"} == set(shipped())
+    assert {
+        "prompts",
+        "scenes-aesthetic",
+        "scenes-composition",
+        "scenes-hard",
+        "scenes-mixed",
+        "scenes-quantity",
+    } == set(shipped())
     assert all(load(name).name == name for name in shipped())
+
+
+def test_the_mixed_suite_is_what_its_function_gives() -> None:
+    suite = load("scenes-mixed")
+    assert suite == mixed()
+    assert Counter(item.category for item in suite.items) == {"easy": 40, "medium": 40, "hard": 40}
+    assert {split_of(item.prompt) for item in suite.items} == {"confirmation"}
 
 
 @pytest.mark.parametrize("entry", [{"prompt": "a" * 10**5, "ask": 3}, {"prompt": "a", "b" * 10**5: 3}])

@@ -31,6 +31,7 @@ from rollflow.report.searches_page import (
     searches_markdown,
     searches_tables,
     setting,
+    shared_budgets,
 )
 from rollflow.report.typeset import Table
 
@@ -182,3 +183,13 @@ def test_the_command_writes_page_and_figure(
     assert "seeds 7 to 7" in text
     assert "| BoN | 16 (n = 2) |" in text
     assert (tmp_path / "searches-run.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_shared_budget_is_compared_with_an_even_split() -> None:
+    """What it reaches at 60 NFE, half-way between .1 at 50 and .3 at 200, is reached by an even split at 100 NFE."""
+    even = {50: 0.1, 200: 0.3}
+    results = made({"auto": even, "auto pooled": {60: 0.2}, "CoDe, VP": even})
+    rows = rows_of(shared_budgets(results, searches_of(results)))
+    assert rows["auto pooled", 60][0] == "100 [100, 100]"
+    assert list(rows) == [("auto pooled", 60)]
+    assert shared_budgets(RESULTS, SEARCHES).rows == ()

@@ -184,22 +184,16 @@ def differences(results: ExperimentResults, searches: Searches, default: str) ->
 def shared_budgets(results: ExperimentResults, searches: Searches) -> Table:
     """Return the table of the NFE that a search needs for what it reaches if all prompts share a budget."""
     measures = measures_of(results)
-    rows: list[tuple[Cell, ...]] = [
-        (
-            name,
-            nfe,
-            *(needed_text(nfe_needed(results, one, even, Reference(name, nfe, arm)), sorted(even)) for one in measures),
-        )
-        for name, arms in searches.items()
-        for even in [searches.get(name.removesuffix(POOLED))]
-        if name.endswith(POOLED) and even is not None
-        for nfe, arm in arms.items()
-    ]
+    rows: list[tuple[Cell, ...]] = []
+    for name in (name for name in searches if name.endswith(POOLED) and name.removesuffix(POOLED) in searches):
+        even = searches[name.removesuffix(POOLED)]
+        for nfe, arm in searches[name].items():
+            found = [nfe_needed(results, measure, even, Reference(name, nfe, arm)) for measure in measures]
+            rows.append((name, nfe, *(needed_text(one, sorted(even)) for one in found)))
     note = "NFE that the same search needs with an even split for the mean that it reaches with a shared budget."
     columns = ("search", "NFE", *(measure.label for measure in measures))
-    return Table(
-        "An even split for what a shared budget reaches", columns, tuple(rows), (note, EQUAL_REWARD_NOTE), labels=2
-    )
+    title = "NFE of an even split for what a shared budget reaches"
+    return Table(title, columns, tuple(rows), (note, EQUAL_REWARD_NOTE), labels=2)
 
 
 def across_budgets(results: ExperimentResults, searches: Searches, reference: Reference) -> Table:
