@@ -1,9 +1,9 @@
 """Write the tables of docs/results from the experiments in results: python tools/tables.py [--check]
 
 Each ``results/NAME.jsonl.gz`` gives ``docs/results/NAME.md``, byte for byte the Markdown of ``rollflow report``, which
-also writes a page, CSV and LaTeX. Those of the preset hard give the page and the figure of ``rollflow bench searches``,
-and their summaries are inserted into ``docs/searches.md``. With ``--check``, nothing is written, and tables that differ
-are listed; figures are only missed, since their bytes depend on the version of matplotlib.
+also writes a page, CSV and LaTeX. Those of the presets hard and pool give the page and the figure of ``rollflow bench
+searches``, and the summaries of hard are inserted into ``docs/searches.md``. With ``--check``, nothing is written, and
+tables that differ are listed; figures are only missed, since their bytes depend on the version of matplotlib.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ ROOT = Path(__file__).parents[1]
 RESULTS, DOCS = ROOT / "results", ROOT / "docs/results"
 CHOICE = ROOT / "docs/searches.md"
 PRESET = "hard"
+BY_BUDGET = (PRESET, "pool")
+"""Presets whose arms are searches at several budgets."""
 BEGIN, END = "<!-- begin searches -->\n", "<!-- end searches -->\n"
 
 
 def written(packed: Path) -> str:
     """Return the Markdown of the tables of a packed experiment."""
     results = read(packed)
-    if results.config["name"] == PRESET:
+    if results.config["name"] in BY_BUDGET:
         return searches_markdown(results, f"{packed.name.removesuffix(SUFFIX)}.png")
     return texts(results, tables(results))[0]
 
@@ -40,7 +42,8 @@ def inserted(page: str, experiments: dict[str, ExperimentResults]) -> str:
     """Return the page on which search when, with a section for each experiment of the preset by its name."""
     head, _, rest = page.partition(BEGIN)
     tail = rest.partition(END)[2]
-    sections = [_section(name, results) for name, results in experiments.items()]
+    chosen = {name: results for name, results in experiments.items() if results.config["name"] == PRESET}
+    sections = [_section(name, results) for name, results in chosen.items()]
     none = (
         f"No experiment of the preset `{PRESET}` is in `results/`; `python tools/tables.py` inserts those that are.\n"
     )
@@ -59,9 +62,10 @@ def _section(name: str, results: ExperimentResults) -> str:
 {table}"""
 
 
-def _of_preset() -> dict[str, ExperimentResults]:
-    found = {path.name.removesuffix(SUFFIX): path for path in sorted(RESULTS.glob(f"{PRESET}*{SUFFIX}"))}
-    return {name: results for name, path in found.items() if (results := read(path)).config["name"] == PRESET}
+def _by_budget() -> dict[str, ExperimentResults]:
+    found = [path for preset in BY_BUDGET for path in sorted(RESULTS.glob(f"{preset}*{SUFFIX}"))]
+    read_ = {path.name.removesuffix(SUFFIX): read(path) for path in found}
+    return {name: results for name, results in read_.items() if results.config["name"] in BY_BUDGET}
 
 
 def main(argv: list[str]) -> int:
@@ -71,7 +75,7 @@ def main(argv: list[str]) -> int:
     given = parser.parse_args(argv)
     names = given.names or sorted(path.name.removesuffix(SUFFIX) for path in RESULTS.glob(f"*{SUFFIX}"))
     texts_ = {DOCS / f"{name}.md": written(RESULTS / f"{name}{SUFFIX}") for name in names}
-    experiments = _of_preset()
+    experiments = _by_budget()
     if CHOICE.is_file():
         texts_[CHOICE] = inserted(CHOICE.read_text(), experiments)
     differing = []
