@@ -42,8 +42,7 @@ def inserted(page: str, experiments: dict[str, ExperimentResults]) -> str:
     """Return the page on which search when, with a section for each experiment of the preset by its name."""
     head, _, rest = page.partition(BEGIN)
     tail = rest.partition(END)[2]
-    chosen = {name: results for name, results in experiments.items() if results.config["name"] == PRESET}
-    sections = [_section(name, results) for name, results in chosen.items()]
+    sections = [_section(name, results) for name, results in experiments.items()]
     none = (
         f"No experiment of the preset `{PRESET}` is in `results/`; `python tools/tables.py` inserts those that are.\n"
     )
@@ -62,10 +61,9 @@ def _section(name: str, results: ExperimentResults) -> str:
 {table}"""
 
 
-def _by_budget() -> dict[str, ExperimentResults]:
-    found = [path for preset in BY_BUDGET for path in sorted(RESULTS.glob(f"{preset}*{SUFFIX}"))]
-    read_ = {path.name.removesuffix(SUFFIX): read(path) for path in found}
-    return {name: results for name, results in read_.items() if results.config["name"] in BY_BUDGET}
+def _of(preset: str) -> dict[str, ExperimentResults]:
+    found = {path.name.removesuffix(SUFFIX): path for path in sorted(RESULTS.glob(f"{preset}*{SUFFIX}"))}
+    return {name: results for name, path in found.items() if (results := read(path)).config["name"] == preset}
 
 
 def main(argv: list[str]) -> int:
@@ -75,15 +73,16 @@ def main(argv: list[str]) -> int:
     given = parser.parse_args(argv)
     names = given.names or sorted(path.name.removesuffix(SUFFIX) for path in RESULTS.glob(f"*{SUFFIX}"))
     texts_ = {DOCS / f"{name}.md": written(RESULTS / f"{name}{SUFFIX}") for name in names}
-    experiments = _by_budget()
+    by_preset = {preset: _of(preset) for preset in BY_BUDGET}
     if CHOICE.is_file():
-        texts_[CHOICE] = inserted(CHOICE.read_text(), experiments)
+        texts_[CHOICE] = inserted(CHOICE.read_text(), by_preset[PRESET])
     differing = []
     for target, text in texts_.items():
         if not given.check:
             target.write_bytes(text.encode())
         elif not target.is_file() or target.read_bytes() != text.encode():
             differing.append(str(target.relative_to(ROOT)))
+    experiments = {name: results for found in by_preset.values() for name, results in found.items()}
     for name in experiments.keys() & {*names}:
         figure = DOCS / f"{name}.png"
         if not given.check:

@@ -55,7 +55,7 @@ def test_tables_that_differ_are_named_and_written_again(
 def test_the_page_on_searches_has_those_of_the_preset() -> None:
     """What stands between its marks is written by the tool, and writing it again changes nothing."""
     tables = tool("tables")
-    experiments = tables._by_budget()
+    experiments = tables._of("hard")
     page = tables.CHOICE.read_text()
     assert tables.inserted(page, experiments) == page
     assert page.count(tables.BEGIN) == page.count(tables.END) == 1
