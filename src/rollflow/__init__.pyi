@@ -227,6 +227,7 @@ from .particles.resampling import (
 )
 from .prompts import Prompt as Prompt
 from .rewards import REWARDS as REWARDS
+from .rewards import FunctionReward as FunctionReward
 from .rewards import RewardModel as RewardModel
 from .sampler import Sampler as Sampler
 from .search import (

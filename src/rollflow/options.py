@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from rollflow.dynamics.lookahead import Lookahead
     from rollflow.models import FlowModel, Source, VelocityPair
     from rollflow.registry import Registry
-    from rollflow.rewards import RewardModel
+    from rollflow.rewards import RewardFunction, RewardModel
     from rollflow.sampler import Sampler
     from rollflow.search import Search
 
@@ -184,14 +184,14 @@ class Options(SamplingOptions):
             "Run the method as the release of arXiv 2503.19385 does, in everything that is not given.", kind=bool
         ),
     )
-    reward: str | RewardModel = field(
+    reward: str | RewardModel | RewardFunction = field(
         default=DEFAULT_REWARD,
         metadata=option(
             "Reward to optimize (see 'rollflow rewards'), or a mixture: 'sum(parts=A;B, weights=1;0.5)'.",
             registry="rollflow.rewards:REWARDS",
         ),
     )
-    surrogate: str | RewardModel | bool | None = field(
+    surrogate: str | RewardModel | RewardFunction | bool | None = field(
         default=None,
         metadata=option(
             "Search by the reward's own surrogate (own), by another reward, or by the reward itself (none).",
@@ -200,7 +200,7 @@ class Options(SamplingOptions):
             unset="own, none if as published",
         ),
     )
-    held_out: Sequence[str | RewardModel] | None = field(
+    held_out: Sequence[str | RewardModel | RewardFunction] | None = field(
         default=None,
         metadata=option(
             "Reward that only scores the result; may be repeated.",
@@ -209,7 +209,7 @@ class Options(SamplingOptions):
             unset="by reward",
         ),
     )
-    choose_by: str | RewardModel | None = field(
+    choose_by: str | RewardModel | RewardFunction | None = field(
         default=None,
         metadata=option(
             "Second reward, which chooses among the last candidates of the search.",
@@ -240,10 +240,10 @@ class PlanOptions(TypedDict, total=False):
     model: str | FlowModel | Source | VelocityPair
     method: str | Search
     as_published: bool
-    reward: str | RewardModel
-    surrogate: str | RewardModel | bool | None
-    held_out: Sequence[str | RewardModel] | None
-    choose_by: str | RewardModel | None
+    reward: str | RewardModel | RewardFunction
+    surrogate: str | RewardModel | RewardFunction | bool | None
+    held_out: Sequence[str | RewardModel | RewardFunction] | None
+    choose_by: str | RewardModel | RewardFunction | None
     shortlist: int
     nfe: int
     seed: int

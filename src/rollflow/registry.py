@@ -56,6 +56,9 @@ class Registry(dict[str, type[T]], Generic[T]):
         own: The library's own classes, by name.
         group: Entry-point group in which installed packages offer theirs; None if there is none.
         check: Function that raises a BadSetting if a class from outside the library is unusable; None checks nothing.
+        functions: Class whose objects stand for functions, kept as their attribute ``function``, so that
+            ``module:attribute`` can also name a function; ``functions.of`` returns the class of one. None if only
+            classes can be named.
     """
 
     of: ClassVar[dict[type, Registry[Any]]] = {}
@@ -68,9 +71,11 @@ class Registry(dict[str, type[T]], Generic[T]):
         own: Mapping[str, type[T]],
         group: str | None = None,
         check: Callable[[type[T]], None] | None = None,
+        functions: Any = None,
     ) -> None:
         super().__init__(own)
         self.check = check
+        self.functions = functions
         self.what = what
         self.base = base
         self.group = group
@@ -100,9 +105,13 @@ class Registry(dict[str, type[T]], Generic[T]):
 
     def _checked(self, name: str, target: Any) -> type[T]:
         """Return the class that a name stands for, if it is a usable one of this kind."""
+        if self.functions is not None and callable(target) and not isinstance(target, type):
+            target = self.functions.of(target)
         if not (isinstance(target, type) and issubclass(target, self.base)):
             got = f"the class {target.__qualname__}" if isinstance(target, type) else f"{target!r}"
-            raise BadSetting(f"{self.what} '{name}' is {got[:120]}; expected a subclass of {self.base.__name__}")
+            raise BadSetting(
+                f"{self.what} '{name}' is {got[:120]}; expected a subclass of {self.base.__name__}{self._or_function}"
+            )
         if inspect.isabstract(target):
             missing = ", ".join(sorted(getattr(target, "__abstractmethods__", ())))
             raise BadSetting(f"{self.what} '{name}' is an abstract class; implement {missing}")
@@ -112,6 +121,10 @@ class Registry(dict[str, type[T]], Generic[T]):
         if self.check is not None:
             self.check(kind)
         return kind
+
+    @property
+    def _or_function(self) -> str:
+        return "" if self.functions is None else " or a function"
 
     def named(self, text: str, *, plugins: bool = True, depth: int = 0) -> Named:
         """Look up the classes that a text from an untrusted file names; only registered ones, and no object is created.
@@ -200,8 +213,11 @@ class Registry(dict[str, type[T]], Generic[T]):
         Raises:
             BadSetting: If there is no such text: the class has no name, or a setting cannot be written.
         """
-        kind = type(choice)
-        name = self._name_of(kind)
+        kind: Any = type(choice)
+        named = kind
+        if self.functions is not None and isinstance(choice, self.functions):
+            named, kind = choice.function, self.functions.of(choice.function)
+        name = self._name_of(named)
         if name is None:
             raise BadSetting(f"{kind.__module__}.{kind.__qualname__} is not a registered {self.what}")
         given = []
@@ -216,8 +232,13 @@ class Registry(dict[str, type[T]], Generic[T]):
             raise BadSetting(f"the settings of {choice!r:.200} cannot be written as text")
         return text
 
-    def _name_of(self, kind: type) -> str | None:
-        """Return the name of a class: the library's own, a plug-in's, or ``module:attribute``; None if it has none."""
+    def _name_of(self, kind: Any) -> str | None:
+        """Return the name of a class or function: the library's own, a plug-in's, or ``module:attribute``.
+
+        None if it has none, such as a lambda, or what is defined in a function or in ``__main__``.
+        """
+        if not (isinstance(getattr(kind, "__module__", None), str) and hasattr(kind, "__qualname__")):
+            return None
         path = f"{kind.__module__}:{kind.__qualname__}"
         for name, own in self.items():
             if own is kind:

@@ -15,7 +15,7 @@ from rollflow.engine import default_sampler
 from rollflow.models import FlowModel, Source, as_model, find_model
 from rollflow.options import Options
 from rollflow.registry import Registry
-from rollflow.rewards import REWARDS, RewardModel
+from rollflow.rewards import REWARDS, RewardFunction, RewardModel, as_reward
 from rollflow.rewards.components import components
 from rollflow.sampler import Dynamics, Sampler
 from rollflow.search import SEARCHES, Search
@@ -36,7 +36,7 @@ class Choices(Options):
     @cached_property
     def declared_reward(self) -> RewardModel | type[RewardModel]:
         """The reward, or its class if it need not be created before it is loaded."""
-        return REWARDS.resolve(self.reward) if isinstance(self.reward, str) else self.reward
+        return _declared(self.reward)
 
     @cached_property
     def declared_surrogate(self) -> RewardModel | type[RewardModel] | None:
@@ -65,12 +65,12 @@ class Choices(Options):
         """The held-out rewards, or their classes."""
         default = [name for name in self.declared_reward.held_out if name not in self.seen]
         named = default if self.held_out is None else self.held_out
-        return [REWARDS.resolve(judge) if isinstance(judge, str) else judge for judge in named]
+        return [_declared(judge) for judge in named]
 
     @cached_property
     def declared_chooser(self) -> RewardModel | type[RewardModel] | None:
         """The reward of the final choice, or its class; None if there is none."""
-        return REWARDS.resolve(self.choose_by) if isinstance(self.choose_by, str) else self.choose_by
+        return None if self.choose_by is None else _declared(self.choose_by)
 
     @property
     def seen(self) -> dict[str, str]:
@@ -147,6 +147,12 @@ class Choices(Options):
     def rows_per_nfe(self) -> int | None:
         """Network rows of one NFE; None if the model does not know them before it is loaded."""
         return self.declared_model.rows_per_nfe
+
+
+def _declared(reward: str | RewardModel | RewardFunction) -> RewardModel | type[RewardModel]:
+    """The reward, or its class if it need not be created before it is loaded."""
+    made: RewardModel | type[RewardModel] = REWARDS.resolve(reward) if isinstance(reward, str) else as_reward(reward)
+    return made
 
 
 def _named(choice: str | T, registry: Registry[T]) -> T:

@@ -14,6 +14,7 @@ from rollflow.models.diffusers.source import PICTURES
 from rollflow.options import Option, Options, options_of
 from rollflow.prompts import Prompt
 from rollflow.registry import Registry
+from rollflow.rewards import FunctionReward
 from rollflow.search import Search
 
 OBJECT = "object"
@@ -61,7 +62,9 @@ def _value(value: Any, option: Option) -> Any:
             raise BadSetting("it is not a choice")  # caught below
         return registry.text(value)
     except Exception:  # comparing and printing objects of other people's classes may raise anything
-        return {OBJECT: f"{type(value).__module__}.{type(value).__qualname__}"}
+        kind = value.function if isinstance(value, FunctionReward) else type(value)
+        kind = kind if hasattr(kind, "__qualname__") else type(kind)
+        return {OBJECT: f"{kind.__module__}.{kind.__qualname__}"}
 
 
 def _pipeline(source: PipelineSource) -> dict[str, Any]:

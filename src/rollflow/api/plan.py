@@ -43,7 +43,8 @@ class Plan(Choices):
         method: Search method.
         as_published: Whether the method runs as in the release of arXiv 2503.19385: settings of the method and of its
             sampling that are not given have the published values instead of the defaults (docs/methods/published.md).
-        reward: Reward to optimize.
+        reward: Reward to optimize; a function ``f(images, prompts)`` becomes a ``FunctionReward``, as it does in the
+            options below.
         surrogate: Reward that the search optimizes in place of the reward, which then only scores the result. True or
             ``own`` is the reward's own, smooth surrogate, if it has one; False or ``none`` is the reward itself. None
             is the former unless ``as_published`` is set.

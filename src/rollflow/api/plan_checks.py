@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import NoneType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from rollflow import checks
 from rollflow.checks import MOST_NFE, MOST_SEED, MOST_STEPS
 from rollflow.errors import BadSetting
 from rollflow.models import FlowModel, Source, as_model
 from rollflow.options import Options, options_of
-from rollflow.rewards import RewardModel
+from rollflow.rewards import RewardModel, as_reward
 from rollflow.rewards.checks import check_names, check_reward, check_scorable
 from rollflow.rewards.components import components
 
@@ -32,8 +32,7 @@ def checked(plan: Options) -> dict[str, Any]:
             continue
         kinds = [registry.base, *([NoneType] if one.default is None else []), *([bool] if option.words else [])]
         value = _chosen(name, getattr(plan, name), *kinds)
-        if isinstance(value, str) and value in option.words:
-            kept[name] = option.words[value]
+        kept[name] = option.words.get(value, value) if isinstance(value, str) else value
     if plan.held_out is not None:
         kept["held_out"] = checks.each(
             "held_out", plan.held_out, lambda name, value: _chosen(name, value, RewardModel), "a list of rewards"
@@ -63,10 +62,12 @@ def checked_seed(seed: int) -> int:
 
 
 def _chosen(name: str, value: T, *kinds: type[Any]) -> T:
-    """Return the value if it is a name or an object of one of the classes; raise a BadSetting otherwise."""
-    pair = ["a pair (velocity, shape)"] if FlowModel in kinds else []
+    """Return the value, a function as a reward; raise a BadSetting if it is no name or object of one of the classes."""
+    others = ["a pair (velocity, shape)"] if FlowModel in kinds else []
+    if RewardModel in kinds:
+        value, others = cast(T, as_reward(value)), ["a function f(images, prompts)"]
     objects = (checks.with_article(kind.__name__) for kind in kinds if kind is not NoneType)
-    what = " or ".join(["a name", *objects, *pair])
+    what = " or ".join(["a name", *objects, *others])
     checks.instance(name, value, str, *kinds, what=what)
     if isinstance(value, RewardModel):
         check_reward(name, value)

@@ -11,6 +11,7 @@ from rollflow.rewards.clip.pickscore import PickScore
 from rollflow.rewards.clip.style import Style
 from rollflow.rewards.counting.counting import Counting, CountingAccuracy
 from rollflow.rewards.counting.smooth_counting import SmoothCounting
+from rollflow.rewards.function import FunctionReward, RewardFunction, as_reward
 from rollflow.rewards.judges.human import Human
 from rollflow.rewards.judges.vlm_judge import VLMJudge
 from rollflow.rewards.mixing import Lexicographic, Minimum, Pessimistic, RankAverage, WeightedSum
@@ -66,7 +67,8 @@ REWARDS: Registry[RewardModel] = Registry(
     {reward.name: reward for reward in _OWN},
     "rollflow.rewards",
     check_attributes,
+    FunctionReward,
 )
 """Every built-in reward, by its name on the command line; constructing one loads no weights before ``load``."""
 
-__all__ = ["REWARDS", "Card", "PictureReward", "RewardModel"]
+__all__ = ["REWARDS", "Card", "FunctionReward", "PictureReward", "RewardFunction", "RewardModel", "as_reward"]

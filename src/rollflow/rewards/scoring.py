@@ -121,11 +121,15 @@ def _answer(reward: RewardModel, samples: Tensor, prompts: Sequence[str]) -> Ten
             if len(samples) == 1 or not is_out_of_memory(error):
                 raise
             return None
-    return _numbers(reward, answer, len(samples))
+    return numbers_of(reward, answer, len(samples))
 
 
-def _numbers(reward: RewardModel, answer: Any, samples: int) -> Tensor:
-    """Convert what a reward returned to (B,) numbers; (B, 1), and () for one sample, are accepted too."""
+def numbers_of(reward: RewardModel, answer: Any, samples: int) -> Tensor:
+    """Convert what a reward returned to (B,) numbers; (B, 1), and () for one sample, are accepted too.
+
+    Raises:
+        BadReward: If it is not one number per sample.
+    """
     expected = f"expected one number per sample, shape ({samples},)"
     try:
         numbers = _as_tensor(answer)
