@@ -228,7 +228,7 @@ def test_a_grid_that_does_not_fall_is_refused() -> None:
 def test_a_reward_that_lacks_a_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(rf.REWARDS, "clipscore", CLIPScore)
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(rf.RollflowError, match=r"needs the package transformers; .*pip install 'rollflow\[rewards\]'"):
+    with pytest.raises(rf.RollflowError, match=r'needs the package transformers, .*pip install "rollflow\[rewards\]"'):
         rf.Plan(P, reward="clipscore", held_out=[])
 
 

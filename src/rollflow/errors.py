@@ -89,6 +89,10 @@ class FolderError(RollflowError):
     """A folder cannot be written to or read: the disk is full, or the folder was moved, deleted or locked."""
 
 
+class MissingPackage(RollflowError):
+    """A package is not installed that only some uses need; the text ends with the command that installs it."""
+
+
 class NotDifferentiable(BadSetting):
     """Guidance was requested with a reward that is not differentiable."""
 
@@ -125,19 +129,36 @@ def former_names(kind: str, **names: str) -> Callable[[object, str], Any]:
 
 
 EXTRAS = {
-    "diffusers": "diffusers",
-    "transformers": "rewards",
-    "accelerate": "rewards",
-    "sentencepiece": "rewards",
-    "httpx": "rewards",
-    "yaml": "rewards",
-    "fastapi": "server",
-    "uvicorn": "server",
-    "pydantic": "server",
-    "scipy": "bench",
-    "jinja2": "bench",
+    "rewards": ("transformers", "accelerate", "sentencepiece", "google.protobuf", "httpx", "yaml"),
+    "server": ("fastapi", "uvicorn", "httpx", "pydantic"),
+    "bench": ("scipy", "jinja2", "yaml"),
+    "diffusers": ("diffusers", "transformers", "accelerate", "sentencepiece", "google.protobuf", "ftfy"),
 }
-"""The extra of this package that installs each module."""
+"""The modules that each extra of this package installs."""
+
+
+def install_command(packages: Iterable[str], extra: str | None = None) -> str:
+    """Return the command that installs packages: an extra of this package if there is one that has them.
+
+    Double quotes are understood by every shell, including those of Windows.
+
+    Args:
+        packages: Names of modules.
+        extra: Extra to prefer; None is the first that has all the packages.
+    """
+    wanted = sorted(set(packages))
+    found = extra or extra_of(wanted)
+    return f"pip install {' '.join(wanted)}" if found is None else f'pip install "rollflow[{found}]"'
+
+
+def extra_of(packages: Iterable[str]) -> str | None:
+    """Return the first extra that installs all these modules; None if there is none."""
+    wanted = set(packages)
+    return next((name for name, modules in EXTRAS.items() if wanted and wanted <= set(modules)), None)
+
+
+def _root(module: str) -> str:
+    return "google.protobuf" if module.startswith("google") else module.partition(".")[0]
 
 
 def described(error: BaseException) -> str:
@@ -148,9 +169,8 @@ def described(error: BaseException) -> str:
         text = ""
     if isinstance(error, ValueError) and type(error) is ValueError and text:
         return text
-    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] in EXTRAS:
-        extra = EXTRAS[str(error.name).partition(".")[0]]
-        return f"a package is missing: {text}; install it with pip install 'rollflow[{extra}]'"
+    if isinstance(error, ImportError) and error.name and "rollflow[" in (how := install_command([_root(error.name)])):
+        return f"a package is missing: {text}; install it with: {how}"
     if isinstance(error, ImportError) and text:
         return text
     if isinstance(error, MemoryError) or "out of memory" in text:

@@ -18,6 +18,7 @@ from support.refusals import refused
 from support.tiny import Redness, TinyModel, TinyTurbo, registered  # noqa: F401
 from torch import Tensor
 
+import rollflow
 from rollflow.api import Plan, run
 from rollflow.cli import main
 from rollflow.cli.progress import LiveProgress
@@ -719,3 +720,15 @@ def test_a_result_that_cannot_be_written_is_not_lost(
     assert f"it is in '{spare}' instead" in line
     assert (spare / "image.png").read_bytes() == (folder / "whole/image.png").read_bytes()
     assert contents(folder / "out") == {}
+
+
+@pytest.mark.parametrize("flag", ["--version", "-V"])
+def test_the_version(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([flag]) == 0
+    assert capsys.readouterr() == (f"rollflow {rollflow.__version__}\n", "")
+
+
+def test_generate_is_first_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    commands = capsys.readouterr().out.partition("Commands:\n")[2].split("\n")
+    assert commands[0].split()[0] == "generate"

@@ -28,6 +28,7 @@ from rollflow.bench.run.journal import JournalIndex
 from rollflow.bench.run.presets import PRESETS
 from rollflow.cli import main
 from rollflow.dynamics.interpolants import Linear
+from rollflow.errors import MissingPackage
 from rollflow.models.diffusers import read_argument, source
 from rollflow.models.diffusers.schedule import Discrete
 from rollflow.search.profile import Profile
@@ -398,6 +399,11 @@ def test_quantisation_and_offload_are_diffusers_own(
     monkeypatch.setattr(PipelineSource, "_dtype", torch.bfloat16)
     monkeypatch.setattr("diffusers.FluxPipeline.from_pretrained", from_pretrained)
     monkeypatch.setattr(source, "DiffusersModel", lambda *_, **__: SimpleNamespace())
+    if how is not None:
+        monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+        with pytest.raises(MissingPackage, match=f"--quantize {how} needs .*: pip install bitsandbytes$"):
+            _ = PipelineSource(str(folder), quantize=how, offload=offload).kind
+    monkeypatch.setitem(sys.modules, "bitsandbytes", SimpleNamespace())
     PipelineSource(str(folder), quantize=how, offload=offload).load()
     if how is None:
         assert said["quantization"] is None

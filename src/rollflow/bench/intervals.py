@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rollflow.errors import RollflowError
+from rollflow.extras import requiring
 
 FEW = 20
 """Number of values below which no percentile bootstrap is used, since it is far too narrow for few.
@@ -183,10 +183,8 @@ def ratio(
 
 def _special() -> Any:
     """Import scipy's quantiles of distributions."""
-    try:
+    with requiring("a confidence interval of few values", "bench"):
         from scipy import special
-    except ImportError:
-        raise RollflowError("confidence intervals of few values need scipy; pip install 'rollflow[bench]'") from None
     return special
 
 
@@ -199,10 +197,8 @@ def rank_correlation(
     a: Sequence[float] | NDArray[np.float64], b: Sequence[float] | NDArray[np.float64]
 ) -> float | None:
     """Return Spearman's rho, with ties averaged; None if either sequence is constant up to rounding."""
-    try:
+    with requiring("a rank correlation", "bench"):
         from scipy.stats import spearmanr
-    except ImportError:
-        raise RollflowError("rank correlations need scipy; pip install 'rollflow[bench]'") from None
     if constant(a) or constant(b):
         return None
     return float(spearmanr(a, b).statistic)

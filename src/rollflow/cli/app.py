@@ -71,8 +71,19 @@ app.command()(report.report)
 app.command()(report.compare)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from rollflow import __version__
+
+        print(f"rollflow {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options_of_all(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", help="Show the version and exit.", is_eager=True, callback=_version)
+    ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error; same as ROLLFLOW_DEBUG=1.")
     ] = False,

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from rollflow.cli.errors import refusing
-from rollflow.errors import BadReward, RollflowError, blamed
+from rollflow.errors import BadReward, blamed
+from rollflow.extras import requiring
 from rollflow.runtime import interruption
 
 
@@ -38,12 +39,10 @@ def serve_reward(
     """
 
     with refusing(2):
-        try:
+        with requiring("serve-reward", "server"):
             from rollflow.rewards.remote import wire
             from rollflow.rewards.remote.server import host as hosting
             from rollflow.rewards.remote.server.limits import Limits
-        except ImportError as error:
-            raise RollflowError(f"{error}; install with pip install 'rollflow[server]'") from error
         from rollflow.rewards import REWARDS
 
         limits = Limits(

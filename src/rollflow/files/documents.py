@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rollflow.errors import RollflowError
+from rollflow.extras import requiring
 
 MAX_BYTES = 2**24
 """Largest text file, in bytes."""
@@ -64,12 +64,8 @@ def read_yaml(text: str) -> Any:
         RollflowError: If PyYAML is not installed.
         ValueError: If the text is not YAML, too long, nested too deeply, or too large once its aliases are replaced.
     """
-    try:
+    with requiring("a YAML file", "bench"):
         import yaml  # type: ignore[import-untyped, unused-ignore]
-    except ImportError as error:
-        raise RollflowError(
-            "reading YAML needs PyYAML; install with pip install 'rollflow[rewards]' or 'rollflow[bench]'"
-        ) from error
     if len(text) > MAX_YAML:
         raise ValueError(f"expected at most {MAX_YAML} characters of YAML, got {len(text)}")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, if PyYAML was built with it

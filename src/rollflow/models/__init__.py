@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rollflow.errors import UnknownName
+from rollflow.extras import check_installed
 from rollflow.models.base import FlowModel, ModelSpec, Source, check_attributes
 from rollflow.models.diffusers import DiffusersModel, PipelineSource
 from rollflow.models.function import FunctionModel, VelocityPair, as_model
@@ -23,8 +24,10 @@ def find_model(name: str) -> FlowModel | type[FlowModel] | Source:
     Raises:
         UnknownName: If there is no such model, and the name is neither a repository nor a folder.
         BadSetting: On a setting that the model does not have, or that cannot be read.
+        MissingPackage: If it is a pipeline, and diffusers is not installed.
     """
     if name.partition("(")[0] not in MODELS.names() and ("/" in name or Path(name).is_dir()):
+        check_installed(f"model '{name}'", "diffusers", extra="diffusers")
         return PipelineSource(name)
     try:
         return MODELS.resolve(name)

@@ -19,7 +19,7 @@ from rollflow.bench.probes.plots import budgets
 from rollflow.bench.run.reading import inside
 from rollflow.bench.run.records import FailedJob
 from rollflow.engine import JobRecord
-from rollflow.errors import RollflowError
+from rollflow.extras import requiring
 from rollflow.files.media import BadPicture, open_picture
 from rollflow.output import plots
 from rollflow.report import figures
@@ -91,10 +91,8 @@ def page(results: ExperimentResults, tables: Sequence[Table], gallery: int = 8) 
     Raises:
         RollflowError: If jinja2 is not installed.
     """
-    try:
+    with requiring("a report", "bench"):
         from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError:
-        raise RollflowError("reports need jinja2; pip install 'rollflow[bench]'") from None
     environment = Environment(
         loader=PackageLoader("rollflow.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,7 +12,8 @@ from typing import Any
 import torch
 
 from rollflow import checks
-from rollflow.errors import EXTRAS, BadSetting, NotDifferentiable, RollflowError
+from rollflow.errors import BadSetting, NotDifferentiable
+from rollflow.extras import check_installed
 from rollflow.registry import Registry
 from rollflow.rewards.base import RewardModel
 
@@ -66,17 +65,7 @@ def check_scorable(reward: RewardModel | type[RewardModel], prompt: str) -> None
         reward.check(prompt)
     else:
         reward.check_prompt(prompt)
-    for package in reward.requires:
-        if package in sys.modules:
-            installed = sys.modules[package] is not None
-        else:
-            installed = importlib.util.find_spec(package) is not None
-        if not installed:
-            extra = EXTRAS.get(package)
-            source = f"'rollflow[{extra}]'" if extra else package
-            raise RollflowError(
-                f"reward '{reward.name}' needs the package {package}; install it with pip install {source}"
-            )
+    check_installed(f"reward '{reward.name}'", *reward.requires)
 
 
 def check_differentiable(reward: RewardModel | type[RewardModel]) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import torch
@@ -13,6 +11,7 @@ from torch import Tensor
 
 from rollflow.bench.intervals import Interval, interval
 from rollflow.errors import RollflowError, unknown
+from rollflow.extras import check_installed, requiring
 from rollflow.models.base import FlowModel
 from rollflow.models.loading import load_weights
 from rollflow.particles.rng import Noise
@@ -73,10 +72,8 @@ def lpips_distance() -> SampleDistance:
     Raises:
         RollflowError: If the package is not installed.
     """
-    try:
+    with requiring("the distance 'lpips'", None, "lpips"):
         import lpips
-    except ImportError:
-        raise RollflowError("the distance 'lpips' needs the package lpips; pip install lpips") from None
     network = lpips.LPIPS(net="alex", verbose=False).eval()
 
     def distance(x: Tensor, y: Tensor) -> Tensor:
@@ -99,8 +96,8 @@ def check_distance(name: str) -> None:
     """
     if name not in DISTANCES:
         raise unknown("distance", name, DISTANCES)
-    if name == "lpips" and "lpips" not in sys.modules and find_spec("lpips") is None:
-        raise RollflowError("the distance 'lpips' needs the package lpips; pip install lpips")
+    if name == "lpips":
+        check_installed("the distance 'lpips'", "lpips")
 
 
 def distance_of(name: str) -> SampleDistance:

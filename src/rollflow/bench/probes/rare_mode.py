@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rollflow.engine import Task
-from rollflow.errors import RollflowError
+from rollflow.extras import requiring
 from rollflow.models.mixture.gaussian_mixture import GaussianMixture
 from rollflow.models.mixture.model import ToyModel
 from rollflow.rewards.toy import ToyReward
@@ -76,11 +76,9 @@ class RareMode:
         Raises:
             RollflowError: If scipy is not installed.
         """
-        try:
+        with requiring("the best of n exact samples", "bench"):
             from scipy.integrate import simpson
             from scipy.stats import ncx2
-        except ImportError:
-            raise RollflowError("the best of n exact samples needs scipy; pip install 'rollflow[bench]'") from None
         d, squares = len(self.centre), self._squares().numpy()
         weights, stds = self.mixture.weights.numpy(), self.mixture.stds.numpy()
         root = np.linspace(0, math.sqrt(squares.max()) + 10 * math.sqrt(d) * stds.max(), 4_001)

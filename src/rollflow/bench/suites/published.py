@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from rollflow.bench.suites.suite import Item, Suite
-from rollflow.errors import RollflowError
+from rollflow.errors import MissingPackage, RollflowError
+from rollflow.extras import requiring
 from rollflow.files.documents import read_json, read_text
 from rollflow.prompts import NUMBERS
 from rollflow.prompts.plurals import singular
@@ -69,11 +70,10 @@ class PublishedSuite:
         if self.repository is None:
             raise RollflowError(f"{name} cannot be fetched automatically; {by_hand}")
         try:
-            from huggingface_hub import hf_hub_download
-        except ImportError:
-            raise RollflowError(
-                f"fetching {name} needs the package huggingface_hub; pip install huggingface_hub, or {by_hand}"
-            ) from None
+            with requiring(f"fetching {name}", None, "huggingface_hub"):
+                from huggingface_hub import hf_hub_download
+        except MissingPackage as error:
+            raise MissingPackage(f"{error}; or {by_hand}") from None
         try:
             return [Path(hf_hub_download(self.repository, file, repo_type="dataset")) for file in self.files]
         except (OSError, ValueError, RuntimeError) as error:

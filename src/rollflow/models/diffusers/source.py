@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -16,7 +16,8 @@ from torch import Tensor
 from rollflow import checks
 from rollflow.dynamics.grids import Grid
 from rollflow.dynamics.interpolants import Interpolant
-from rollflow.errors import BadSetting, RollflowError, described, unknown
+from rollflow.errors import BadSetting, MissingPackage, RollflowError, described, unknown
+from rollflow.extras import check_installed, requiring
 from rollflow.files.documents import read_json, read_text
 from rollflow.files.media import read_picture
 from rollflow.models.base import Source
@@ -97,6 +98,10 @@ class PipelineSource(Source):
         if self._dtype == torch.float16 and self._device.type == "cpu":
             raise BadSetting("float16 does not run on the CPU; use --dtype bfloat16 or --dtype float32")
 
+    @property
+    def _requiring(self) -> requiring:
+        return requiring(f"model '{self.name}'", "diffusers")
+
     @cached_property
     def _device(self) -> torch.device:
         device = device_named(self.device)
@@ -129,21 +134,28 @@ class PipelineSource(Source):
     @cached_property
     def kind(self) -> type:
         """The class of the pipeline, for which the arguments have been checked."""
-        import diffusers
+        with self._requiring:
+            import diffusers
 
-        kind: Any = getattr(diffusers, self._index["_class_name"], None)
-        if not (isinstance(kind, type) and hasattr(kind, "from_pretrained")):
+            kind: Any = getattr(diffusers, self._index["_class_name"], None)
+            usable = isinstance(kind, type) and hasattr(kind, "from_pretrained")  # raises without transformers
+        if not usable:
             raise RollflowError(
                 f"'{self.name}' is a {self._index['_class_name']}, which diffusers {diffusers.__version__} does not "
                 "have; install a newer version, or load the pipeline in Python and pass it to rollflow.load_model"
             )
         check_kind(kind)
+        if self.quantize is not None:
+            check_installed(f"--quantize {self.quantize}", "bitsandbytes")
+        if self.offload != "none":
+            check_installed(f"--offload {self.offload}", "accelerate", extra="diffusers")
         check_arguments(kind, self.arguments)
-        return kind
+        return cast(type, kind)
 
     @cached_property
     def _scheduler(self) -> Any:
-        import diffusers
+        with self._requiring:
+            import diffusers
 
         named = self._index.get("scheduler")
         name = named[1] if isinstance(named, list) and len(named) == 2 else None
@@ -181,7 +193,8 @@ class PipelineSource(Source):
         Raises:
             RollflowError: If the pipeline cannot be loaded.
         """
-        from diffusers.quantizers import PipelineQuantizationConfig
+        with self._requiring:
+            from diffusers.quantizers import PipelineQuantizationConfig
 
         settings: dict[str, Any] = {"dtype": self._dtype, "revision": self.revision}
         if self.quantize is not None:
@@ -190,13 +203,16 @@ class PipelineSource(Source):
             settings["quantization_config"] = PipelineQuantizationConfig(backend, how, parts)
         kind: Any = self.kind
         try:
-            pipeline = kind.from_pretrained(self.name, **settings)
+            with self._requiring:
+                pipeline = kind.from_pretrained(self.name, **settings)
             if self.offload == "model":
                 pipeline.enable_model_cpu_offload(device=self._device)
             elif self.offload == "sequential":
                 pipeline.enable_sequential_cpu_offload(device=self._device)
             elif self.quantize is None or self._device.type != "cpu":
                 pipeline.to(self._device)
+        except MissingPackage:
+            raise
         except Exception as error:  # the libraries that read its parts may fail in any way
             raise RollflowError(f"'{self.name}' cannot be loaded: {described(error)}") from error
         if self.compiled:
@@ -219,8 +235,9 @@ def _downloaded(name: str, file: str, revision: str | None) -> Path:
         raise RollflowError(
             f"'{name:.100}' is neither a folder with a pipeline nor the name of a repository of the hub (owner/name)"
         )
-    from huggingface_hub import errors as hub
-    from huggingface_hub import hf_hub_download
+    with requiring(f"model '{name}'", "diffusers"):
+        from huggingface_hub import errors as hub
+        from huggingface_hub import hf_hub_download
 
     try:
         return Path(hf_hub_download(name, file, revision=revision))

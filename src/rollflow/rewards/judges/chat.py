@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rollflow import checks
 from rollflow.errors import BadReward, BadSetting, RewardUnavailable, RollflowError
+from rollflow.extras import requiring
 from rollflow.rewards.remote.connection import answered
 
 if TYPE_CHECKING:
@@ -86,10 +87,8 @@ class Chat:
 
     def client(self) -> httpx.Client:
         """Create a client, which threads may share and which the caller closes."""
-        try:
+        with requiring("a VLM judge", "rewards"):
             from rollflow.rewards.remote import deadlines
-        except ImportError as error:
-            raise RollflowError("a VLM judge needs httpx; install it with pip install 'rollflow[rewards]'") from error
         key = os.environ.get(self.key, "").strip()
         return deadlines.client(headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=self.timeout)
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from rollflow import checks
 from rollflow.errors import RollflowError
+from rollflow.extras import requiring
 from rollflow.rewards.base import PictureReward
 from rollflow.runtime.devices import check_device, device_named
 from rollflow.runtime.forks import Home
@@ -76,10 +77,8 @@ class Pretrained(PictureReward):
         """The loaded networks, as ``_networks`` returns them."""
         self._home = Home(f"reward '{self.name}'")
         check_device(self.device)
-        try:
+        with self._requiring:
             return self._networks()
-        except ImportError as error:
-            raise self._lacking(error) from error
 
     @abstractmethod
     def _networks(self) -> Any:
@@ -156,11 +155,10 @@ class Pretrained(PictureReward):
             RollflowError: If loading fails; one line says what is missing and what to do.
         """
         try:
-            if names and isinstance(names[0], str) and re.fullmatch(r"[\w.-]+/[\w.-]+", names[0]):
-                _check_hub(names[0])
-            return load(*names, **settings)
-        except ImportError as error:
-            raise self._lacking(error) from error
+            with self._requiring:
+                if names and isinstance(names[0], str) and re.fullmatch(r"[\w.-]+/[\w.-]+", names[0]):
+                    _check_hub(names[0])
+                return load(*names, **settings)
         except (OSError, ValueError, RuntimeError, KeyError, EOFError, UnpicklingError) as error:
             what = names[0] if names and isinstance(names[0], str | Path) else self.checkpoint
             raise RollflowError(
@@ -168,11 +166,9 @@ class Pretrained(PictureReward):
                 f"{self.given_by}, or connect to the internet once (published: {self.published})"
             ) from error
 
-    def _lacking(self, error: ImportError) -> RollflowError:
-        return RollflowError(
-            f"reward '{self.name}' needs a package that is not installed: {_line(error)}; "
-            "install it with pip install 'rollflow[rewards]'"
-        )
+    @property
+    def _requiring(self) -> requiring:
+        return requiring(f"reward '{self.name}'", "rewards")
 
 
 def _check_hub(repository: str) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rollflow import checks
 from rollflow.errors import BadReward, BadSetting, RollflowError
+from rollflow.extras import requiring
 from rollflow.rewards.base import Card, RewardModel
 from rollflow.rewards.remote.connection import Call, Connection
 
@@ -48,7 +49,7 @@ class RemoteReward(RewardModel):
 
     name = "remote"
     description = "a reward hosted by 'rollflow serve-reward', in another process or on another machine"
-    requires = ("httpx",)
+    requires = ("httpx", "pydantic")
     remote = True
     card = Card(
         "that of the hosted reward", "nothing", "none here", "that of the hosted reward", "docs/rewards/server.md"
@@ -93,13 +94,8 @@ class RemoteReward(RewardModel):
 
     @cached_property
     def _connection(self) -> Connection:
-        try:
-            from rollflow.rewards.remote import wire
-        except ImportError as error:
-            raise RollflowError(
-                f"reward 'remote' needs a package that is not installed: {error}; "
-                "install it with pip install 'rollflow[server]'"
-            ) from error
+        with requiring("reward 'remote'", "server"):
+            from rollflow.rewards.remote import deadlines, wire  # noqa: F401  # the connection imports deadlines later
         token = wire.token()
         return Connection(self.url, {"Authorization": f"Bearer {token}"} if token else {}, self.timeout)
 
