@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo fast test exhaustive coverage mutation lint docs examples tables wheel clean
+.PHONY: help demo fast test exhaustive coverage mutation lint docs examples tables catalogue wheel clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -42,6 +42,9 @@ examples: .venv/.tested ## Run every script and notebook in examples/
 
 tables: .venv/.tested ## Write the tables of docs/results again from results/
 	$(BIN)/python tools/tables.py
+
+catalogue: .venv/.tested ## Write the list of choices that the package ships again, from its registries
+	$(BIN)/python tools/catalogue.py
 
 wheel: .venv/.installed ## Build the wheel, install it in an empty environment and run its demo
 	$(BIN)/python tools/check_wheel.py

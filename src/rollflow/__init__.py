@@ -6,19 +6,20 @@ without waiting for torch.
 
 import warnings
 from importlib import import_module
-from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
 import lazy_loader
-
-__version__ = version("rollflow")
 
 _public, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 _RENAMED = {"declared": "estimate_cost"}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version  # slow to import for a command that only shows its help
+
+        return version("rollflow")
     if name in _RENAMED:
         warnings.warn(f"rollflow.{name} is now rollflow.{_RENAMED[name]}", DeprecationWarning, stacklevel=2)
         return _public(_RENAMED[name])

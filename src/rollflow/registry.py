@@ -31,6 +31,11 @@ _LONGEST = 4096
 """Longest text, in characters, of a choice from an untrusted file."""
 
 
+def plugins(group: str | None) -> dict[str, Any]:
+    """Return the entry points of a group by name, without importing anything; none if the group is None."""
+    return {} if group is None else {point.name: point for point in entry_points(group=group)}
+
+
 class Named(NamedTuple):
     """A choice that a text names, looked up without creating an object.
 
@@ -82,7 +87,7 @@ class Registry(dict[str, type[T]], Generic[T]):
         Registry.of[base] = self
 
     def _plugins(self) -> dict[str, Any]:
-        return {} if self.group is None else {point.name: point for point in entry_points(group=self.group)}
+        return plugins(self.group)
 
     def find(self, name: str) -> type[T]:
         """Find the class of a name: the library's own, a plug-in's, or ``module:attribute``.
@@ -226,7 +231,7 @@ class Registry(dict[str, type[T]], Generic[T]):
             if value is inspect.Parameter.empty:
                 raise BadSetting(f"{self.what} '{name}' does not keep its setting '{setting}' as an attribute")
             if value != parameter.default and str(value) != str(parameter.default):
-                given.append(f"{setting}={_written(value)}")
+                given.append(f"{setting}={written(value)}")
         text = f"{name}({', '.join(given)})" if given else name
         if is_dataclass(choice) and self.make(text) != choice:
             raise BadSetting(f"the settings of {choice!r:.200} cannot be written as text")
@@ -285,7 +290,7 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float | str | Path)
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     """Write a setting's value as text that ``_read`` can parse.
 
     Raises:
@@ -296,7 +301,7 @@ def _written(value: Any) -> str:
     if _is_plain(value):
         return str(value)
     if isinstance(value, tuple):
-        return ";".join(map(_written, value))
+        return ";".join(map(written, value))
     for base, registry in Registry.of.items():
         if isinstance(value, base):
             return registry.text(value)

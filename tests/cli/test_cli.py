@@ -6,8 +6,11 @@ import errno
 import io
 import json
 import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -367,15 +370,48 @@ def test_estimates_are_said_to_be_estimates(folder: Path, capsys: pytest.Capture
 
 def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
     for command, names in (
-        ("methods", set(SEARCHES)),
-        ("models", {"scenes-base", "scenes-turbo"}),
-        ("rewards", {"caption", "judge", "broken"}),
+        ("methods", {"auto", "rbf", "zero-order"}),
+        ("models", {"scenes-base", "scenes-turbo", "owner/name"}),
+        ("rewards", {"caption", "judge", "soft-tifa"}),
     ):
         assert main([command]) == 0
         lines = capsys.readouterr().out.splitlines()
-        assert {line.split()[0] for line in lines} == names
         assert all(len(line.split()) > 1 for line in lines)
+        shown = [line.split()[0] for line in lines]
+        assert main([command, "--json"]) == 0
+        content = json.loads(capsys.readouterr().out)
+        assert [entry["name"] for entry in content] == shown
+        assert all(entry["kind"] == command[:-1] and entry["description"] for entry in content)
+        assert names <= set(shown)
     assert loads() == 0
+
+
+def test_the_models_say_what_diffusers_adds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["models"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("owner/name ")
+    assert f"(diffusers {version('diffusers')} is installed)" in last
+
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", missing)
+    assert main(["models", "--verbose"]) == 0
+    out = capsys.readouterr().out
+    assert 'needs: pip install "rollflow[diffusers]"' in out
+    assert "StableDiffusion3Pipeline" in out
+
+
+@pytest.mark.subprocess
+@pytest.mark.parametrize("command", ["methods", "models", "rewards"])
+def test_lists_do_not_wait_for_torch(command: str) -> None:
+    code = (
+        f"import sys; from rollflow.cli import main; codes = [main(['{command}', *more]) for more in ([], ['-v'])]\n"
+        "heavy = {'torch', 'numpy', 'matplotlib', 'rich'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
 def test_verbose_methods_explain_everything(capsys: pytest.CaptureFixture[str]) -> None:
@@ -384,7 +420,7 @@ def test_verbose_methods_explain_everything(capsys: pytest.CaptureFixture[str]) 
     for registry in (SEARCHES, KERNELS, GUIDANCE):
         for name in registry:
             assert f"\n{name}(" in out
-    assert "rbf(chains=2, initial=25, acceptance=BestSoFar(), quota=UniformQuota(), recombine=False)" in out
+    assert "rbf(chains=2, initial=25, acceptance=best, quota=uniform, recombine=False)" in out
     for what in ("draw children of the same parent one at a time", "arXiv 2503.19385", "Cost: the whole budget"):
         assert what in out
 

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rollflow import prompts
-from rollflow.errors import RollflowError
+from rollflow.cli.catalogue import Entry
 from rollflow.files.printable import printable
-from rollflow.registry import Registry, settings_of
-
-if TYPE_CHECKING:
-    from rollflow.rewards import RewardModel
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -31,56 +25,31 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
-def listed(registry: Registry[Any]) -> str:
-    """List the names in a registry, plug-ins included, one per line with a description."""
-    return aligned([(name, _described(registry, name)) for name in registry.names()])
+def listed(entries: Sequence[Entry]) -> str:
+    """List choices, one per line with a description."""
+    return aligned([(entry.name, entry.description) for entry in entries])
 
 
-def _described(registry: Registry[Any], name: str) -> str:
-    try:
-        kind = registry.find(name)
-    except RollflowError as error:
-        return f"({error})"
-    return str(getattr(kind, "description", None) or inspect.getdoc(kind) or "").partition("\n")[0]
+def _signature(entry: Entry) -> str:
+    settings = (name if default is None else f"{name}={default}" for name, default in entry.settings.items())
+    return f"{entry.name}({', '.join(settings)})"
 
 
-def _signature(name: str, kind: type) -> str:
-    settings = ", ".join(
-        setting.name if setting.default is setting.empty else f"{setting.name}={setting.default!r}"
-        for setting in settings_of(kind).values()
-    )
-    return f"{name}({settings})"
-
-
-def explained(registry: Registry[Any]) -> str:
-    """Describe each class of a registry in full: its settings with their defaults, and its docstring."""
-    parts = [f"{registry.what.upper()}S" if registry.what != "guidance" else "GUIDANCE"]
-    for name, kind in registry.items():
-        text = f"{_signature(name, kind)}\n{inspect.getdoc(kind)}"
-        parts.append(text.replace("\n", "\n    "))
-    return "\n\n".join(parts)
-
-
-def explained_rewards(registry: Registry[RewardModel]) -> str:
-    """Describe each reward, plug-ins included: its settings, and what to know before loading it."""
-    parts = ["REWARDS"]
-    for name in registry.names():
-        try:
-            kind = registry.find(name)
-        except RollflowError as error:
-            parts.append(f"{name}\n    ({error})")
-            continue
-        rows = [
-            ("differentiable", "yes" if kind.differentiable else "no"),
-            ("held-out", ", ".join(kind.held_out) or "none"),
-            *(kind.card._asdict().items() if kind.card else ()),
-        ]
-        parts.append(f"{_signature(name, kind)}\n{kind.description}\n{aligned(rows)}".replace("\n", "\n    "))
+def explained(entries: Sequence[Entry]) -> str:
+    """Describe choices of one kind in full: settings with their defaults, and docstrings or what to know of rewards."""
+    kind = entries[0].kind.upper()
+    parts = [kind if kind == "GUIDANCE" else f"{kind}S"]
+    for entry in entries:
+        text = f"{entry.description}\n{aligned([*entry.facts.items()])}" if entry.facts else entry.doc
+        head = _signature(entry) if text else entry.name  # nothing is known of a plug-in that cannot be imported
+        parts.append(f"{head}\n{text or entry.description}".replace("\n", "\n    "))
     return "\n\n".join(parts)
 
 
 def asked(prompt: str) -> str:
     """Describe what a prompt asks for, and how that was determined."""
+    from rollflow import prompts
+
     counts = ", ".join(f"{thing}={count}" for thing, count in prompts.asked(prompt).items()) or "nothing"
     how = "as given" if isinstance(prompt, prompts.Prompt) else "read from its words; override with --ask THING=COUNT"
     return printable(" ".join(f"the prompt asks for {counts} ({how})".split()))
