@@ -15,7 +15,7 @@ from support.refusals import refused
 from support.tiny import Redness, registered  # noqa: F401
 from torch import Tensor
 
-from rollflow.cli import main, tables
+from rollflow.cli import catalogue, main, tables
 from rollflow.files.pictures import webp
 from rollflow.prompts import asked
 from rollflow.registry import Registry
@@ -134,11 +134,12 @@ def test_rewards_are_explained() -> None:
     registry: Registry[RewardModel] = Registry("reward", RewardModel, {"asks": Asks, "caption": Redness})
     registry.names = lambda: ["asks", "caption", "plugin"]  # type: ignore[method-assign]
     Registry.of[RewardModel] = REWARDS
-    assert tables.explained_rewards(registry) == "\n".join(
+    entries = [catalogue.entry_of(catalogue.KINDS["rewards"], registry, name) for name in registry.names()]
+    assert tables.explained(entries) == "\n".join(
         [
             "REWARDS",
             "",
-            "asks(plus=0.0, device='cpu')",
+            "asks(plus=0.0, device=cpu)",
             "    of the tests",
             "    differentiable  no",
             "    held-out        none",
