@@ -75,7 +75,7 @@ def test_generate_takes_them_all_and_shows_it() -> None:
     assert all(shown[one.name].default == one.default for one in fields(Plan) if one.name != "prompt")
     assert all(name in str(inspect.getdoc(generate)) for name in shown)
     with pytest.raises(TypeError, match="sede"):
-        generate("a red square", sede=3)  # type: ignore[call-arg]
+        generate("a red square", sede=3)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("call", [generate, Plan])

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rollflow.dynamics.interpolants import Interpolant
     from rollflow.dynamics.kernels import Kernel
     from rollflow.dynamics.lookahead import Lookahead
-    from rollflow.models import FlowModel, Source, VelocityPair
+    from rollflow.models import FlowModel, LoadedPipeline, PipelinePair, Source, VelocityPair
     from rollflow.registry import Registry
     from rollflow.rewards import RewardFunction, RewardModel
     from rollflow.sampler import Sampler
@@ -167,7 +167,7 @@ class Options(SamplingOptions):
 
     prompt: str
     _: KW_ONLY
-    model: str | FlowModel | Source | VelocityPair = field(
+    model: str | FlowModel | Source | VelocityPair | LoadedPipeline | PipelinePair = field(
         default=DEFAULT_MODEL,
         metadata=option(
             "Name of a model (see 'rollflow models'), repository of a diffusers pipeline (owner/name), or folder.",
@@ -237,7 +237,7 @@ class Options(SamplingOptions):
 class PlanOptions(TypedDict, total=False):
     """The options of ``Options`` except for the prompt, for type checkers."""
 
-    model: str | FlowModel | Source | VelocityPair
+    model: str | FlowModel | Source | VelocityPair | LoadedPipeline | PipelinePair
     method: str | Search
     as_published: bool
     reward: str | RewardModel | RewardFunction

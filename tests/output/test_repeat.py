@@ -446,5 +446,5 @@ def test_a_picture_in_place_of_a_result_is_refused_in_words(tmp_path: Path) -> N
 
 
 def test_a_velocity_without_a_shape_is_told_of_the_pair() -> None:
-    with pytest.raises(BadSetting, match=r"model must be a name or a FlowModel or a Source or a pair \(velocity"):
+    with pytest.raises(BadSetting, match=r"model must be a name or a FlowModel or a Source or .* or a pair \(velocity"):
         Plan("x", model=lambda x, t: x)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ def load_model(
     Args:
         model: A name, as for ``generate``; a ``PipelineSource``, which says how to load a pipeline; a loaded diffusers
             pipeline, with any LoRA, quantization, offloading or compilation; or a pair of a velocity function and the
-            shape of its states (``FunctionModel``).
+            shape of its states (``FunctionModel``), or of a loaded pipeline and the arguments of its call.
         arguments: Arguments of a loaded pipeline's call, such as
             ``{"height": 512, "width": 512, "guidance_scale": 3.5}``.
         few_step: Whether a loaded pipeline is step-distilled; None decides by its configuration, its name and the name

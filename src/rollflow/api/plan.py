@@ -38,8 +38,10 @@ class Plan(Choices):
     Args:
         prompt: Description of the sample; a ``Prompt`` also holds the counts that rewards check.
         model: Flow model: a name, a repository of the Hugging Face hub (``owner/name``) or a folder with a diffusers
-            pipeline, a ``PipelineSource`` that says how to load one, a loaded model, or a pair of a velocity function
-            and the shape of its states (``FunctionModel``).
+            pipeline, a ``PipelineSource`` that says how to load one, a loaded model, a loaded pipeline of diffusers or
+            a pair of one and the arguments of its call, ``(pipe, {"height": 512})``, or a pair of a velocity function
+            and the shape of its states (``FunctionModel``). Making a plan calls the network of a loaded pipeline a few
+            times, to learn how it samples; to do so only once for many plans, pass ``load_model(pipe)``.
         method: Search method.
         as_published: Whether the method runs as in the release of arXiv 2503.19385: settings of the method and of its
             sampling that are not given have the published values instead of the defaults (docs/methods/published.md).
@@ -121,18 +123,23 @@ class Plan(Choices):
         own = self.declared_model.interpolant
         return Sampler(own, Euler() if isinstance(own, Linear) else DDIM(eta=0.0), steps=self.plain_steps)
 
-    def job(self, seed: int | None = None) -> Job:
+    def job(self, seed: int | None = None, *, task: Task | None = None) -> Job:
         """Make the job of the search, with the plan's seed or another.
 
         Its record holds the search with every choice made, so that it can be repeated without what they were made from.
+
+        Args:
+            seed: Seed in place of the plan's; None keeps that.
+            task: Loaded task of a plan that differs in nothing but its prompt, so that both share model and rewards.
         """
+        task = self.task if task is None else replace(task, prompt=self.prompt)
         seed = self.seed if seed is None else checked_seed(seed)
         plan = self.to_json() | {"seed": seed}
         if self.search != self.named_search:
             plan["method"] = described.method_text(self.search)
         if self._own_surrogate and self.declared_surrogate is not None:
             plan["surrogate"] = True
-        return Job(self.task, self.search, self.nfe, seed, self.sampler, plan=plan)
+        return Job(task, self.search, self.nfe, seed, self.sampler, plan=plan)
 
     def baseline(self, seed: int | None = None) -> Job:
         """Make the job of the plain sample, without a search: ``plain_steps`` steps of the model's own ODE and grid.
@@ -213,13 +220,7 @@ class Plan(Choices):
             if outcome.result is None:
                 return None
             result = outcome.result
-        if result.cause is not None:
-            warnings.warn(
-                f"the search ended early, after {result.spent.nfe} of {self.nfe} NFE, and returns its best sample so "
-                f"far: {result.cause}",
-                RollflowWarning,
-                stacklevel=2,
-            )
+        warn_of_early_end(result)
         return result
 
     def to_json(self) -> dict[str, Any]:
@@ -239,3 +240,14 @@ class Plan(Choices):
             RollflowError: If an option is unknown, malformed, not trusted, or was an object that JSON cannot hold.
         """
         return cls(**described.from_json(cls, content, where="the plan", trusted=trusted))
+
+
+def warn_of_early_end(result: Result) -> None:
+    """Warn of a result whose search ended early by an error."""
+    if result.cause is not None:
+        warnings.warn(
+            f"the search ended early, after {result.spent.nfe} of {result.budget} NFE, and returns its best sample so "
+            f"far: {result.cause}",
+            RollflowWarning,
+            stacklevel=3,
+        )

@@ -63,7 +63,7 @@ def checked_seed(seed: int) -> int:
 
 def _chosen(name: str, value: T, *kinds: type[Any]) -> T:
     """Return the value, a function as a reward; raise a BadSetting if it is no name or object of one of the classes."""
-    others = ["a pair (velocity, shape)"] if FlowModel in kinds else []
+    others = ["a pipeline of diffusers", "a pair (velocity, shape)"] if FlowModel in kinds else []
     if RewardModel in kinds:
         value, others = cast(T, as_reward(value)), ["a function f(images, prompts)"]
     objects = (checks.with_article(kind.__name__) for kind in kinds if kind is not NoneType)

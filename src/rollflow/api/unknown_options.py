@@ -22,6 +22,15 @@ _ELSEWHERE = {
             **{"few_step": "distilled", "distilled": "distilled"},
         }.items()
     },
+    **{
+        name: f"an argument of the pipeline's call: model=(pipe, {{'{name}': ...}})"
+        for name in (
+            *("height", "width", "guidance_scale", "true_cfg_scale", "negative_prompt", "image", "strength"),
+            *("num_frames", "max_sequence_length"),
+        )
+    },
+    "num_inference_steps": "called steps",
+    "generator": "called seed",
     "out": "an argument of Plan.run: Plan(prompt, ...).run(out='folder')",
     **{
         name: f"an argument of Plan.run: Plan(prompt, ...).run(out='folder', {name}=True)"

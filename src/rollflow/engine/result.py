@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from rollflow import prompts
@@ -26,10 +27,11 @@ from rollflow.engine.job import Job
 from rollflow.engine.meter import Spending
 from rollflow.engine.pool import Round
 from rollflow.engine.record import JobRecord, digest, plain, versions
+from rollflow.engine.shown import result_html
 from rollflow.engine.state import Origin, Point
 from rollflow.errors import BadSetting, FolderError
 from rollflow.files.atomic import trouble
-from rollflow.files.pictures import is_film, sample_files
+from rollflow.files.pictures import is_film, picture, pictures, sample_files, still
 from rollflow.files.run_folder import RESULT, RunFolder
 from rollflow.prompts import Prompt
 from rollflow.search import SEARCHES
@@ -113,6 +115,26 @@ class Result:
             "cause": None if self.cause is None else portable(self.cause),
         }
 
+    def _repr_html_(self) -> str:
+        """Show the picture, the rewards, the account and the trace in a notebook."""
+        return result_html(self.to_dict(), self.sample, self.trace)
+
+    @property
+    def image(self) -> Image.Image:
+        """The sample as a PIL image, of the same size and with the pixels of the saved file.
+
+        Of a film it is the middle frame; ``images`` has all.
+
+        Raises:
+            RollflowError: If the sample is neither a picture nor a film; ``sample`` has it as a tensor.
+        """
+        return picture(still(self.sample))
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """The frames of a film as PIL images; the only image of a picture. Raises as ``image`` does."""
+        return pictures(self.sample)
+
     @property
     def budget(self) -> int:
         """Budget in NFE, of all rounds together."""
@@ -165,6 +187,10 @@ class Result:
             versions=versions(),
             rounds=tuple(self.rounds),
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Describe the result in values that JSON can represent: ``content`` without the names of files."""
+        return {name: value for name, value in self.content().items() if name not in ("image", "film")}
 
     def content(self) -> dict[str, Any]:
         """Return the content of ``result.json``, except for the parts that need an observer of the search.

@@ -9,7 +9,7 @@ from rollflow.engine.descriptions import ModelDescription, RewardDescription
 from rollflow.engine.final_choice import FinalChoice
 from rollflow.errors import BadSetting
 from rollflow.models.base import FlowModel, check_attributes
-from rollflow.models.function import as_model
+from rollflow.models.given import as_model
 from rollflow.rewards.base import RewardModel
 from rollflow.rewards.checks import check_names, check_reward
 
@@ -19,7 +19,8 @@ class Task:
     """A model, a prompt, and the rewards that judge samples.
 
     Args:
-        model: Flow model; a pair of a velocity function and a shape becomes a ``FunctionModel``.
+        model: Flow model; a pair of a velocity function and a shape becomes a ``FunctionModel``, a
+            loaded pipeline of diffusers a ``DiffusersModel``.
         prompt: Text of the prompt.
         reward: Reward that the sample is judged by, and that the search optimises unless there is a surrogate.
         held_out: Rewards that the search never sees, and that also score the returned sample.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -56,6 +56,20 @@ def is_film(sample: Tensor) -> bool:
     return sample.ndim == 4
 
 
+def is_visible(shape: Sequence[int]) -> bool:
+    """Whether samples of a shape are pictures (3, H, W) or films (F, 3, H, W)."""
+    return len(shape) in (3, 4) and shape[-3] == 3 and 0 not in shape
+
+
+def pictures(sample: Tensor) -> list[Image.Image]:
+    """Convert a decoded sample to pictures: one of a picture, and the frames of a film.
+
+    Raises:
+        RollflowError: If the sample is neither.
+    """
+    return [picture(frame) for frame in (sample if is_film(sample) else sample[None])]
+
+
 def still(sample: Tensor) -> Tensor:
     """Return the picture (3, H, W) that represents a sample: the sample itself, or the middle frame of a film."""
     return sample[len(sample) // 2] if is_film(sample) else sample
@@ -63,7 +77,7 @@ def still(sample: Tensor) -> Tensor:
 
 def webp(sample: Tensor) -> bytes:
     """Encode a picture (3, H, W) or a film (F, 3, H, W), with pixels in [0, 1], as a lossless WebP file."""
-    first, *others = [picture(frame) for frame in (sample if is_film(sample) else sample[None])]
+    first, *others = pictures(sample)
     buffer = io.BytesIO()
     first.save(buffer, "WEBP", save_all=True, append_images=others, duration=FRAME_MILLISECONDS, lossless=True)
     return buffer.getvalue()

@@ -6,7 +6,8 @@ from rollflow.errors import UnknownName
 from rollflow.extras import check_installed
 from rollflow.models.base import FlowModel, ModelSpec, Source, check_attributes
 from rollflow.models.diffusers import DiffusersModel, PipelineSource
-from rollflow.models.function import FunctionModel, VelocityPair, as_model
+from rollflow.models.function import FunctionModel, VelocityPair
+from rollflow.models.given import LoadedPipeline, PipelinePair, as_model
 from rollflow.models.scenes import ScenesBase, ScenesTurbo
 from rollflow.registry import Registry
 
@@ -40,7 +41,9 @@ __all__ = [
     "DiffusersModel",
     "FlowModel",
     "FunctionModel",
+    "LoadedPipeline",
     "ModelSpec",
+    "PipelinePair",
     "PipelineSource",
     "Source",
     "VelocityPair",

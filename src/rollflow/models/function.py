@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,8 +12,6 @@ from torch import Tensor
 from rollflow import checks
 from rollflow.errors import BadSetting, described
 from rollflow.models.base import FlowModel
-
-T = TypeVar("T")
 
 VelocityFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """velocity(x, t): states x (B, *shape) and times t (B,) to velocities (B, *shape)."""
@@ -111,21 +109,3 @@ def _try_rows(velocity: VelocityFunction, x: Tensor, t: Tensor) -> None:
 
 def _side(name: str, value: object) -> int:
     return checks.whole(name, value, at_least=1)
-
-
-def as_model(model: T | VelocityPair) -> T | FunctionModel:
-    """Return a ``(velocity, shape)`` pair as a ``FunctionModel``, and anything else unchanged.
-
-    Raises:
-        BadSetting: If a tuple is not such a pair.
-    """
-    if not isinstance(model, tuple):
-        return model
-    if len(model) != 2:
-        raise BadSetting(
-            f"a model given as a tuple must be a pair (velocity, shape); got {len(model)} item{'s' * (len(model) != 1)}"
-        )
-    velocity, shape = model
-    if callable(shape) and not callable(velocity):
-        raise BadSetting("a model given as a pair must be (velocity, shape); got the shape first")
-    return FunctionModel(velocity, shape)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rollflow import checks
 from rollflow.canonical import canonical
 from rollflow.errors import BadReward, BadSetting, described
-from rollflow.files.pictures import as_pictures
+from rollflow.files.pictures import as_pictures, is_visible
 from rollflow.registry import Registry
 from rollflow.rewards.base import RewardModel
 from rollflow.rewards.scoring import numbers_of
@@ -119,7 +119,7 @@ class FunctionReward(RewardModel):
         return f"{self.name}(function={canonical(self.function)}{call}, images={self._form})"
 
     def unfit(self, shape: tuple[int, ...]) -> str | None:
-        if self._form in ("pil", "np") and not _are_pictures(shape):
+        if self._form in ("pil", "np") and not is_visible(shape):
             return (
                 f"the function receives pictures (3, H, W) or films (F, 3, H, W), got {shape}; annotate its first "
                 "parameter as torch.Tensor to receive the samples as they are"
@@ -130,7 +130,7 @@ class FunctionReward(RewardModel):
         why = self.unfit(tuple(samples.shape[1:]))
         if why is not None:
             raise BadReward(f"reward '{self.name}' cannot score these samples: {why}")
-        form = self._form or ("pil" if _are_pictures(tuple(samples.shape[1:])) else "pt")
+        form = self._form or ("pil" if is_visible(samples.shape[1:]) else "pt")
         try:
             scores = self.function(_converted(samples, form), list(prompts))
         except (AttributeError, TypeError) as error:
@@ -150,11 +150,6 @@ def as_reward(reward: T | RewardFunction) -> T | RewardModel:
     if isinstance(reward, RewardModel | str | type) or not callable(reward):
         return reward  # type: ignore[return-value]
     return FunctionReward(reward)
-
-
-def _are_pictures(shape: tuple[int, ...]) -> bool:
-    """Whether samples of a shape are pictures or films."""
-    return len(shape) in (3, 4) and shape[-3] == 3 and 0 not in shape
 
 
 def _converted(samples: Tensor, form: str) -> Any:
