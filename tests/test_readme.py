@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from rollflow.cli import main
 
@@ -29,7 +30,8 @@ def test_there_is_one_block_for_one_sample_and_one_for_many() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", BLOCKS, ids=["generate", "engine"])
-def test_block_runs_within_its_budget(block: str) -> None:
+def test_block_runs_within_its_budget(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(block, names)
     results = names.get("results") or [names["result"]]
@@ -37,6 +39,11 @@ def test_block_runs_within_its_budget(block: str) -> None:
         assert result.sample.shape == (3, 64, 64)
         assert 0 < result.spent.nfe <= result.job.nfe
         assert set(result.held_out) == {"judge"}
+    saved = re.findall(r'image\.save\("(.*)"\)', block)
+    assert bool(saved) == ("generate(" in block)
+    for name in saved:
+        with Image.open(name) as picture:
+            assert picture.tobytes() == names["result"].image.tobytes()
 
 
 def test_a_newcomer_finds_things_in_order() -> None:
