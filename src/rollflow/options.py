@@ -187,7 +187,7 @@ class Options(SamplingOptions):
     reward: str | RewardModel | RewardFunction = field(
         default=DEFAULT_REWARD,
         metadata=option(
-            "Reward to optimize (see 'rollflow rewards'), or a mixture: 'sum(parts=A;B, weights=1;0.5)'.",
+            "Reward to optimize (see 'rollflow rewards'), your own (module:function), or a mixture: 'sum(parts=A;B)'.",
             registry="rollflow.rewards:REWARDS",
         ),
     )

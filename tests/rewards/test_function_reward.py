@@ -193,6 +193,21 @@ def test_two_functions_are_two_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
     assert FunctionReward(Scaled(1.0)).identity != identities[4]
 
 
+def test_a_large_function_has_a_short_identity() -> None:
+    def holding(last: int) -> Callable[..., Any]:
+        words = [*range(10_000), last]
+        return lambda images, prompts: [float(words[-1])] * len(images)
+
+    one, same, other = (FunctionReward(holding(last)).identity for last in (1, 1, 2))
+    assert one == same != other
+    assert len(one) < 300
+
+
+def test_names_are_those_of_functions_and_classes() -> None:
+    functions: list[Any] = [red, partial(red), lambda images, prompts: [], Scaled(1.0), Scaled(1.0).__call__]
+    assert [FunctionReward(one).name for one in functions] == ["red", "red", "lambda", "Scaled", "Scaled"]
+
+
 def test_a_name_of_the_library_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert FunctionReward(count).name == "count"
     monkeypatch.setitem(REWARDS, "count", REWARDS["caption"])

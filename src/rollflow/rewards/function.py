@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from rollflow import checks
-from rollflow.canonical import canonical
+from rollflow.canonical import canonical, digest
 from rollflow.errors import BadReward, BadSetting, described
 from rollflow.files.pictures import as_pictures, is_visible
 from rollflow.registry import Registry
@@ -27,6 +27,8 @@ RewardFunction: TypeAlias = Callable[[Any, Any], Any]
 """f(images, prompts): pictures and their prompts to one number each, as a list, an array or a tensor."""
 ImageForm: TypeAlias = Literal["pil", "np", "pt"]
 """What a function receives, in the words of diffusers' ``output_type``: PIL images, an array, or a tensor."""
+_LONGEST = 200
+"""Longest text of a function in an identity, in characters; the digest of a longer one follows."""
 
 
 class FunctionReward(RewardModel):
@@ -115,8 +117,12 @@ class FunctionReward(RewardModel):
 
     @property
     def identity(self) -> str:
-        call = "" if inspect.isroutine(self.function) else canonical(type(self.function).__call__)
-        return f"{self.name}(function={canonical(self.function)}{call}, images={self._form})"
+        function = canonical(self.function)
+        if not inspect.isroutine(self.function):
+            function += canonical(type(self.function).__call__)
+        if len(function) > _LONGEST:  # what it holds, such as the vocabulary of a tokenizer, may take megabytes
+            function = f"{function[:_LONGEST]}... {digest(function)}"
+        return f"{self.name}(function={function}, images={self._form})"
 
     def unfit(self, shape: tuple[int, ...]) -> str | None:
         if self._form in ("pil", "np") and not is_visible(shape):
@@ -164,6 +170,8 @@ def _name(function: Any) -> str:
     """Name a reward by its function, with the module in front if a reward of the library has this name."""
     while isinstance(function, partial):
         function = function.func
+    if getattr(function, "__name__", None) == "__call__":
+        function = function.__self__
     own = getattr(function, "__name__", None) or type(function).__name__
     name = "lambda" if own == "<lambda>" else str(own)
     taken = name in Registry.of[RewardModel] if RewardModel in Registry.of else False
