@@ -104,7 +104,7 @@ class SamplingOptions:
     interpolant: str | Interpolant | None = field(
         default=None,
         metadata=option(
-            "Interpolant between noise and data: vp, linear, cosine, polynomial.",
+            "Interpolant between noise and data.",
             registry="rollflow.dynamics.interpolants:INTERPOLANTS",
             unset="by model",
             settings=True,
@@ -113,7 +113,7 @@ class SamplingOptions:
     kernel: str | Kernel | None = field(
         default=None,
         metadata=option(
-            "Transition kernel: sde, ddim, ode, heun, cps, stochastic, glass.",
+            "Transition kernel.",
             registry="rollflow.dynamics.kernels:KERNELS",
             unset="by method",
             settings=True,
@@ -126,7 +126,7 @@ class SamplingOptions:
     grid: str | Grid | None = field(
         default=None,
         metadata=option(
-            "Placement of the evaluation times: uniform, arc, shifted, matched.",
+            "Placement of the evaluation times.",
             registry="rollflow.dynamics.grids:GRIDS",
             unset="by interpolant",
             settings=True,
@@ -135,7 +135,7 @@ class SamplingOptions:
     lookahead: str | Lookahead = field(
         default=DEFAULT_LOOKAHEAD,
         metadata=option(
-            "Estimate of the clean sample that the reward scores: tweedie, ode.",
+            "Estimate of the clean sample that the reward scores.",
             registry="rollflow.dynamics.lookahead:LOOKAHEADS",
             settings=True,
         ),
@@ -143,7 +143,7 @@ class SamplingOptions:
     guidance: str | Guidance | None = field(
         default=None,
         metadata=option(
-            "Guide the search by the gradient of a differentiable reward: dps.",
+            "Guide the search by the gradient of a differentiable reward.",
             registry="rollflow.dynamics.guidance:GUIDANCE",
             unset="none",
             settings=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -25,6 +26,25 @@ def test_commands_and_options(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert complete("rollflow gen", monkeypatch, capsys) == ["generate"]
     assert complete("rollflow generate --loo", monkeypatch, capsys) == ["--lookahead"]
     assert complete("rollflow bench r", monkeypatch, capsys)[-1:] == ["run"]
+
+
+def test_values_that_have_a_name(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert complete("rollflow generate --method ze", monkeypatch, capsys) == ["zero-order"]
+    assert complete("rollflow generate x --kernel s", monkeypatch, capsys) == ["sde", "stochastic"]
+    assert complete("rollflow generate x --reward clips", monkeypatch, capsys) == ["clipscore"]
+    assert complete("rollflow generate x --quantize 8", monkeypatch, capsys) == ["8bit"]
+    assert complete("rollflow bench run --held-out picks", monkeypatch, capsys) == ["pickscore"]
+
+
+@pytest.mark.subprocess
+def test_it_does_not_wait_for_torch() -> None:
+    code = (
+        "import os, sys; os.environ |= {'_ROLLFLOW_COMPLETE': 'complete_bash', 'COMP_CWORD': '4', "
+        "'COMP_WORDS': 'rollflow generate x --reward clips'}; from rollflow.cli import main; main([]); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert ran.stdout.split() == ["clipscore"]
 
 
 def test_it_installs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,7 @@ from rollflow.cli import (
     searches,
     serve,
 )
+from rollflow.cli.help import App
 from rollflow.errors import unknown
 
 
@@ -44,7 +45,7 @@ class _Commands(_Group):
             raise typer.Exit(errors.report(stop)) from None
 
 
-app = typer.Typer(
+app = App(
     cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -11,10 +11,11 @@ import typer
 
 from rollflow.cli import options
 from rollflow.cli.errors import refusing
+from rollflow.cli.help import App
 from rollflow.defaults import DEFAULT_MODEL
 from rollflow.errors import BadSetting
 
-app = typer.Typer(help="Run experiments and measurements.", no_args_is_help=True)
+app = App(help="Run experiments and measurements.", no_args_is_help=True)
 
 MOST_PROMPTS, MOST_STEPS, MOST_TRAJECTORIES, MOST_SEED = 10_000, 10_000, 4096, 2**63 - 1
 Model = Annotated[str, typer.Option(help="Name of the flow model.")]

@@ -84,6 +84,18 @@ def entries(plural: str) -> list[Entry]:
     return own + ([entry_of(kind, kind.find_registry(), name) for name in others] if others else [])
 
 
+def names(plural: str) -> list[str]:
+    """Return the names of the choices of a kind, with those of plug-ins, which are not imported."""
+    from rollflow.registry import plugins
+
+    return list(dict.fromkeys([*own_names(plural), *plugins(KINDS[plural].group)]))
+
+
+def own_names(plural: str) -> list[str]:
+    """Return the names of the library's own choices of a kind."""
+    return [content["name"] for content in _stored()[plural]]
+
+
 def pipelines() -> list[str]:
     """Return the names of the diffusers pipelines that the tests cover."""
     return [str(name) for name in _stored()["pipelines"]]
