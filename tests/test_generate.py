@@ -17,7 +17,7 @@ from PIL import Image
 from support.tiny import TinyModel, registered  # noqa: F401
 
 import rollflow
-from rollflow import BadReward, BadSetting, Prompt, generate
+from rollflow import BadReward, BadSetting, Plan, Prompt, generate
 from rollflow.engine import JobsFailed, Result
 
 PROMPTS = ["a red square", "two cats", Prompt("three dogs", {"dog": 3})]
@@ -59,6 +59,8 @@ def test_all_prompts_are_checked_before_anything_loads(wrong: Any, monkeypatch: 
         generate(["a cat", wrong], nfe=60)
     with pytest.raises(BadSetting, match="the list of prompts is empty"):
         generate([], nfe=60)
+    with pytest.raises(BadSetting, match=r"a plan has one prompt; give a list of prompts to rollflow\.generate"):
+        Plan(["a cat"], nfe=60)  # type: ignore[arg-type]
     assert TinyModel.loads == 0
 
 

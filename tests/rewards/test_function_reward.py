@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 import rollflow
 from rollflow import DPS, BadReward, BadSetting, FunctionReward, Plan, generate
+from rollflow.cli import main
 from rollflow.rewards import REWARDS, as_reward
 from rollflow.rewards.scoring import scored
 from rollflow.testing import RewardSuite
@@ -259,6 +262,21 @@ def test_what_goes_wrong_is_told_in_one_line(function: Any, message: str) -> Non
     with pytest.raises(BadReward, match=message) as error:
         generate(PROMPT, reward=function, method="bon", nfe=20)
     assert "\n" not in str(error.value)
+
+
+def test_the_command_line_names_a_function(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ["--method", "svdd", "--nfe", "60"]
+    assert main(["generate", PROMPT, "--reward", f"{HERE}:red", *options, "--out", "out"]) == 0
+    content = json.loads(Path("out/result.json").read_text())
+    assert (content["reward_name"], content["plan"]["reward"]) == ("red", f"{HERE}:red")
+    capsys.readouterr()
+    assert main(["score", f"{HERE}:red", "out/image.png", "--prompt", PROMPT]) == 0
+    assert float(capsys.readouterr().out.split()[-1]) == pytest.approx(content["reward"], abs=1e-6)
+    assert main(["generate", PROMPT, "--reward", f"{HERE}:fails", *options, "--out", "failed"]) != 0
+    assert capsys.readouterr().err.strip() == "error: reward 'fails' failed: KeyError: 'red'"
 
 
 def test_samples_that_are_no_pictures_need_a_tensor() -> None:

@@ -24,6 +24,8 @@ def checked(plan: Options) -> dict[str, Any]:
     Raises:
         BadSetting: If an option has the wrong type or is out of range.
     """
+    if isinstance(plan.prompt, list | tuple):
+        raise BadSetting("a plan has one prompt; give a list of prompts to rollflow.generate")
     checks.text("the prompt", plan.prompt, what="a string that describes the sample")
     kept: dict[str, Any] = {"model": _chosen("model", as_model(plan.model), FlowModel, Source)}
     for name, (one, option) in options_of(type(plan)).items():
