@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import re
 import sys
 import types
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 from rollflow.errors import BadSetting, blamed, unknown
+from rollflow.quoting import divided, letters, quoted, unquoted
 
 T = TypeVar("T")
 DEEPEST = 32
@@ -151,7 +153,7 @@ class Registry(dict[str, type[T]], Generic[T]):
             raise unknown(self.what, name, self.names())
         kind = self.find(name)
         known, parts, texts = settings_of(kind), list[Named](), list[str]()
-        given = dict(assignment(part) for part in _parts(match["settings"] or ""))
+        given = dict(assignment(part) for part in divided(match["settings"] or ""))
         for setting, value in given.items():
             if setting not in known:
                 raise unknown(f"setting of {self.what} {name}", setting, known)
@@ -272,7 +274,7 @@ class Registry(dict[str, type[T]], Generic[T]):
         if match is None or not _balanced(match["settings"] or ""):
             raise BadSetting(f"expected NAME or NAME(SETTING=VALUE, ...) for a {self.what}, not '{_short(text)}'")
         given: dict[str, str] = {}
-        for part in _parts(match["settings"] or ""):
+        for part in divided(match["settings"] or ""):
             name, value = assignment(part)
             if name in given:
                 raise BadSetting(f"{name} of {self.what} '{match['name']}' is set twice; set it once")
@@ -298,6 +300,8 @@ def written(value: Any) -> str:
     """
     if value is None:
         return "none"
+    if isinstance(value, str | Path):
+        return quoted(str(value))
     if _is_plain(value):
         return str(value)
     if isinstance(value, tuple):
@@ -315,8 +319,8 @@ def _short(text: str) -> str:
 def _balanced(text: str) -> bool:
     """Whether the parentheses are balanced; raises a BadSetting if they are nested too deeply."""
     depth = 0
-    for letter in text:
-        depth += (letter == "(") - (letter == ")")
+    for letter, within in letters(text):
+        depth += 0 if within else (letter == "(") - (letter == ")")
         if depth > DEEPEST:
             raise BadSetting(f"'{_short(text)}' is nested more than {DEEPEST} deep")
         if depth < 0:
@@ -360,18 +364,6 @@ def _imported(path: str) -> Any:
     return target
 
 
-def _parts(text: str, between: str = ",") -> list[str]:
-    """Split at separators that are not within parentheses."""
-    parts, depth = [""], 0
-    for letter in text:
-        depth += (letter == "(") - (letter == ")")
-        if letter == between and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return [part for part in parts if part.strip()]
-
-
 def _named(text: str, annotation: Any, plugins: bool, depth: int) -> list[Named] | None:
     """Look up the choices that a setting's value names, parsed as by ``_read``; None if the value is a string."""
     union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
@@ -394,7 +386,9 @@ def _named(text: str, annotation: Any, plugins: bool, depth: int) -> list[Named]
                 continue
             return []
         if typing.get_origin(option) is tuple:
-            inner = [_named(part, typing.get_args(option)[0], plugins, depth) for part in _parts(text, ";")]
+            inner = [
+                _named(part, typing.get_args(option)[0], plugins, depth) for part in divided(text, ";", fresh=True)
+            ]
             return None if None in inner else [choice for choices in inner if choices is not None for choice in choices]
     return None
 
@@ -414,7 +408,7 @@ def _read(name: str, text: str, annotation: Any) -> Any:
     union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
     options = typing.get_args(annotation) if union else (annotation,)
     if annotation is inspect.Parameter.empty:
-        return text
+        return unquoted(text)
     if type(None) in options and text.lower() == "none":
         return None
     for option in options:
@@ -422,17 +416,17 @@ def _read(name: str, text: str, annotation: Any) -> Any:
             return Registry.of[option].make(text)
         if option is bool and text.lower() in ("true", "false"):
             return text.lower() == "true"
-        if typing.get_origin(option) is Literal and text in typing.get_args(option):
-            return text
+        if typing.get_origin(option) is Literal and unquoted(text) in typing.get_args(option):
+            return unquoted(text)
         if option in (int, float, str, Path):
             try:
-                value = option(text)
+                value = option(os.path.expanduser(unquoted(text)) if option is Path else unquoted(text))
             except ValueError:
                 continue
             if value == value:  # NaN is never meant
                 return value
         if typing.get_origin(option) is tuple:
             inner = typing.get_args(option)[0]
-            return tuple(_read(name, part, inner) for part in _parts(text, ";"))
+            return tuple(_read(name, part, inner) for part in divided(text, ";", fresh=True))
     kinds = " or ".join(map(_in_words, options))
     raise BadSetting(f"{name}={_short(text)} cannot be read; expected {kinds}")

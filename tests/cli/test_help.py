@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from rollflow.cli import main
 from rollflow.cli.help import _CHOICES, _KINDS, _PANELS
@@ -13,8 +15,11 @@ from rollflow.dynamics.guidance import GUIDANCE
 from rollflow.dynamics.interpolants import INTERPOLANTS
 from rollflow.dynamics.kernels import KERNELS
 from rollflow.dynamics.lookahead import LOOKAHEADS
-from rollflow.models.diffusers import source
+from rollflow.models import PipelineSource, find_model
+from rollflow.models.diffusers import read_argument, source
+from rollflow.quoting import quoted
 from rollflow.rewards import REWARDS
+from rollflow.rewards.clip.style import Style
 from rollflow.search import SEARCHES
 
 COMMANDS = [
@@ -77,3 +82,21 @@ def test_completed_values_are_those_that_are_known() -> None:
     assert set(_CHOICES["quantize"]) == set(source.QUANTIZATIONS)
     assert set(_CHOICES["offload"]) == set(source.OFFLOADS) - {"none"}
     assert not set(_KINDS) & set(_CHOICES)
+
+
+def test_a_home_folder_is_expanded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "Füße, it's (1.png")
+    assert main(["score", "colorfulness", "~/Füße, it's (1.png", "--prompt", "x"]) == 0
+    assert "(1.png" in capsys.readouterr().out
+    assert read_argument("~/Füße, it's (1.png").size == (8, 8)
+    [style] = [REWARDS.make(f"style(reference={quoted(text)})") for text in ["~/Füße, it's (1.png"]]
+    assert isinstance(style, Style)
+    assert style.reference == str(tmp_path / "Füße, it's (1.png")
+    (tmp_path / "pipeline").mkdir()
+    found = find_model("~/pipeline")
+    assert isinstance(found, PipelineSource)
+    assert found.name == str(tmp_path / "pipeline")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
 import re
 import types
 import typing
@@ -124,11 +125,18 @@ def laid_out(command: Callable[..., Any]) -> Callable[..., Any]:
     parameters = [_parameter(one, panels.get(name)) for name, one in signature.parameters.items()]
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        return command(*args, **kwargs)
+        return command(*args, **{name: _expanded(value) for name, value in kwargs.items()})
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return run
+
+
+def _expanded(value: Any) -> Any:
+    """Replace ``~`` in paths, which shells leave in ``--out=~/folder``."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(_expanded, value))
+    return Path(os.path.expanduser(value)) if isinstance(value, Path) else value
 
 
 def _parameter(parameter: inspect.Parameter, panel: str | None) -> inspect.Parameter:

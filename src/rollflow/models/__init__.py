@@ -1,5 +1,6 @@
 """Flow models."""
 
+import os
 from pathlib import Path
 
 from rollflow.errors import UnknownName
@@ -28,6 +29,7 @@ def find_model(name: str) -> FlowModel | type[FlowModel] | Source:
         MissingPackage: If it is a pipeline, and diffusers is not installed.
     """
     if name.partition("(")[0] not in MODELS.names() and ("/" in name or Path(name).is_dir()):
+        name = os.path.expanduser(name)
         check_installed(f"model '{name}'", "diffusers", extra="diffusers")
         return PipelineSource(name)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -261,7 +262,7 @@ def _downloaded(name: str, file: str, revision: str | None) -> Path:
 def read_argument(text: str) -> Any:
     """Parse an argument of a pipeline's call from the command line: a picture's path, a Python literal, or a text."""
     if text.lower().endswith(PICTURES):
-        return read_picture(text)
+        return read_picture(os.path.expanduser(text))
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

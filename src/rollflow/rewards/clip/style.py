@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,6 +80,7 @@ class Style(PictureTower):
         batch_size: int | None = None,
     ) -> None:
         checks.as_annotated("reference of style", reference, str | None)
+        reference = None if reference is None else os.path.expanduser(reference)
         if reference is None or not Path(reference).is_file():
             problem = "none was given" if reference is None else f"there is no file '{reference}'"
             raise BadSetting(f"reward 'style' needs a reference picture, but {problem}; give style(reference=PATH)")
