@@ -122,7 +122,7 @@ def test_each_is_described_to_whoever_reads_the_code_and_the_help() -> None:
 
 def test_an_arm_has_all_that_say_how_particles_move() -> None:
     sampling = {one.name for one in fields(SamplingOptions)}
-    own = {"name", "method", "nfe", "surrogate", "choose_by", "shortlist"}
+    own = {"name", "method", "nfe", "surrogate", "choose_by", "shortlist", "pool_until"}
     assert {one.name for one in fields(Arm)} == own | sampling
     assert {one.name for one in fields(Sampler)} == sampling
     values: dict[str, Any] = {

@@ -327,6 +327,9 @@ from .search.rbf.quota import (
     QUOTAS as QUOTAS,
 )
 from .search.rbf.quota import (
+    GainQuota as GainQuota,
+)
+from .search.rbf.quota import (
     PublishedQuota as PublishedQuota,
 )
 from .search.rbf.quota import (

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FILE = Path(__file__).parents[1] / "catalogue.json"
 
 
-class Kind(NamedTuple):
+class Catalogue(NamedTuple):
     """One kind of choice.
 
     Args:
@@ -42,14 +42,14 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "methods": Kind("method", "rollflow.search:SEARCHES", "rollflow.searches"),
-    "kernels": Kind("kernel", "rollflow.dynamics.kernels:KERNELS"),
-    "interpolants": Kind("interpolant", "rollflow.dynamics.interpolants:INTERPOLANTS"),
-    "grids": Kind("grid", "rollflow.dynamics.grids:GRIDS"),
-    "lookaheads": Kind("look-ahead", "rollflow.dynamics.lookahead:LOOKAHEADS"),
-    "guidance": Kind("guidance", "rollflow.dynamics.guidance:GUIDANCE"),
-    "models": Kind("model", "rollflow.models:MODELS", "rollflow.models"),
-    "rewards": Kind("reward", "rollflow.rewards:REWARDS", "rollflow.rewards"),
+    "methods": Catalogue("method", "rollflow.search:SEARCHES", "rollflow.searches"),
+    "kernels": Catalogue("kernel", "rollflow.dynamics.kernels:KERNELS"),
+    "interpolants": Catalogue("interpolant", "rollflow.dynamics.interpolants:INTERPOLANTS"),
+    "grids": Catalogue("grid", "rollflow.dynamics.grids:GRIDS"),
+    "lookaheads": Catalogue("look-ahead", "rollflow.dynamics.lookahead:LOOKAHEADS"),
+    "guidance": Catalogue("guidance", "rollflow.dynamics.guidance:GUIDANCE"),
+    "models": Catalogue("model", "rollflow.models:MODELS", "rollflow.models"),
+    "rewards": Catalogue("reward", "rollflow.rewards:REWARDS", "rollflow.rewards"),
 }
 
 
@@ -117,7 +117,7 @@ def current() -> dict[str, list[dict[str, Any]]]:
     return kinds
 
 
-def entry_of(kind: Kind, registry: Registry[Any], name: str) -> Entry:
+def entry_of(kind: Catalogue, registry: Registry[Any], name: str) -> Entry:
     """Describe a choice by its class; the description of one that cannot be imported is the error."""
     from rollflow.registry import settings_of
 
