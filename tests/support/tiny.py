@@ -98,7 +98,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 def register(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace the packaged models and rewards by these until ``monkeypatch`` is undone."""
     for registry, kinds in ((MODELS, (TinyModel, TinyTurbo)), (REWARDS, (Redness, Judge, Broken))):
-        for name in list(registry):
+        for name in reversed(list(registry)):  # so that they come back in their order
             monkeypatch.delitem(registry, name)
         for kind in kinds:
             monkeypatch.setitem(registry, kind.name, kind)
