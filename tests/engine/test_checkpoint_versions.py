@@ -12,7 +12,7 @@ from support.forging import forged
 from rollflow.dynamics.guidance import DPS
 from rollflow.dynamics.interpolants import Linear
 from rollflow.engine import Engine, Job, Task, load_checkpoint, save_checkpoint
-from rollflow.engine.checkpoint.file import read_job
+from rollflow.engine.checkpoint.file import read_job, setting_text
 from rollflow.errors import BadCheckpoint
 from rollflow.models.mixture.gaussian_mixture import GaussianMixture
 from rollflow.models.mixture.model import ToyModel
@@ -59,7 +59,7 @@ def test_what_guided_particles_is_kept() -> None:
 
 
 def test_the_job_of_version_3_is_read() -> None:
-    assert read_job(FOLDER / "rbf.checkpoint")["search"] == repr(SEARCHES["rbf"])
+    assert read_job(FOLDER / "rbf.checkpoint")["search"] == setting_text(SEARCHES["rbf"])
 
 
 def test_another_job_of_version_3_is_refused() -> None:

@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rollflow.dynamics.grids import Levels
+from rollflow.dynamics.interpolants import Linear
 from rollflow.errors import RollflowError
 from rollflow.models.scenes import ScenesTurbo
+from rollflow.sampler import Sampler
 from rollflow.search import RolloverBudget
 from rollflow.search.profile import packaged
 from rollflow.search.purpose import Purpose
@@ -79,16 +82,21 @@ def purpose(reward: str) -> Purpose:
     return Purpose(ScenesTurbo, (reward,), 50)
 
 
+def along(quota: QuotaSchedule, *levels: float) -> QuotaSchedule:
+    """The rule for transitions to some noise levels."""
+    return quota.along(Sampler(Linear(), grid=Levels((1.0, *levels)), steps=len(levels) + 1).bind(ScenesTurbo))
+
+
 def test_gains_are_weights_at_the_levels_that_transitions_lead_to() -> None:
     """Between the levels of the profile they are interpolated; one child each is given before the rest is shared."""
     quota = GainQuota(levels=(1.0, 0.5, 0.1), gains=(0.1, 0.3, 0.0))
-    assert quota.along([0.75, 0.5, 0.3]).split(3 + 65, 3) == [1 + 20, 1 + 30, 1 + 15]
-    assert quota.along([0.5, 0.1]).split(2 + 1000, 2) == [1000, 2]  # a gain of 0 still has a child, and what is rounded
+    assert along(quota, 0.75, 0.5, 0.3).split(3 + 65, 3) == [1 + 20, 1 + 30, 1 + 15]
+    assert along(quota, 0.5, 0.1).split(2 + 1000, 2) == [1000, 2]  # a gain of 0 still has a child, and what is rounded
 
 
 def test_without_gains_quotas_are_uniform() -> None:
     for quota in (GainQuota(), GainQuota(levels=(1.0, 0.5), gains=(0.0, 0.0))):
-        assert quota.along([0.9, 0.7, 0.5]).split(23, 3) == UniformQuota().split(23, 3)
+        assert along(quota, 0.9, 0.7, 0.5).split(23, 3) == UniformQuota().split(23, 3)
     assert GainQuota().prepared(purpose("jpeg-compressibility")) == UniformQuota()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -14,6 +13,7 @@ import numpy as np
 from rollflow.checks import Settings, real, refused
 from rollflow.errors import BadSetting
 from rollflow.registry import Registry
+from rollflow.sampler import Dynamics
 from rollflow.search.profile import Profile, packaged_for, warn_of_other
 from rollflow.search.purpose import Purpose
 
@@ -36,8 +36,8 @@ class QuotaSchedule(Settings, ABC):
         """Return the rule with every choice made that depends on the purpose of the search; here none is."""
         return self
 
-    def along(self, levels: Sequence[float]) -> QuotaSchedule:
-        """Return the rule for transitions to these linear noise levels; here it does not depend on them."""
+    def along(self, dynamics: Dynamics) -> QuotaSchedule:
+        """Return the rule for the transitions of these dynamics, whose noise levels it may depend on; here not."""
         return self
 
     @abstractmethod
@@ -145,10 +145,11 @@ class GainQuota(QuotaSchedule):
         gains = tuple(max(0.0, float(gain)) for gain in known.gains().mean(0))
         return GainQuota(None, tuple(known.levels), gains)
 
-    def along(self, levels: Sequence[float]) -> QuotaSchedule:
+    def along(self, dynamics: Dynamics) -> QuotaSchedule:
         if self.levels is None or self.gains is None:
             return UniformQuota()
-        at = np.interp(levels, self.levels[::-1], self.gains[::-1])
+        led_to = [dynamics.noise_level(k) for k in range(1, dynamics.sampler.steps)]
+        at = np.interp(led_to, self.levels[::-1], self.gains[::-1])
         least = LEAST_GAIN * max(at, default=0.0)
         return WeightedQuota(tuple(max(least, float(gain)) for gain in at)) if least > 0 else UniformQuota()
 

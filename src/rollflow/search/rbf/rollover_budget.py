@@ -90,8 +90,7 @@ class RolloverBudget(ScheduledSearch):
         """Return the draws of every transition without rollover, which moves children but keeps their number."""
         if dynamics.transitions == 0:
             return Schedule([Stage(self.initial + surplus)], finished=1)
-        levels = [dynamics.noise_level(k) for k in range(1, dynamics.sampler.steps)]
-        quotas = self.quota.along(levels).split(dynamics.transitions + surplus, dynamics.transitions)
+        quotas = self.quota.along(dynamics).split(dynamics.transitions + surplus, dynamics.transitions)
         return Schedule([Stage(self.initial), *(Stage(quota, parents=1) for quota in quotas)], finished=1)
 
     def smallest_nfe(self, dynamics: Dynamics) -> int:
