@@ -19,6 +19,7 @@ from rollflow.models.mixture.gaussian_mixture import GaussianMixture
 from rollflow.models.mixture.model import ToyModel
 from rollflow.rewards.toy import ToyReward
 from rollflow.testing import reference
+from rollflow.testing.jobs import SAMPLERS
 from rollflow.testing.reference import Alone
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ settings.register_profile(
 settings.load_profile("rollflow")
 
 
+FAST = [SAMPLERS[name] for name in ("linear", "vp", "guided")]
+"""Dynamics along which the conformance of every search is among the fast tests."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=0, help="Kills of tests/faults/test_kills.py; 0 is the short form.")
 
@@ -39,6 +44,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "fork_server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.subprocess)
+        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        if item.path.name == "test_our_searches.py" and parameters.get("sampler", FAST[0]) not in FAST:
+            again = item.get_closest_marker("slow") is not None  # further settings along further dynamics
+            item.add_marker(pytest.mark.exhaustive if again else pytest.mark.slow)
+        if item.path.name == "test_our_kernels.py" and item.name.startswith("test_the_law["):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

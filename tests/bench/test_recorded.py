@@ -189,7 +189,7 @@ def test_the_command_writes_the_table(tmp_path: Path, capsys: pytest.CaptureFixt
     ):
         [line] = [line for line in text.splitlines() if line.startswith(f"| {label} | ") and line.count("|") == 4]
         assert line.split(" | ")[2].startswith(f"{values.mean():.3f} [")
-    assert "| best of N, exact | 16 [16, 16] |" in text
+    assert "| best of N, exact | 16 (n = 4) |" in text
     with Image.open(io.BytesIO((tmp_path / "recorded-mine.png").read_bytes())) as image:
         assert image.size == (1200, 600)
     capsys.readouterr()

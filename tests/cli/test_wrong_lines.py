@@ -148,7 +148,7 @@ LINES: list[tuple[list[str], str]] = [
     ([*DRY, "--reward", "wl_lacks:X"], "No module named 'not_there_at_all'"),
     ([*DRY, "--reward", "wl_mine:NoName"], "has no name"),
     ([*DRY, "--reward", "wl_mine:Abstract"], "is an abstract class; implement score"),
-    ([*DRY, "--reward", "wl_mine:function"], "expected a subclass of RewardModel"),
+    ([*DRY, "--reward", "wl_mine:function"], "expected a function of two, f(images, prompts)"),
     ([*DRY, "--reward", "wl_mine:Odd"], "the settings of Odd cannot be read"),
     ([*DRY, "--held-out", "caption(x=1)"], "unknown setting of reward caption 'x'"),
     ([*DRY, "--reward", "clipscore(device=nonsense)"], "device 'nonsense' is not available; choose one of: auto"),

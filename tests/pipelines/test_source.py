@@ -469,7 +469,7 @@ def test_a_preset_of_the_bench_on_a_pipeline(
     ]
     arguments += ["--many-step", "--seeds", "1", "--max-rows", "4", "--out", str(tmp_path)]
     monkeypatch.setitem(sys.modules, "lpips", None)
-    assert main(arguments) == 1
+    assert main(arguments) == 2
     assert "pip install lpips" in capsys.readouterr().err
     assert not JournalIndex(tmp_path).done
     monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=Apart))
